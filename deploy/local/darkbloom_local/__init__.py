@@ -1,0 +1,1 @@
+"""The whole mesh on one machine: embedded PostgreSQL and Valkey, every room a process."""

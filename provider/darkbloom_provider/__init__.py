@@ -1,0 +1,1 @@
+"""The provider agent: one Mac that serves sealed inference and earns."""

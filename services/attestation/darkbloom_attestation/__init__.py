@@ -1,0 +1,1 @@
+"""Evidence, challenges, verdicts, code releases and revocations."""

@@ -1,0 +1,1 @@
+"""Accounts, keys, prices and the double-entry ledger."""

@@ -1,0 +1,1 @@
+"""Pure library of both ends of a sealed request: envelope, dialects, transcript, receipt."""

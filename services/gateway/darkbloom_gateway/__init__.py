@@ -1,0 +1,1 @@
+"""HTTP front: OpenAI-compatible surface, sealing and opening at the edge."""

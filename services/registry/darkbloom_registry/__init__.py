@@ -1,0 +1,1 @@
+"""Models, builds, aliases, manifests and the catalog watch."""

@@ -1,0 +1,1 @@
+"""Live fleet, provider streams, placement, dispatch and metering; ciphertext only."""
