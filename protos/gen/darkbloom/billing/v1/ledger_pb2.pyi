@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from darkbloom.common.v1 import error_reason_pb2 as _error_reason_pb2
 from darkbloom.common.v1 import price_pb2 as _price_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -119,6 +120,89 @@ class Hold(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class HoldOrder(_message.Message):
+    """Worst case of one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
+    PROMPT_BOUND_FIELD_NUMBER: _builtins.int
+    OUTPUT_BOUND_FIELD_NUMBER: _builtins.int
+    REQUESTED_MODEL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    key_id: _builtins.str
+    """API key, for its cap; empty for none."""
+    build: _builtins.str
+    """Build, at the platform's price."""
+    prompt_bound: _builtins.int
+    """Hard bounds in tokens; the charge never exceeds what they cost. Both above 0 and at most 2^24."""
+    output_bound: _builtins.int
+    requested_model: _builtins.str
+    """Alias or build that the consumer named; stored in usage."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        build: _builtins.str = ...,
+        prompt_bound: _builtins.int = ...,
+        output_bound: _builtins.int = ...,
+        requested_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "key_id", b"key_id", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "requested_model", b"requested_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldOrder: _TypeAlias = HoldOrder  # noqa: Y015
+
+@_typing.final
+class HoldResult(_message.Message):
+    """What became of one order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    REQUIRED_MICROS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MICROS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    refusal: _error_reason_pb2.ErrorReason.ValueType
+    """Set when refused: insufficient_funds, key_cap_reached, hold_ended, idempotency_conflict, not_found or invalid_argument."""
+    required_micros: _builtins.int
+    """With insufficient_funds and key_cap_reached: what the hold needs, and what is there."""
+    available_micros: _builtins.int
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """Absent when refused."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        hold: Global___Hold | None = ...,
+        refusal: _error_reason_pb2.ErrorReason.ValueType = ...,
+        required_micros: _builtins.int = ...,
+        available_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold", b"_hold", "hold", b"hold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold", b"_hold", "available_micros", b"available_micros", "hold", b"hold", "refusal", b"refusal", "request_id", b"request_id", "required_micros", b"required_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__hold: _TypeAlias = _typing.Literal["hold"]  # noqa: Y015
+    _WhichOneofArgType__hold: _TypeAlias = _typing.Literal["_hold", b"_hold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hold) -> _WhichOneofReturnType__hold | None: ...
+
+Global___HoldResult: _TypeAlias = HoldResult  # noqa: Y015
 
 @_typing.final
 class Settlement(_message.Message):

@@ -22,43 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from darkbloom.billing.v1 import ledger_pb2 as darkbloom_dot_billing_dot_v1_dot_ledger__pb2
 from darkbloom.common.v1 import price_pb2 as darkbloom_dot_common_dot_v1_dot_price__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)darkbloom/billing/v1/ledger_service.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!darkbloom/billing/v1/ledger.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\"\x99\x01\n\x0bHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\x14\n\x0cprompt_bound\x18\x05 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x06 \x01(\x05\x12\x17\n\x0frequested_model\x18\x07 \x01(\t\"8\n\x0cHoldResponse\x12(\n\x04hold\x18\x01 \x01(\x0b\x32\x1a.darkbloom.billing.v1.Hold\"h\n\x11\x45xtendHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\textension\x18\x02 \x01(\x05\x12,\n\x05price\x18\x03 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\">\n\x12\x45xtendHoldResponse\x12(\n\x04hold\x18\x01 \x01(\x0b\x32\x1a.darkbloom.billing.v1.Hold\"R\n\x11RenewHoldsRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x12RenewHoldsResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65nded_request_ids\x18\x02 \x03(\t\"K\n\x12SettleHoldsRequest\x12\x35\n\x0bsettlements\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.Settlement\"N\n\x13SettleHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"F\n\x13ReleaseHoldsRequest\x12/\n\x08releases\x18\x01 \x03(\x0b\x32\x1d.darkbloom.billing.v1.Release\"O\n\x14ReleaseHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"M\n\x15RecordReceiptsRequest\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.darkbloom.billing.v1.ReceiptRecord\"*\n\x16RecordReceiptsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x32\xd8\x04\n\rLedgerService\x12M\n\x04Hold\x12!.darkbloom.billing.v1.HoldRequest\x1a\".darkbloom.billing.v1.HoldResponse\x12_\n\nExtendHold\x12\'.darkbloom.billing.v1.ExtendHoldRequest\x1a(.darkbloom.billing.v1.ExtendHoldResponse\x12_\n\nRenewHolds\x12\'.darkbloom.billing.v1.RenewHoldsRequest\x1a(.darkbloom.billing.v1.RenewHoldsResponse\x12\x62\n\x0bSettleHolds\x12(.darkbloom.billing.v1.SettleHoldsRequest\x1a).darkbloom.billing.v1.SettleHoldsResponse\x12\x65\n\x0cReleaseHolds\x12).darkbloom.billing.v1.ReleaseHoldsRequest\x1a*.darkbloom.billing.v1.ReleaseHoldsResponse\x12k\n\x0eRecordReceipts\x12+.darkbloom.billing.v1.RecordReceiptsRequest\x1a,.darkbloom.billing.v1.RecordReceiptsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)darkbloom/billing/v1/ledger_service.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a!darkbloom/billing/v1/ledger.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0bHoldRequest\x12/\n\x06orders\x18\x01 \x03(\x0b\x32\x1f.darkbloom.billing.v1.HoldOrder\"A\n\x0cHoldResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.HoldResult\"h\n\x11\x45xtendHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\textension\x18\x02 \x01(\x05\x12,\n\x05price\x18\x03 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\">\n\x12\x45xtendHoldResponse\x12(\n\x04hold\x18\x01 \x01(\x0b\x32\x1a.darkbloom.billing.v1.Hold\"R\n\x11RenewHoldsRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x12RenewHoldsResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65nded_request_ids\x18\x02 \x03(\t\"K\n\x12SettleHoldsRequest\x12\x35\n\x0bsettlements\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.Settlement\"N\n\x13SettleHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"F\n\x13ReleaseHoldsRequest\x12/\n\x08releases\x18\x01 \x03(\x0b\x32\x1d.darkbloom.billing.v1.Release\"O\n\x14ReleaseHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"M\n\x15RecordReceiptsRequest\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.darkbloom.billing.v1.ReceiptRecord\"*\n\x16RecordReceiptsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x32\xd8\x04\n\rLedgerService\x12M\n\x04Hold\x12!.darkbloom.billing.v1.HoldRequest\x1a\".darkbloom.billing.v1.HoldResponse\x12_\n\nExtendHold\x12\'.darkbloom.billing.v1.ExtendHoldRequest\x1a(.darkbloom.billing.v1.ExtendHoldResponse\x12_\n\nRenewHolds\x12\'.darkbloom.billing.v1.RenewHoldsRequest\x1a(.darkbloom.billing.v1.RenewHoldsResponse\x12\x62\n\x0bSettleHolds\x12(.darkbloom.billing.v1.SettleHoldsRequest\x1a).darkbloom.billing.v1.SettleHoldsResponse\x12\x65\n\x0cReleaseHolds\x12).darkbloom.billing.v1.ReleaseHoldsRequest\x1a*.darkbloom.billing.v1.ReleaseHoldsResponse\x12k\n\x0eRecordReceipts\x12+.darkbloom.billing.v1.RecordReceiptsRequest\x1a,.darkbloom.billing.v1.RecordReceiptsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'darkbloom.billing.v1.ledger_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOLDREQUEST']._serialized_start=201
-  _globals['_HOLDREQUEST']._serialized_end=354
-  _globals['_HOLDRESPONSE']._serialized_start=356
-  _globals['_HOLDRESPONSE']._serialized_end=412
-  _globals['_EXTENDHOLDREQUEST']._serialized_start=414
-  _globals['_EXTENDHOLDREQUEST']._serialized_end=518
-  _globals['_EXTENDHOLDRESPONSE']._serialized_start=520
-  _globals['_EXTENDHOLDRESPONSE']._serialized_end=582
-  _globals['_RENEWHOLDSREQUEST']._serialized_start=584
-  _globals['_RENEWHOLDSREQUEST']._serialized_end=666
-  _globals['_RENEWHOLDSRESPONSE']._serialized_start=668
-  _globals['_RENEWHOLDSRESPONSE']._serialized_end=764
-  _globals['_SETTLEHOLDSREQUEST']._serialized_start=766
-  _globals['_SETTLEHOLDSREQUEST']._serialized_end=841
-  _globals['_SETTLEHOLDSRESPONSE']._serialized_start=843
-  _globals['_SETTLEHOLDSRESPONSE']._serialized_end=921
-  _globals['_RELEASEHOLDSREQUEST']._serialized_start=923
-  _globals['_RELEASEHOLDSREQUEST']._serialized_end=993
-  _globals['_RELEASEHOLDSRESPONSE']._serialized_start=995
-  _globals['_RELEASEHOLDSRESPONSE']._serialized_end=1074
-  _globals['_RECORDRECEIPTSREQUEST']._serialized_start=1076
-  _globals['_RECORDRECEIPTSREQUEST']._serialized_end=1153
-  _globals['_RECORDRECEIPTSRESPONSE']._serialized_start=1155
-  _globals['_RECORDRECEIPTSRESPONSE']._serialized_end=1197
-  _globals['_LEDGERSERVICE']._serialized_start=1200
-  _globals['_LEDGERSERVICE']._serialized_end=1800
+  _globals['_HOLDREQUEST']._serialized_start=200
+  _globals['_HOLDREQUEST']._serialized_end=262
+  _globals['_HOLDRESPONSE']._serialized_start=264
+  _globals['_HOLDRESPONSE']._serialized_end=329
+  _globals['_EXTENDHOLDREQUEST']._serialized_start=331
+  _globals['_EXTENDHOLDREQUEST']._serialized_end=435
+  _globals['_EXTENDHOLDRESPONSE']._serialized_start=437
+  _globals['_EXTENDHOLDRESPONSE']._serialized_end=499
+  _globals['_RENEWHOLDSREQUEST']._serialized_start=501
+  _globals['_RENEWHOLDSREQUEST']._serialized_end=583
+  _globals['_RENEWHOLDSRESPONSE']._serialized_start=585
+  _globals['_RENEWHOLDSRESPONSE']._serialized_end=681
+  _globals['_SETTLEHOLDSREQUEST']._serialized_start=683
+  _globals['_SETTLEHOLDSREQUEST']._serialized_end=758
+  _globals['_SETTLEHOLDSRESPONSE']._serialized_start=760
+  _globals['_SETTLEHOLDSRESPONSE']._serialized_end=838
+  _globals['_RELEASEHOLDSREQUEST']._serialized_start=840
+  _globals['_RELEASEHOLDSREQUEST']._serialized_end=910
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_start=912
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_end=991
+  _globals['_RECORDRECEIPTSREQUEST']._serialized_start=993
+  _globals['_RECORDRECEIPTSREQUEST']._serialized_end=1070
+  _globals['_RECORDRECEIPTSRESPONSE']._serialized_start=1072
+  _globals['_RECORDRECEIPTSRESPONSE']._serialized_end=1114
+  _globals['_LEDGERSERVICE']._serialized_start=1117
+  _globals['_LEDGERSERVICE']._serialized_end=1717
 # @@protoc_insertion_point(module_scope)

@@ -24,42 +24,23 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class HoldRequest(_message.Message):
-    """Worst case of one request."""
+    """Holds to place."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
-    KEY_ID_FIELD_NUMBER: _builtins.int
-    BUILD_FIELD_NUMBER: _builtins.int
-    PROMPT_BOUND_FIELD_NUMBER: _builtins.int
-    OUTPUT_BOUND_FIELD_NUMBER: _builtins.int
-    REQUESTED_MODEL_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    account_id: _builtins.str
-    key_id: _builtins.str
-    """API key, for its cap; empty for none."""
-    build: _builtins.str
-    """Build, at the platform's price."""
-    prompt_bound: _builtins.int
-    """Hard bounds in tokens; the charge never exceeds what they cost. Both above 0 and at most 2^24."""
-    output_bound: _builtins.int
-    requested_model: _builtins.str
-    """Alias or build that the consumer named; stored in usage."""
+    ORDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.HoldOrder]:
+        """1 to 64."""
+
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
-        account_id: _builtins.str = ...,
-        key_id: _builtins.str = ...,
-        build: _builtins.str = ...,
-        prompt_bound: _builtins.int = ...,
-        output_bound: _builtins.int = ...,
-        requested_model: _builtins.str = ...,
+        orders: _abc.Iterable[_ledger_pb2.HoldOrder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "key_id", b"key_id", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "requested_model", b"requested_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -67,21 +48,21 @@ Global___HoldRequest: _TypeAlias = HoldRequest  # noqa: Y015
 
 @_typing.final
 class HoldResponse(_message.Message):
-    """The hold."""
+    """Results in the order of the request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    HOLD_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def hold(self) -> _ledger_pb2.Hold: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.HoldResult]: ...
     def __init__(
         self,
         *,
-        hold: _ledger_pb2.Hold | None = ...,
+        results: _abc.Iterable[_ledger_pb2.HoldResult] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,9 +72,9 @@ class LedgerServiceServicer(object):
     """
 
     def Hold(self, request, context):
-        """Reserve the worst case of one request. Caller: gateway, before dispatch. Idempotent by request_id: a repeat returns the first hold.
-        FAILED_PRECONDITION insufficient_funds | key_cap_reached (metadata says required and available), NOT_FOUND (account, price),
-        UNAVAILABLE store_unavailable: never to be shown as lack of funds.
+        """Reserve the worst case of requests, before their dispatch. Caller: gateway; what waits while one call is in flight travels in the next
+        (a call costs more than a hold). Each item is judged alone and is idempotent by its request_id: a repeat returns the first hold.
+        UNAVAILABLE store_unavailable fails the whole call and is safe to repeat: never to be shown as lack of funds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

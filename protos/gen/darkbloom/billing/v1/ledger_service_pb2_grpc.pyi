@@ -17,9 +17,9 @@ class LedgerServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Hold: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.HoldRequest, _ledger_service_pb2.HoldResponse]
-    """Reserve the worst case of one request. Caller: gateway, before dispatch. Idempotent by request_id: a repeat returns the first hold.
-    FAILED_PRECONDITION insufficient_funds | key_cap_reached (metadata says required and available), NOT_FOUND (account, price),
-    UNAVAILABLE store_unavailable: never to be shown as lack of funds.
+    """Reserve the worst case of requests, before their dispatch. Caller: gateway; what waits while one call is in flight travels in the next
+    (a call costs more than a hold). Each item is judged alone and is idempotent by its request_id: a repeat returns the first hold.
+    UNAVAILABLE store_unavailable fails the whole call and is safe to repeat: never to be shown as lack of funds.
     """
     ExtendHold: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ExtendHoldRequest, _ledger_service_pb2.ExtendHoldResponse]
     """Raise a hold to a dearer price row or a larger bound. Caller: gateway, before it seals. Idempotent by (request_id, extension)."""
@@ -43,9 +43,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.HoldRequest,
         context: _aio.ServicerContext[_ledger_service_pb2.HoldRequest, _abc.Awaitable[_ledger_service_pb2.HoldResponse]],
     ) -> _abc.Awaitable[_ledger_service_pb2.HoldResponse]:
-        """Reserve the worst case of one request. Caller: gateway, before dispatch. Idempotent by request_id: a repeat returns the first hold.
-        FAILED_PRECONDITION insufficient_funds | key_cap_reached (metadata says required and available), NOT_FOUND (account, price),
-        UNAVAILABLE store_unavailable: never to be shown as lack of funds.
+        """Reserve the worst case of requests, before their dispatch. Caller: gateway; what waits while one call is in flight travels in the next
+        (a call costs more than a hold). Each item is judged alone and is idempotent by its request_id: a repeat returns the first hold.
+        UNAVAILABLE store_unavailable fails the whole call and is safe to repeat: never to be shown as lack of funds.
         """
 
     @_abc_1.abstractmethod
