@@ -1,0 +1,79 @@
+"""The snapshot that a running agent leaves for `status` and `doctor`: facts about the link, never
+about requests.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+MAX_BYTES = 1 << 20
+
+
+class RejectedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A build on disk that the router will not route here, and why."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+class SlotView(msgspec.Struct, frozen=True, kw_only=True):
+    """One resident build."""
+
+    model: str
+    state: str
+    running: int
+    waiting: int
+    budget_used: int
+    budget_max: int
+    decode_tps: float | None = None
+
+
+class AgentState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent knew when it last wrote."""
+
+    pid: int
+    version: str
+    started_at: str
+    updated_at: str
+    coordinator: str
+    connection: str
+    """`connecting`, `registered`, `draining` or `stopped`."""
+    engine: str
+    provider_id: str = ""
+    account_id: str = ""
+    trust_level: str = "none"
+    admission: str = ""
+    trust_status: str = ""
+    trust_reason: str = ""
+    runtime_verified: bool | None = None
+    runtime_mismatches: tuple[str, ...] = ()
+    accepted_models: tuple[str, ...] = ()
+    rejected_models: tuple[RejectedModel, ...] = ()
+    slots: tuple[SlotView, ...] = ()
+    requests_served: int = 0
+    tokens_generated: int = 0
+    unacknowledged_terminals: int = 0
+    last_error: str = ""
+
+
+def write(path: Path, state: AgentState) -> None:
+    """Replace the snapshot atomically, mode 0600."""
+    scratch = path.with_suffix(".tmp")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(state), indent=2))
+    scratch.replace(path)
+
+
+def read(path: Path) -> AgentState | None:
+    """Return the last snapshot, or None when there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        return msgspec.json.decode(data, type=AgentState) if len(data) <= MAX_BYTES else None
+    except (OSError, msgspec.MsgspecError):
+        return None
