@@ -76,9 +76,7 @@ def measure() -> CodeRelease:
 
 
 def tree_hash(root: Path) -> str:
-    """Return the hash of a folder's files, compiled ones left out; links are hashed as the files
-    they name.
-    """
+    """Return the hash of a folder's files but compiled ones; links count as the files they name."""
     digest = hashlib.sha256()
     for path in sorted(_sources(root)):
         stat = path.stat()

@@ -20,9 +20,7 @@ def deny_attach() -> bool:
 
 
 def sip_enabled() -> bool:
-    """Ask the system whether System Integrity Protection is on; False when it does not say so
-    plainly.
-    """
+    """Return whether System Integrity Protection is on; False unless it says so plainly."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed absolute path, no input
             [_CSRUTIL, "status"], capture_output=True, text=True, timeout=5, check=False

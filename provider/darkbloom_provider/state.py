@@ -1,5 +1,6 @@
-"""The snapshot that a running agent leaves for `status` and `doctor`: facts about the link, never
-about requests.
+"""The snapshot that a running agent leaves for `status` and `doctor`.
+
+Facts about the link and its slots, never about a request.
 """
 
 from __future__ import annotations
