@@ -1,5 +1,6 @@
 """NaCl boxes of one direction of one attempt: the inner header and the counted nonce."""
 
+import hashlib
 import secrets
 from dataclasses import dataclass, field
 from typing import final
@@ -26,8 +27,10 @@ KEY_BYTES = 32
 """Size of an X25519 key."""
 PREFIX_BYTES = 16
 """Random part of a nonce, drawn once per side and attempt."""
-
 _MAC_BYTES = 16
+OVERHEAD_BYTES = PREFIX_BYTES + _MAC_BYTES + HEADER_BYTES
+"""How much longer a first payload is than its content."""
+
 _COUNTER_BYTES = 8
 _FINAL = 1
 _LEAD_BYTES = 8
@@ -66,6 +69,15 @@ def derive_shared_key(their_public: bytes, ours: KeyPair) -> bytes:
         raise EnvelopeError(EnvelopeFault.BAD_KEY) from None
 
     return shared
+
+
+def fingerprint(shared: bytes) -> bytes:
+    """Name a shared key without keeping it, for the memory of what was opened.
+
+    The sender key itself would not do: X25519 ignores its top bit and clears its low-order part, so
+    a relay can respell it in many ways that all lead to the same shared key.
+    """
+    return hashlib.sha256(b"darkbloom:opened\0" + shared).digest()
 
 
 @final

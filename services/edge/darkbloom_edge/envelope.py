@@ -13,12 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from darkbloom_edge.boxes import (
+    OVERHEAD_BYTES,
     TO_EDGE,
     TO_PROVIDER,
     KeyPair,
     Opener,
     Sealer,
     derive_shared_key,
+    fingerprint,
     new_key_pair,
 )
 from darkbloom_edge.errors import EnvelopeError, EnvelopeFault
@@ -37,6 +39,7 @@ __all__ = [
     "RequestHeader",
     "SenderKeyMemory",
     "check_header",
+    "new_edge_nonce",
     "new_key_pair",
 ]
 
@@ -213,7 +216,7 @@ class ProviderSession:
         if header.not_after_ms > now_ms + MAX_LIFETIME_MS + MAX_SKEW_MS:
             raise EnvelopeError(EnvelopeFault.LIFETIME)
         # Only an authentic box may take a place in the memory, or strangers could fill it.
-        memory.remember(sender_key, not_after_ms=header.not_after_ms, now_ms=now_ms)
+        memory.remember(fingerprint(shared), not_after_ms=header.not_after_ms, now_ms=now_ms)
 
         return Opened(cls(Sealer(shared, TO_EDGE, ids)), header, body)
 
@@ -228,11 +231,10 @@ class ProviderSession:
         Raises:
             EnvelopeError: the final chunk was sealed before, or this one is too large.
         """
-        payload = self._sealer.seal(delta, final=final)
-        if len(payload) > MAX_CHUNK_BYTES:
+        if len(delta) > MAX_CHUNK_BYTES - OVERHEAD_BYTES:
             raise EnvelopeError(EnvelopeFault.BAD_SIZE)
 
-        return payload
+        return self._sealer.seal(delta, final=final)
 
     def __repr__(self) -> str:
         return "ProviderSession(<redacted>)"

@@ -11,8 +11,9 @@ from darkbloom_edge.errors import EnvelopeError, EnvelopeFault
 class SenderKeyMemory:
     """Remembers every opened sender key until its request has expired.
 
-    A key is never forgotten early: when the memory is full of live keys, new ones are refused.
-    Time never runs backwards in here, so a clock that is set back revives no forgotten key.
+    What it holds is the mark of a key, see `boxes.fingerprint`. A key is never forgotten early:
+    when the memory is full of live keys, new ones are refused. Time never runs backwards in here,
+    so a clock that is set back revives no forgotten key.
     Safe to share between threads.
     """
 
@@ -28,8 +29,8 @@ class SenderKeyMemory:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def remember(self, sender_key: bytes, *, not_after_ms: int, now_ms: int) -> None:
-        """Take a sender key in, or refuse its request.
+    def remember(self, mark: bytes, *, not_after_ms: int, now_ms: int) -> None:
+        """Take the mark of a sender key in, or refuse its request.
 
         Raises:
             EnvelopeError: the request has expired, the key was used before, or the memory is full.
@@ -38,15 +39,15 @@ class SenderKeyMemory:
             self._now_ms = max(self._now_ms, now_ms)
             if not_after_ms < self._now_ms:
                 raise EnvelopeError(EnvelopeFault.EXPIRED)
-            if sender_key in self._keys:
+            if mark in self._keys:
                 raise EnvelopeError(EnvelopeFault.KEY_REUSED)
 
             self._forget_expired()
             if len(self._keys) >= self._max_entries:
                 raise EnvelopeError(EnvelopeFault.MEMORY_FULL)
 
-            self._keys.add(sender_key)
-            heapq.heappush(self._expiries, (not_after_ms, sender_key))
+            self._keys.add(mark)
+            heapq.heappush(self._expiries, (not_after_ms, mark))
 
     def _forget_expired(self) -> None:
         while self._expiries and self._expiries[0][0] < self._now_ms:
