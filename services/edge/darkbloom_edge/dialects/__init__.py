@@ -1,0 +1,1 @@
+"""One module per HTTP dialect; inside the mesh there is only the canonical request."""
