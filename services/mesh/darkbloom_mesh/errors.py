@@ -15,16 +15,19 @@
 | `StoreUnavailableError` | UNAVAILABLE | STORE_UNAVAILABLE |
 | `InternalError` | INTERNAL | none: whatever was not mapped |
 
-A room's errors subclass one of these and may set another `reason`. The reason travels by name in the trailing metadata key
-`darkbloom-reason`; `from_rpc_error` turns both back into the same class at the caller. Messages are written by developers and
-never contain content, credentials or a driver's text.
+A room's errors subclass one of these and may set another `reason`. The reason travels by name in
+the trailing metadata key `darkbloom-reason`; `from_rpc_error` turns both back into the same class
+at the caller. Messages are written by developers and never contain content, credentials or a
+driver's text.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import grpc
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
+
+Reason: TypeAlias = ErrorReason.ValueType
 
 REASON_KEY = "darkbloom-reason"
 FIELD_KEY = "darkbloom-field"
@@ -42,13 +45,13 @@ class MeshError(Exception):
     """
 
     status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
-    reason: ErrorReason = ErrorReason.ERROR_REASON_UNSPECIFIED
+    reason: Reason = ErrorReason.ERROR_REASON_UNSPECIFIED
 
     def __init__(
         self,
         message: str = "internal error",
         *,
-        reason: ErrorReason | None = None,
+        reason: Reason | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
@@ -79,7 +82,7 @@ class InvalidArgumentError(MeshError):
         message: str,
         field: str | None = None,
         *,
-        reason: ErrorReason | None = None,
+        reason: Reason | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         named = {**({FIELD_KEY: field} if field else {}), **(metadata or {})}
@@ -174,23 +177,26 @@ TABLE: tuple[type[MeshError], ...] = (
 )
 
 
-def reason_name(reason: ErrorReason) -> str:
+# Causes that only a room can state: a bare UNAVAILABLE is neither.
+_SAID = (DrainingError, StoreUnavailableError)
+
+
+def reason_name(reason: Reason) -> str:
     """Return the name of a reason without its enum prefix, as it travels."""
     return ErrorReason.Name(reason).removeprefix(_REASON_PREFIX)
 
 
-def reason_value(name: str) -> ErrorReason:
+def reason_value(name: str) -> Reason:
     """Return the reason of that name; one that this build does not know is UNSPECIFIED."""
-    known = ErrorReason.DESCRIPTOR.values_by_name
-    value = known.get(_REASON_PREFIX + name)
-    return ErrorReason.ERROR_REASON_UNSPECIFIED if value is None else ErrorReason.ValueType(value.number)
+    unset = ErrorReason.ERROR_REASON_UNSPECIFIED
+    return dict(ErrorReason.items()).get(_REASON_PREFIX + name, unset)
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> MeshError:
     """Rebuild the error that a room of ours raised behind an RPC.
 
-    Statuses that gRPC itself makes (a lost connection, a passed deadline) come without a reason and map by status alone;
-    their text is the library's, so it is replaced.
+    Statuses that gRPC itself makes (a lost connection, a passed deadline) come without a reason and
+    map by status alone; their text is the library's, so it is replaced.
     """
     pairs = {
         key: value
@@ -200,12 +206,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> MeshError:
     name = pairs.pop(REASON_KEY, None)
     status = error.code()
     if name is None:
-        wide = (kind for kind in TABLE if kind.status is status and kind is not DrainingError)
+        wide = (kind for kind in TABLE if kind.status is status and kind not in _SAID)
         return next(wide, InternalError)(f"call failed with status {status.name.lower()}")
 
     reason = reason_value(name)
-    fitting = [kind for kind in TABLE if kind.status is status]
-    kind = next((k for k in fitting if k.reason is reason), fitting[-1] if fitting else InternalError)
+    fitting = [kind for kind in TABLE if kind.status is status] or [InternalError]
+    kind = next((kind for kind in fitting if kind.reason == reason), fitting[-1])
     return kind(error.details() or "", reason=reason, metadata=pairs)
 
 

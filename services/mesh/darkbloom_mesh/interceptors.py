@@ -1,0 +1,177 @@
+"""What happens around every call that a room serves, in one interceptor.
+
+In order: the request id and trace context are adopted, the mesh token is checked (health
+excepted), a unary call must carry a deadline, the call is counted and timed, and errors become
+statuses. A `MeshError` goes out with its status, message and reason. Anything else is INTERNAL
+"internal error" with the request id; its type and frames go to the log, its text goes nowhere.
+"""
+
+import asyncio
+import hmac
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+from typing import Any, cast
+
+import grpc
+import structlog
+
+from darkbloom_mesh import telemetry, tracing
+from darkbloom_mesh.context import REQUEST_ID_KEY, TOKEN_KEY, set_request_id
+from darkbloom_mesh.errors import (
+    DeadlineError,
+    InternalError,
+    MeshError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+"""The one name by which servicers annotate their context."""
+
+MAX_DEADLINE_S = 120.0
+_HEALTH = "/grpc.health.v1.Health/"
+_KINDS: dict[tuple[bool, bool], Any] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+_BY_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
+_log = structlog.get_logger()
+
+
+def server_interceptors(
+    *, mesh_token: str | None, metrics: telemetry.Metrics | None = None
+) -> list[grpc.aio.ServerInterceptor]:
+    """Return what every listener of the mesh gets; without a token callers are not checked."""
+    return [CallGuard(mesh_token=mesh_token, metrics=metrics)]
+
+
+class CallGuard(grpc.aio.ServerInterceptor):
+    """Wraps each method once and keeps the wrapper, so a call costs no more than its checks."""
+
+    def __init__(self, *, mesh_token: str | None, metrics: telemetry.Metrics | None) -> None:
+        self._token = mesh_token.encode() if mesh_token else None
+        self._metrics = metrics
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the guarded handler of the method, or None where there is no such method."""
+        method = handler_call_details.method
+        if (known := self._wrapped.get(method)) is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None or method.startswith(_HEALTH):
+            return handler
+        self._wrapped[method] = guarded = self._wrap(method, handler)
+        return guarded
+
+    def _wrap(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        streams = bool(handler.request_streaming), bool(handler.response_streaming)
+        behaviour: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        needs_deadline = not any(streams)
+
+        async def call(request: Any, context: Context) -> Any:
+            async with _Guarded(self, method, context, needs_deadline=needs_deadline):
+                return await behaviour(request, context)
+
+        async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with _Guarded(self, method, context, needs_deadline=False):
+                async for response in behaviour(request, context):
+                    yield response
+
+        guarded = generate if inspect.isasyncgenfunction(behaviour) else call
+        serializers = handler.request_deserializer, handler.response_serializer
+        wrapped: grpc.RpcMethodHandler[Any, Any] = _KINDS[streams](guarded, *serializers)
+        return wrapped
+
+    def check(self, metadata: dict[str, Any]) -> None:
+        """Compare the mesh token in constant time.
+
+        Raises:
+            UnauthenticatedError: It is missing or another one.
+        """
+        if self._token is None:
+            return
+        given = metadata.get(TOKEN_KEY, "")
+        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), self._token):
+            raise UnauthenticatedError("mesh token is missing or wrong")
+
+    def count(self, method: str, status: grpc.StatusCode, seconds: float) -> None:
+        """Record one finished call."""
+        if self._metrics is None:
+            return
+        name, labels = method.lstrip("/"), status.name.lower()
+        self._metrics.counter(telemetry.RPC_SERVED).labels(name, labels).inc()
+        self._metrics.histogram(telemetry.RPC_SECONDS).labels(name).observe(seconds)
+
+
+class _Guarded:
+    """One call from its first check to its status."""
+
+    def __init__(
+        self, guard: CallGuard, method: str, context: Context, *, needs_deadline: bool
+    ) -> None:
+        self._guard = guard
+        self._method = method
+        self._context = context
+        self._needs_deadline = needs_deadline
+        self._request_id = ""
+        self._started_at = perf_counter()
+
+    async def __aenter__(self) -> None:
+        metadata = dict(self._context.invocation_metadata() or ())
+        given = metadata.get(REQUEST_ID_KEY)
+        self._request_id = set_request_id(given if isinstance(given, str) else None)
+        tracing.adopt(metadata)
+        try:
+            self._guard.check(metadata)
+            self._check_deadline()
+        except MeshError as error:
+            await self._abort(error)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            # The library says a status here and answers with its number.
+            number = cast("int", self._context.code())
+            self._count(_BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN))
+            return
+        if isinstance(error, grpc.aio.AbortError | GeneratorExit):
+            return
+        if isinstance(error, asyncio.CancelledError):
+            # A handler that ends cancelled sends no status at all: its caller would wait for ever.
+            await self._abort(UnavailableError("call was stopped"))
+        if isinstance(error, MeshError):
+            await self._abort(error)
+        _log.error("rpc_failed", method=self._method, exc_info=error)
+        await self._abort(InternalError(metadata={"darkbloom-request-id": self._request_id}))
+
+    def _check_deadline(self) -> None:
+        if not self._needs_deadline:
+            return
+        remaining = self._context.time_remaining()
+        if remaining is None:
+            raise DeadlineError("call carries no deadline")
+        if remaining > MAX_DEADLINE_S:
+            raise DeadlineError("deadline is further away than a unary call may take")
+
+    async def _abort(self, error: MeshError) -> None:
+        self._count(error.status)
+        await self._context.abort(error.status, error.message, error.trailing_metadata())
+
+    def _count(self, status: grpc.StatusCode) -> None:
+        self._guard.count(self._method, status, perf_counter() - self._started_at)

@@ -1,0 +1,45 @@
+"""The gRPC channel and server arguments of the mesh, in one place.
+
+gRPC turns Nagle off on every TCP socket by itself. Keep-alive runs both ways every 20 s, and the
+server's limits on pings are relaxed to match, or it answers GOAWAY `too_many_pings`.
+"""
+
+import json
+
+MAX_UNARY_BYTES = 4 * 1024 * 1024
+# One batch holds 256 KiB of payload or a single frame of 1 MiB; the rest is room for its headers.
+MAX_LANE_BYTES = 1024 * 1024 + 64 * 1024
+
+Options = list[tuple[str, int | str]]
+
+_KEEPALIVE: Options = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+def server_options(*, max_message_bytes: int = MAX_UNARY_BYTES) -> Options:
+    """Return the arguments of a listener; `max_message_bytes` bounds what it accepts."""
+    return [
+        *_KEEPALIVE,
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Two processes on one port would split the providers between them in silence.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", MAX_UNARY_BYTES),
+    ]
+
+
+def channel_options(*, max_message_bytes: int = MAX_UNARY_BYTES) -> Options:
+    """Return the arguments of a channel: round robin over what DNS names, keep-alive, bounds."""
+    return [
+        *_KEEPALIVE,
+        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", MAX_UNARY_BYTES),
+        ("grpc.min_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 10_000),
+    ]
