@@ -1,4 +1,4 @@
-"""Generate the committed Python of protos/ into protos/gen (`make protos`), or check that it is fresh (`--check`)."""
+"""Generate the committed Python of protos/ into protos/gen, or `--check` that it is fresh."""
 
 from __future__ import annotations
 

@@ -1,0 +1,140 @@
+# Everything that a person or CI runs. `make help` is the manual; `make check` is what CI runs.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON := $(BIN)/python
+READY  := $(VENV)/.ready
+ROOMS  := $(wildcard protos/pyproject.toml provider/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)
+LAST_TAG := $(shell git describe --tags --abbrev=0 2>/dev/null)
+
+# Where a fresh machine's Python may hide; the first one that is new enough is taken.
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
+
+##@ Start here
+
+.PHONY: help
+help: ## Show this text
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
+	  /^[a-z][a-z-]*:.*## / { printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(READY) ## Make .venv with everything, pinned; the other targets do this by themselves
+
+.PHONY: run
+run: $(READY) ## Start the whole mesh here, development mode; ARGS="--engine scripted --port 8080"
+	@$(PYTHON) -m darkbloom_local up $(ARGS)
+
+.PHONY: ask
+ask: export DARKBLOOM_QUESTION := $(value Q)
+ask: $(READY) ## Ask the running mesh: make ask Q="What is the capital of France?"
+	@$(PYTHON) -m darkbloom_local ask $(ARGS)
+
+.PHONY: demo
+demo: $(READY) ## One sealed, attested, billed answer from a real model, checked; last line is JSON
+	@$(PYTHON) -m darkbloom_local demo $(ARGS)
+
+##@ Tests
+
+.PHONY: test
+test: $(READY) ## All tests, over real processes and real stores; ARGS="-k lane -x"
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: test-unit
+test-unit: $(READY) ## Only the pure ones, in seconds
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+.PHONY: test-mesh
+test-mesh: $(READY) ## Only those that start a whole mesh
+	@$(BIN)/pytest tests/mesh $(ARGS)
+
+.PHONY: bench
+bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the smallest run
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+##@ Code
+
+.PHONY: format
+format: $(READY) ## Rewrite the code as it should look
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --quiet .
+
+.PHONY: lint
+lint: $(READY) ## Style and likely mistakes
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+
+.PHONY: types
+types: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(READY) ## Who may import whom (.importlinter)
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: deps
+deps: $(READY) ## Each room declares what it imports, and nothing else
+	@$(PYTHON) tools/deps.py
+
+##@ Contracts and pins
+
+.PHONY: protos
+protos: $(READY) ## Generate protos/gen
+	@$(PYTHON) tools/protos.py
+
+.PHONY: protos-check
+protos-check: $(READY) ## protos/gen is fresh
+	@$(PYTHON) tools/protos.py --check
+
+.PHONY: proto-lint
+proto-lint: $(READY) ## buf lint, and buf breaking against the last release tag
+	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf lint
+ifneq ($(LAST_TAG),)
+	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf breaking --against '.git#tag=$(LAST_TAG)'
+endif
+
+.PHONY: lock
+lock: $(READY) ## Compile constraints.txt from every pyproject.toml
+	@$(PYTHON) tools/lock.py
+
+.PHONY: lock-check
+lock-check: $(READY) ## constraints.txt is fresh
+	@$(PYTHON) tools/lock.py --check
+
+##@ Everything
+
+# The tests come last: the end of the output is pytest's own summary.
+CHECKS := lint types imports deps proto-lint protos-check lock-check
+
+.PHONY: check
+check: $(READY) ## All that CI runs
+	@for target in $(CHECKS); do \
+	  echo "== $$target"; $(MAKE) $$target || exit 1; \
+	done
+	@echo "== test"; $(MAKE) test
+
+.PHONY: clean
+clean: ## Remove what make made; the state of `make run` stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(PYTHON):
+	@for candidate in $(CANDIDATES); do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "install: making $(VENV) with $$($$candidate --version)"; \
+	    $$candidate -m venv $(VENV) && exit 0; \
+	    echo "install: $$candidate cannot make a venv (on Debian: apt install python3-venv)"; \
+	    rm -rf $(VENV); exit 1; \
+	  fi; \
+	done; echo "install: no Python 3.11 or newer on PATH"; exit 1
+
+# uv takes seconds where pip takes a minute; pip is the way where uv cannot reach the index.
+$(READY): requirements-dev.txt constraints.txt $(ROOMS) | $(PYTHON)
+	@echo "install: packages (a minute or so the first time)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(PYTHON) -r requirements-dev.txt 2>$(VENV)/uv.log \
+	  || { echo "install: uv could not, pip goes on"; \
+	       $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; }
+	@touch $@ && echo "install: done"
