@@ -1,0 +1,133 @@
+"""Claims about content: the request that was sent and the answer that was saved.
+
+All of them compare keyed digests. The provider's are in its terminal, the body's in the gateway's
+countersign, and the receipt key is in the receipt.
+"""
+
+import hmac
+from collections.abc import Iterator
+
+from darkbloom_edge.answers import Answer
+from darkbloom_edge.dialects.chat_request import lower
+from darkbloom_edge.errors import EdgeError
+from darkbloom_edge.receipt import Countersign
+from darkbloom_edge.report import GATEWAY, PROVIDER, Claim
+from darkbloom_edge.request import canonical_bytes
+from darkbloom_edge.terminal import Terminal
+from darkbloom_edge.transcript import body_digest, keyed_digest, tool_call_digest
+
+
+def request_claims(
+    body: bytes | None, receipt_key: bytes, terminal: Terminal, countersign: Countersign
+) -> Iterator[Claim]:
+    """Say whether this body was received, and whether the provider read just that.
+
+    Args:
+        body: the HTTP body; None where it was not given.
+        receipt_key: key of all digests.
+        terminal: what the provider says.
+        countersign: what the gateway says.
+    """
+    if body is None:
+        detail = "no request was given"
+        yield Claim("request_body", holds=None, detail=detail, backed_by=GATEWAY)
+        yield Claim("provider_request", holds=None, detail=detail, backed_by=PROVIDER)
+        return
+
+    same = hmac.compare_digest(body_digest(receipt_key, body), countersign.body_digest)
+    detail = "the gateway received exactly this body" if same else "the gateway received another"
+    yield Claim("request_body", same, detail, GATEWAY)
+    yield _provider_request(body, receipt_key, terminal, countersign)
+
+
+def answer_claims(
+    answer: Answer | None, receipt_key: bytes, terminal: Terminal, countersign: Countersign
+) -> Iterator[Claim]:
+    """Say whether the provider wrote this answer.
+
+    Args:
+        answer: the saved answer; None where it was not given.
+        receipt_key: key of all digests.
+        terminal: what the provider says.
+        countersign: what the gateway says.
+    """
+    if answer is None:
+        for name in ("content", "reasoning", "tool_calls"):
+            yield Claim(name, holds=None, detail="no answer was given", backed_by=PROVIDER)
+        return
+
+    yield _content(answer, receipt_key, terminal)
+    yield _reasoning(answer, receipt_key, terminal)
+    yield _tool_calls(answer, receipt_key, terminal)
+    if answer.model is not None:
+        same = answer.model == countersign.requested_model
+        detail = "answered under the requested name" if same else "answered under another name"
+        yield Claim("requested_model", same, detail, GATEWAY)
+    if not answer.complete:
+        detail = "the saved stream has no end marker"
+        yield Claim("complete", holds=False, detail=detail, backed_by="the saved answer")
+
+
+def _provider_request(
+    body: bytes, receipt_key: bytes, terminal: Terminal, countersign: Countersign
+) -> Claim:
+    """Rebuild the canonical request from the body, with the gateway's bound and date."""
+    name = "provider_request"
+    bound, date = countersign.output_bound, countersign.prompt_date
+    if bound is None or date is None:
+        detail = "the receipt does not say output bound and date, so it cannot be rebuilt"
+        return Claim(name, holds=None, detail=detail, backed_by=PROVIDER)
+
+    try:
+        canonical = canonical_bytes(lower(body).to_request(terminal.build, bound, date))
+    except EdgeError:
+        detail = "the body is no chat completion request"
+        return Claim(name, holds=False, detail=detail, backed_by=PROVIDER)
+    digest = keyed_digest(receipt_key, "request", canonical)
+    same = hmac.compare_digest(digest, terminal.digests.request)
+    detail = "the provider read exactly this" if same else "the provider read another request"
+
+    return Claim(name, same, detail, PROVIDER)
+
+
+def _content(answer: Answer, receipt_key: bytes, terminal: Terminal) -> Claim:
+    expected = terminal.digests.content
+    texts = [answer.content]
+    if answer.form == "text" and answer.content.endswith("\n"):
+        # Editors and shells end a file with a line feed that was never sent.
+        texts.append(answer.content[:-1])
+    same = any(
+        hmac.compare_digest(keyed_digest(receipt_key, "content", text.encode()), expected)
+        for text in texts
+    )
+    detail = "the provider wrote exactly this text" if same else "the provider wrote another text"
+
+    return Claim("content", same, detail, PROVIDER)
+
+
+def _reasoning(answer: Answer, receipt_key: bytes, terminal: Terminal) -> Claim:
+    if answer.reasoning is None:
+        detail = "plain text holds no reasoning"
+        return Claim("reasoning", holds=None, detail=detail, backed_by=PROVIDER)
+
+    digest = keyed_digest(receipt_key, "reasoning", answer.reasoning.encode())
+    same = hmac.compare_digest(digest, terminal.digests.reasoning)
+    detail = "the provider reasoned exactly so" if same else "the provider reasoned otherwise"
+
+    return Claim("reasoning", same, detail, PROVIDER)
+
+
+def _tool_calls(answer: Answer, receipt_key: bytes, terminal: Terminal) -> Claim:
+    expected = terminal.digests.tool_calls
+    if answer.tool_calls is None:
+        detail = f"plain text holds no tool calls; the provider made {len(expected)}"
+        return Claim("tool_calls", holds=None, detail=detail, backed_by=PROVIDER)
+
+    digests = tuple(
+        tool_call_digest(receipt_key, index, name, arguments)
+        for index, (name, arguments) in enumerate(answer.tool_calls)
+    )
+    same = digests == expected
+    detail = f"{len(expected)} call(s), as the provider made them" if same else "the calls differ"
+
+    return Claim("tool_calls", same, detail, PROVIDER)
