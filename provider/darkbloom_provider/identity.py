@@ -1,0 +1,72 @@
+"""The identity key of this machine where there is no Secure Enclave: P-256, in a file of its owner.
+
+Software keys name a machine; they prove nothing about it, and their level stays `none`.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from darkbloom_edge.signatures import SCALAR_BYTES, P256Signer
+
+from darkbloom_provider.errors import IdentityError
+
+_MAX_PEM_BYTES = 4096
+_OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def load_or_create(path: Path) -> P256Signer:
+    """Return the identity of this home, made on first use.
+
+    Raises:
+        IdentityError: the file is malformed, someone else's, or readable by others.
+    """
+    if not path.exists():
+        _create(path)
+    return _load(path)
+
+
+def _create(path: Path) -> None:
+    signer = P256Signer.generate()
+    key = ec.derive_private_key(int.from_bytes(signer.private_bytes(), "big"), ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+        os.fsync(file.fileno())
+    try:
+        # Link, not rename: of two that start at once the first one's key stays.
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()
+
+
+def _load(path: Path) -> P256Signer:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.getuid() or status.st_mode & _OPEN_TO_OTHERS:
+            raise IdentityError(
+                f"{path} must belong to you and be closed to others",
+                f"chmod 600 {path}, or remove it to become a new machine",
+            )
+        pem = file.read(_MAX_PEM_BYTES + 1)
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise IdentityError(
+            f"{path} holds no p-256 key", "remove it to become a new machine, without its history"
+        )
+    value = key.private_numbers().private_value
+    return P256Signer(value.to_bytes(SCALAR_BYTES, "big"))

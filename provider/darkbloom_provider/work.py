@@ -1,0 +1,348 @@
+"""All attempts of one lane: bodies put together, opened, checked, handed to the engine.
+
+The first failing check answers with a typed error and the request is gone; nothing waits in
+silence. Plaintext is in this process's memory only, from the moment a box opens until its attempt
+ends.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.router.v1.provider_link_pb2 import (
+    Accepted,
+    Cancel,
+    Credit,
+    InferenceRequest,
+    Terminal,
+    TerminalAck,
+)
+from darkbloom_edge.envelope import KeyPair, Opened, ProviderSession, check_header
+from darkbloom_edge.errors import EnvelopeError, MalformedError
+from darkbloom_edge.ids import id_bytes
+from darkbloom_edge.replay import SenderKeyMemory
+from darkbloom_edge.request import ChatRequest, parse_canonical
+from darkbloom_edge.signatures import IdentitySigner
+from darkbloom_mesh.body import BodyAssembler
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import InvalidArgumentError
+
+from darkbloom_provider import failures
+from darkbloom_provider.attempt import Attempt, Ending, Hosted, Outlet
+from darkbloom_provider.engine.errors import EngineError
+from darkbloom_provider.engine.interface import Engine, Job
+from darkbloom_provider.failures import Failure
+from darkbloom_provider.terminals import UnacknowledgedTerminals
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Largest sealed request."""
+MAX_BODIES = 4
+"""Bodies that may be in transit at once; more are refused."""
+BODY_TIMEOUT_S = 30.0
+"""Time from the first frame of a request to its last body part."""
+OFF_LOOP_BYTES = 256 * 1024
+"""Bodies above this are opened and parsed on a thread."""
+EARLY_CANCELS = 1024
+EARLY_CANCEL_S = 60.0
+"""How many cancels may come before their request, and how long they are remembered."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Cumulative counters for heartbeats."""
+
+    requests_served: int = 0
+    tokens_generated: int = 0
+    cancellations_received: int = 0
+    cancellations_before_output: int = 0
+    generation_errors_after_output: int = 0
+    unknown_streams: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desk:
+    """What every lane of one agent shares."""
+
+    key_pair: KeyPair
+    signer: IdentitySigner
+    engine: Engine
+    memory: SenderKeyMemory
+    terminals: UnacknowledgedTerminals
+    hosted: Mapping[str, Hosted]
+    """Builds that are verified and loaded, by id."""
+    clock: Clock
+    stats: Stats = field(default_factory=Stats)
+
+
+class Worker:
+    """The attempts of one lane.
+
+    Invariant: a stream number is in at most one of receiving, opening and running.
+
+    Args:
+        desk: Keys, engine and memory of the agent.
+        outlet: The lane.
+        tasks: Parent of what must be awaited.
+        credit: Chunk frames per attempt before the first grant.
+        changed: Called when the engine's slots may have changed.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        outlet: Outlet,
+        tasks: asyncio.TaskGroup,
+        credit: int,
+        changed: Callable[[], None],
+    ) -> None:
+        self.draining = False
+        self._desk = desk
+        self._outlet = outlet
+        self._tasks = tasks
+        self._credit = credit
+        self._changed = changed
+        self._verdicts: tuple[str, ...] = ()
+        self._receiving: dict[int, _Receiving] = {}
+        self._opening: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, Attempt] = {}
+        self._early_cancels: OrderedDict[int, float] = OrderedDict()
+        self._handlers: dict[int, Callable[[Frame], None]] = {
+            FrameKind.FRAME_KIND_REQUEST: self._on_request,
+            FrameKind.FRAME_KIND_BODY_PART: self._on_body_part,
+            FrameKind.FRAME_KIND_CREDIT: self._on_credit,
+            FrameKind.FRAME_KIND_CANCEL: self._on_cancel,
+            FrameKind.FRAME_KIND_TERMINAL_ACK: self._on_terminal_ack,
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being received, opened or answered."""
+        return bool(self._receiving or self._opening or self._running)
+
+    def accept_verdict(self, verdict_id: str) -> None:
+        """Take the verdict in force; requests sealed under the one before are still opened."""
+        if verdict_id and verdict_id not in self._verdicts[:1]:
+            self._verdicts = (verdict_id, *self._verdicts[:1])
+
+    def handle(self, frame: Frame) -> bool:
+        """Take a frame of an attempt; False when its kind is not one of ours.
+
+        Raises:
+            DecodeError: a control payload is not the message of its kind.
+        """
+        handler = self._handlers.get(frame.kind)
+        if handler is None:
+            return False
+        handler(frame)
+        return True
+
+    def expire(self) -> None:
+        """Give up bodies that did not arrive in time, and forget old cancels."""
+        now = self._desk.clock.monotonic()
+        late = [s for s, r in self._receiving.items() if now - r.since >= BODY_TIMEOUT_S]
+        for stream in late:
+            self._receiving.pop(stream)
+            self._refuse(stream, failures.BODY_TIMEOUT)
+        while self._early_cancels:
+            stream, since = next(iter(self._early_cancels.items()))
+            if now - since < EARLY_CANCEL_S:
+                break
+            del self._early_cancels[stream]
+
+    def close(self) -> None:
+        """The lane is gone: stop everything on it."""
+        self._receiving.clear()
+        for task in self._opening.values():
+            task.cancel()
+        for attempt in tuple(self._running.values()):
+            attempt.lose()
+
+    def attempt_ended(self, attempt: Attempt, ending: Ending, terminal: Terminal | None) -> None:
+        """Count an end and keep its terminal until somebody acknowledges it."""
+        self._running.pop(attempt.stream, None)
+        stats = self._desk.stats
+        stats.tokens_generated += attempt.completion_tokens
+        if ending is Ending.COMPLETED:
+            stats.requests_served += 1
+        elif ending is Ending.CANCELLED and attempt.completion_tokens == 0:
+            stats.cancellations_before_output += 1
+        elif ending is Ending.FAILED and attempt.completion_tokens:
+            stats.generation_errors_after_output += 1
+        if terminal is not None:
+            self._desk.terminals.add(attempt.attempt_id, terminal)
+        self._changed()
+
+    # Frames.
+
+    def _on_request(self, frame: Frame) -> None:
+        stream = frame.stream
+        request = InferenceRequest.FromString(frame.payload)
+        if self._early_cancels.pop(stream, None) is not None:
+            self._refuse(stream, failures.CANCELLED)
+            return
+        refusal = self._refusal(stream, request)
+        if refusal is not None:
+            self._refuse(stream, refusal)
+            return
+        try:
+            body = BodyAssembler(request.body_bytes, request.body_sha256, MAX_BODY_BYTES)
+        except InvalidArgumentError:
+            self._refuse(stream, failures.MALFORMED)
+            return
+        self._receiving[stream] = _Receiving(request, body, self._desk.clock.monotonic())
+
+    def _refusal(self, stream: int, request: InferenceRequest) -> Failure | None:
+        if self.draining:
+            return failures.DRAINING
+        if any(stream in live for live in (self._receiving, self._opening, self._running)):
+            return failures.DUPLICATE
+        if len(self._receiving) >= MAX_BODIES:
+            return failures.TOO_MANY_BODIES
+        return self._mismatch(request)
+
+    def _mismatch(self, request: InferenceRequest) -> Failure | None:
+        if request.build not in self._desk.hosted:
+            return failures.NOT_HOSTED
+        if request.verdict_id not in self._verdicts:
+            return failures.STALE_VERDICT
+        return None if _well_named(request) else failures.MALFORMED
+
+    def _on_body_part(self, frame: Frame) -> None:
+        receiving = self._receiving.get(frame.stream)
+        if receiving is None:
+            self._desk.stats.unknown_streams += 1
+            return
+        try:
+            complete = receiving.body.add(frame.sequence, frame.payload)
+        except InvalidArgumentError:
+            del self._receiving[frame.stream]
+            self._refuse(frame.stream, failures.MALFORMED)
+            return
+        if complete:
+            del self._receiving[frame.stream]
+            work = self._open(frame.stream, receiving)
+            task = self._tasks.create_task(work, name="attempt.open")
+            self._opening[frame.stream] = task
+
+    def _on_credit(self, frame: Frame) -> None:
+        attempt = self._running.get(frame.stream)
+        if attempt is not None:
+            attempt.credit(Credit.FromString(frame.payload).granted_frames)
+
+    def _on_cancel(self, frame: Frame) -> None:
+        Cancel.FromString(frame.payload)
+        self._desk.stats.cancellations_received += 1
+        stream = frame.stream
+        if self._receiving.pop(stream, None) is not None:
+            self._refuse(stream, failures.CANCELLED)
+        elif stream in self._opening:
+            self._opening[stream].cancel()
+        elif stream in self._running:
+            self._running[stream].cancel()
+        else:
+            self._early_cancels[stream] = self._desk.clock.monotonic()
+            if len(self._early_cancels) > EARLY_CANCELS:
+                self._early_cancels.popitem(last=False)
+
+    def _on_terminal_ack(self, frame: Frame) -> None:
+        ack = TerminalAck.FromString(frame.payload)
+        self._desk.terminals.acknowledge(ack.attempt_id)
+
+    # From ciphertext to a running job.
+
+    async def _open(self, stream: int, receiving: "_Receiving") -> None:
+        try:
+            await self._admit(stream, receiving)
+        except asyncio.CancelledError:
+            # Cancelled by the router, or with the lane; in both cases nobody waits for more.
+            attempt = self._running.get(stream)
+            if attempt is None:
+                self._refuse(stream, failures.CANCELLED)
+                return
+            attempt.cancel()
+        except EnvelopeError as error:
+            self._refuse(stream, failures.of_envelope(error))
+        except MalformedError:
+            self._refuse(stream, failures.MALFORMED)
+        except EngineError as error:
+            self._running.pop(stream, None)
+            self._refuse(stream, failures.of_engine(error))
+        finally:
+            self._opening.pop(stream, None)
+
+    async def _admit(self, stream: int, receiving: "_Receiving") -> None:
+        request = receiving.request
+        if request.body_bytes > OFF_LOOP_BYTES:
+            opened, chat = await asyncio.to_thread(self._unseal, request, receiving.body)
+        else:
+            opened, chat = self._unseal(request, receiving.body)
+
+        attempt = Attempt(
+            request=request,
+            stream=stream,
+            opened=opened,
+            hosted=self._desk.hosted[request.build],
+            credit=self._credit,
+            encryption_key=self._desk.key_pair.public,
+            signer=self._desk.signer,
+            engine=self._desk.engine,
+            outlet=self._outlet,
+            listener=self,
+        )
+        job = Job(
+            job_id=request.attempt_id,
+            build_id=request.build,
+            request=chat,
+            prompt_bound=request.prompt_bound,
+            output_bound=request.output_bound,
+        )
+        self._running[stream] = attempt
+        self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=False))
+        await self._desk.engine.submit(job, attempt)
+        self._changed()
+
+    def _unseal(self, request: InferenceRequest, body: BodyAssembler) -> tuple[Opened, ChatRequest]:
+        desk = self._desk
+        opened = ProviderSession.open_request(
+            key_pair=desk.key_pair,
+            sender_key=request.sender_key,
+            request_id=request.request_id,
+            attempt_id=request.attempt_id,
+            payload=body.join(),
+            now_ms=int(desk.clock.now().timestamp() * 1000),
+            memory=desk.memory,
+        )
+        check_header(
+            opened.header,
+            prompt_bound=request.prompt_bound,
+            output_bound=request.output_bound,
+            verdict_id=request.verdict_id,
+        )
+        chat = parse_canonical(opened.body)
+        if chat.model != request.build:
+            raise MalformedError("the sealed request names another build", "model")
+        return opened, chat
+
+    def _refuse(self, stream: int, failure: Failure) -> None:
+        self._outlet.send_control(FrameKind.FRAME_KIND_ERROR, stream, failure.message())
+
+
+@dataclass(slots=True)
+class _Receiving:
+    """A request whose body is still coming."""
+
+    request: InferenceRequest
+    body: BodyAssembler
+    since: float
+
+
+def _well_named(request: InferenceRequest) -> bool:
+    try:
+        id_bytes(request.request_id, "req")
+        id_bytes(request.attempt_id, "att")
+    except MalformedError:
+        return False
+    return True
