@@ -26,7 +26,9 @@ class SenderKeyMemory:
         self._now_ms = 0
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
+    @property
+    def entries(self) -> int:
+        """How many keys it remembers. No `__len__`: an empty memory must not be falsy."""
         return len(self._keys)
 
     def remember(self, mark: bytes, *, not_after_ms: int, now_ms: int) -> None:
