@@ -4,16 +4,16 @@
         stub = LedgerServiceStub(billing)
         await stub.Hold(request, timeout=2.0)
 
-Unary calls and watch streams get token, request id and trace context by themselves, and a unary
-call without a timeout is refused before it leaves. Lanes pass `metadata=call_metadata(token)`: an
-interceptor on a bidirectional stream would put a queue between the lane and its call.
+Every call, lanes included, gets token, request id and trace context by itself. A unary call without
+a timeout raises before it leaves. No client interceptors: each costs a task per unary call, and on
+a bidirectional stream one puts a queue between a lane and its call.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
-from grpc.aio import ClientCallDetails, Metadata
 
 from darkbloom_mesh import tracing
 from darkbloom_mesh.config import Secret
@@ -27,6 +27,7 @@ def channel(
     mesh_token: Secret | None,
     room: str,
     max_message_bytes: int = MAX_UNARY_BYTES,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> grpc.aio.Channel:
     """Open a channel; `dns:///name:port` spreads calls over all addresses of the name.
 
@@ -35,13 +36,15 @@ def channel(
         mesh_token: Token of internal calls; None towards a public listener.
         room: Who calls, for the user agent.
         max_message_bytes: Bound of what is accepted.
+        credentials: TLS towards a public listener; None speaks plaintext.
     """
-    options = channel_options(max_message_bytes=max_message_bytes)
-    return grpc.aio.insecure_channel(
-        target,
-        options=[*options, ("grpc.primary_user_agent", f"darkbloom-{room}")],
-        interceptors=[_Unary(mesh_token), _Watch(mesh_token)],
-    )
+    options = [
+        *channel_options(max_message_bytes=max_message_bytes),
+        ("grpc.primary_user_agent", f"darkbloom-{room}"),
+    ]
+    if credentials is None:
+        return MeshChannel(grpc.aio.insecure_channel(target, options), mesh_token)
+    return MeshChannel(grpc.aio.secure_channel(target, credentials, options), mesh_token)
 
 
 def call_metadata(mesh_token: Secret | None) -> tuple[tuple[str, str], ...]:
@@ -51,45 +54,68 @@ def call_metadata(mesh_token: Secret | None) -> tuple[tuple[str, str], ...]:
     return (*token, *(((REQUEST_ID_KEY, current),) if current else ()), *tracing.outgoing())
 
 
-class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
-    def __init__(self, mesh_token: Secret | None) -> None:
+class MeshChannel(grpc.aio.Channel):
+    """A channel whose calls carry the mesh's metadata; it owns the channel inside."""
+
+    def __init__(self, inner: grpc.aio.Channel, mesh_token: Secret | None) -> None:
+        self._inner = inner
         self._mesh_token = mesh_token
 
-    async def intercept_unary_unary(
-        self,
-        continuation: Callable[[ClientCallDetails, Any], Awaitable[Any]],
-        client_call_details: ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        """Add metadata; refuse a call that could wait for ever."""
-        if client_call_details.timeout is None:
-            raise ValueError(f"call of {_text(client_call_details.method)} has no timeout")
-        return await continuation(_with(client_call_details, self._mesh_token), request)
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Return a callable that refuses to be called without a timeout."""
+        start = self._carrying(self._inner.unary_unary(method, *args, **kwargs))
 
+        def call(request: Any, *, timeout: float | None = None, **more: Any) -> Any:
+            if timeout is None:
+                raise ValueError(f"call of {method} has no timeout")
+            return start(request, timeout=timeout, **more)
 
-class _Watch(grpc.aio.UnaryStreamClientInterceptor):
-    def __init__(self, mesh_token: Secret | None) -> None:
-        self._mesh_token = mesh_token
-
-    async def intercept_unary_stream(
-        self,
-        continuation: Callable[[ClientCallDetails, Any], Awaitable[Any]],
-        client_call_details: ClientCallDetails,
-        request: Any,
-    ) -> AsyncIterator[Any]:
-        """Add metadata; a watch has no deadline, keep-alive notices a dead peer."""
-        call: AsyncIterator[Any] = await continuation(
-            _with(client_call_details, self._mesh_token), request
-        )
         return call
 
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a callable of a watch stream; keep-alive notices a dead peer."""
+        return self._carrying(self._inner.unary_stream(*args, **kwargs))
 
-def _with(details: ClientCallDetails, mesh_token: Secret | None) -> ClientCallDetails:
-    metadata = Metadata(*(details.metadata or ()), *call_metadata(mesh_token))
-    return ClientCallDetails(
-        details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
-    )
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a callable of an upload."""
+        return self._carrying(self._inner.stream_unary(*args, **kwargs))
 
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a callable of a lane."""
+        return self._carrying(self._inner.stream_stream(*args, **kwargs))
 
-def _text(method: str | bytes) -> str:
-    return method.decode() if isinstance(method, bytes) else method
+    def _carrying(self, start: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, metadata: Any = None, **more: Any) -> Any:
+            carried = (*call_metadata(self._mesh_token), *(metadata or ()))
+            return start(*args, metadata=carried, **more)
+
+        return call
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close; calls in flight get `grace` seconds."""
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return the state of the connection."""
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Return once the state is another one."""
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Return once the channel is connected."""
+        await self._inner.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        """Return the channel itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close at once."""
+        await self.close()

@@ -20,6 +20,7 @@ from darkbloom_mesh import telemetry, tracing
 from darkbloom_mesh.context import REQUEST_ID_KEY, TOKEN_KEY, set_request_id
 from darkbloom_mesh.errors import (
     DeadlineError,
+    DrainingError,
     InternalError,
     MeshError,
     UnauthenticatedError,
@@ -37,36 +38,37 @@ _KINDS: dict[tuple[bool, bool], Any] = {
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
-_BY_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
 _log = structlog.get_logger()
 
 
-def server_interceptors(
-    *, mesh_token: str | None, metrics: telemetry.Metrics | None = None
-) -> list[grpc.aio.ServerInterceptor]:
-    """Return what every listener of the mesh gets; without a token callers are not checked."""
-    return [CallGuard(mesh_token=mesh_token, metrics=metrics)]
-
-
 class CallGuard(grpc.aio.ServerInterceptor):
-    """Wraps each method once and keeps the wrapper, so a call costs no more than its checks."""
+    """Wraps each method once and keeps the wrapper, so a call costs no more than its checks.
 
-    def __init__(self, *, mesh_token: str | None, metrics: telemetry.Metrics | None) -> None:
+    Args:
+        mesh_token: What callers must bring; None checks nobody.
+        metrics: Where served calls are counted.
+    """
+
+    def __init__(self, *, mesh_token: str | None, metrics: telemetry.Metrics | None = None) -> None:
+        self._draining = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._token = mesh_token.encode() if mesh_token else None
         self._metrics = metrics
+        # Quoted here and below: the class takes parameters in its stubs only.
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Return the guarded handler of the method, or None where there is no such method."""
         method = handler_call_details.method
         if (known := self._wrapped.get(method)) is not None:
             return known
+        handler: grpc.RpcMethodHandler[Any, Any] | None
         handler = await continuation(handler_call_details)
         if handler is None or method.startswith(_HEALTH):
             return handler
@@ -74,8 +76,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         return guarded
 
     def _wrap(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+        self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         streams = bool(handler.request_streaming), bool(handler.response_streaming)
         behaviour: Any = (
             handler.unary_unary
@@ -99,6 +101,36 @@ class CallGuard(grpc.aio.ServerInterceptor):
         wrapped: grpc.RpcMethodHandler[Any, Any] = _KINDS[streams](guarded, *serializers)
         return wrapped
 
+    def refuse_new(self) -> None:
+        """Answer calls that begin from now on with DRAINING."""
+        self._draining = True
+
+    async def idle(self) -> None:
+        """Return once no call is in flight."""
+        await self._idle.wait()
+
+    def enter(self) -> None:
+        """Count a call in.
+
+        Raises:
+            DrainingError: No more calls are taken.
+        """
+        self._in_flight += 1
+        self._idle.clear()
+        if self._draining:
+            raise DrainingError("this replica is draining")
+
+    def leave(self, method: str, status: grpc.StatusCode, seconds: float) -> None:
+        """Count a call out, and record it."""
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
+        if self._metrics is None:
+            return
+        name = method.lstrip("/")
+        self._metrics.counter(telemetry.RPC_SERVED).labels(name, status.name.lower()).inc()
+        self._metrics.histogram(telemetry.RPC_SECONDS).labels(name).observe(seconds)
+
     def check(self, metadata: dict[str, Any]) -> None:
         """Compare the mesh token in constant time.
 
@@ -110,14 +142,6 @@ class CallGuard(grpc.aio.ServerInterceptor):
         given = metadata.get(TOKEN_KEY, "")
         if not isinstance(given, str) or not hmac.compare_digest(given.encode(), self._token):
             raise UnauthenticatedError("mesh token is missing or wrong")
-
-    def count(self, method: str, status: grpc.StatusCode, seconds: float) -> None:
-        """Record one finished call."""
-        if self._metrics is None:
-            return
-        name, labels = method.lstrip("/"), status.name.lower()
-        self._metrics.counter(telemetry.RPC_SERVED).labels(name, labels).inc()
-        self._metrics.histogram(telemetry.RPC_SECONDS).labels(name).observe(seconds)
 
 
 class _Guarded:
@@ -139,6 +163,7 @@ class _Guarded:
         self._request_id = set_request_id(given if isinstance(given, str) else None)
         tracing.adopt(metadata)
         try:
+            self._guard.enter()
             self._guard.check(metadata)
             self._check_deadline()
         except MeshError as error:
@@ -146,11 +171,12 @@ class _Guarded:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
-            # The library says a status here and answers with its number.
-            number = cast("int", self._context.code())
-            self._count(_BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN))
+            # Unset until a handler sets it, whatever the stubs say.
+            status = cast("grpc.StatusCode | None", self._context.code())
+            self._leave(status or grpc.StatusCode.OK)
             return
         if isinstance(error, grpc.aio.AbortError | GeneratorExit):
+            self._leave(grpc.StatusCode.UNKNOWN)
             return
         if isinstance(error, asyncio.CancelledError):
             # A handler that ends cancelled sends no status at all: its caller would wait for ever.
@@ -170,8 +196,8 @@ class _Guarded:
             raise DeadlineError("deadline is further away than a unary call may take")
 
     async def _abort(self, error: MeshError) -> None:
-        self._count(error.status)
+        self._leave(error.status)
         await self._context.abort(error.status, error.message, error.trailing_metadata())
 
-    def _count(self, status: grpc.StatusCode) -> None:
-        self._guard.count(self._method, status, perf_counter() - self._started_at)
+    def _leave(self, status: grpc.StatusCode) -> None:
+        self._guard.leave(self._method, status, perf_counter() - self._started_at)

@@ -1,6 +1,6 @@
 """A lane: one long-lived stream of frame batches, the same at both of its ends (docs/wire.md §2).
 
-    lane = Lane(stub.Connect(metadata=call_metadata(token)), on_frames=self.receive, name="router")
+    lane = Lane(stub.Connect(), on_frames=self.receive, name="router")
     lane.send_control(FrameKind.FRAME_KIND_LANE_HELLO, 0, LaneHello(...))
     end = await lane.run()          # reads and writes until the end, then says why it ended
 

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 import psycopg
+import sqlalchemy.exc
 import structlog
 from alembic import command, op
 from alembic.config import Config
@@ -66,7 +67,7 @@ def migrate(
             connection.commit()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
         raise StoreUnavailableError("database cannot be migrated now") from error
     finally:
         engine.dispose()

@@ -17,9 +17,10 @@
 
 Resources: every task has the service as its parent; what `on_close` was given is closed in reverse
 order, whatever happened. Errors: a background task that fails ends the room with code 1; so does an
-exception of the body. SIGTERM or SIGINT: health NOT_SERVING, `stopping` is set, `on_drain` hooks run,
-new calls are refused, in-flight calls finish, all within `drain_grace_s`; then tasks are cancelled and
-stores closed, code 0. A handler that streams for ever (a watch, a lane) ends itself on `stopping`.
+exception of the body. SIGTERM or SIGINT: `stopping` is set, health says NOT_SERVING, new calls
+are answered DRAINING, `on_drain` hooks run, in-flight calls finish, all within `drain_grace_s`;
+then tasks are cancelled and stores closed, code 0. A handler that streams for ever (a watch, a
+lane) ends itself on `stopping`.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ from prometheus_client import start_http_server
 from darkbloom_mesh import logs
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import CommonConfig, Secret
-from darkbloom_mesh.interceptors import Context, server_interceptors
+from darkbloom_mesh.interceptors import CallGuard, Context
 from darkbloom_mesh.options import MAX_UNARY_BYTES, server_options
 from darkbloom_mesh.telemetry import LOOP_LAG, Metrics
 from darkbloom_mesh.tracing import Tracing
@@ -105,6 +106,7 @@ class Service:
         self._code = 0
         self._health = health.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
+        self._guards: list[CallGuard] = []
         self._checks: list[Callable[[], bool]] = []
         self._drains: list[Callable[[], Awaitable[object]]] = []
         self._closes: list[Callable[[], Awaitable[object]]] = []
@@ -169,8 +171,9 @@ class Service:
             RuntimeError: The address cannot be bound.
         """
         token = mesh_token.reveal() if mesh_token else None
+        guard = CallGuard(mesh_token=token, metrics=self.metrics)
         server = grpc.aio.server(
-            interceptors=server_interceptors(mesh_token=token, metrics=self.metrics),
+            interceptors=[guard],
             options=server_options(max_message_bytes=max_message_bytes),
         )
         for register in registrars:
@@ -181,6 +184,7 @@ class Service:
             grpc_reflection.enable_server_reflection(names, server)
         port = server.add_insecure_port(address)
         self._servers.append(server)
+        self._guards.append(guard)
         return self.announce(name, f"{address.rpartition(':')[0]}:{port}")
 
     def announce(self, name: str, address: str) -> str:
@@ -193,6 +197,8 @@ class Service:
         task = self._tasks.create_task(self._watched(work, name), name=name)
         self._spawned.append(task)
         task.add_done_callback(self._spawned.remove)
+        # Cancelled before its first step, the work would never have been awaited.
+        task.add_done_callback(lambda _: work.close())
         return task
 
     def ready_if(self, check: Callable[[], bool]) -> None:
@@ -222,18 +228,28 @@ class Service:
 
         await self.stopping.wait()
 
-        _log.info("draining", grace_s=self._config.drain_grace_s)
-        await self._health.enter_graceful_shutdown()
-        started_at, grace_s = self._clock.monotonic(), self._config.drain_grace_s
-        async with asyncio.TaskGroup() as hooks:
-            for hook in self._drains:
-                hooks.create_task(self._bounded("drain", hook, grace_s))
-        left_s = max(0.0, grace_s - (self._clock.monotonic() - started_at))
-        async with asyncio.TaskGroup() as stops:
-            for server in self._servers:
-                stops.create_task(server.stop(left_s))
+        await self._drain(self._config.drain_grace_s)
         _log.info("stopped", code=self._code)
         return self._code
+
+    async def _drain(self, grace_s: float) -> None:
+        _log.info("draining", grace_s=grace_s)
+        deadline_s = self._clock.monotonic() + grace_s
+        await self._health.enter_graceful_shutdown()
+        for guard in self._guards:
+            guard.refuse_new()
+        async with asyncio.TaskGroup() as steps:
+            for hook in self._drains:
+                steps.create_task(self._bounded("drain", hook, grace_s))
+        # A server that stops answers late calls with a bare CANCELLED, so it stops when idle.
+        left_s = max(0.0, deadline_s - self._clock.monotonic())
+        async with asyncio.TaskGroup() as steps:
+            for guard in self._guards:
+                steps.create_task(self._bounded("finish", guard.idle, left_s))
+        left_s = max(0.0, deadline_s - self._clock.monotonic())
+        async with asyncio.TaskGroup() as steps:
+            for server in self._servers:
+                steps.create_task(server.stop(left_s))
 
     async def _watched(self, work: Coroutine[Any, Any, object], name: str) -> None:
         try:

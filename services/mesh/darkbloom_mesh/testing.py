@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from darkbloom_mesh.interceptors import server_interceptors
+from darkbloom_mesh.interceptors import CallGuard
 from darkbloom_mesh.options import server_options
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,7 +93,7 @@ async def serve_ephemeral(
         interceptors: Instead of the mesh's own, for example none.
     """
     if interceptors is None:
-        interceptors = server_interceptors(mesh_token=mesh_token)
+        interceptors = [CallGuard(mesh_token=mesh_token)]
     server = grpc.aio.server(interceptors=list(interceptors), options=server_options())
     for register in registrars:
         register(server)

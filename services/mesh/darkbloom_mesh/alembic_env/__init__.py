@@ -1,0 +1,1 @@
+"""The script location of alembic: its environment, and no migrations of its own."""
