@@ -125,6 +125,13 @@ class Child:
         self.kill()
         return self._process.returncode
 
+    def wait(self, timeout_s: float) -> int | None:
+        """Return the exit code once it ends by itself; None when the time is over."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> bool:
         """Poll until `ready()` says so; False when the time is over.
 

@@ -1,0 +1,40 @@
+"""What `make run` shows once the mesh answers."""
+
+from darkbloom_local.mesh import Mesh
+
+_WARNING = """\
+  DEVELOPMENT MODE: this machine proves nothing about itself, so answers are UNATTESTED
+  (trust level none, admission development). Never put this in front of other people."""
+
+
+def banner(mesh: Mesh, model: str) -> str:
+    """Return the text: how to ask with curl and with the SDK, and what this is not."""
+    key_file = mesh.state.root / "keys" / "api-key"
+    return f"""
+{"=" * 92}
+{_WARNING}
+{"=" * 92}
+
+  gateway   {mesh.url}/v1
+  model     {model}
+  API key   {mesh.api_key}   (kept in {key_file})
+  logs      {mesh.state.root / "logs"}
+
+  curl -N {mesh.url}/v1/chat/completions \\
+    -H "Authorization: Bearer {mesh.api_key}" -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "stream": true, "max_tokens": 64,
+         "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{mesh.url}/v1", api_key="{mesh.api_key}")
+  for chunk in client.chat.completions.create(
+      model="{model}", stream=True, max_tokens=64,
+      messages=[{{"role": "user", "content": "What is the capital of France?"}}],
+  ):
+      if chunk.choices:
+          print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+  make ask Q="What is the capital of France?"
+
+  Ctrl-C drains and stops everything; the data stays in {mesh.state.root}.
+"""

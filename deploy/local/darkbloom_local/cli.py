@@ -1,0 +1,123 @@
+"""`python -m darkbloom_local up|ask|demo`."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from darkbloom_local.ask import ask as ask_mesh
+from darkbloom_local.banner import banner
+from darkbloom_local.demo import demo as run_demo
+from darkbloom_local.errors import LocalError
+from darkbloom_local.mesh import Mesh
+from darkbloom_local.models import SCRIPTED, SMOLLM2
+
+QUESTION = "What is the capital of France?"
+STATE = Path(".state")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The whole mesh on one machine, in development mode.",
+)
+
+
+class EngineName(StrEnum):
+    """What the provider runs."""
+
+    MLX = "mlx"
+    SCRIPTED = "scripted"
+
+
+StateOption = Annotated[
+    Path, typer.Option("--state", envvar="DARKBLOOM_STATE", help="Directory of the mesh.")
+]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="mlx: a real model; scripted: deterministic text.")
+]
+
+
+@app.command()
+def up(
+    state: StateOption = STATE,
+    engine: EngineOption = EngineName.MLX,
+    port: Annotated[int, typer.Option(help="Port of the gateway.")] = 8080,
+) -> None:
+    """Start the mesh and keep it running until Ctrl-C."""
+    raise typer.Exit(_run(_up(state, engine, port)))
+
+
+@app.command()
+def ask(
+    question: Annotated[
+        str, typer.Argument(envvar="DARKBLOOM_QUESTION", help="What to ask.")
+    ] = QUESTION,
+    state: StateOption = STATE,
+    model: Annotated[str, typer.Option(help="Alias or build; default: the first one.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 128,
+) -> None:
+    """Ask the running mesh; print the answer as it comes and what backs it."""
+    try:
+        code = ask_mesh(state, question or QUESTION, model=model, max_tokens=max_tokens)
+    except LocalError as error:
+        code = _fail(error)
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    engine: EngineOption = EngineName.MLX,
+    cache: Annotated[Path, typer.Option(help="Where downloads are kept.")] = STATE / "cache",
+) -> None:
+    """Start a fresh mesh, ask, check receipt and ledger, stop; the last line is JSON."""
+    raise typer.Exit(_run(run_demo(QUESTION, engine=engine.value, cache=cache, progress=_progress)))
+
+
+async def _up(state: Path, engine: EngineName, port: int) -> int:
+    mesh = Mesh(state, engine=engine.value, http_port=port, progress=_progress)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    asked_before = False
+
+    def stop() -> None:
+        nonlocal asked_before
+        if asked_before:
+            _progress("stopping at once")
+            mesh.kill_all()
+        elif task is not None:
+            _progress("draining; once more ends everything at once")
+            task.cancel()
+        asked_before = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with mesh:
+            sys.stdout.write(banner(mesh, SMOLLM2 if engine is EngineName.MLX else SCRIPTED))
+            sys.stdout.flush()
+            await mesh.watch()
+    except asyncio.CancelledError:
+        _progress("stopped; the data stays")
+    return 0
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(work)
+    except LocalError as error:
+        return _fail(error)
+
+
+def _fail(error: LocalError) -> int:
+    sys.stderr.write(f"\ndarkbloom: {str(error).rstrip()}\n")
+    return 1
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"  {text}\n")
+    sys.stderr.flush()

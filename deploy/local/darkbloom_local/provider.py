@@ -1,0 +1,97 @@
+"""The provider of a local mesh, driven through its own command line."""
+
+import base64
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkbloom_edge.manifest import MANIFEST_NAME, store_name
+
+from darkbloom_local import models
+from darkbloom_local.commands import json_object, output_of
+from darkbloom_local.errors import LocalError
+from darkbloom_local.seeds import DevelopmentBuild
+from darkbloom_local.wiring import Environment, Wiring
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderSetup:
+    """One provider: where it lives, what it runs, how it finds its router."""
+
+    name: str
+    """Process name; also the name of its home."""
+    engine: str
+    """`mlx` or `scripted`."""
+    wiring: Wiring
+    """The mesh that it joins."""
+    cache: Path
+    """Where downloads are kept."""
+
+    @property
+    def ready_file(self) -> Path:
+        """Where it says that it is registered."""
+        return self.wiring.state.path("run", f"{self.name}.json")
+
+    @property
+    def models_dir(self) -> Path:
+        """The model store, shared by all providers of the mesh."""
+        return self.wiring.state.directory("models")
+
+    def argv(self, *arguments: str) -> list[str]:
+        """Return a command line of the provider; `start` by default."""
+        command = arguments or ("start", "--engine", self.engine)
+        return [sys.executable, "-m", "darkbloom_provider", *command]
+
+    def environment(self) -> dict[str, str]:
+        """Return what the provider is told."""
+        return {
+            "DARKBLOOM_ENV": "development",
+            "DARKBLOOM_PROVIDER_HOME": str(self.wiring.state.directory(self.name)),
+            "DARKBLOOM_PROVIDER_MODELS_DIR": str(self.models_dir),
+            "DARKBLOOM_PROVIDER_COORDINATOR": self.wiring.address("router.public"),
+            "DARKBLOOM_PROVIDER_COORDINATOR_TLS": "false",
+            "DARKBLOOM_PROVIDER_READY_FILE": str(self.ready_file),
+            "DARKBLOOM_PROVIDER_NAME": self.name,
+        }
+
+    async def identity(self, environment: Environment) -> bytes:
+        """Return the provider's public identity key, 65 bytes; made on first use."""
+        facts = await self._ask(environment, "identity", "--json")
+        return base64.b64decode(facts["identity_key"])
+
+    async def code_release(self, environment: Environment) -> Mapping[str, Any]:
+        """Return what the provider measures of the tree that it runs from."""
+        return await self._ask(environment, "code-release", "--json")
+
+    async def prepare_models(
+        self, environment: Environment, progress: Callable[[str], None]
+    ) -> Sequence[DevelopmentBuild]:
+        """Import the builds that this engine serves and describe them for the catalog."""
+        if self.engine == "scripted":
+            source = models.scripted_folder(self.cache)
+            manifest = await self._import(environment, source, models.SCRIPTED, "")
+            return [models.scripted_build(manifest)]
+
+        if not self._manifest(models.SMOLLM2).exists():
+            progress("model: SmolLM2-135M-Instruct (90 MB, the first time)")
+        log = self.wiring.state.log("download")
+        source = await models.fetch_smollm2(self.cache, log)
+        manifest = await self._import(environment, source, models.SMOLLM2, "converting the model")
+        return [models.smollm2_build(manifest)]
+
+    def _manifest(self, build: str) -> Path:
+        return self.models_dir / store_name(build) / models.VERSION / MANIFEST_NAME
+
+    async def _import(self, environment: Environment, source: Path, build: str, what: str) -> bytes:
+        manifest = self._manifest(build)
+        if not manifest.exists():
+            arguments = ("models", "import", str(source), "--id", build)
+            await output_of(self.argv(*arguments, "--version", models.VERSION), environment)
+        if not manifest.exists():
+            raise LocalError(f"{what or 'import'} left no manifest at {manifest}")
+        return manifest.read_bytes()
+
+    async def _ask(self, environment: Environment, *arguments: str) -> Mapping[str, Any]:
+        return json_object(await output_of(self.argv(*arguments), environment))

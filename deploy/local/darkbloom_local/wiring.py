@@ -1,0 +1,123 @@
+"""Which processes make a mesh, what each is told, and who waits for whom."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkbloom_local.ports import HOST, free_ports
+from darkbloom_local.state import StateDir
+
+Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """Addresses and files that the rooms of one mesh share."""
+
+    state: StateDir
+    """Everything of this mesh."""
+    ports: Mapping[str, int]
+    """Port of each listener, by `room.listener`."""
+    database_url: str
+    """PostgreSQL, by unix socket."""
+    redis_url: str
+    """Valkey, by unix socket."""
+    mesh_token_file: Path
+    """Token of internal calls."""
+
+    def address(self, listener: str) -> str:
+        """Return host:port of a listener, named `room.listener`."""
+        return f"{HOST}:{self.ports[listener]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """One service of the mesh."""
+
+    name: str
+    """Its directory, its variables' middle part, its log."""
+    listeners: Sequence[str]
+    """Its listeners, as its ready file names them."""
+    environment: Callable[[Wiring], Environment]
+    """What it is told beyond what every room is told."""
+    migrates: bool = False
+    """Whether it owns a schema."""
+
+    def argv(self, *arguments: str) -> list[str]:
+        """Return the command line of the room."""
+        return [sys.executable, "-m", f"darkbloom_{self.name}", *arguments]
+
+
+def _attestation(wiring: Wiring) -> Environment:
+    return {
+        "DARKBLOOM_ATTESTATION_LISTEN": wiring.address("attestation.grpc"),
+        "DARKBLOOM_ATTESTATION_KEY_DIR": str(wiring.state.directory("keys", "attestation")),
+        "DATABASE_URL": wiring.database_url,
+    }
+
+
+def _registry(wiring: Wiring) -> Environment:
+    return {
+        "DARKBLOOM_REGISTRY_LISTEN": wiring.address("registry.grpc"),
+        "DATABASE_URL": wiring.database_url,
+    }
+
+
+def _billing(wiring: Wiring) -> Environment:
+    return {
+        "DARKBLOOM_BILLING_LISTEN": wiring.address("billing.grpc"),
+        "DARKBLOOM_BILLING_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
+        "DATABASE_URL": wiring.database_url,
+    }
+
+
+def _router(wiring: Wiring) -> Environment:
+    return {
+        "DARKBLOOM_ROUTER_PUBLIC_LISTEN": wiring.address("router.public"),
+        "DARKBLOOM_ROUTER_INTERNAL_LISTEN": wiring.address("router.internal"),
+        "DARKBLOOM_ROUTER_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
+        "DARKBLOOM_ROUTER_BILLING_TARGET": wiring.address("billing.grpc"),
+        "DARKBLOOM_ROUTER_REGISTRY_TARGET": wiring.address("registry.grpc"),
+        "DARKBLOOM_ROUTER_STATE_DIR": str(wiring.state.directory("router")),
+    }
+
+
+def _gateway(wiring: Wiring) -> Environment:
+    return {
+        "DARKBLOOM_GATEWAY_LISTEN": wiring.address("gateway.http"),
+        "DARKBLOOM_GATEWAY_ROUTER_TARGET": wiring.address("router.internal"),
+        "DARKBLOOM_GATEWAY_BILLING_TARGET": wiring.address("billing.grpc"),
+        "DARKBLOOM_GATEWAY_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
+        "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.address("registry.grpc"),
+        "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory("gateway")),
+        "REDIS_URL": wiring.redis_url,
+    }
+
+
+ATTESTATION = Room(name="attestation", listeners=("grpc",), environment=_attestation, migrates=True)
+REGISTRY = Room(name="registry", listeners=("grpc",), environment=_registry, migrates=True)
+BILLING = Room(name="billing", listeners=("grpc",), environment=_billing, migrates=True)
+ROUTER = Room(name="router", listeners=("public", "internal"), environment=_router)
+GATEWAY = Room(name="gateway", listeners=("http",), environment=_gateway)
+
+ROOMS: Sequence[Room] = (ATTESTATION, REGISTRY, BILLING, ROUTER, GATEWAY)
+"""Every room, in the order in which they start; they stop in the opposite one."""
+
+
+def choose_ports(http_port: int | None) -> dict[str, int]:
+    """Choose a port for each listener; `http_port` fixes the gateway's."""
+    names = [f"{room.name}.{listener}" for room in ROOMS for listener in room.listeners]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    if http_port is not None:
+        ports["gateway.http"] = http_port
+    return ports
+
+
+def common_environment(wiring: Wiring, room: str, ready_file: Path) -> Environment:
+    """Return what every room is told."""
+    return {
+        "DARKBLOOM_ENV": "development",
+        "DARKBLOOM_MESH_TOKEN_FILE": str(wiring.mesh_token_file),
+        f"DARKBLOOM_{room.upper()}_READY_FILE": str(ready_file),
+    }
