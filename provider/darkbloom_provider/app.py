@@ -1,0 +1,130 @@
+"""The composition root: from configuration to a served stream (spec: provider section 2.1)."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import MutableMapping
+
+import grpc
+import structlog
+from darkbloom_edge.envelope import new_key_pair
+from darkbloom_edge.replay import SenderKeyMemory
+from darkbloom_mesh.channel import channel
+from darkbloom_mesh.clock import SystemClock
+from darkbloom_mesh.options import MAX_UNARY_BYTES, channel_options
+from darkbloom_mesh.serve import Service
+
+from darkbloom_provider import code_release, hardware, identity
+from darkbloom_provider.agent import Agent
+from darkbloom_provider.attempt import Hosted
+from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.engines import Inventory, make_engine, take_inventory
+from darkbloom_provider.hardening import Hardening, harden
+from darkbloom_provider.lock import single_instance
+from darkbloom_provider.presentation import Presence
+from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.work import Desk
+
+_log = structlog.get_logger()
+
+
+async def serve(config: ProviderConfig, environ: MutableMapping[str, str]) -> int:
+    """Run the agent until a signal; returns the exit code.
+
+    Raises:
+        ProviderError: it cannot start, with the remedy.
+    """
+    home = config.folders
+    home.create()
+    with single_instance(home.lock):
+        hardening = harden(environ)
+        release = await asyncio.to_thread(code_release.measure)
+        async with Service(config, room="provider", version=release.version) as service:
+            return await _serve(config, service, hardening, release)
+
+
+async def _serve(
+    config: ProviderConfig,
+    service: Service,
+    hardening: Hardening,
+    release: code_release.CodeRelease,
+) -> int:
+    home, clock = config.folders, SystemClock()
+    signer = identity.load_or_create(home.identity_key)
+    key_pair = new_key_pair()
+    facts = hardware.detect()
+    inventory = await asyncio.to_thread(take_inventory, config)
+    engine = make_engine(config, inventory, clock)
+    service.spawn(engine.run(), name="engine")
+    service.on_close(engine.close)
+    for build in inventory.builds:
+        _log.info("model_loading", model=build.build_id)
+        await engine.load(build)
+        _log.info("model_loaded", model=build.build_id)
+
+    dialled = _dial(config)
+    service.on_close(dialled.close)
+    agent = Agent(
+        presence=Presence(
+            encryption_key=key_pair.public,
+            signer=signer,
+            hardware=facts,
+            hardening=hardening,
+            release=release,
+            models=inventory.models,
+            backend="scripted" if config.engine == "scripted" else "mlx-lm",
+            name=config.name,
+            private_only=config.private_only,
+            generation=secrets.token_hex(16),
+        ),
+        desk=Desk(
+            key_pair=key_pair,
+            signer=signer,
+            engine=engine,
+            memory=SenderKeyMemory(),
+            terminals=UnacknowledgedTerminals(),
+            hosted=_hosted(inventory),
+            clock=clock,
+        ),
+        channel=dialled,
+        coordinator=config.coordinator,
+        state_file=home.state,
+        heartbeat_interval_s=config.heartbeat_interval_s,
+        uniform=secrets.SystemRandom().random,
+    )
+    service.spawn(agent.run(), name="agent")
+    service.on_drain(agent.drain)
+    return await service.wait()
+
+
+def _hosted(inventory: Inventory) -> dict[str, Hosted]:
+    return {
+        model.id: Hosted(build=model.id, weight_hash=model.weight_hash)
+        for model in inventory.models
+    }
+
+
+def _dial(config: ProviderConfig) -> grpc.aio.Channel:
+    if not config.coordinator_tls:
+        return channel(config.coordinator, mesh_token=None, room="provider")
+    return grpc.aio.secure_channel(
+        config.coordinator,
+        grpc.ssl_channel_credentials(),
+        options=channel_options(max_message_bytes=MAX_UNARY_BYTES),
+    )
+
+
+def release_json() -> str:
+    """Return the measured code release as the attestation service takes it."""
+    release = code_release.measure()
+    return json.dumps(
+        {
+            "code_release": release.code_release,
+            "version": release.version,
+            "platform": release.platform,
+            "python_hash": release.python_hash,
+            "runtime_hash": release.runtime_hash,
+            "template_hashes": release.template_hashes,
+        },
+        indent=2,
+    )

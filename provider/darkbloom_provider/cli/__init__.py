@@ -1,0 +1,56 @@
+"""The command line: one module per command, joined here.
+
+Exit codes: 0 ok, 1 a failure at run time, 64 bad arguments, 78 bad configuration. What a program
+may want comes as JSON with `--json` on standard output; everything for people goes there too, logs
+and errors go to standard error.
+"""
+
+import typer
+from rich.console import Console
+
+from darkbloom_provider.cli import doctor, models, start, status, verify
+from darkbloom_provider.errors import ProviderError
+from darkbloom_provider.models.errors import ModelError
+
+EX_USAGE = 64
+_TYPER_USAGE = 2
+
+
+def _leave(code: int | None) -> None:
+    raise typer.Exit(code or 0)
+
+
+app = typer.Typer(
+    name="darkbloom",
+    help="Serve private inference from this machine, and see that it earns.",
+    no_args_is_help=True,
+    add_completion=False,
+    result_callback=_leave,
+    pretty_exceptions_enable=False,
+    epilog="First steps: `darkbloom doctor`, `darkbloom models import`, `darkbloom start`.",
+)
+app.command("start")(start.start)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
+app.command("code-release")(start.show_code_release)
+app.add_typer(models.app, name="models")
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; failures become one or two plain lines."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        app(args=arguments)
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+        return EX_USAGE if code == _TYPER_USAGE else code
+    except ProviderError as error:
+        errors.print(f"[red]error:[/] {error.message}", soft_wrap=True)
+        if error.remedy:
+            errors.print(f"       {error.remedy}", soft_wrap=True)
+        return 1
+    except ModelError as error:
+        errors.print(f"[red]error:[/] {error}", soft_wrap=True)
+        return 1
+    return 0

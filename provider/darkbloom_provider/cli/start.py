@@ -1,0 +1,76 @@
+"""`darkbloom start`: serve in the foreground until a signal; and what code would serve."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from darkbloom_mesh.config import main_config
+from darkbloom_mesh.serve import run
+
+from darkbloom_provider import app
+from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.errors import ProviderError
+
+
+def start(
+    coordinator: Annotated[
+        str | None, typer.Option(help="host:port of the router's provider listener.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Serve this build of the store; repeat for more. Default: all."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="`mlx`, or `scripted` for builds of `dev/`.")
+    ] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Where models are kept.")] = None,
+    name: Annotated[str | None, typer.Option(help="What you call this machine.")] = None,
+    private_only: Annotated[
+        bool | None, typer.Option("--private-only", help="Serve only your own requests.")
+    ] = None,
+) -> int:
+    """Connect to the network and serve until Ctrl-C.
+
+    Accepted work is finished and settled before the agent leaves. Flags win over the environment
+    (`DARKBLOOM_PROVIDER_*`).
+    """
+    config = main_config(ProviderConfig, "provider")
+    if engine not in (None, "mlx", "scripted"):
+        raise typer.BadParameter("must be `mlx` or `scripted`", param_hint="--engine")
+    flags: dict[str, Any] = {
+        "coordinator": coordinator,
+        "models": tuple(model) if model else None,
+        "engine": engine,
+        "models_dir": models_dir,
+        "name": name,
+        "private_only": private_only,
+    }
+    config = replace(config, **{key: value for key, value in flags.items() if value is not None})
+    refused: list[ProviderError] = []
+
+    async def main() -> int:
+        try:
+            # Hardening scrubs the real environment of this process.
+            return await app.serve(config, os.environ)  # noqa: TID251
+        except ProviderError as error:
+            refused.append(error)
+            return 1
+
+    code = run(main)
+    if refused:
+        raise refused[0]
+    return code
+
+
+def show_code_release(
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the code of this installation: what a release must bless before it is routed."""
+    text = app.release_json()
+    if json_:
+        typer.echo(text)
+        return
+    for line in text.strip("{}\n").splitlines():
+        typer.echo(line.strip().rstrip(",").replace('"', ""))

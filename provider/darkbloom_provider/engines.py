@@ -1,0 +1,135 @@
+"""Which models this agent serves, and with which engine."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from darkbloom_mesh.clock import Clock
+
+from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.engine.interface import Build, Engine
+from darkbloom_provider.errors import ProviderError
+from darkbloom_provider.models.errors import ModelError
+from darkbloom_provider.models.fit import kv_budget_bytes, resident_bytes
+from darkbloom_provider.models.store import ModelStore, StoredModel
+from darkbloom_provider.presentation import Model
+
+DEVELOPMENT_NAMESPACE = "dev/"
+"""Builds that only the scripted engine serves."""
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inventory:
+    """Verified builds, in both of the shapes that are needed."""
+
+    builds: tuple[Build, ...]
+    models: tuple[Model, ...]
+
+
+def take_inventory(config: ProviderConfig) -> Inventory:
+    """Pick the newest version of each wanted build and hash all of its bytes.
+
+    Raises:
+        ProviderError: a wanted build is missing or corrupt, or there is nothing to serve.
+    """
+    store = ModelStore(config.store_root)
+    stored = _wanted(store, config)
+    for one in stored:
+        try:
+            store.verify(one)
+        except ModelError as error:
+            raise ProviderError(
+                f"{one.manifest.model_id} cannot be served, {error}",
+                "run `darkbloom models verify`, then import it again",
+            ) from error
+    return Inventory(
+        builds=tuple(
+            Build(
+                build_id=one.manifest.model_id,
+                directory=one.directory,
+                weight_hash=one.manifest.aggregate_sha256,
+            )
+            for one in stored
+        ),
+        models=tuple(_model(one) for one in stored),
+    )
+
+
+def make_engine(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
+    """Build the configured engine; heavy libraries are imported only here.
+
+    Raises:
+        ProviderError: the libraries of the engine are not installed.
+    """
+    if config.engine == "scripted":
+        from darkbloom_provider.engine.scripted import ScriptedEngine, parse_script
+
+        return ScriptedEngine(script=parse_script(config.script), clock=clock)
+
+    from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+
+    try:
+        from darkbloom_provider.engine.mlx_engine import MlxLoader
+    except ImportError as error:
+        raise ProviderError(
+            "the mlx engine is not installed", "install the provider with its extra `mlx`"
+        ) from error
+    resident = sum(resident_bytes(model.size_bytes) for model in inventory.models)
+    budget = kv_budget_bytes(psutil.virtual_memory().total, resident)
+    if config.kv_budget_gb is not None:
+        budget = int(config.kv_budget_gb * _GIB)
+    return LocalEngine(
+        loader=MlxLoader(),
+        limits=EngineLimits(kv_budget_bytes=budget, max_concurrency=config.max_concurrency),
+        clock=clock,
+        draw=secrets.randbits,
+    )
+
+
+def _wanted(store: ModelStore, config: ProviderConfig) -> list[StoredModel]:
+    scripted = config.engine == "scripted"
+    newest: dict[str, StoredModel] = {}
+    for one in store.list():
+        if one.manifest.model_id.startswith(DEVELOPMENT_NAMESPACE) == scripted:
+            newest.setdefault(one.manifest.model_id, one)
+    if not config.models:
+        if not newest:
+            raise ProviderError(
+                f"no model to serve in {store.root}",
+                "import one: `darkbloom models import FILE.gguf --id ORG/NAME`",
+            )
+        return list(newest.values())
+    missing = [name for name in config.models if name not in newest]
+    if missing:
+        raise ProviderError(
+            f"not in the model store: {', '.join(missing)}",
+            "`darkbloom models list` shows what is there; the scripted engine serves only `dev/`",
+        )
+    return [newest[name] for name in config.models]
+
+
+def _model(one: StoredModel) -> Model:
+    facts = _config_of(one)
+    quantization = facts.get("quantization")
+    bits = quantization.get("bits") if isinstance(quantization, dict) else None
+    size = one.manifest.total_size_bytes
+    return Model(
+        id=one.manifest.model_id,
+        size_bytes=size,
+        model_type=str(facts.get("model_type", "text")),
+        quantization=f"{bits}bit" if bits else "none",
+        weight_hash=one.manifest.aggregate_sha256,
+        identity_hash=one.manifest.identity_sha256,
+        estimated_memory_gb=resident_bytes(size) / _GIB,
+    )
+
+
+def _config_of(one: StoredModel) -> dict[str, Any]:
+    try:
+        facts = json.loads((one.directory / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,242 @@
+"""What the agent says of itself, from measured facts: registration, heartbeat, answers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from darkbloom.router.v1.provider_link_pb2 import (
+    AttestationChallenge,
+    AttestationResponse,
+    BackendCapacity,
+    Hardware,
+    Heartbeat,
+    PrivacyCapabilities,
+    ProtocolVersion,
+    ProviderModel,
+    ProviderStats,
+    ProviderStatus,
+    Register,
+    Resume,
+    Slot,
+    SlotState,
+    SystemMetrics,
+)
+from darkbloom_edge.attestation import (
+    Challenge,
+    RegistrationBlob,
+    StatusReport,
+    answer_challenge,
+    build_registration,
+)
+from darkbloom_edge.signatures import IdentitySigner, to_base64
+
+from darkbloom_provider.code_release import CodeRelease
+from darkbloom_provider.engine import interface as engine_interface
+from darkbloom_provider.hardening import Hardening
+from darkbloom_provider.hardware import Hardware as HardwareFacts
+from darkbloom_provider.hardware import Load
+from darkbloom_provider.work import Stats
+
+PROTOCOL = ProtocolVersion(major=1, minor=0)
+CAPABILITIES = ("sealed_envelope_v1", "cumulative_credit", "terminal_ack", "go_away")
+"""Named features of the link that this agent speaks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A verified build and what the catalog needs to know of it."""
+
+    id: str
+    size_bytes: int
+    model_type: str
+    quantization: str
+    weight_hash: str
+    identity_hash: str
+    estimated_memory_gb: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Presence:
+    """Everything static that this process can truthfully say."""
+
+    encryption_key: bytes
+    signer: IdentitySigner
+    hardware: HardwareFacts
+    hardening: Hardening
+    release: CodeRelease
+    models: tuple[Model, ...]
+    backend: str
+    name: str
+    private_only: bool
+    generation: str
+    """Random id of this process: equal across streams means the same K."""
+
+    def register(self, now: datetime, *, previous: str, inflight: Iterable[str]) -> Register:
+        """Return the first frame of a stream.
+
+        Args:
+            now: goes into the signed blob, which is fresh for two minutes.
+            previous: provider id of the stream before; empty for none.
+            inflight: attempts whose terminals nobody has acknowledged.
+        """
+        blob, signature = build_registration(self._blob(now), self.signer)
+        return Register(
+            protocol=PROTOCOL,
+            capabilities=CAPABILITIES,
+            hardware=_hardware(self.hardware),
+            models=[_model(model) for model in self.models],
+            backend=self.backend,
+            version=self.release.version,
+            encryption_key=self.encryption_key,
+            attestation_blob=blob,
+            attestation_signature=signature,
+            private_only=self.private_only,
+            privacy=self._privacy(),
+            python_hash=self.release.python_hash,
+            runtime_hash=self.release.runtime_hash,
+            template_hashes=self.release.template_hashes,
+            resume=Resume(
+                previous_provider_id=previous,
+                process_generation=self.generation,
+                inflight_attempts=inflight,
+            ),
+            name=self.name,
+        )
+
+    def answer(self, challenge: AttestationChallenge) -> AttestationResponse:
+        """Sign the status that a challenge asks for."""
+        hashes = {model.id: model.weight_hash for model in self.models}
+        status, signature = answer_challenge(
+            Challenge(
+                nonce=challenge.nonce,
+                timestamp=challenge.timestamp,
+                provider_id=challenge.provider_id,
+            ),
+            StatusReport(
+                public_key=to_base64(self.encryption_key),
+                sip_enabled=self.hardening.sip_enabled,
+                # Off a Mac there is neither, and what was not measured is not claimed.
+                secure_boot_enabled=False,
+                rdma_disabled=False,
+                python_hash=self.release.python_hash,
+                runtime_hash=self.release.runtime_hash,
+                template_hashes=self.release.template_hashes or None,
+                model_hashes=hashes or None,
+            ),
+            self.signer,
+        )
+        return AttestationResponse(nonce=challenge.nonce, status=status, status_signature=signature)
+
+    def _blob(self, now: datetime) -> RegistrationBlob:
+        return RegistrationBlob(
+            authenticated_root_enabled=False,
+            chip_family=self.hardware.chip_family,
+            chip_name=self.hardware.chip_name,
+            encryption_public_key=to_base64(self.encryption_key),
+            hardware_model=self.hardware.machine_model,
+            os_version=self.hardware.os_version,
+            public_key=to_base64(self.signer.public),
+            rdma_disabled=False,
+            secure_boot_enabled=False,
+            secure_enclave_available=False,
+            sip_enabled=self.hardening.sip_enabled,
+            timestamp=now.isoformat().replace("+00:00", "Z"),
+        )
+
+    def _privacy(self) -> PrivacyCapabilities:
+        return PrivacyCapabilities(
+            text_backend_inprocess=True,
+            text_proxy_disabled=True,
+            sip_enabled=self.hardening.sip_enabled,
+            anti_debug_enabled=self.hardening.anti_debug_enabled,
+            core_dumps_disabled=self.hardening.core_dumps_disabled,
+            env_scrubbed=self.hardening.env_scrubbed,
+            encrypted_response_chunks=True,
+        )
+
+
+def heartbeat(
+    *,
+    slots: list[engine_interface.SlotState],
+    stats: Stats,
+    usage_gaps: int,
+    load: Load,
+    total_memory_gb: float,
+    sequence: int,
+    draining: bool,
+) -> Heartbeat:
+    """Return the live state as one frame; `sequence` rises with each capacity snapshot."""
+    busy = any(slot.num_running or slot.num_waiting for slot in slots)
+    status = ProviderStatus.PROVIDER_STATUS_IDLE
+    if busy:
+        status = ProviderStatus.PROVIDER_STATUS_SERVING
+    if draining:
+        status = ProviderStatus.PROVIDER_STATUS_DRAINING
+    running = [slot.model for slot in slots if slot.num_running]
+    return Heartbeat(
+        status=status,
+        active_model=running[0] if running else "",
+        stats=ProviderStats(
+            requests_served=stats.requests_served,
+            tokens_generated=stats.tokens_generated,
+            cancellations_received=stats.cancellations_received,
+            cancellations_before_output=stats.cancellations_before_output,
+            generation_errors_after_output=stats.generation_errors_after_output,
+            usage_gaps=usage_gaps,
+        ),
+        warm_models=[slot.model for slot in slots],
+        system=SystemMetrics(memory_pressure=load.memory_pressure, cpu_usage=load.cpu_usage),
+        capacity=BackendCapacity(
+            slots=[_slot(slot) for slot in slots],
+            total_memory_gb=total_memory_gb,
+            capacity_seq=sequence,
+        ),
+    )
+
+
+def _slot(slot: engine_interface.SlotState) -> Slot:
+    return Slot(
+        model=slot.model,
+        state=SlotState.Value(f"SLOT_STATE_{slot.state.name}"),
+        num_running=slot.num_running,
+        num_waiting=slot.num_waiting,
+        max_concurrency=slot.max_concurrency,
+        active_tokens=slot.active_tokens,
+        max_tokens_potential=slot.max_tokens_potential,
+        active_token_budget_used=slot.active_token_budget_used,
+        active_token_budget_max=slot.active_token_budget_max,
+        kv_bytes_per_token=slot.kv_bytes_per_token,
+        # Zero is "not measured yet", which is another thing than measured as zero.
+        observed_decode_tps=slot.observed_decode_tps or None,
+        observed_prefill_tps=slot.observed_prefill_tps or None,
+        model_load_time_ms=slot.model_load_time_ms or None,
+    )
+
+
+def _model(model: Model) -> ProviderModel:
+    return ProviderModel(
+        id=model.id,
+        size_bytes=model.size_bytes,
+        model_type=model.model_type,
+        quantization=model.quantization,
+        weight_hash=model.weight_hash,
+        identity_hash=model.identity_hash,
+        estimated_memory_gb=model.estimated_memory_gb,
+    )
+
+
+def _hardware(facts: HardwareFacts) -> Hardware:
+    return Hardware(
+        machine_model=facts.machine_model,
+        chip_name=facts.chip_name,
+        chip_family=facts.chip_family,
+        chip_tier=facts.chip_tier,
+        memory_gb=facts.memory_gb,
+        memory_available_gb=facts.memory_available_gb,
+        cpu_cores_total=facts.cpu_cores_total,
+        cpu_cores_performance=facts.cpu_cores_performance,
+        cpu_cores_efficiency=facts.cpu_cores_efficiency,
+        gpu_cores=facts.gpu_cores,
+        memory_bandwidth_gbs=facts.memory_bandwidth_gbs,
+        os_version=facts.os_version,
+    )
