@@ -21,7 +21,9 @@ Key32 = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=\Z")]
 """32 bytes in base64."""
 Point65 = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{87}=\Z")]
 """A P-256 point of 65 bytes in base64."""
-Instant = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")]
+Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")]
+"""A calendar date in UTC."""
+Instant = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
 """A time in RFC 3339, UTC, whole seconds."""
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 """A short free name."""
@@ -29,7 +31,7 @@ Version = Annotated[int, Meta(ge=1, le=1)]
 """The only version of every document so far."""
 
 _PATH = re.compile(r"at `\$\.?([^`]*)`\Z")
-_INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(\.\d{1,9})?Z\Z")
+_INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(\.\d{1,9})?Z\Z", re.ASCII)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -64,7 +66,9 @@ def convert_document(fields: dict[str, Any], kind: type[T]) -> T:
 
 def rfc3339(instant: datetime) -> str:
     """Write a time zone aware time in UTC and whole seconds."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    whole = instant.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+
+    return f"{whole.isoformat()}Z"
 
 
 def parse_rfc3339(text: str, *, fraction: bool = False) -> datetime:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from darkbloom_edge.documents import (
     Count,
+    Date,
     HexDigest,
     Instant,
     Name,
@@ -52,7 +53,7 @@ class Countersign(msgspec.Struct, frozen=True, kw_only=True):
     issued_at: Instant
     output_bound: Count | None = None
     """The bound inside the canonical request, so that the consumer can rebuild it."""
-    prompt_date: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")] | None = None
+    prompt_date: Date | None = None
     """The date inside the canonical request, for the same end."""
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from darkbloom_edge.documents import Date
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.messages import check_messages
 from darkbloom_edge.strict_json import canonical_json, parse_json_object
@@ -67,7 +68,7 @@ class ChatRequest(
     """`json_object` or `json_schema` in OpenAI's shape."""
     reasoning_effort: str | None = None
     """`none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`."""
-    prompt_date: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")] | None = None
+    prompt_date: Date | None = None
     """UTC date for the template, set once so that a retry renders the same prompt."""
 
     def __repr__(self) -> str:
