@@ -28,7 +28,6 @@ EventDict = MutableMapping[str, Any]
 def configure(*, room: str, version: str, level: str, stream: Any = None) -> None:
     """Set logging up for the process; call once, before the first event."""
     threshold = _LEVELS.get(level, logging.ERROR)
-    out = stream or sys.stdout
 
     def add_identity(_logger: object, _method: str, event: EventDict) -> EventDict:
         fields: dict[str, Any] = {
@@ -53,7 +52,7 @@ def configure(*, room: str, version: str, level: str, stream: Any = None) -> Non
             structlog.processors.JSONRenderer(default=_type_name),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

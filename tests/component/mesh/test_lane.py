@@ -364,11 +364,13 @@ async def test_a_write_that_stalls_closes_its_lane_and_no_other() -> None:
             await call.wait_for_connection()
             lane.send_body(1, bytes(32 * 1024 * 1024))
             async with asyncio.timeout(10):
-                out = -1
-                while out != lane.stats.frames_out:  # until the transport takes no more
+                out, rounds_without_progress = 0, 0
+                while rounds_without_progress < 50:  # then the transport takes no more
+                    progress = lane.stats.frames_out > out
+                    rounds_without_progress = 0 if progress else rounds_without_progress + 1
                     out = lane.stats.frames_out
-                    healthy.client.send_chunk(CHUNK, 1, 0, b"neighbour", 0)
                     seen = len(healthy.at_server.frames)
+                    healthy.client.send_chunk(CHUNK, 1, 0, b"neighbour", 0)
                     await healthy.at_server.until(lambda frames, n=seen: len(frames) > n)
             assert lane._writing_since is not None
             await clock.advance(60)

@@ -191,3 +191,10 @@ def test_any_environment_gives_a_config_or_a_config_error(environ: dict[str, str
         load(ThingConfig, "thing", DEV | environ)
     except ConfigError as error:
         assert error.problems  # noqa: PT017 - either outcome is right
+
+
+def test_the_readme_has_the_table_of_the_base() -> None:
+    readme = (Path(__file__).parents[3] / "services/mesh/README.md").read_text()
+    for row in describe(RoomConfig, "<room>"):
+        aliases = f" {', '.join(f'`{alias}`' for alias in row.aliases)} " if row.aliases else " "
+        assert f"| `{row.name}` |{aliases}| `{row.default}` | {row.doc} |" in readme

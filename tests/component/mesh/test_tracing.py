@@ -1,0 +1,58 @@
+"""What leaves for the collector, seen by a collector."""
+
+import asyncio
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+CANARY = b"the patient said"
+TRACED = """
+import sys
+from darkbloom_mesh import tracing
+
+traces = tracing.Tracing("thing", "1.2", sys.argv[1])
+tracing.adopt({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+try:
+    with tracing.span("router.select", candidates=3):
+        raise ValueError("the patient said")
+except ValueError:
+    pass
+traces.close()
+"""
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Keeps what is posted."""
+
+    bodies: list[bytes]
+
+    def do_POST(self) -> None:
+        """Accept anything."""
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+async def test_a_failed_span_says_the_type_of_the_error_and_never_its_text() -> None:
+    kept: list[bytes] = []
+    handler = type("Kept", (Collector,), {"bodies": kept})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", TRACED, endpoint, stdout=-1, stderr=-1
+        )
+        async with asyncio.timeout(30):
+            out, err = await process.communicate()
+        server.shutdown()
+        serving.join()
+    assert process.returncode == 0, err
+    posted = b"".join(kept)
+    assert b"router.select" in posted
+    assert b"ValueError" in posted
+    assert bytes.fromhex("0af7651916cd43dd8448eb211c80319c") in posted
+    assert CANARY not in posted + out + err
