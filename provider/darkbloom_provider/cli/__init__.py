@@ -8,7 +8,7 @@ and errors go to standard error.
 import typer
 from rich.console import Console
 
-from darkbloom_provider.cli import doctor, models, start, status, verify
+from darkbloom_provider.cli import doctor, identity, models, start, status, verify
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
 
@@ -34,6 +34,7 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("code-release")(start.show_code_release)
+app.command("identity")(identity.show_identity)
 app.add_typer(models.app, name="models")
 
 
