@@ -276,6 +276,7 @@ class Mesh:
             tasks.create_task(self._start_postgres())
             tasks.create_task(self._start_valkey())
             models = tasks.create_task(self._prepare_models())
+            release = tasks.create_task(self._measure())
 
         self._progress("rooms: attestation, registry, billing")
         async with asyncio.TaskGroup() as tasks:
@@ -283,7 +284,7 @@ class Mesh:
                 tasks.create_task(self._migrate_and_start(room))
 
         self._progress("seeds: account, key, prices, catalog, code release")
-        await self._seed(models.result())
+        await self._seed(models.result(), release.result())
 
         self._progress("rooms: router, gateway")
         await self._start_room(ROUTER)
@@ -331,9 +332,13 @@ class Mesh:
         setup = self._provider()
         return await setup.prepare_models(inherited() | setup.environment(), self._progress)
 
-    async def _seed(self, builds: Sequence[seeds.DevelopmentBuild]) -> None:
+    async def _measure(self) -> Mapping[str, Any]:
         setup = self._provider()
-        release = await setup.code_release(inherited() | setup.environment())
+        return await setup.code_release(inherited() | setup.environment())
+
+    async def _seed(
+        self, builds: Sequence[seeds.DevelopmentBuild], release: Mapping[str, Any]
+    ) -> None:
         billing = self.channel("billing.grpc")
         await seeds.accounts(billing, self.api_key)
         await seeds.prices(billing, builds)

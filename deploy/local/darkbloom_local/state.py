@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from darkbloom_local.errors import DiskFullError, LocalError, StateInUseError
 
 _MIN_FREE_BYTES = 2 * 1024**3
@@ -104,11 +106,9 @@ class StateDir:
         """
         try:
             facts = json.loads((self.root / _RUNNING).read_text())
-            os.kill(facts["pid"], 0)
-        except (FileNotFoundError, ValueError, KeyError, ProcessLookupError):
-            raise LocalError(f"no mesh runs in {self.root}; start one with `make run`") from None
-        except PermissionError:
-            pass
-        if not isinstance(facts, dict):
-            raise LocalError(f"{self.root / _RUNNING} is not ours")
-        return facts
+            alive = psutil.pid_exists(int(facts["pid"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            alive = False
+        if not alive:
+            raise LocalError(f"no mesh runs in {self.root}; start one with `make run`")
+        return dict(facts)

@@ -87,7 +87,7 @@ def test_a_child_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
         "    argv=[sys.executable, '-c', 'import signal; signal.pause()']))\n"
         "print(child.pid, flush=True); signal.pause()"
     )
-    with subprocess.Popen(  # noqa: S603 - our own code
+    with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE
     ) as supervisor:
         assert supervisor.stdout is not None
