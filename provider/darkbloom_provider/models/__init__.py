@@ -1,5 +1,6 @@
-"""The local model store: which bytes are here, whether they are the right ones, and whether they fit.
+"""The local model store: which bytes are here, whether they are right, and whether they fit.
 
-Pure rules (`manifest`, `fit`, the `gguf_*` modules) know no clock and no network; `store` is the one
-module that changes the disk, and `gguf` is the import that ties them together.
+The rules (`fit`, the `gguf_*` modules) know no clock and no network; `store` is the one module that
+changes the disk, and `gguf` is the import that ties them together. Manifests are those of
+`darkbloom_edge.manifest`, which publisher, registry and provider share.
 """

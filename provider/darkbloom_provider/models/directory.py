@@ -1,14 +1,26 @@
-"""Take a folder in the layout of the Hugging Face hub into the model store."""
+"""Import a folder in the layout of the Hugging Face hub: weights, config, tokenizer, template.
 
+Only files of the integrity surface are copied, so neither notes nor code come along.
+"""
+
+import os
 import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
-from darkbloom_edge.manifest import Manifest, role_of
+from darkbloom_edge.manifest import FileRole, Manifest, role_of
 
-from darkbloom_provider.models.errors import ManifestError
-from darkbloom_provider.models.store import ModelStore, describe, require_ids
+from darkbloom_provider.models.errors import ManifestError, ModelCorruptError
+from darkbloom_provider.models.store import (
+    ModelStore,
+    describe,
+    plain_files,
+    require_ids,
+)
+
+_REQUIRED: Final = ("config.json", "tokenizer.json")
 
 
 def import_directory(
@@ -20,10 +32,10 @@ def import_directory(
     created_at: datetime,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Manifest:
-    """Copy the integrity surface of a folder and publish it under `root`.
+    """Copy a model folder into the store under `root`.
 
     Args:
-        source: Flat folder with weights, tokenizer and config; other files stay behind.
+        source: The folder; links to plain files are followed, as hub caches are made of them.
         build_id: What the build will be called.
         version: The version tag; the same bytes again are a no-op.
         root: The model store.
@@ -31,28 +43,38 @@ def import_directory(
         progress: Called with bytes copied so far and in all.
 
     Raises:
-        ManifestError: An id outside the rules, or nothing to import.
+        ManifestError: An id is outside the rules, or the folder is not a model.
+        ModelCorruptError: A file cannot be read.
         ModelExistsError: The version exists with other bytes.
         ModelBusyError: Another process is writing this build.
         DiskFullError: The volume cannot hold the copy.
     """
     require_ids(build_id, version)
-    files = sorted(
-        path
-        for path in source.iterdir()
-        if path.is_file() and not path.name.startswith(".") and role_of(path.name) is not None
-    )
-    if not files:
-        raise ManifestError("the folder holds no file of a model")
+    files = [path for path in plain_files(source, follow=True) if role_of(path) is not None]
+    if any(name not in files for name in _REQUIRED):
+        raise ManifestError("folder has no config.json or no tokenizer.json")
+    if not any(role_of(path) is FileRole.WEIGHT for path in files):
+        raise ManifestError("folder has no weights")
 
     store = ModelStore(root)
-    total = sum(path.stat().st_size for path in files)
+    total = sum((source / path).stat().st_size for path in files)
     store.require_space(total)
     with store.staging(build_id, version) as staging:
         done = 0
         for path in files:
-            shutil.copyfile(path, staging / path.name)
-            done += path.stat().st_size
+            done += _copy(source / path, staging / path)
             progress(done, total)
         document = describe(staging, build_id, version, created_at.isoformat())
         return store.publish(staging, document).manifest
+
+
+def _copy(source: Path, target: Path) -> int:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as reader, target.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
+            return writer.tell()
+    except OSError as error:
+        raise ModelCorruptError(f"file {source.name} cannot be copied") from error

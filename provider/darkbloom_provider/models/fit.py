@@ -4,7 +4,7 @@
     free_for_load = max(0, min(physical - engine_use, os_available) - reserve - pending_loads)
     fits         <=> weights x 1.2 + activation + 1 GiB <= free_for_load
 
-where `reserve` is the larger of the operator's reserve and `physical - hard_cap`. All sizes are bytes.
+where `reserve` is the larger of the operator's reserve and `physical - hard_cap`; sizes in bytes.
 `min_ram_gb` of a catalog entry is the smallest whole number of GiB for which an otherwise empty
 machine fits, so catalog and loader cannot disagree.
 """

@@ -1,0 +1,108 @@
+"""The port between the engine thread and a model: tokens in, tokens out, rows join and leave."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from darkbloom_provider.engine.sampling import Sampling
+
+
+class Candidate(NamedTuple):
+    """A token and its log probability."""
+
+    token: int
+    logprob: float
+
+
+class TokenEvent(NamedTuple):
+    """One generated token of one row."""
+
+    row: int
+    token: int
+    ended: bool
+    """The token ends a turn and is not part of the answer; the row is gone."""
+    exhausted: bool
+    """The row has reached its token limit; it is gone."""
+    logprob: float = 0.0
+    rivals: tuple[Candidate, ...] = ()
+
+
+class StepResult(NamedTuple):
+    """What one step did."""
+
+    events: list[TokenEvent]
+    prompt_tokens: int
+    """Prompt tokens processed."""
+    prompt_seconds: float
+    decode_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RowSpec:
+    """A row to be generated; repr is redacted."""
+
+    tokens: list[int]
+    max_tokens: int
+    sampling: Sampling
+    top_logprobs: int | None
+
+    def __repr__(self) -> str:
+        return f"RowSpec(tokens={len(self.tokens)}, <redacted>)"
+
+
+class BatchModel(Protocol):
+    """A loaded model that generates many rows at once.
+
+    Every call happens on the engine thread. A row's tokens do not depend on the other rows.
+    """
+
+    kv_bytes_per_token: int
+    """Measured."""
+    context: int
+    """Most tokens of a row, prompt included."""
+
+    def add(self, spec: RowSpec) -> int:
+        """Queue a row and give its number."""
+        ...
+
+    def step(self) -> StepResult:
+        """Give each running row a token and let at most one prompt chunk be processed."""
+        ...
+
+    def remove(self, row: int) -> None:
+        """Drop a row and its KV."""
+        ...
+
+    def suspend(self, row: int) -> None:
+        """Take a row out of the batch and keep its KV."""
+        ...
+
+    def resume(self, row: int) -> None:
+        """Put a suspended row back in the queue; it goes on with the same tokens."""
+        ...
+
+    def has_work(self) -> bool:
+        """Tell whether a step would do anything."""
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+class ModelLoader(Protocol):
+    """The library that loads models; every call happens on the engine thread."""
+
+    def load(
+        self, directory: Path, *, end_tokens: frozenset[int], max_concurrency: int
+    ) -> BatchModel:
+        """Load a build's weights.
+
+        Raises:
+            EngineError: The files cannot be loaded.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what belongs to the thread, as its last act."""
+        ...

@@ -1,0 +1,372 @@
+"""The model store on disk.
+
+    <root>/<slug>--<12 hex>/<version>/…files…, manifest.json     published, never changed
+    <root>/<slug>--<12 hex>/.staging-<version>/                   being written
+    <root>/<slug>--<12 hex>/.lock                                 writer lease, a kernel file lock
+
+A version appears by one rename, so a reader sees a whole version or none. Symbolic links are
+refused everywhere: the store believes only bytes that live in it.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.manifest import (
+    MANIFEST_NAME,
+    MAX_DOCUMENT_BYTES,
+    Manifest,
+    ManifestFile,
+    build_manifest,
+    parse_manifest,
+    role_of,
+    store_name,
+    valid_model_id,
+    valid_version,
+)
+
+from darkbloom_provider.models.errors import (
+    DiskFullError,
+    ManifestError,
+    ModelBusyError,
+    ModelCorruptError,
+    ModelExistsError,
+    ModelNotFoundError,
+)
+
+HASH_CHUNK_BYTES: Final = 1 << 20
+DISK_MARGIN_BYTES: Final = 64 << 20
+"""What a write leaves free on the volume."""
+_STAGING: Final = ".staging-"
+_LOCK: Final = ".lock"
+
+
+def _ignore_progress(_done: int) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A published version."""
+
+    manifest: Manifest
+    directory: Path
+
+
+class ModelStore:
+    """Published versions under one root.
+
+    Invariant: a directory whose name does not begin with a dot holds a complete version.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def root(self) -> Path:
+        """Where the store is."""
+        return self._root
+
+    def directory(self, model_id: str, version: str) -> Path:
+        """Give the folder of a version, whether or not it exists.
+
+        Raises:
+            ManifestError: An id outside the rules.
+        """
+        require_ids(model_id, version)
+        return self._root / store_name(model_id) / version
+
+    def list(self) -> list[StoredModel]:
+        """Give every readable version, by id and then newest first; does not hash."""
+        found = []
+        for build in _folders(self._root):
+            for directory in _folders(build):
+                with contextlib.suppress(ModelCorruptError, ModelNotFoundError):
+                    found.append(self._open(directory))
+        found.sort(key=lambda stored: stored.manifest.created_at, reverse=True)
+        found.sort(key=lambda stored: stored.manifest.model_id)
+        return found
+
+    def get(self, model_id: str, version: str | None = None) -> StoredModel:
+        """Open a version, the newest when none is named; does not hash.
+
+        Raises:
+            ManifestError: An id outside the rules.
+            ModelNotFoundError: Not here.
+            ModelCorruptError: Its manifest is unreadable.
+        """
+        if version is not None:
+            return self._open(self.directory(model_id, version))
+        require_ids(model_id)
+        versions = [
+            self._open(directory) for directory in _folders(self._root / store_name(model_id))
+        ]
+        if not versions:
+            raise ModelNotFoundError(f"model {model_id} is not in the store")
+        return max(versions, key=lambda stored: stored.manifest.created_at)
+
+    def verify(
+        self, stored: StoredModel, progress: Callable[[int], None] = _ignore_progress
+    ) -> str:
+        """Hash every byte of a version.
+
+        Args:
+            stored: What to hash.
+            progress: Called with the size of each block as it is read.
+
+        Returns:
+            The weight hash, computed from the bytes on disk.
+
+        Raises:
+            ModelCorruptError: A file is missing, surplus or different.
+        """
+        check_layout(stored.directory, stored.manifest)
+        for file in stored.manifest.files:
+            if hash_file(stored.directory / file.path, progress) != file.sha256:
+                raise ModelCorruptError(f"file {file.path} has another digest than its manifest")
+        return stored.manifest.aggregate_sha256
+
+    @contextlib.contextmanager
+    def staging(self, model_id: str, version: str) -> Iterator[Path]:
+        """Hold the writer lease of a build and give an empty folder to fill.
+
+        Nothing of it remains unless `publish` was called inside.
+
+        Raises:
+            ManifestError: An id outside the rules.
+            ModelBusyError: Another writer holds the lease.
+        """
+        target = self.directory(model_id, version)
+        with self._lease(target.parent):
+            staging = target.parent / f"{_STAGING}{version}"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(mode=0o700)
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def publish(self, staging: Path, document: bytes) -> StoredModel:
+        """Turn a filled staging folder into a version, whole or not at all.
+
+        The same bytes again are a no-op.
+
+        Args:
+            staging: From `staging`; files only, without a manifest.
+            document: The exact bytes of `manifest.json`.
+
+        Raises:
+            ManifestError: The document breaks a rule.
+            ModelCorruptError: The folder does not hold what the manifest says.
+            ModelExistsError: The version exists with other bytes.
+        """
+        manifest = _parse(document)
+        target = self.directory(manifest.model_id, manifest.version)
+        check_layout(staging, manifest)
+        if target.exists():
+            existing = self._open(target)
+            if existing.manifest.identity_sha256 != manifest.identity_sha256:
+                raise ModelExistsError(
+                    f"version {manifest.version} of {manifest.model_id} exists with other bytes"
+                )
+            return existing
+
+        write_durably(staging / MANIFEST_NAME, document)
+        for file in manifest.files:
+            _sync(staging / file.path)
+        _sync(staging)
+        staging.rename(target)
+        _sync(target.parent)
+        return StoredModel(manifest=manifest, directory=target)
+
+    def remove(self, model_id: str, version: str) -> None:
+        """Delete a version.
+
+        Raises:
+            ManifestError: An id outside the rules.
+            ModelNotFoundError: Not here.
+            ModelBusyError: A writer holds the lease of the build.
+        """
+        target = self.directory(model_id, version)
+        if not target.is_dir():
+            raise ModelNotFoundError(f"model {model_id} {version} is not in the store")
+        with self._lease(target.parent):
+            # Renamed first, so that no reader ever meets a half-deleted version.
+            doomed = target.parent / f"{_STAGING}removed-{version}"
+            shutil.rmtree(doomed, ignore_errors=True)
+            target.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def require_space(self, size_bytes: int) -> None:
+        """Check the volume before a write begins.
+
+        Raises:
+            DiskFullError: Less than `size_bytes` and a margin are free.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._root).free
+        if free < size_bytes + DISK_MARGIN_BYTES:
+            raise DiskFullError(f"{size_bytes} bytes needed, {free} bytes free")
+
+    def _open(self, directory: Path) -> StoredModel:
+        path = directory / MANIFEST_NAME
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
+        except OSError as error:
+            raise ModelNotFoundError(f"no manifest in {directory.name}") from error
+        try:
+            manifest = _parse(data)
+        except ManifestError as error:
+            raise ModelCorruptError(f"manifest in {directory.name} is not valid") from error
+        if self.directory(manifest.model_id, manifest.version) != directory:
+            raise ModelCorruptError(f"manifest in {directory.name} names another version")
+        return StoredModel(manifest=manifest, directory=directory)
+
+    @contextlib.contextmanager
+    def _lease(self, build: Path) -> Iterator[None]:
+        build.mkdir(parents=True, exist_ok=True)
+        with (build / _LOCK).open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ModelBusyError(f"another process is writing {build.name}") from error
+            yield
+
+
+def require_ids(model_id: str, version: str | None = None) -> None:
+    """Refuse names that the registry would refuse.
+
+    Raises:
+        ManifestError: An id outside the rules.
+    """
+    if not valid_model_id(model_id):
+        raise ManifestError("not an id of a build")
+    if version is not None and not valid_version(version):
+        raise ManifestError("not a version")
+
+
+def describe(directory: Path, model_id: str, version: str, created_at: str) -> bytes:
+    """Hash a folder's integrity surface into the bytes of a manifest.
+
+    Raises:
+        ManifestError: Nothing to describe, or names outside the rules.
+        ModelCorruptError: A link or a special file where a plain file is expected.
+    """
+    files = []
+    for path in sorted(plain_files(directory)):
+        role = role_of(path)
+        if role is not None:
+            full = directory / path
+            files.append(
+                ManifestFile(
+                    path=path, size_bytes=full.stat().st_size, sha256=hash_file(full), role=role
+                )
+            )
+    try:
+        return build_manifest(model_id, version, files, created_at)
+    except MalformedError as error:
+        raise ManifestError(f"files cannot be described, {error}") from error
+
+
+def _parse(document: bytes) -> Manifest:
+    try:
+        return parse_manifest(document)
+    except MalformedError as error:
+        raise ManifestError(f"manifest is not valid, {error}") from error
+
+
+def check_layout(directory: Path, manifest: Manifest) -> None:
+    """Check that a folder holds exactly the manifest's files, by name and size.
+
+    Raises:
+        ModelCorruptError: A file is missing, surplus, of another size, or not a plain file.
+    """
+    present = set(plain_files(directory))
+    for file in manifest.files:
+        if file.path not in present:
+            raise ModelCorruptError(f"file {file.path} is missing")
+        if (directory / file.path).stat().st_size != file.size_bytes:
+            raise ModelCorruptError(f"file {file.path} has another size than its manifest")
+    surplus = present - {file.path for file in manifest.files}
+    # Notes beside the weights are harmless; a file that the loader would read is not.
+    if any(role_of(path) is not None for path in surplus):
+        raise ModelCorruptError("folder holds a model file that its manifest does not list")
+
+
+def hash_file(path: Path, progress: Callable[[int], None] = _ignore_progress) -> str:
+    """Give the SHA-256 of a plain file in hex.
+
+    Raises:
+        ModelCorruptError: Not readable, or not a plain file.
+    """
+    digest = hashlib.sha256()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - opened by descriptor so that a link is refused
+            while block := file.read(HASH_CHUNK_BYTES):
+                digest.update(block)
+                progress(len(block))
+    except OSError as error:
+        raise ModelCorruptError(f"file {path.name} cannot be read") from error
+    return digest.hexdigest()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def plain_files(directory: Path, *, follow: bool = False) -> Iterator[str]:
+    """Give the relative paths of all files in a folder, `/` separated, manifests excepted.
+
+    Args:
+        directory: The folder.
+        follow: Whether a link to a plain file counts as one; links to folders never do.
+
+    Raises:
+        ModelCorruptError: A link or a special file, or the folder cannot be read.
+    """
+    try:
+        for parent, folders, names in os.walk(directory, followlinks=False):
+            if not follow and any((Path(parent) / name).is_symlink() for name in folders):
+                raise ModelCorruptError("folder holds a symbolic link")
+            for name in names:
+                path = Path(parent) / name
+                if not stat.S_ISREG((path.stat() if follow else path.lstat()).st_mode):
+                    raise ModelCorruptError("folder holds something other than plain files")
+                relative = path.relative_to(directory).as_posix()
+                if relative != MANIFEST_NAME:
+                    yield relative
+    except OSError as error:
+        raise ModelCorruptError("folder cannot be read") from error
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        entries = sorted(parent.iterdir())
+    except OSError:
+        return []
+    return [
+        entry
+        for entry in entries
+        if not entry.name.startswith(".") and entry.is_dir() and not entry.is_symlink()
+    ]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
