@@ -1,0 +1,53 @@
+"""The composition root: store, feed, servicer, listener."""
+
+import secrets
+from functools import partial
+
+from darkbloom.registry.v1 import registry_service_pb2
+from darkbloom.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
+from darkbloom_mesh.backoff import Backoff
+from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.migrate import migrate as migrate_schema
+from darkbloom_mesh.serve import Service
+
+from darkbloom_registry.config import RegistryConfig
+from darkbloom_registry.feed import CatalogFeed
+from darkbloom_registry.publishing import Publishing
+from darkbloom_registry.server import RegistryServer
+from darkbloom_registry.store import PostgresStore
+
+ROOM = "registry"
+VERSION = "0.1.0"
+
+_SERVICE = registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+
+
+async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
+    """Run the registry until it is told to stop; return the exit code."""
+    async with Service(config, room=ROOM, version=VERSION) as service:
+        clock = clock or SystemClock()
+        store = await PostgresStore.connect(config.database_url.reveal())
+        service.on_close(store.close)
+        feed = CatalogFeed(store, clock, Backoff(secrets.SystemRandom().random))
+        await feed.load()
+        service.on_drain(feed.close)
+        service.spawn(feed.follow(), name="feed")
+
+        development = config.environment == "development"
+        server = RegistryServer(
+            store, Publishing(store, clock, development=development), feed, service.metrics
+        )
+        service.add_listener(
+            "grpc",
+            config.listen,
+            registrars=[partial(add_RegistryServiceServicer_to_server, server)],
+            mesh_token=config.mesh_token(),
+            reflection=[_SERVICE.full_name],
+        )
+        return await service.wait()
+
+
+def migrate(config: RegistryConfig) -> int:
+    """Bring the schema to its newest revision; return the exit code."""
+    migrate_schema(config.database_url, package=__package__, schema=ROOM)
+    return 0

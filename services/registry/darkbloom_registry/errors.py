@@ -1,0 +1,41 @@
+"""What a publisher or a reader can do wrong."""
+
+from darkbloom.common.v1.error_reason_pb2 import ErrorReason
+from darkbloom_mesh.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionError,
+)
+
+
+class ManifestInvalidError(InvalidArgumentError):
+    """A manifest breaks a rule; the message says which."""
+
+    reason = ErrorReason.ERROR_REASON_MANIFEST_INVALID
+
+
+class ImmutableError(ConflictError):
+    """This version of the build exists with other files."""
+
+    reason = ErrorReason.ERROR_REASON_IMMUTABLE
+
+
+class BuildNotFoundError(NotFoundError):
+    """No such build."""
+
+
+class VersionNotFoundError(NotFoundError):
+    """The build has no such version, or no active one."""
+
+
+class VersionRetiredError(PreconditionError):
+    """A retired version never comes back; its bytes need a new version."""
+
+
+class NameTakenError(PreconditionError):
+    """One name cannot be a build and an alias."""
+
+
+class DevelopmentOnlyError(PreconditionError):
+    """Builds of `dev/` belong to the scripted engine and exist only in development."""

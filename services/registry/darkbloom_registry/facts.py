@@ -1,0 +1,134 @@
+"""The rules for what a publisher may say about a build (spec/registry.md §3)."""
+
+import dataclasses
+from collections.abc import Iterable
+from datetime import date
+
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.manifest import FileRole, Manifest, valid_model_id
+from darkbloom_edge.strict_json import parse_json_object
+from darkbloom_mesh.errors import InvalidArgumentError
+
+from darkbloom_registry.errors import DevelopmentOnlyError, ManifestInvalidError
+from darkbloom_registry.model import BuildFacts
+
+DEVELOPMENT_NAMESPACE = "dev/"
+"""Builds of the scripted engine. Its text is made up, so production never lists it."""
+CAPABILITIES = frozenset(
+    {
+        "chat",
+        "json_mode",
+        "logprobs",
+        "reasoning",
+        "structured_outputs",
+        "tools",
+        "vision",
+        "web_search",
+    }
+)
+"""What a build may be able to do."""
+
+_MAX_WORD = 256
+_MAX_DESCRIPTION = 4096
+_MAX_PARAMETERS = 64 * 1024
+_MAX_LIST = 64
+_MAX_INT = (1 << 31) - 1
+
+
+def check_facts(facts: BuildFacts) -> BuildFacts:
+    """Return the facts in their normal form.
+
+    Raises:
+        InvalidArgumentError: a fact is missing or out of range; `field` names it.
+    """
+    if not valid_model_id(facts.id):
+        raise InvalidArgumentError("not an id of a build", "build.id")
+    for name in ("family", "architecture", "quantization"):
+        if not getattr(facts, name).strip():
+            raise InvalidArgumentError("required", f"build.{name}")
+    for name in ("max_context_length", "max_output_length", "min_ram_gb"):
+        if not 0 < getattr(facts, name) <= _MAX_INT:
+            raise InvalidArgumentError("must be positive", f"build.{name}")
+    if facts.max_output_length > facts.max_context_length:
+        raise InvalidArgumentError("exceeds the context", "build.max_output_length")
+
+    for name in ("display_name", "family", "architecture", "quantization", "model_type"):
+        _check_text(getattr(facts, name), name, _MAX_WORD)
+    _check_text(facts.hugging_face_id, "hugging_face_id", _MAX_WORD)
+    _check_text(facts.description, "description", _MAX_DESCRIPTION)
+    _check_date(facts.deprecation_date)
+    _check_parameters(facts.runtime_parameters_json)
+
+    capabilities = _words(facts.capabilities, "capabilities")
+    if not CAPABILITIES.issuperset(capabilities):
+        raise InvalidArgumentError("not a known capability", "build.capabilities")
+
+    return dataclasses.replace(
+        facts,
+        display_name=facts.display_name.strip() or facts.id,
+        model_type=facts.model_type or "text",
+        capabilities=capabilities,
+        required_provider_capabilities=_words(
+            facts.required_provider_capabilities, "required_provider_capabilities"
+        ),
+    )
+
+
+def check_namespace(build: str, *, development: bool) -> None:
+    """Keep scripted builds out of production.
+
+    Raises:
+        DevelopmentOnlyError: a `dev/` build outside development.
+    """
+    if build.startswith(DEVELOPMENT_NAMESPACE) and not development:
+        raise DevelopmentOnlyError("builds of dev/ exist only in development")
+
+
+def check_manifest(manifest: Manifest, build: str) -> None:
+    """Check that a manifest belongs to this build and holds a model.
+
+    Raises:
+        ManifestInvalidError: it names another build, or has no weights although it needs some.
+    """
+    if manifest.model_id != build:
+        raise ManifestInvalidError("manifest names another build", "manifest.model_id")
+    # The scripted engine has no weights: a small configuration file is its whole model.
+    scripted = build.startswith(DEVELOPMENT_NAMESPACE)
+    if not scripted and all(file.role is not FileRole.WEIGHT for file in manifest.files):
+        raise ManifestInvalidError("manifest lists no weights", "manifest.files")
+
+
+def _words(words: Iterable[str], name: str) -> tuple[str, ...]:
+    """Trim, drop empties and repetitions, keep the order of first appearance."""
+    kept = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    if len(kept) > _MAX_LIST:
+        raise InvalidArgumentError(f"more than {_MAX_LIST} entries", f"build.{name}")
+    for word in kept:
+        _check_text(word, name, _MAX_WORD)
+
+    return kept
+
+
+def _check_text(text: str, name: str, limit: int) -> None:
+    if len(text) > limit or "\0" in text:
+        raise InvalidArgumentError(f"longer than {limit} characters, or has a nul", f"build.{name}")
+
+
+def _check_date(text: str) -> None:
+    if not text:
+        return
+    try:
+        plain = date.fromisoformat(text).isoformat()
+    except ValueError:
+        plain = ""
+    if plain != text:
+        raise InvalidArgumentError("not a date YYYY-MM-DD", "build.deprecation_date")
+
+
+def _check_parameters(text: str) -> None:
+    if not text:
+        return
+    try:
+        parse_json_object(text.encode(), max_bytes=_MAX_PARAMETERS)
+    except MalformedError as error:
+        raise InvalidArgumentError(error.what, "build.runtime_parameters_json") from None

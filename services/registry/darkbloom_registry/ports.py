@@ -1,0 +1,77 @@
+"""What the registry needs from its store."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from darkbloom_edge.manifest import Manifest
+
+from darkbloom_registry.model import Alias, Build, BuildFacts, Catalog, Version
+
+
+class Writing(Protocol):
+    """One exclusive write transaction; what it changed appears at one new generation."""
+
+    @property
+    def generation(self) -> int:
+        """The generation before this transaction, or after `bump`."""
+        ...
+
+    async def build(self, build: str) -> Build | None:
+        """Return a build, if there is one."""
+        ...
+
+    async def alias(self, alias_id: str) -> Alias | None:
+        """Return an alias, if there is one."""
+        ...
+
+    async def add_build(self, facts: BuildFacts, create_time: datetime) -> None:
+        """Write a new build without versions."""
+        ...
+
+    async def add_version(
+        self, build: str, manifest: Manifest, data: bytes, register_time: datetime
+    ) -> None:
+        """Write a new ready version with the exact bytes of its manifest."""
+        ...
+
+    async def set_states(self, build: str, versions: Sequence[Version]) -> None:
+        """Write the states of these versions, in this order."""
+        ...
+
+    async def put_alias(self, alias: Alias) -> None:
+        """Write an alias, new or not."""
+        ...
+
+    async def bump(self) -> None:
+        """Count one generation up and tell every watcher at commit."""
+        ...
+
+
+class Store(Protocol):
+    """Where builds and aliases are kept."""
+
+    def write(self) -> AbstractAsyncContextManager[Writing]:
+        """Begin a write; others wait until it ends. Rolled back by an exception."""
+        ...
+
+    async def generation(self) -> int:
+        """Return the newest generation."""
+        ...
+
+    async def catalog(self) -> Catalog:
+        """Return the catalog and its generation, from one moment."""
+        ...
+
+    async def build(self, build: str) -> Build | None:
+        """Return a build, if there is one."""
+        ...
+
+    async def builds(self, after: str, limit: int) -> Sequence[Build]:
+        """Return builds whose id follows `after`, by id."""
+        ...
+
+    async def manifest(self, build: str, version: str) -> bytes | None:
+        """Return the manifest of a version as registered; an empty version means the active one."""
+        ...

@@ -1,0 +1,137 @@
+"""The writes: each is one transaction, decided by pure rules, idempotent."""
+
+from typing import final
+
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.manifest import Manifest, parse_manifest
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import InvalidArgumentError
+
+from darkbloom_registry.aliases import check_alias, succeed
+from darkbloom_registry.errors import (
+    BuildNotFoundError,
+    ImmutableError,
+    ManifestInvalidError,
+    NameTakenError,
+)
+from darkbloom_registry.facts import check_facts, check_manifest, check_namespace
+from darkbloom_registry.model import Alias, Build, BuildFacts
+from darkbloom_registry.ports import Store, Writing
+from darkbloom_registry.versions import promote
+
+
+@final
+class Publishing:
+    """Registers versions, promotes them and points names at builds.
+
+    Every write holds the one lock of the generation, so rules are checked against what will be
+    true at commit, and a repeated call changes nothing.
+    """
+
+    def __init__(self, store: Store, clock: Clock, *, development: bool) -> None:
+        self._store = store
+        self._clock = clock
+        self._development = development
+
+    async def register(
+        self, facts: BuildFacts, manifest: bytes, *, promote_it: bool
+    ) -> tuple[Build, int]:
+        """Register a version of a build; return the build and the generation.
+
+        The same files again change nothing, not even the active version: a late retry must not
+        undo a promotion that came after it.
+
+        Raises:
+            InvalidArgumentError: a fact or the manifest breaks a rule.
+            ImmutableError: the version exists with other files.
+            NameTakenError: an alias has this name.
+            DevelopmentOnlyError: a `dev/` build outside development.
+        """
+        facts = check_facts(facts)
+        check_namespace(facts.id, development=self._development)
+        parsed = _parse(manifest)
+        check_manifest(parsed, facts.id)
+
+        async with self._store.write() as writing:
+            build = await writing.build(facts.id)
+            known = () if build is None else build.versions
+            same = next((v for v in known if v.version == parsed.version), None)
+            if build is not None and same is not None:
+                if same.identity_sha256 != parsed.identity_sha256:
+                    raise ImmutableError("this version exists with other files")
+                return build, writing.generation
+
+            now = self._clock.now()
+            if build is None:
+                if await writing.alias(facts.id) is not None:
+                    raise NameTakenError("an alias has this name")
+                await writing.add_build(facts, now)
+            await writing.add_version(facts.id, parsed, manifest, now)
+            if promote_it:
+                build = await _existing(writing, facts.id)
+                await writing.set_states(facts.id, promote(build.versions, parsed.version))
+            await writing.bump()
+
+            return await _existing(writing, facts.id), writing.generation
+
+    async def promote(self, build_id: str, version: str) -> tuple[Build, int]:
+        """Make a version the active one; return the build and the generation.
+
+        Raises:
+            BuildNotFoundError: there is no such build.
+            VersionNotFoundError: the build has no such version.
+            VersionRetiredError: the version was retired.
+        """
+        async with self._store.write() as writing:
+            build = await _existing(writing, build_id)
+            changed = promote(build.versions, version)
+            if not changed:
+                return build, writing.generation
+
+            await writing.set_states(build_id, changed)
+            await writing.bump()
+
+            return await _existing(writing, build_id), writing.generation
+
+    async def upsert_alias(self, wanted: Alias) -> tuple[Alias, int]:
+        """Create or change an alias; return it as stored and the generation.
+
+        Raises:
+            InvalidArgumentError: a field is wrong, or names a build that is not registered.
+            NameTakenError: a build has this name.
+        """
+        wanted = check_alias(wanted)
+
+        async with self._store.write() as writing:
+            if await writing.build(wanted.alias_id) is not None:
+                raise NameTakenError("a build has this name")
+            for field in ("desired_build", "previous_build"):
+                target: str = getattr(wanted, field)
+                if target and await writing.build(target) is None:
+                    raise InvalidArgumentError("not a registered build", f"alias.{field}")
+
+            current = await writing.alias(wanted.alias_id)
+            successor = succeed(wanted, current)
+            if successor == current:
+                return successor, writing.generation
+
+            await writing.put_alias(successor)
+            await writing.bump()
+
+            return successor, writing.generation
+
+
+async def _existing(writing: Writing, build_id: str) -> Build:
+    build = await writing.build(build_id)
+    if build is None:
+        raise BuildNotFoundError("no such build")
+
+    return build
+
+
+def _parse(data: bytes) -> Manifest:
+    try:
+        return parse_manifest(data)
+    except MalformedError as error:
+        field = "manifest" if error.field is None else f"manifest.{error.field}"
+        raise ManifestInvalidError(error.what, field) from None

@@ -1,0 +1,106 @@
+"""The registry on the wire: translate, delegate, translate back."""
+
+from collections.abc import AsyncIterator
+from typing import final
+
+from darkbloom.registry.v1 import registry_service_pb2 as pb
+from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceServicer
+from darkbloom_mesh.interceptors import Context
+from darkbloom_mesh.telemetry import CATALOG_READS, Metrics
+
+from darkbloom_registry import convert
+from darkbloom_registry.errors import BuildNotFoundError, VersionNotFoundError
+from darkbloom_registry.feed import CatalogFeed, Heartbeat
+from darkbloom_registry.ports import Store
+from darkbloom_registry.publishing import Publishing
+
+
+@final
+class RegistryServer(RegistryServiceServicer):
+    """Serves all RPCs of the registry.
+
+    Holds no resource of its own. Errors are those of the domain and leave as mesh statuses; a watch
+    ends with UNAVAILABLE when this replica drains.
+    """
+
+    def __init__(
+        self, store: Store, publishing: Publishing, feed: CatalogFeed, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._publishing = publishing
+        self._feed = feed
+        self._reads = metrics.counter(CATALOG_READS)
+
+    async def WatchCatalog(
+        self, request: pb.WatchCatalogRequest, context: Context
+    ) -> AsyncIterator[pb.WatchCatalogResponse]:
+        """Send the catalog now, each newer one, and heartbeats."""
+        async for event in self._feed.watch(request.after_generation):
+            if isinstance(event, Heartbeat):
+                beat = pb.CatalogHeartbeat(generation=event.generation)
+                yield pb.WatchCatalogResponse(heartbeat=beat)
+            else:
+                self._reads.labels("snapshot").inc()
+                yield pb.WatchCatalogResponse(snapshot=convert.catalog_to(event))
+
+    async def GetBuild(self, request: pb.GetBuildRequest, context: Context) -> pb.GetBuildResponse:
+        """Return one build."""
+        self._reads.labels("build").inc()
+        build = await self._store.build(convert.key_from(request.build, "build"))
+        if build is None:
+            raise BuildNotFoundError("no such build")
+
+        return pb.GetBuildResponse(build=convert.build_to(build))
+
+    async def ListBuilds(
+        self, request: pb.ListBuildsRequest, context: Context
+    ) -> pb.ListBuildsResponse:
+        """Return a page of builds."""
+        self._reads.labels("builds").inc()
+        after, size = convert.page_from(request.page)
+        # One more than asked tells whether another page follows.
+        found = await self._store.builds(after, size + 1)
+        page, more = found[:size], len(found) > size
+
+        return pb.ListBuildsResponse(
+            builds=map(convert.build_to, page),
+            next_page_token=convert.page_token(page[-1].facts.id) if more else "",
+        )
+
+    async def GetManifest(
+        self, request: pb.GetManifestRequest, context: Context
+    ) -> pb.GetManifestResponse:
+        """Return a manifest, exactly as registered."""
+        self._reads.labels("manifest").inc()
+        manifest = await self._store.manifest(
+            convert.key_from(request.build, "build"), convert.key_from(request.version, "version")
+        )
+        if manifest is None:
+            raise VersionNotFoundError("no such version")
+
+        return pb.GetManifestResponse(manifest=manifest)
+
+    async def RegisterBuild(
+        self, request: pb.RegisterBuildRequest, context: Context
+    ) -> pb.RegisterBuildResponse:
+        """Register a version of a build."""
+        build, generation = await self._publishing.register(
+            convert.facts_from(request.build), request.manifest, promote_it=request.promote
+        )
+        return pb.RegisterBuildResponse(build=convert.build_to(build), generation=generation)
+
+    async def PromoteVersion(
+        self, request: pb.PromoteVersionRequest, context: Context
+    ) -> pb.PromoteVersionResponse:
+        """Make a version the active one."""
+        build, generation = await self._publishing.promote(
+            convert.key_from(request.build, "build"), request.version
+        )
+        return pb.PromoteVersionResponse(build=convert.build_to(build), generation=generation)
+
+    async def UpsertAlias(
+        self, request: pb.UpsertAliasRequest, context: Context
+    ) -> pb.UpsertAliasResponse:
+        """Create or change an alias."""
+        alias, generation = await self._publishing.upsert_alias(convert.alias_from(request.alias))
+        return pb.UpsertAliasResponse(alias=convert.alias_to(alias), generation=generation)

@@ -1,0 +1,321 @@
+"""Builds and aliases in PostgreSQL, schema `registry`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Any, TypeAlias, final
+
+import asyncpg
+from darkbloom_edge.manifest import Manifest
+from darkbloom_mesh.errors import StoreUnavailableError
+
+from darkbloom_registry.model import (
+    LISTED,
+    Alias,
+    Build,
+    BuildFacts,
+    BuildStatus,
+    Catalog,
+    Version,
+    VersionState,
+)
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+CHANNEL = "registry_catalog"
+"""Notified at the commit of every write."""
+
+_POOL_SIZE = 8
+_COMMAND_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
+_FACTS = (
+    "id, display_name, family, architecture, quantization, max_context_length, max_output_length,"
+    " min_ram_gb, capabilities, required_provider_capabilities, status, description, model_type,"
+    " hugging_face_id, deprecation_date, runtime_parameters_json"
+)
+# The manifest is up to 1 MiB and only GetManifest wants it.
+_VERSION = (
+    "build, version, state, aggregate_sha256, identity_sha256, total_size_bytes, file_count,"
+    " register_time"
+)
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    OSError,
+    TimeoutError,
+)
+
+
+@final
+class PostgresStore:
+    """The store behind the port; owns its pool.
+
+    Raises:
+        StoreUnavailableError: from every method, when PostgreSQL cannot be reached in time.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, url: str) -> "PostgresStore":
+        """Open a pool; the caller closes it."""
+        with _guarded():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=_POOL_SIZE,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                timeout=_CONNECT_TIMEOUT_S,
+            )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Close every connection, waiting a moment for those in use."""
+        try:
+            async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def listen(self, notify: Callable[[], None]) -> None:
+        """Call `notify` once listening and after every write, until the connection is lost."""
+        with _guarded():
+            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+                lost = asyncio.Event()
+
+                def on_lost(_: object) -> None:
+                    lost.set()
+
+                def on_notification(*_: object) -> None:
+                    notify()
+
+                connection.add_termination_listener(on_lost)
+                await connection.add_listener(CHANNEL, on_notification)
+                try:
+                    notify()
+                    await lost.wait()
+                finally:
+                    await connection.remove_listener(CHANNEL, on_notification)
+                    connection.remove_termination_listener(on_lost)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator["Write"]:
+        """Begin a write; others wait until it ends."""
+        async with self._acquire() as connection, connection.transaction():
+            generation = await connection.fetchval(
+                "SELECT generation FROM registry.generation FOR UPDATE"
+            )
+            yield Write(connection, generation)
+
+    async def generation(self) -> int:
+        """Return the newest generation."""
+        async with self._acquire() as connection:
+            return int(await connection.fetchval("SELECT generation FROM registry.generation"))
+
+    async def catalog(self) -> Catalog:
+        """Return the catalog and its generation, from one moment."""
+        async with self._snapshot() as connection:
+            generation = await connection.fetchval("SELECT generation FROM registry.generation")
+            builds = await _builds(
+                connection, "WHERE status = ANY($1)", [status.value for status in LISTED]
+            )
+            aliases = await connection.fetch(
+                "SELECT * FROM registry.aliases WHERE active ORDER BY alias_id"
+            )
+
+        return Catalog(
+            generation=generation,
+            builds=tuple(build for build in builds if build.routable),
+            aliases=tuple(map(_alias, aliases)),
+        )
+
+    async def build(self, build: str) -> Build | None:
+        """Return a build, if there is one."""
+        async with self._snapshot() as connection:
+            return await _build(connection, build)
+
+    async def builds(self, after: str, limit: int) -> Sequence[Build]:
+        """Return builds whose id follows `after`, by id."""
+        async with self._snapshot() as connection:
+            return await _builds(connection, "WHERE id > $1 ORDER BY id LIMIT $2", after, limit)
+
+    async def manifest(self, build: str, version: str) -> bytes | None:
+        """Return the manifest of a version as registered; an empty version means the active one."""
+        async with self._acquire() as connection:
+            data: bytes | None = await connection.fetchval(
+                "SELECT manifest FROM registry.versions WHERE build = $1"
+                " AND CASE WHEN $2 = '' THEN state = 'active' ELSE version = $2 END",
+                build,
+                version,
+            )
+        return data
+
+    @asynccontextmanager
+    async def _acquire(self) -> AsyncIterator[Connection]:
+        with _guarded():
+            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[Connection]:
+        """Several reads of one moment."""
+        async with (
+            self._acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
+
+@final
+class Write:
+    """One exclusive write transaction."""
+
+    def __init__(self, connection: Connection, generation: int) -> None:
+        self._connection = connection
+        self._generation = generation
+
+    @property
+    def generation(self) -> int:
+        """The generation before this transaction, or after `bump`."""
+        return self._generation
+
+    async def build(self, build: str) -> Build | None:
+        """Return a build, if there is one."""
+        return await _build(self._connection, build)
+
+    async def alias(self, alias_id: str) -> Alias | None:
+        """Return an alias, if there is one."""
+        row = await self._connection.fetchrow(
+            "SELECT * FROM registry.aliases WHERE alias_id = $1", alias_id
+        )
+        return None if row is None else _alias(row)
+
+    async def add_build(self, facts: BuildFacts, create_time: datetime) -> None:
+        """Write a new build without versions."""
+        values: list[Any] = [getattr(facts, name.strip()) for name in _FACTS.split(",")]
+        places = ", ".join(f"${place}" for place in range(1, len(values) + 2))
+        await self._connection.execute(
+            f"INSERT INTO registry.builds ({_FACTS}, create_time) VALUES ({places})",  # noqa: S608 - constants only
+            *values,
+            create_time,
+        )
+
+    async def add_version(
+        self, build: str, manifest: Manifest, data: bytes, register_time: datetime
+    ) -> None:
+        """Write a new ready version with the exact bytes of its manifest."""
+        await self._connection.execute(
+            "INSERT INTO registry.versions (build, version, state, aggregate_sha256,"
+            " identity_sha256, total_size_bytes, file_count, manifest, register_time)"
+            " VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8)",
+            build,
+            manifest.version,
+            manifest.aggregate_sha256,
+            manifest.identity_sha256,
+            manifest.total_size_bytes,
+            manifest.file_count,
+            data,
+            register_time,
+        )
+
+    async def set_states(self, build: str, versions: Sequence[Version]) -> None:
+        """Write the states of these versions, in this order."""
+        await self._connection.executemany(
+            "UPDATE registry.versions SET state = $3 WHERE build = $1 AND version = $2",
+            [(build, version.version, version.state.value) for version in versions],
+        )
+
+    async def put_alias(self, alias: Alias) -> None:
+        """Write an alias, new or not."""
+        await self._connection.execute(
+            "INSERT INTO registry.aliases (alias_id, display_name, desired_build, previous_build,"
+            " active, traffic_percent, retired_builds) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            " ON CONFLICT (alias_id) DO UPDATE SET display_name = $2, desired_build = $3,"
+            " previous_build = $4, active = $5, traffic_percent = $6, retired_builds = $7",
+            alias.alias_id,
+            alias.display_name,
+            alias.desired_build,
+            alias.previous_build or None,
+            alias.active,
+            alias.traffic_percent,
+            alias.retired_builds,
+        )
+
+    async def bump(self) -> None:
+        """Count one generation up and tell every watcher at commit."""
+        self._generation = await self._connection.fetchval(
+            "UPDATE registry.generation SET generation = generation + 1 RETURNING generation"
+        )
+        await self._connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    # The driver's text may name hosts and statements, so it is cut off.
+    try:
+        yield
+    except _LOST:
+        raise StoreUnavailableError("postgresql did not answer") from None
+
+
+async def _build(connection: Connection, build: str) -> Build | None:
+    return next(iter(await _builds(connection, "WHERE id = $1", build)), None)
+
+
+async def _builds(connection: Connection, condition: str, *arguments: Any) -> Sequence[Build]:
+    rows = await connection.fetch(
+        f"SELECT {_FACTS}, create_time FROM registry.builds {condition}",  # noqa: S608 - constants only
+        *arguments,
+    )
+    versions: dict[str, list[Version]] = {row["id"]: [] for row in rows}
+    for row in await connection.fetch(
+        f"SELECT {_VERSION} FROM registry.versions WHERE build = ANY($1)"  # noqa: S608 - constants only
+        " ORDER BY register_time, version",
+        list(versions),
+    ):
+        versions[row["build"]].append(_version(row))
+
+    builds = (
+        Build(
+            facts=_facts(row), create_time=row["create_time"], versions=tuple(versions[row["id"]])
+        )
+        for row in rows
+    )
+    return tuple(sorted(builds, key=lambda build: build.facts.id))
+
+
+def _facts(row: asyncpg.Record) -> BuildFacts:
+    values = {name.strip(): row[name.strip()] for name in _FACTS.split(",")}
+    values["capabilities"] = tuple(row["capabilities"])
+    values["required_provider_capabilities"] = tuple(row["required_provider_capabilities"])
+    values["status"] = BuildStatus(row["status"])
+
+    return BuildFacts(**values)
+
+
+def _version(row: asyncpg.Record) -> Version:
+    return Version(
+        version=row["version"],
+        state=VersionState(row["state"]),
+        aggregate_sha256=row["aggregate_sha256"],
+        identity_sha256=row["identity_sha256"],
+        total_size_bytes=row["total_size_bytes"],
+        file_count=row["file_count"],
+        register_time=row["register_time"],
+    )
+
+
+def _alias(row: asyncpg.Record) -> Alias:
+    return Alias(
+        alias_id=row["alias_id"],
+        display_name=row["display_name"],
+        desired_build=row["desired_build"],
+        previous_build=row["previous_build"] or "",
+        active=row["active"],
+        traffic_percent=row["traffic_percent"],
+        retired_builds=tuple(row["retired_builds"]),
+    )

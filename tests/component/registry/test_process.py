@@ -1,0 +1,88 @@
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from darkbloom.registry.v1 import registry_service_pb2 as pb
+from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from darkbloom_mesh.channel import channel
+from darkbloom_mesh.config import Secret
+
+from tests.stores import Postgres
+
+TOKEN = "t" * 40
+
+
+def environment(database_url: str, directory: Path) -> dict[str, str]:
+    token = directory / "token"
+    token.write_text(TOKEN)
+    return {
+        "PATH": os.environ["PATH"],  # noqa: TID251 - a child needs it
+        "DATABASE_URL": database_url,
+        "DARKBLOOM_MESH_TOKEN_FILE": str(token),
+        "DARKBLOOM_REGISTRY_LISTEN": "127.0.0.1:0",
+    }
+
+
+async def start(env: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "darkbloom_registry", *arguments),
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def listener(process: asyncio.subprocess.Process) -> str:
+    """Wait for the log event that names the bound address."""
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        async for line in process.stdout:
+            event = json.loads(line)
+            if event.get("msg", event.get("event")) == "serving":
+                return str(event["listeners"]["grpc"])
+    raise AssertionError("the room ended before it served")
+
+
+@pytest.mark.mesh
+async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
+    cluster: Postgres, tmp_path: Path
+) -> None:
+    with cluster.database() as database_url:
+        env = environment(database_url, tmp_path)
+        for _ in range(2):
+            migrated = await start(env, "migrate")
+            assert await migrated.wait() == 0
+
+        process = await start(env)
+        target = await listener(process)
+        async with (
+            channel(target, mesh_token=Secret(TOKEN), room="test") as known,
+            channel(target, mesh_token=None, room="test") as stranger,
+        ):
+            answer = await RegistryServiceStub(known).ListBuilds(pb.ListBuildsRequest(), timeout=10)
+            assert not answer.builds
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await RegistryServiceStub(stranger).ListBuilds(pb.ListBuildsRequest(), timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+            # A watch that never ends by itself must not keep the room from leaving.
+            watch = RegistryServiceStub(known).WatchCatalog(pb.WatchCatalogRequest())
+            await watch.read()
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(20):
+                assert await process.wait() == 0
+
+
+@pytest.mark.mesh
+async def test_a_bad_configuration_stops_the_start(tmp_path: Path) -> None:
+    env = environment("postgresql:///nowhere", tmp_path)
+    process = await start({**env, "DARKBLOOM_REGISTRY_LISTN": "x"})
+    _, errors = await process.communicate()
+    assert process.returncode == 78
+    assert b"DARKBLOOM_REGISTRY_LISTN: unknown variable" in errors
