@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 PYTHON := $(BIN)/python
 READY  := $(VENV)/.ready
 ROOMS  := $(wildcard protos/pyproject.toml provider/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)
+# The certificates of the machine count, for uv as for pip.
+export UV_SYSTEM_CERTS := true
 LAST_TAG := $(shell git describe --tags --abbrev=0 2>/dev/null)
 
 # Where a fresh machine's Python may hide; the first one that is new enough is taken.
@@ -132,9 +134,9 @@ $(PYTHON):
 
 # uv takes seconds where pip takes a minute; pip is the way where uv cannot reach the index.
 $(READY): requirements-dev.txt constraints.txt $(ROOMS) | $(PYTHON)
-	@echo "install: packages (a minute or so the first time)"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@echo "install: packages (seconds with uv, a minute with pip)"
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check -c constraints.txt uv
 	@$(BIN)/uv pip install --quiet --python $(PYTHON) -r requirements-dev.txt 2>$(VENV)/uv.log \
 	  || { echo "install: uv could not, pip goes on"; \
-	       $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; }
+	       $(PYTHON) -m pip install -qq --disable-pip-version-check -r requirements-dev.txt; }
 	@touch $@ && echo "install: done"
