@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from darkbloom_local.state import StateDir
 
 
 def local(
     *arguments: str, environ: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own command line
+    return subprocess.run(
         [sys.executable, "-m", "darkbloom_local", *arguments],
         env={"PATH": os.environ["PATH"]} | (environ or {}),  # noqa: TID251 - a shell for the child
         capture_output=True,
