@@ -1,0 +1,155 @@
+"""Requests and their attempts while they live: plain state, looked up by stream number.
+
+A request belongs to the gateway lane that opened it, an attempt also to one provider's lane; a
+frame moves one of them only when it came from the lane that owns that end.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from darkbloom_mesh.lane import Lane
+
+from darkbloom_router.failures import Ladder
+from darkbloom_router.model import Demand, Opened, Signed, Verdict
+from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.timers import Timer
+
+ATTEMPT_BIT = 1 << 63
+PREFIX_SHIFT = 40
+MAX_PREFIX = 1 << 23
+
+
+class Phase(IntEnum):
+    """How far an attempt has come."""
+
+    OFFERED = 0
+    """A place is debited; nothing was sent to the provider."""
+    SENT = 1
+    ACCEPTED = 2
+    COMMITTED = 3
+    """The first content went to the gateway."""
+    PARKED = 4
+    """No frame is relayed any more; only its money is open."""
+    DONE = 5
+
+
+@dataclass(slots=True, eq=False)
+class GatewayLink:
+    """One gateway worker's lane and what it has open."""
+
+    lane: Lane
+    name: str = ""
+    worker: int = 0
+    prefix: int = 0
+    requests: dict[int, "Request"] = field(default_factory=dict)
+    """By request stream."""
+    gone: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request of a gateway, from OPEN to its last frame."""
+
+    request_id: str
+    stream: int
+    gateway: GatewayLink
+    demand: Demand
+    deadline: float
+    """Monotonic seconds: no first content by then ends it."""
+    ladder: Ladder
+    opened_at: float
+    opened_unix_ns: int = 0
+    traceparent: str = ""
+    reserve_s: float = 0.0
+    """How long an offer waits for its SEALED; 0 is until the deadline."""
+    excluded: set[Provider] = field(default_factory=set)
+    attempt: "Attempt | None" = None
+    build: str = ""
+    """Build of the line it stands in; empty while it stands in none."""
+    sealed: bool = False
+    """Something was dispatched: from here on the router ends the hold, not the gateway."""
+    committed: bool = False
+    ended: bool = False
+    queued_at: float = 0.0
+    queue_s: float = 0.0
+    timer: Timer | None = None
+    queue_timer: Timer | None = None
+    orphan_timer: Timer | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try on one provider."""
+
+    attempt_id: str
+    stream: int
+    number: int
+    request: Request
+    candidate: Candidate
+    provider: Provider
+    lane: Lane
+    """The provider's."""
+    verdict: Verdict
+    tokens: int
+    """Debited, to be credited once."""
+    phase: Phase = Phase.OFFERED
+    debited: bool = True
+    granted: int = 0
+    """Chunk frames that the provider may have sent in all."""
+    relayed: int = 0
+    tokens_out: int = 0
+    """Completion tokens as the last relayed chunk claims."""
+    body_left: int = 0
+    final: bool = False
+    opened: Opened = field(default_factory=Opened)
+    opened_final: bool = False
+    """The edge has said its last word."""
+    terminal: Signed | None = None
+    disowned: bool = False
+    """The terminal is not to be believed: settle by what was opened alone."""
+    started_at: float = 0.0
+    started_unix_ns: int = 0
+    seen_at: float = 0.0
+    timer: Timer | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether its frames are still relayed."""
+        return self.phase < Phase.PARKED
+
+
+class Attempts:
+    """Attempts by stream number and by id."""
+
+    def __init__(self, initial_credit: int) -> None:
+        self.initial_credit = initial_credit
+        self.by_stream: dict[int, Attempt] = {}
+        self._by_id: dict[str, Attempt] = {}
+        self._counter = 0
+
+    def __len__(self) -> int:
+        return len(self.by_stream)
+
+    def next_stream(self) -> int:
+        """Return an unused attempt stream number."""
+        self._counter += 1
+        return ATTEMPT_BIT | self._counter
+
+    def add(self, attempt: Attempt) -> None:
+        """Take an attempt in."""
+        attempt.granted = self.initial_credit
+        self.by_stream[attempt.stream] = attempt
+        self._by_id[attempt.attempt_id] = attempt
+
+    def remove(self, attempt: Attempt) -> None:
+        """Forget an attempt."""
+        self.by_stream.pop(attempt.stream, None)
+        self._by_id.pop(attempt.attempt_id, None)
+
+    def by_id(self, attempt_id: str) -> Attempt | None:
+        """Return an attempt by id."""
+        return self._by_id.get(attempt_id)
+
+    def of_provider(self, provider: Provider) -> list[Attempt]:
+        """Return the attempts of one provider; walks all, for rare events."""
+        return [found for found in self.by_stream.values() if found.provider is provider]

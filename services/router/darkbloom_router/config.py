@@ -1,0 +1,68 @@
+"""The router's configuration, from `DARKBLOOM_ROUTER_*`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from darkbloom_mesh.config import RoomConfig, Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterConfig(RoomConfig):
+    """What an operator may set."""
+
+    public_listen: Annotated[
+        str, Setting("host:port that provider agents dial; nothing else is served there")
+    ] = "127.0.0.1:7410"
+    internal_listen: Annotated[str, Setting("host:port of gateway lanes and fleet reads")] = (
+        "127.0.0.1:7411"
+    )
+    attestation_target: Annotated[str, Setting("address of attestation")] = "127.0.0.1:7430"
+    billing_target: Annotated[str, Setting("address of billing")] = "127.0.0.1:7420"
+    registry_target: Annotated[str, Setting("address of the registry")] = "127.0.0.1:7440"
+    replica: Annotated[str, Setting("name of this replica in logs and lanes")] = "router-0"
+    state_dir: Annotated[
+        Path | None, Setting("where the last good catalog is kept; unset keeps none")
+    ] = None
+    min_trust: Annotated[
+        Literal["none", "self_signed", "hardware"],
+        Setting("lowest trust level of a public request; requests may ask for more"),
+    ] = "hardware"
+    min_version: Annotated[str, Setting("oldest agent version that is routed; empty is any")] = ""
+    call_timeout_s: Annotated[float, Setting("of calls to neighbours", minimum=0.1)] = 5.0
+    challenge_interval_s: Annotated[float, Setting("between challenges", minimum=1)] = 300.0
+    challenge_max_age_s: Annotated[
+        float, Setting("age at which a passed challenge is stale", minimum=1)
+    ] = 960.0
+    challenge_answer_s: Annotated[float, Setting("to answer a challenge", minimum=0.1)] = 30.0
+    heartbeat_s: Annotated[float, Setting("between heartbeats", minimum=0.1)] = 5.0
+    max_providers: Annotated[int, Setting("provider streams of this replica", minimum=1)] = 4096
+    queue_depth: Annotated[int, Setting("requests that may wait per build", minimum=0)] = 32
+    queue_wait_s: Annotated[float, Setting("longest wait for a place", minimum=0)] = 10.0
+    max_attempts: Annotated[int, Setting("attempts of one request", minimum=1)] = 64
+    default_deadline_s: Annotated[
+        float, Setting("to the first content, where a request names none", minimum=1)
+    ] = 120.0
+    accept_timeout_s: Annotated[float, Setting("to ACCEPTED", minimum=0.1)] = 10.0
+    content_timeout_s: Annotated[
+        float, Setting("from ACCEPTED to the first content", minimum=0.1)
+    ] = 120.0
+    silence_timeout_s: Annotated[float, Setting("between chunks", minimum=1)] = 600.0
+    max_body_bytes: Annotated[int, Setting("of a sealed request", minimum=1024)] = 33_554_432
+    break_settle_delay_s: Annotated[
+        float, Setting("a broken attempt waits so long for its terminal", minimum=0)
+    ] = 30.0
+    hold_lease_s: Annotated[float, Setting("life of a hold", minimum=1, maximum=900)] = 900.0
+    renew_interval_s: Annotated[float, Setting("between renewals of holds", minimum=1)] = 300.0
+    settlement_limit: Annotated[
+        int, Setting("settlements kept while billing is away", minimum=1)
+    ] = 65_536
+
+    def problems(self) -> Iterator[str]:
+        """Refuse values that contradict each other."""
+        yield from super().problems()
+        if self.environment == "production" and self.min_trust != "hardware":
+            yield "DARKBLOOM_ROUTER_MIN_TRUST: must be hardware in production"
+        if self.renew_interval_s >= self.hold_lease_s:
+            yield "DARKBLOOM_ROUTER_RENEW_INTERVAL_S: must be below the lease of a hold"

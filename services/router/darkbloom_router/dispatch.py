@@ -1,0 +1,515 @@
+"""From OPEN to the first content: gates, a place, an offer, and another one when it fails.
+
+Every method is synchronous and runs on the one loop, driven by frames and timers; a request has no
+task. Choosing and debiting is one step without a wait in between, so no place is given twice.
+Invariants: at most one live attempt per request; a place is credited exactly once; after the first
+content a request never moves; a retry never waits in line.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+
+from darkbloom.common.v1.frame_pb2 import FrameKind
+from darkbloom.router.v1.gateway_lane_pb2 import (
+    AbandonReason,
+    AttemptFailed,
+    AttemptFailure,
+    Offer,
+    Open,
+)
+from darkbloom.router.v1.provider_link_pb2 import Cancel, CancelReason
+from darkbloom_mesh.errors import InvalidArgumentError
+from darkbloom_mesh.lane import Lane
+
+from darkbloom_router import convert, failures, refusals
+from darkbloom_router.attempts import (
+    PREFIX_SHIFT,
+    Attempt,
+    Attempts,
+    GatewayLink,
+    Phase,
+    Request,
+)
+from darkbloom_router.closing import Closing
+from darkbloom_router.failures import Failure, Ladder
+from darkbloom_router.fleet import Fleet
+from darkbloom_router.gates import View
+from darkbloom_router.meter import Meter
+from darkbloom_router.model import Gate
+from darkbloom_router.placement import Choice, choose
+from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.queueing import Line, LineLimits, Tallies
+from darkbloom_router.refusals import Refusal
+from darkbloom_router.settlement import Cause
+from darkbloom_router.spans import Spans
+from darkbloom_router.timers import Timers
+
+_MAX_RESERVE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchLimits:
+    """Bounds of dispatch."""
+
+    max_attempts: int = 64
+    requests_per_lane: int = 8192
+    max_deadline_s: float = 600.0
+    default_deadline_s: float = 120.0
+    orphan_s: float = 30.0
+    """How long the money of a lost lane's uncommitted request waits for the gateway to return."""
+    line: LineLimits = field(default_factory=LineLimits)
+
+
+class Dispatcher:
+    """The requests of this replica."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        attempts: Attempts,
+        timers: Timers,
+        meter: Meter,
+        spans: Spans,
+        *,
+        limits: DispatchLimits,
+        new_id: Callable[[str], str],
+        pick: Callable[[int], int],
+        unix_now: Callable[[], float],
+    ) -> None:
+        self.lanes: dict[Provider, Lane] = {}
+        self.draining = False
+        self.line = Line(timers, meter, limits.line)
+        self._fleet = fleet
+        self._attempts = attempts
+        self._timers = timers
+        self._meter = meter
+        self._spans = spans
+        self._limits = limits
+        self._new_id = new_id
+        self._pick = pick
+        self._unix_now = unix_now
+        self._tallies = Tallies(fleet)
+        self._requests: dict[str, Request] = {}
+        self._orphans: dict[str, Request] = {}
+        self._closing: Closing | None = None
+
+    @property
+    def closing(self) -> Closing:
+        """Where ended attempts go."""
+        if self._closing is None:
+            raise RuntimeError("dispatcher is not wired")
+        return self._closing
+
+    def wire(self, closing: Closing) -> None:
+        """Connect the two halves of an attempt's life."""
+        self._closing = closing
+
+    @property
+    def live(self) -> int:
+        """How many requests have not had their last frame."""
+        return len(self._requests)
+
+    def holds(self) -> set[str]:
+        """Return the requests whose holds must not lapse."""
+        return set(self._requests) | set(self._orphans) | self.closing.holds()
+
+    def hurry(self) -> None:
+        """Hand in all open money now: the process is about to end."""
+        for request in list(self._orphans.values()):
+            self._orphaned(request)
+        self.closing.hurry()
+
+    # From the gateway
+
+    def open(self, gateway: GatewayLink, stream: int, message: Open) -> None:
+        """Find a provider for a request, or say why there is none."""
+        if stream >> PREFIX_SHIFT != gateway.prefix or stream in gateway.requests:
+            self._meter.ignored("gateway", "foreign_stream")
+            return
+        try:
+            demand = convert.demand(message)
+        except InvalidArgumentError:
+            self._say_refused(gateway, stream, refusals.INTERNAL, {})
+            return
+        refusal = self._unwelcome(gateway, message)
+        if refusal is not None:
+            self._say_refused(gateway, stream, refusal, {})
+            return
+
+        now = self._timers.now()
+        request = Request(
+            request_id=message.request_id,
+            stream=stream,
+            gateway=gateway,
+            demand=demand,
+            deadline=now + self._time_left(message),
+            ladder=Ladder(self._limits.max_attempts),
+            opened_at=now,
+            opened_unix_ns=self._spans.now_ns(),
+            traceparent=message.traceparent,
+            reserve_s=min(message.reserve_for.ToTimedelta().total_seconds(), _MAX_RESERVE_S)
+            if message.HasField("reserve_for")
+            else 0.0,
+        )
+        gateway.requests[stream] = request
+        self._requests[request.request_id] = request
+        request.timer = self._timers.at(request.deadline, partial(self._deadline, request))
+
+        build = self._fleet.catalog.builds.get(demand.build)
+        if build is None and demand.fallback_build not in self._fleet.catalog.builds:
+            self.refuse(request, refusals.UNAVAILABLE)
+        elif build is not None and 0 < build.max_context < demand.prompt_tokens:
+            self.refuse(request, refusals.CONTEXT_EXCEEDED)
+        elif self.line.depth(demand.build):
+            # Who came first is served first.
+            self._queue(request)
+            self.drain_line(demand.build)
+        else:
+            self._place(request, first=True)
+
+    def abandon(self, request: Request, reason: AbandonReason.ValueType) -> None:
+        """Forget a request that the gateway gave up; nothing more is said about it."""
+        held = reason != AbandonReason.ABANDON_REASON_HOLD_REFUSED
+        if request.attempt is not None:
+            self._stop(request.attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+        self.finish(request)
+        if held and request.ladder.attempts:
+            self.closing.free(request, Cause.CLIENT_GONE)
+
+    def gateway_lost(self, gateway: GatewayLink) -> None:
+        """Stop what a lost lane had open; its money waits for a gateway that comes back."""
+        gateway.gone = True
+        for request in list(gateway.requests.values()):
+            attempt = request.attempt
+            if attempt is not None and request.committed:
+                self.end_by_edge(attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+                continue
+            if attempt is not None:
+                self._stop(attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+            self.finish(request)
+            self._orphans[request.request_id] = request
+            request.orphan_timer = self._timers.after(
+                self._limits.orphan_s, partial(self._orphaned, request)
+            )
+        for attempt in list(self._attempts.by_stream.values()):
+            if attempt.request.gateway is gateway:
+                attempt.opened_final = True
+                self.closing.check(attempt)
+
+    # From the fleet
+
+    def provider_lost(self, provider: Provider, *, clean: bool) -> None:
+        """Move or break everything that a lost stream carried."""
+        self.lanes.pop(provider, None)
+        failure = failures.LEFT if clean else failures.LOST
+        for attempt in self._attempts.of_provider(provider):
+            if not attempt.live:
+                continue
+            if attempt.phase < Phase.COMMITTED:
+                self.fail(attempt, failure)
+            elif not (attempt.final and attempt.terminal):
+                self.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_PROVIDER_LOST)
+
+    def provider_distrusted(self, provider: Provider, failure: Failure) -> None:
+        """Take away every attempt that has not delivered content yet."""
+        for attempt in self._attempts.of_provider(provider):
+            if attempt.phase < Phase.COMMITTED:
+                self.fail(attempt, failure)
+
+    def verdict_revoked(self, verdict_id: str) -> None:
+        """Take away every attempt that was offered under a verdict and has not delivered yet."""
+        for attempt in list(self._attempts.by_stream.values()):
+            if attempt.verdict.verdict_id == verdict_id and attempt.phase < Phase.COMMITTED:
+                self.fail(attempt, failures.STALE)
+
+    def drain_lines(self, provider: Provider) -> None:
+        """Serve those who wait for builds of a provider that has changed."""
+        for build in provider.candidates:
+            if self.line.depth(build):
+                self.drain_line(build)
+
+    def drain_line(self, build: str) -> None:
+        """Offer places to those who wait, in order; who cannot be served keeps his place."""
+        for request in self.line.servable(build):
+            choice = self._scan(request, request.demand.build)
+            if choice.candidate is None:
+                self.line.failed(request)
+                continue
+            self.line.leave(request, "served")
+            self._offer(request, choice.candidate)
+
+    # Attempts
+
+    def still_trusted(self, attempt: Attempt) -> bool:
+        """Check once more, just before a body is sent."""
+        provider = attempt.provider
+        return (
+            provider in self.lanes
+            and provider.status == "online"
+            and provider.verdict is not None
+            and attempt.verdict.expires_at > self._timers.now()
+        )
+
+    def fail(self, attempt: Attempt, failure: Failure, *, tell: bool = True) -> None:
+        """End an attempt before its first content and offer another one, or refuse.
+
+        Args:
+            attempt: What failed.
+            failure: Why.
+            tell: Whether the provider must hear of it; not when it said so itself.
+        """
+        request = attempt.request
+        request.excluded.add(attempt.provider)
+        request.ladder.note(failure)
+        self._meter.failed(attempt.candidate.build.build, failure.word)
+        self._meter.dispatched("retry_precontent")
+        self._span(attempt, failure.word)
+        request.gateway.lane.drop_stream(attempt.stream)
+        self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT, tell=tell)
+        if request.ladder.ended:
+            self.refuse(request, request.ladder.verdict or refusals.NO_PROVIDER)
+        else:
+            self._place(request, first=False)
+
+    def break_off(self, attempt: Attempt, failure: AttemptFailure.ValueType) -> None:
+        """End an attempt after its first content: the gateway ends the answer in-band."""
+        build = attempt.candidate.build.build
+        self._meter.broke(build)
+        self._meter.attempt_ended(build, "mid_stream")
+        self._span(attempt, "mid_stream")
+        attempt.request.gateway.lane.send_ordered(
+            FrameKind.FRAME_KIND_ATTEMPT_FAILED, attempt.stream, AttemptFailed(failure=failure)
+        )
+        self.finish(attempt.request)
+        self.release(attempt)
+        self._tell_cancel(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
+        self.closing.park(attempt)
+
+    def end_by_edge(self, attempt: Attempt, reason: CancelReason.ValueType) -> None:
+        """Stop a committed attempt whose edge has said its last word.
+
+        The place is given back before the provider hears of it, so a late terminal meets an attempt
+        that can only be settled for what was opened.
+        """
+        attempt.opened_final = True
+        self.finish(attempt.request)
+        self.release(attempt)
+        attempt.request.gateway.lane.drop_stream(attempt.stream)
+        if attempt.terminal is None:
+            self._tell_cancel(attempt, reason)
+        self._span(attempt, "")
+        self.closing.park(attempt)
+
+    def completed(self, attempt: Attempt) -> None:
+        """Take note that the edge has opened everything; settle with the terminal."""
+        self._meter.attempt_ended(attempt.candidate.build.build, "success")
+        self._span(attempt, "")
+        attempt.opened_final = True
+        self.finish(attempt.request)
+        self.release(attempt)
+        self.closing.park(attempt)
+
+    def release(self, attempt: Attempt) -> None:
+        """Give the place back; only the first call does."""
+        if not attempt.debited:
+            return
+        attempt.debited = False
+        self._fleet.credit(attempt.candidate, attempt.tokens)
+        self.drain_lines(attempt.provider)
+
+    def gone(self, attempt: Attempt) -> None:
+        """Clean up after an attempt that is over."""
+        self.release(attempt)
+        if attempt.request.attempt is attempt:
+            self.finish(attempt.request)
+
+    def give_up(self, attempt: Attempt, refusal: Refusal) -> None:
+        """End a request that makes no sense; the provider is not to blame."""
+        self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
+        self.refuse(attempt.request, refusal)
+
+    def refuse(
+        self, request: Request, refusal: Refusal, gates: dict[Gate, int] | None = None
+    ) -> None:
+        """Say the last word about a request that nobody serves."""
+        waiting = self.line.depth(request.demand.build)
+        if refusal.retry_after_s == refusals.MIN_RETRY_S and waiting:
+            refusal = refusal.after(refusals.retry_after_s(waiting))
+        self.finish(request)
+        self._say_refused(request.gateway, request.stream, refusal, gates or {})
+        self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
+        if request.ladder.attempts:
+            self._meter.dispatched("failure")
+            self.closing.free(request, Cause.REFUSED)
+
+    def finish(self, request: Request) -> None:
+        """Forget a request; its frames change nothing from here on."""
+        request.ended = True
+        self.line.leave(request, "gone")
+        if request.timer is not None:
+            request.timer.cancel()
+        request.gateway.requests.pop(request.stream, None)
+        if self._requests.get(request.request_id) is request:
+            del self._requests[request.request_id]
+
+    # Inside
+
+    def _unwelcome(self, gateway: GatewayLink, message: Open) -> Refusal | None:
+        if self.draining:
+            return refusals.DRAINING
+        if len(gateway.requests) >= self._limits.requests_per_lane:
+            return refusals.SATURATED
+        if message.request_id in self._requests:
+            return refusals.INTERNAL
+        orphan = self._orphans.pop(message.request_id, None)
+        if orphan is not None and orphan.orphan_timer is not None:
+            # The gateway lost its lane and came back: the hold lives on in the new request.
+            orphan.orphan_timer.cancel()
+        return None
+
+    def _time_left(self, message: Open) -> float:
+        if not message.HasField("deadline_time"):
+            return self._limits.default_deadline_s
+        deadline = message.deadline_time.seconds + message.deadline_time.nanos / 1e9
+        return max(0.0, min(deadline - self._unix_now(), self._limits.max_deadline_s))
+
+    def _scan(self, request: Request, build: str) -> Choice:
+        started = perf_counter()
+        now = self._timers.now()
+        view = View(request.demand, self._fleet.rules, now, request.excluded)
+        choice = choose(self._fleet.rows(build), view, self._pick)
+        outcome = "selected" if choice.candidate else "none"
+        self._meter.decided(build, outcome, perf_counter() - started)
+        self._spans.record(
+            "router.select",
+            request.traceparent,
+            self._spans.now_ns(),
+            candidates=choice.eligible,
+            outcome=choice.path.value,
+        )
+        return choice
+
+    def _place(self, request: Request, *, first: bool) -> None:
+        demand = request.demand
+        for build in filter(None, (demand.build, demand.fallback_build)):
+            choice = self._scan(request, build)
+            if choice.candidate is not None:
+                self._offer(request, choice.candidate)
+                return
+
+        if not first and (refusal := request.ladder.verdict) is not None:
+            self.refuse(request, refusal)
+            return
+        view = View(demand, self._fleet.rules, self._timers.now(), request.excluded)
+        gates = self._tallies.of(view)
+        if first and refusals.worth_waiting(gates):
+            self._queue(request, gates)
+        else:
+            self.refuse(request, refusals.for_gates(gates, demand), gates)
+
+    def _queue(self, request: Request, gates: dict[Gate, int] | None = None) -> None:
+        if not self.line.join(request, partial(self._waited_out, request)):
+            self.refuse(request, refusals.QUEUE_FULL, gates)
+
+    def _waited_out(self, request: Request) -> None:
+        self.line.leave(request, "timeout")
+        view = View(request.demand, self._fleet.rules, self._timers.now(), request.excluded)
+        gates = self._tallies.of(view)
+        self.refuse(request, refusals.for_gates(gates, request.demand), gates)
+
+    def _offer(self, request: Request, candidate: Candidate) -> None:
+        provider, verdict = candidate.provider, candidate.provider.verdict
+        lane = self.lanes.get(provider)
+        if verdict is None or lane is None:
+            raise RuntimeError("a provider without lane or verdict passed the gates")
+        now, tokens = self._timers.now(), request.demand.tokens
+        self._fleet.debit(candidate, tokens)
+        request.ladder.attempts += 1
+        attempt = Attempt(
+            attempt_id=self._new_id("att"),
+            stream=self._attempts.next_stream(),
+            number=request.ladder.attempts,
+            request=request,
+            candidate=candidate,
+            provider=provider,
+            lane=lane,
+            verdict=verdict,
+            tokens=tokens,
+            started_at=now,
+            started_unix_ns=self._spans.now_ns(),
+            seen_at=now,
+        )
+        self._attempts.add(attempt)
+        request.attempt = attempt
+        offer = Offer(
+            attempt_id=attempt.attempt_id,
+            attempt_stream=attempt.stream,
+            attempt_number=attempt.number,
+            verdict=convert.signed_document(verdict.signed),
+            build=candidate.build.build,
+            provider=convert.facts(provider),
+            scripted=candidate.build.scripted,
+        )
+        request.gateway.lane.send_control(FrameKind.FRAME_KIND_OFFER, request.stream, offer)
+        if request.reserve_s:
+            attempt.timer = self._timers.after(request.reserve_s, partial(self._unsealed, attempt))
+
+    def _unsealed(self, attempt: Attempt) -> None:
+        """Give up a reserved place that nobody sealed for in time."""
+        if attempt.phase is Phase.OFFERED:
+            attempt.request.ladder.note(failures.STALLED)
+            self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
+            self.refuse(attempt.request, refusals.QUEUE_DEADLINE)
+
+    def _deadline(self, request: Request) -> None:
+        if request.committed:
+            return
+        if request.attempt is None:
+            self.refuse(request, refusals.QUEUE_DEADLINE)
+            return
+        attempt = request.attempt
+        request.ladder.note(failures.STALLED)
+        self._meter.failed(attempt.candidate.build.build, failures.STALLED.word)
+        self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
+        self.refuse(request, request.ladder.verdict or refusals.FIRST_CHUNK_TIMEOUT)
+
+    def _orphaned(self, request: Request) -> None:
+        self._orphans.pop(request.request_id, None)
+        self.closing.free(request, Cause.CLIENT_GONE)
+
+    def _stop(self, attempt: Attempt, reason: CancelReason.ValueType, *, tell: bool = True) -> None:
+        """End an attempt that delivered nothing: place first, then the provider is told."""
+        attempt.request.attempt = None
+        sent = tell and attempt.phase > Phase.OFFERED
+        self.closing.forget(attempt)
+        if sent:
+            self._tell_cancel(attempt, reason)
+
+    def _tell_cancel(self, attempt: Attempt, reason: CancelReason.ValueType) -> None:
+        if attempt.provider in self.lanes:
+            attempt.lane.drop_stream(attempt.stream)
+            attempt.lane.send_control(
+                FrameKind.FRAME_KIND_CANCEL, attempt.stream, Cancel(reason=reason)
+            )
+            self._meter.cancelled(
+                CancelReason.Name(reason).removeprefix("CANCEL_REASON_").lower(), "sent"
+            )
+
+    def _say_refused(
+        self, gateway: GatewayLink, stream: int, refusal: Refusal, gates: dict[Gate, int]
+    ) -> None:
+        gateway.lane.send_control(
+            FrameKind.FRAME_KIND_REFUSED, stream, convert.refused(refusal, gates)
+        )
+
+    def _span(self, attempt: Attempt, error: str) -> None:
+        self._spans.record(
+            "provider.attempt",
+            attempt.request.traceparent,
+            attempt.started_unix_ns,
+            error=error,
+            attempt=attempt.number,
+            chip_family=attempt.provider.hardware.chip_family,
+        )

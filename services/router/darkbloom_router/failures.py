@@ -1,0 +1,177 @@
+"""What to do about a failed attempt before its first content (routing section 10).
+
+A provider's error is closed words; which of them mean "the request is wrong", "I am full" and "I am
+broken" is decided here, once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum, auto
+
+from darkbloom_router import refusals
+from darkbloom_router.refusals import Refusal
+
+MAX_CAPACITY_FAILURES = 3
+MAX_TIMEOUTS = 3
+
+
+class Code(IntEnum):
+    """The numbers of `router.v1.FailureCode`."""
+
+    UNSPECIFIED = 0
+    INVALID_REQUEST = 1
+    INVALID_MEDIA = 2
+    MEDIA_TOO_LARGE = 3
+    UNSUPPORTED_MEDIA = 4
+    TEMPLATE_RENDER = 5
+    MODEL_UNAVAILABLE = 6
+    CAPACITY = 7
+    CANCELLED = 8
+    ENCRYPTION_FAILURE = 9
+    GENERATION_FAILURE = 10
+    INTERNAL_FAILURE = 11
+    BOUND_EXCEEDED = 12
+
+
+class Detail(IntEnum):
+    """The numbers of `router.v1.FailureReason` that change what is done."""
+
+    UNSPECIFIED = 0
+    JINJA_TEMPLATE = 1
+    JINJA_CHANNEL_TAGS = 2
+    JINJA_NULL_BRIDGE = 3
+    QUEUE_FULL = 6
+    REQUEST_EXCEEDS_CONTEXT = 8
+    CAPACITY_BUSY = 10
+    DEADLINE_UNREACHABLE = 11
+    DRAINING = 12
+    CLIENT_ERROR = 14
+    UNSUPPORTED_PARAMETER = 19
+
+
+class Kind(Enum):
+    """How a failure moves the ladder."""
+
+    FINAL = auto()
+    """No other machine would do better."""
+    CAPACITY = auto()
+    """Another machine may have room; only a few are tried."""
+    FREE = auto()
+    """Nobody's fault; costs nothing."""
+    TIMEOUT = auto()
+    """Our own patience ended; only a few are tried."""
+    FAULT = auto()
+    """The machine failed; others are tried until none is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One judged failure."""
+
+    kind: Kind
+    refusal: Refusal
+    """What the consumer sees if it stays the last word."""
+    word: str
+    """Closed word for metrics."""
+    draining: bool = False
+
+
+LOST = Failure(Kind.FAULT, refusals.PROVIDER_LOST, "provider_lost")
+LEFT = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "provider_left")
+STALE = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "verdict_lapsed")
+STALLED = Failure(Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "first_chunk_timeout")
+PROTOCOL = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "protocol")
+VIOLATION = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")
+CONGESTED = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "link_congested")
+ENDED_EMPTY = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "terminal_without_answer")
+
+_DRAINING = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "draining", draining=True)
+_LATE = Failure(Kind.FREE, refusals.DEADLINE_UNREACHABLE, "deadline_unreachable")
+_CONTEXT = Failure(Kind.FINAL, refusals.CONTEXT_EXCEEDED, "context_exceeded")
+_TEMPLATE = Failure(Kind.FINAL, refusals.TEMPLATE_FAILED, "template_render")
+_BOUND = Failure(Kind.FINAL, refusals.BOUND_EXCEEDED, "bound_exceeded")
+_MEDIA = Failure(Kind.FINAL, refusals.MEDIA_TOO_LARGE, "media_too_large")
+_CLIENT = Failure(Kind.FINAL, refusals.CLIENT_ERROR, "client_error")
+_BUSY = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "capacity")
+_FULL = Failure(Kind.CAPACITY, refusals.OVERSIZED, "capacity")
+_SEALING = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")
+_TIMEOUT = Failure(Kind.FAULT, refusals.PROVIDER_TIMEOUT, "provider_timeout")
+_DOWN = Failure(Kind.FAULT, refusals.PROVIDER_UNAVAILABLE, "provider_error")
+_BROKEN = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "provider_error")
+
+_BY_DETAIL: Mapping[int, Failure] = {
+    Detail.DRAINING: _DRAINING,
+    Detail.DEADLINE_UNREACHABLE: _LATE,
+    Detail.REQUEST_EXCEEDS_CONTEXT: _CONTEXT,
+    Detail.JINJA_TEMPLATE: _TEMPLATE,
+    Detail.JINJA_CHANNEL_TAGS: _TEMPLATE,
+    Detail.JINJA_NULL_BRIDGE: _TEMPLATE,
+    Detail.CLIENT_ERROR: _CLIENT,
+    Detail.UNSUPPORTED_PARAMETER: _CLIENT,
+    Detail.QUEUE_FULL: _BUSY,
+    Detail.CAPACITY_BUSY: _BUSY,
+}
+_BY_CODE: Mapping[int, Failure] = {
+    Code.INVALID_REQUEST: _CLIENT,
+    Code.INVALID_MEDIA: _CLIENT,
+    Code.UNSUPPORTED_MEDIA: _CLIENT,
+    Code.MEDIA_TOO_LARGE: _MEDIA,
+    Code.TEMPLATE_RENDER: _TEMPLATE,
+    Code.BOUND_EXCEEDED: _BOUND,
+    Code.CAPACITY: _FULL,
+    Code.ENCRYPTION_FAILURE: _SEALING,
+}
+_BY_STATUS: Mapping[int, Failure] = {503: _DOWN, 504: _TIMEOUT}
+
+
+def judge(code: int, detail: int, status: int) -> Failure:
+    """Return what a provider's error means: the detail decides, then the code, then the status.
+
+    Numbers that nobody knows are a fault of the machine.
+    """
+    return _BY_DETAIL.get(detail) or _BY_CODE.get(code) or _BY_STATUS.get(status, _BROKEN)
+
+
+@dataclass(slots=True)
+class Ladder:
+    """What has gone wrong with one request so far."""
+
+    max_attempts: int
+    attempts: int = 0
+    capacity: int = 0
+    timeouts: int = 0
+    final: Refusal | None = None
+    fault: Refusal | None = None
+    full: Refusal | None = None
+    other: Refusal | None = None
+
+    def note(self, failure: Failure) -> None:
+        """Remember a failed attempt."""
+        match failure.kind:
+            case Kind.FINAL:
+                self.final = self.final or failure.refusal
+            case Kind.FAULT:
+                self.fault = failure.refusal
+            case Kind.CAPACITY:
+                self.capacity += 1
+                self.full = failure.refusal
+            case Kind.TIMEOUT:
+                self.timeouts += 1
+                self.other = failure.refusal
+            case Kind.FREE:
+                self.other = self.other or failure.refusal
+
+    @property
+    def ended(self) -> bool:
+        """Whether another attempt would be one too many."""
+        return (
+            self.final is not None
+            or self.attempts >= self.max_attempts
+            or self.capacity >= MAX_CAPACITY_FAILURES
+            or self.timeouts >= MAX_TIMEOUTS
+        )
+
+    @property
+    def verdict(self) -> Refusal | None:
+        """The answer by precedence: client error, fault, no room, deadline; None if none failed."""
+        return self.final or self.fault or self.full or self.other

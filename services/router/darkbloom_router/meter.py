@@ -1,0 +1,126 @@
+"""What the router counts, with labels bound once so that counting costs next to nothing."""
+
+from collections.abc import Container
+
+from darkbloom_mesh import telemetry
+from darkbloom_mesh.telemetry import Metrics, model_label
+
+
+class Meter:
+    """The router's metrics; `model` labels are catalog builds or `unknown`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.catalog: Container[str] = ()
+        self._decisions = metrics.counter(telemetry.DECISIONS)
+        self._dispatches = metrics.counter(telemetry.DISPATCHES)
+        self._outcomes = metrics.counter(telemetry.ATTEMPT_OUTCOMES)
+        self._errors = metrics.counter(telemetry.INFERENCE_ERRORS)
+        self._partial = metrics.counter(telemetry.PARTIAL_SUCCESS)
+        self._queue = metrics.counter(telemetry.QUEUE_OUTCOMES)
+        self._cancels = metrics.counter(telemetry.CANCELS)
+        self._no_terminal = metrics.counter(telemetry.NO_TERMINAL)
+        self._ignored = metrics.counter(telemetry.FRAMES_IGNORED)
+        self._settlements = metrics.counter(telemetry.SETTLEMENTS)
+        self._challenges = metrics.counter(telemetry.CHALLENGES)
+        self._evidence = metrics.counter(telemetry.ATTESTATION_FAILURES)
+        self._registrations = metrics.counter(telemetry.REGISTRATIONS)
+        self._opens = metrics.counter(telemetry.STREAM_OPENS)
+        self._closes = metrics.counter(telemetry.STREAM_CLOSES)
+        self._streams = metrics.gauge(telemetry.PROVIDER_STREAMS)
+        self._providers = metrics.gauge(telemetry.PROVIDERS)
+        self._scan = metrics.histogram(telemetry.SCAN_SECONDS)
+        self._depth = metrics.gauge(telemetry.QUEUE_DEPTH)
+        self._age = metrics.gauge(telemetry.QUEUE_AGE)
+        self._lanes = metrics.gauge(telemetry.LANES)
+        self._lane_ends = metrics.counter(telemetry.LANE_ENDS)
+        self._lane_frames = metrics.counter(telemetry.LANE_FRAMES)
+
+    def decided(self, build: str, outcome: str, seconds: float) -> None:
+        """Count one routing decision and its time."""
+        model = model_label(build, self.catalog)
+        self._decisions.labels(model, outcome).inc()
+        self._scan.labels(model).observe(seconds)
+
+    def dispatched(self, status: str) -> None:
+        """Count an attempt by what became of its dispatch."""
+        self._dispatches.labels(status).inc()
+
+    def attempt_ended(self, build: str, outcome: str) -> None:
+        """Count an ended attempt."""
+        self._outcomes.labels(model_label(build, self.catalog), outcome).inc()
+
+    def failed(self, build: str, word: str) -> None:
+        """Count a failed attempt by its closed word."""
+        self._errors.labels(model_label(build, self.catalog), word).inc()
+
+    def broke(self, build: str) -> None:
+        """Count an answer that broke after content."""
+        self._partial.labels(model_label(build, self.catalog)).inc()
+
+    def waited(self, build: str, outcome: str) -> None:
+        """Count the end of a wait in line."""
+        self._queue.labels(model_label(build, self.catalog), outcome).inc()
+
+    def cancelled(self, cause: str, outcome: str) -> None:
+        """Count a cancelled attempt."""
+        self._cancels.labels(cause, outcome).inc()
+
+    def no_terminal(self, build: str) -> None:
+        """Count a stop that no terminal answered in time."""
+        self._no_terminal.labels(model_label(build, self.catalog)).inc()
+
+    def ignored(self, link: str, reason: str) -> None:
+        """Count a frame that changed nothing."""
+        self._ignored.labels(link, reason).inc()
+
+    def settled(self, result: str) -> None:
+        """Count the end of a hold as billing told it."""
+        self._settlements.labels(result).inc()
+
+    def challenged(self, outcome: str) -> None:
+        """Count a challenge."""
+        self._challenges.labels(outcome).inc()
+
+    def distrusted(self, reason: str) -> None:
+        """Count evidence or behaviour that cost a provider its trust."""
+        self._evidence.labels(reason).inc()
+
+    def registered(self, trust_level: str) -> None:
+        """Count a registration."""
+        self._registrations.labels(trust_level).inc()
+
+    def stream_opened(self) -> None:
+        """Count a provider stream."""
+        self._opens.inc()
+        self._streams.inc()
+
+    def stream_closed(self, reason: str) -> None:
+        """Count the end of a provider stream."""
+        self._streams.dec()
+        self._closes.labels(reason).inc()
+
+    def lane_opened(self, link: str) -> None:
+        """Count an open lane."""
+        self._lanes.labels(link).inc()
+
+    def lane_closed(self, link: str, reason: str, frames_in: int, frames_out: int) -> None:
+        """Count an ended lane and what it carried."""
+        self._lanes.labels(link).dec()
+        self._lane_ends.labels(link, reason).inc()
+        self._lane_frames.labels(link, "in").inc(frames_in)
+        self._lane_frames.labels(link, "out").inc(frames_out)
+
+    def lines(self, depths: dict[str, tuple[int, float]]) -> None:
+        """Set depth and age of every line."""
+        self._depth.clear()
+        self._age.clear()
+        for build, (depth, age_s) in depths.items():
+            model = model_label(build, self.catalog)
+            self._depth.labels(model).set(depth)
+            self._age.labels(model).set(age_s)
+
+    def fleet(self, counts: dict[tuple[str, str], int]) -> None:
+        """Set how many providers are connected, by state and trust."""
+        self._providers.clear()
+        for (state, trust), count in counts.items():
+            self._providers.labels(state, trust).set(count)

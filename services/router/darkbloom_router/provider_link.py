@@ -1,0 +1,442 @@
+"""One provider's stream, from its first frame to its last.
+
+`ProviderLinks.serve` is the life of a stream: REGISTER within ten seconds, evidence, the answer,
+challenges, frames, and an orderly end whatever happens. Frames are taken synchronously as batches
+arrive; what needs a neighbour happens in the link's own task.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.router.v1.provider_link_pb2 import (
+    AttestationResponse,
+    GoAway,
+    Heartbeat,
+    ModelsUpdate,
+    ProviderDrain,
+    ProviderDrainAck,
+    Register,
+    Registered,
+)
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import MeshError
+from darkbloom_mesh.lane import Lane, LaneCall, LaneEnd
+from google.protobuf.message import DecodeError
+
+from darkbloom_router import convert, registration
+from darkbloom_router.attempts import ATTEMPT_BIT
+from darkbloom_router.catalog import desired_models
+from darkbloom_router.challenges import Challenges, ChallengeTimes
+from darkbloom_router.closing import Closing
+from darkbloom_router.dispatch import Dispatcher
+from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
+from darkbloom_router.fleet import Fleet, Rejection
+from darkbloom_router.meter import Meter
+from darkbloom_router.ports import Attestation, Links
+from darkbloom_router.provider import Provider
+from darkbloom_router.relay import Relay
+from darkbloom_router.timers import Timers
+from darkbloom_router.trust import Trust
+
+_log = structlog.get_logger()
+_MAX_DRAIN_ID = 64
+_DRAIN_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkLimits:
+    """Bounds and periods of provider links."""
+
+    max_links: int = 4096
+    register_s: float = 10.0
+    heartbeat_s: float = 5.0
+    superseded_s: float = 30.0
+    """Grace of a stream that a newer one of the same identity replaces."""
+    link_poll_s: float = 5.0
+    """Between questions for the account of an unlinked machine, and of a linked one:"""
+    relink_s: float = 300.0
+    max_frame_bytes: int = 1024 * 1024
+    challenges: ChallengeTimes = field(default_factory=ChallengeTimes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkParts:
+    """What every link works with."""
+
+    fleet: Fleet
+    dispatcher: Dispatcher
+    closing: Closing
+    relay: Relay
+    trust: Trust
+    timers: Timers
+    clock: Clock
+    meter: Meter
+    attestation: Attestation
+    links: Links
+    limits: LinkLimits
+    initial_credit: int
+    new_id: Callable[[str], str]
+    uniform: Callable[[], float]
+
+
+class ProviderLinks:
+    """All provider streams of this replica."""
+
+    def __init__(self, parts: LinkParts) -> None:
+        self._parts = parts
+        self._links: set[ProviderLink] = set()
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    async def serve(self, call: LaneCall) -> None:
+        """Live through one stream.
+
+        Raises:
+            HandshakeError: The first frame was missing, late or malformed.
+            ProtocolUnsupportedError: Another major version is spoken.
+            DistrustedError: Too many challenges went unanswered.
+            TryLaterError: A neighbour is away, or this replica is leaving.
+            LinkOverloadedError: No more links fit, or the lane's bounds were broken.
+        """
+        parts = self._parts
+        if parts.dispatcher.draining:
+            raise TryLaterError("this replica is leaving")
+        if len(self._links) >= parts.limits.max_links:
+            raise LinkOverloadedError("too many providers are connected")
+        link = ProviderLink(parts, call)
+        self._links.add(link)
+        parts.meter.stream_opened()
+        reason = "failed"
+        try:
+            reason = await link.live()
+        finally:
+            self._links.discard(link)
+            parts.meter.stream_closed(reason)
+
+    def catalog_changed(self) -> None:
+        """Tell every provider what the catalog now wants of it."""
+        for link in self._links:
+            link.send_desired()
+
+    def go_away(self, reason: str, grace_s: float) -> None:
+        """Ask every provider to open a stream elsewhere."""
+        for link in self._links:
+            link.go_away(reason, grace_s)
+
+    def close(self, reason: str) -> None:
+        """End every stream after what waits has been written."""
+        for link in list(self._links):
+            link.close(reason)
+
+    def sweep(self) -> None:
+        """Evict who has been silent for too long."""
+        for provider in self._parts.fleet.silent(self._parts.timers.now()):
+            lane = self._parts.dispatcher.lanes.get(provider)
+            if lane is not None:
+                lane.close("silent")
+
+
+class ProviderLink:
+    """One stream; owned by `ProviderLinks.serve`."""
+
+    def __init__(self, parts: LinkParts, call: LaneCall) -> None:
+        self._parts = parts
+        self._lane = Lane(call, on_frames=self._receive, name="provider", clock=parts.clock)
+        self._first: asyncio.Future[Register | None] = asyncio.get_running_loop().create_future()
+        self._provider: Provider | None = None
+        self._challenges: Challenges | None = None
+        self._clean = False
+        self._drain_id = ""
+        self._refusal: MeshError | None = None
+        self._handlers: dict[int, Callable[[Provider, bytes], None]] = {
+            FrameKind.FRAME_KIND_HEARTBEAT: self._heartbeat,
+            FrameKind.FRAME_KIND_ATTESTATION_RESPONSE: self._answer,
+            FrameKind.FRAME_KIND_MODELS_UPDATE: self._models,
+            FrameKind.FRAME_KIND_PROVIDER_DRAIN: self._drain,
+        }
+
+    async def live(self) -> str:
+        """Run the lane and the supervisor until either ends; returns why, in a closed word."""
+        end = LaneEnd("peer_lost", clean=False)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                own = (
+                    tasks.create_task(self._supervise(), name="provider.supervise"),
+                    tasks.create_task(self._follow_account(), name="provider.account"),
+                )
+                end = await self._lane.run()
+                for task in own:
+                    task.cancel()
+        finally:
+            self._leave(end)
+        if self._refusal is not None:
+            raise self._refusal
+        if end.reason == "overflow":
+            raise LinkOverloadedError("a bound of the lane was broken")
+        return end.reason
+
+    def send_desired(self) -> None:
+        """Send the aliases that concern this provider."""
+        provider, fleet = self._provider, self._parts.fleet
+        if provider is None or not provider.connected:
+            return
+        wanted = desired_models(fleet.catalog, provider.candidates)
+        message = convert.desired_models(wanted, fleet.catalog.generation)
+        self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
+
+    def go_away(self, reason: str, grace_s: float) -> None:
+        """Ask the provider to leave in time."""
+        message = GoAway(reason=reason, grace=convert.duration(grace_s))
+        self._lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
+
+    def close(self, reason: str) -> None:
+        """Write what waits and end the stream."""
+        self._lane.close(reason)
+
+    # The link's own task
+
+    async def _supervise(self) -> None:
+        """Register, then challenge for ever; a refusal ends the lane."""
+        try:
+            await self._register()
+            if self._challenges is not None:
+                await self._challenges.run()
+        except MeshError as error:
+            self._refusal = error
+            self._lane.close("refused")
+
+    async def _follow_account(self) -> None:
+        """Ask again and again whose machine this is: it may be linked while it is connected."""
+        parts = self._parts
+        while True:
+            provider = self._provider
+            linked = provider is not None and bool(provider.account_id)
+            await parts.clock.sleep(parts.limits.relink_s if linked else parts.limits.link_poll_s)
+            provider = self._provider
+            if provider is None or not provider.identity_key:
+                continue
+            try:
+                account_id = await parts.links.account_of(provider.identity_key)
+            except MeshError:
+                continue
+            if account_id != provider.account_id:
+                provider.account_id = account_id
+                parts.fleet.refresh(provider)
+                parts.dispatcher.drain_lines(provider)
+
+    async def _register(self) -> None:
+        parts, limits = self._parts, self._parts.limits
+        timer = parts.timers.after(limits.register_s, partial(_give_up, self._first))
+        message = await self._first
+        timer.cancel()
+        if message is None:
+            raise HandshakeError("the first frame must be a registration, in time and readable")
+        registration.check(message)
+
+        provider_id = parts.new_id("prov")
+        try:
+            known = await registration.evaluate(
+                message, provider_id, parts.attestation, parts.links
+            )
+        except MeshError as error:
+            _log.warning("registration_unjudged", reason=error.reason_name)
+            raise TryLaterError("evidence cannot be judged at the moment") from None
+        self._join(known)
+
+    def _join(self, known: registration.Registered) -> None:
+        """Take the provider into the fleet and answer; nothing is routed before a challenge."""
+        parts, provider = self._parts, known.provider
+        self._provider = provider
+        provider.joined_at = provider.beat_at = parts.timers.now()
+        parts.dispatcher.lanes[provider] = self._lane
+        rejections = parts.fleet.join(provider, known.models)
+        hashes = {model.build: model.weight_hash for model in known.models}
+        self._send_registered(known, rejections)
+        parts.trust.runtime(provider, known.found.runtime_verified, known.found.runtime_findings)
+        parts.trust.tell(provider, provider.untrusted or "waiting for the first challenge")
+        self.send_desired()
+        parts.meter.registered(known.found.trust_level or "none")
+        _log.info(
+            "provider_registered",
+            provider_id=provider.provider_id,
+            trust_level=known.found.trust_level,
+            accepted=known.found.accepted,
+            linked=bool(provider.account_id),
+            models=len(provider.candidates),
+            rejected_models=len(rejections),
+        )
+        self._challenges = Challenges(
+            provider,
+            self._lane,
+            parts.attestation,
+            parts.trust,
+            parts.timers,
+            parts.clock,
+            parts.meter,
+            parts.limits.challenges,
+            hashes=lambda: (
+                {
+                    name: candidate.facts.weight_hash
+                    for name, candidate in provider.candidates.items()
+                }
+                or hashes
+            ),
+            on_pass=self._claim,
+            uniform=parts.uniform,
+        )
+
+    def _send_registered(
+        self, known: registration.Registered, rejections: Sequence[Rejection]
+    ) -> None:
+        parts, provider = self._parts, known.provider
+        self._lane.send_control(
+            FrameKind.FRAME_KIND_REGISTERED,
+            0,
+            Registered(
+                provider_id=provider.provider_id,
+                trust_level=known.found.trust_level,
+                accepted_models=sorted(provider.candidates),
+                rejected_models=convert.rejected_models(list(rejections)),
+                account_id=provider.account_id,
+                min_version=parts.fleet.rules.min_version,
+                heartbeat_interval=convert.duration(parts.limits.heartbeat_s),
+                max_frame_bytes=parts.limits.max_frame_bytes,
+                capabilities=known.features,
+                protocol=registration.PROTOCOL,
+                initial_credit=parts.initial_credit,
+            ),
+        )
+
+    def _claim(self) -> None:
+        """Take the identity from an older stream, now that this one has proven it."""
+        parts, provider = self._parts, self._provider
+        if provider is None:
+            return
+        older = parts.fleet.claim(provider)
+        if older is None:
+            return
+        older.drain_fence = True
+        parts.fleet.refresh(older)
+        lane = parts.dispatcher.lanes.get(older)
+        if lane is None:
+            return
+        grace_s = parts.limits.superseded_s
+        message = GoAway(reason="superseded", grace=convert.duration(grace_s))
+        lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
+        parts.timers.after(grace_s, partial(lane.close, "superseded"))
+
+    def _leave(self, end: LaneEnd) -> None:
+        """Take the provider out of the fleet; what it carried moves or breaks."""
+        provider, parts = self._provider, self._parts
+        stats = self._lane.stats
+        parts.meter.lane_closed("provider", end.reason, stats.frames_in, stats.frames_out)
+        if provider is None:
+            return
+        parts.fleet.leave(provider)
+        clean = end.clean and (self._clean or end.reason != "peer_closed")
+        parts.dispatcher.provider_lost(provider, clean=clean)
+        _log.info("provider_left", provider_id=provider.provider_id, reason=end.reason)
+
+    # Frames
+
+    def _receive(self, frames: Sequence[Frame]) -> None:
+        provider = self._provider
+        now = self._parts.timers.now()
+        relay = self._parts.relay.from_provider
+        for frame in frames:
+            if provider is not None and frame.stream & ATTEMPT_BIT:
+                relay(provider, frame, now)
+            else:
+                self._of_lane(frame)
+
+    def _of_lane(self, frame: Frame) -> None:
+        """Take a frame of the lane itself."""
+        if not self._first.done():
+            self._handshake(frame)
+            return
+        if frame.kind == FrameKind.FRAME_KIND_REGISTER:
+            self._refuse(HandshakeError("a stream registers once"))
+            return
+        provider = self._provider
+        if provider is None:
+            # Frames on the heels of REGISTER, before its answer: early, not wrong.
+            self._parts.meter.ignored("provider", "early")
+            return
+        if frame.kind == FrameKind.FRAME_KIND_TERMINAL:
+            self._parts.relay.stray_terminal(provider, frame)
+            return
+        handle = self._handlers.get(frame.kind)
+        if handle is None:
+            self._parts.meter.ignored("provider", "unexpected")
+            return
+        try:
+            handle(provider, frame.payload)
+        except DecodeError:
+            self._parts.meter.ignored("provider", "malformed")
+
+    def _handshake(self, frame: Frame) -> None:
+        message = None
+        if frame.kind == FrameKind.FRAME_KIND_REGISTER and frame.stream == 0:
+            try:
+                message = Register.FromString(frame.payload)
+            except DecodeError:
+                message = None
+        self._first.set_result(message)
+
+    def _heartbeat(self, provider: Provider, payload: bytes) -> None:
+        beat = convert.beat(Heartbeat.FromString(payload))
+        self._parts.fleet.beat(provider, beat, self._parts.timers.now())
+        self._parts.dispatcher.drain_lines(provider)
+
+    def _answer(self, _provider: Provider, payload: bytes) -> None:
+        response = AttestationResponse.FromString(payload)
+        if self._challenges is None or not self._challenges.answered(response):
+            self._parts.meter.ignored("provider", "challenge_unknown")
+
+    def _models(self, provider: Provider, payload: bytes) -> None:
+        message = ModelsUpdate.FromString(payload)
+        if len(message.models) > convert.MAX_MODELS:
+            self._parts.meter.ignored("provider", "malformed")
+            return
+        facts = [convert.model_facts(model) for model in message.models]
+        self._parts.fleet.set_models(provider, facts)
+        self.send_desired()
+        self._parts.dispatcher.drain_lines(provider)
+
+    def _drain(self, provider: Provider, payload: bytes) -> None:
+        message = ProviderDrain.FromString(payload)
+        if not 0 < len(message.drain_id) <= _MAX_DRAIN_ID:
+            self._parts.meter.ignored("provider", "malformed")
+            return
+        self._clean = True
+        provider.drain_fence = True
+        self._parts.fleet.refresh(provider)
+        waiting, self._drain_id = self._drain_id, message.drain_id
+        if not waiting:
+            self._acknowledge_drain(provider)
+
+    def _acknowledge_drain(self, provider: Provider) -> None:
+        """Say that every terminal is settled, once that is so."""
+        if not provider.connected:
+            return
+        if self._parts.closing.open_for(provider):
+            again = partial(self._acknowledge_drain, provider)
+            self._parts.timers.after(_DRAIN_POLL_S, again)
+            return
+        message = ProviderDrainAck(drain_id=self._drain_id)
+        self._lane.send_control(FrameKind.FRAME_KIND_PROVIDER_DRAIN_ACK, 0, message)
+        self._drain_id = ""
+
+    def _refuse(self, error: MeshError) -> None:
+        self._refusal = self._refusal or error
+        self._lane.close("refused")
+
+
+def _give_up(first: asyncio.Future[Register | None]) -> None:
+    if not first.done():
+        first.set_result(None)

@@ -1,0 +1,186 @@
+"""Every way in which a request can be refused: closed words, statuses and sentences.
+
+One table (http-api section 4, routing sections 8 and 10). Nothing here comes from a provider.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from darkbloom_router.model import Demand, Gate, OwnerPolicy
+
+MIN_RETRY_S, MAX_RETRY_S = 2, 30
+_PER_WAITER_S = 3
+
+
+class Reason(IntEnum):
+    """Why; the numbers are those of `router.v1.RefusalReason`."""
+
+    UNSPECIFIED = 0
+    MACHINE_BUSY = 1
+    NO_PROVIDER = 2
+    MODEL_TOO_LARGE = 3
+    TTFT_TOO_SLOW = 4
+    QUEUE_FULL = 5
+    QUEUE_DEADLINE = 6
+    ROUTING_SATURATED = 7
+    CONTEXT_EXCEEDED = 8
+    PROMPT_TOO_LONG = 9
+    OVERSIZED_REQUEST = 10
+    DEADLINE_UNREACHABLE = 11
+    FIRST_CHUNK_TIMEOUT = 12
+    DISPATCH_EXHAUSTED = 13
+    CLIENT_ERROR = 14
+    TEMPLATE_RENDER_FAILED = 15
+    DRAINING = 16
+    ENCRYPTION_FAILURE = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the consumer will see."""
+
+    http_status: int
+    kind: str
+    """`type` of the error body."""
+    code: str
+    reason: Reason
+    message: str
+    retry_after_s: int | None = None
+
+    def after(self, seconds: int) -> "Refusal":
+        """Return the same with another Retry-After."""
+        return replace(self, retry_after_s=seconds)
+
+
+def _limited(code: str, reason: Reason, message: str) -> Refusal:
+    return Refusal(429, "rate_limit_exceeded", code, reason, message, MIN_RETRY_S)
+
+
+def _invalid(status: int, code: str, reason: Reason, message: str) -> Refusal:
+    return Refusal(status, "invalid_request_error", code, reason, message)
+
+
+def _fault(status: int, retry_after_s: int | None, reason: Reason, message: str) -> Refusal:
+    return Refusal(status, "provider_error", "provider_error", reason, message, retry_after_s)
+
+
+MACHINE_BUSY = _limited(
+    "machine_busy", Reason.MACHINE_BUSY, "every machine that serves this model is busy"
+)
+NO_PROVIDER = _limited(
+    "no_provider", Reason.NO_PROVIDER, "no machine can serve this model at the moment"
+)
+QUEUE_FULL = _limited(
+    "queue_full", Reason.QUEUE_FULL, "too many requests wait for this model already"
+)
+QUEUE_DEADLINE = _limited(
+    "queue_deadline", Reason.QUEUE_DEADLINE, "no machine became free before the deadline"
+)
+SATURATED = _limited(
+    "routing_saturated", Reason.ROUTING_SATURATED, "too many requests are open at once"
+)
+OVERSIZED = _limited(
+    "oversized_request", Reason.OVERSIZED_REQUEST, "no machine has room for a request of this size"
+)
+DEADLINE_UNREACHABLE = _limited(
+    "deadline_unreachable", Reason.DEADLINE_UNREACHABLE, "no machine can answer in time"
+)
+FIRST_CHUNK_TIMEOUT = _limited(
+    "first_chunk_timeout", Reason.FIRST_CHUNK_TIMEOUT, "no machine began to answer in time"
+)
+OWN_MACHINE_BUSY = Refusal(
+    429, "machine_busy", "machine_busy", Reason.MACHINE_BUSY, "your machine is busy", MIN_RETRY_S
+)
+OWN_MACHINE_OFFLINE = Refusal(
+    503,
+    "machine_offline",
+    "machine_offline",
+    Reason.NO_PROVIDER,
+    "none of your machines can serve this model now",
+    30,
+)
+UNAVAILABLE = Refusal(
+    503,
+    "model_unavailable",
+    "model_unavailable",
+    Reason.NO_PROVIDER,
+    "this model is not available",
+)
+TOO_LARGE = replace(
+    UNAVAILABLE,
+    reason=Reason.MODEL_TOO_LARGE,
+    message="this model fits on no connected machine",
+)
+INCAPABLE = replace(
+    UNAVAILABLE,
+    code="model_capability_unsupported",
+    message="no machine supports what this request asks of the model",
+)
+DRAINING = Refusal(
+    503, "service_unavailable", "draining", Reason.DRAINING, "this replica is leaving", 1
+)
+CONTEXT_EXCEEDED = _invalid(
+    413,
+    "payload_too_large",
+    Reason.CONTEXT_EXCEEDED,
+    "the prompt is longer than the context of this model",
+)
+CLIENT_ERROR = _invalid(
+    400, "invalid_request_error", Reason.CLIENT_ERROR, "the model refused this request as invalid"
+)
+MEDIA_TOO_LARGE = _invalid(413, "payload_too_large", Reason.CLIENT_ERROR, "media is too large")
+TEMPLATE_FAILED = _invalid(
+    422,
+    "model_capability",
+    Reason.TEMPLATE_RENDER_FAILED,
+    "the chat template of this model cannot render this request",
+)
+BOUND_EXCEEDED = _invalid(
+    400,
+    "invalid_request_error",
+    Reason.PROMPT_TOO_LONG,
+    "the prompt has more tokens than were reserved for it",
+)
+PROVIDER_LOST = _fault(502, None, Reason.DISPATCH_EXHAUSTED, "the machine that served it was lost")
+PROVIDER_FAILED = _fault(502, None, Reason.DISPATCH_EXHAUSTED, "every machine failed to answer")
+PROVIDER_UNAVAILABLE = _fault(
+    503, MIN_RETRY_S, Reason.DISPATCH_EXHAUSTED, "every machine that was tried is unavailable"
+)
+PROVIDER_TIMEOUT = _fault(504, None, Reason.DISPATCH_EXHAUSTED, "every machine timed out")
+ENCRYPTION_FAILED = _fault(
+    502, None, Reason.ENCRYPTION_FAILURE, "no machine answered with a valid envelope"
+)
+INTERNAL = Refusal(
+    500,
+    "internal_error",
+    "internal_error",
+    Reason.UNSPECIFIED,
+    "the request could not be understood by the router",
+)
+
+_CAPACITY = frozenset({Gate.NO_HEADROOM, Gate.FREE_MEMORY, Gate.SLOT_RELOADING, Gate.OFFLINE})
+_ABILITY = frozenset({Gate.TRAIT_FLOOR, Gate.VISION})
+_ELSEWHERE = frozenset({Gate.NOT_SERVING_MODEL, Gate.EXCLUDED, Gate.ALLOWLIST})
+
+
+def worth_waiting(gates: Mapping[Gate, int]) -> bool:
+    """Return whether a place may come free by itself: somebody is only full or busy."""
+    return any(gates.get(gate) for gate in (Gate.NO_HEADROOM, Gate.FREE_MEMORY))
+
+
+def for_gates(gates: Mapping[Gate, int], demand: Demand) -> Refusal:
+    """Return the answer when a scan found nobody, from who failed where."""
+    relevant = {gate for gate, count in gates.items() if count and gate not in _ELSEWHERE}
+    if demand.policy is OwnerPolicy.EXCLUSIVE:
+        return OWN_MACHINE_BUSY if relevant & _CAPACITY else OWN_MACHINE_OFFLINE
+    if relevant == {Gate.MODEL_TOO_LARGE}:
+        return TOO_LARGE
+    if relevant and relevant <= _ABILITY:
+        return INCAPABLE
+    return MACHINE_BUSY if relevant & _CAPACITY else NO_PROVIDER
+
+
+def retry_after_s(waiting: int) -> int:
+    """Return a Retry-After that grows with the line."""
+    return max(MIN_RETRY_S, min(waiting * _PER_WAITER_S, MAX_RETRY_S))

@@ -1,0 +1,123 @@
+"""Trust in connected providers: verdicts in force, and how they end.
+
+A verdict comes from attestation and dies with its expiry, a revocation, a hard failure or the
+stream. Whoever is untrusted for good stays so until he connects again; a request that he has not
+begun to answer moves away at once.
+"""
+
+from collections.abc import Callable
+
+from darkbloom.common.v1.frame_pb2 import FrameKind
+from darkbloom.router.v1.provider_link_pb2 import RuntimeMismatch, RuntimeStatus, TrustStatus
+
+from darkbloom_router import convert, failures
+from darkbloom_router.attempts import Attempt
+from darkbloom_router.dispatch import Dispatcher
+from darkbloom_router.fleet import Fleet
+from darkbloom_router.meter import Meter
+from darkbloom_router.ports import Finding, Judgement
+from darkbloom_router.provider import Provider
+
+Report = Callable[[str, str, str], None]
+"""Tells attestation: provider id, attempt id, kind."""
+
+
+class Trust:
+    """Applies what attestation says, and what the edge saw, to the live fleet."""
+
+    def __init__(self, fleet: Fleet, dispatcher: Dispatcher, meter: Meter, report: Report) -> None:
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._meter = meter
+        self._report = report
+
+    def passed(self, provider: Provider, judgement: Judgement, now: float) -> None:
+        """Put the verdict of a passed challenge in force."""
+        provider.passed_at = now
+        self._take_runtime(provider, judgement.runtime_verified, judgement.runtime_findings)
+        if not provider.untrusted_for_good:
+            provider.untrusted = ""
+        self._fleet.set_verdict(provider, judgement.verdict)
+        self.tell(provider, "challenge passed" if judgement.verdict else "not admitted")
+        self._dispatcher.drain_lines(provider)
+
+    def struck(self, provider: Provider, failure: str) -> None:
+        """Take the verdict away after a hard failure; the next pass brings one back."""
+        provider.passed_at = None
+        self._fleet.set_verdict(provider, None)
+        self._meter.distrusted("challenge")
+        self.tell(provider, failure)
+        self._dispatcher.provider_distrusted(provider, failures.STALE)
+
+    def suspend(self, provider: Provider, reason: str) -> None:
+        """Stop trusting until the next challenge is passed."""
+        provider.untrusted = reason
+        self._fleet.refresh(provider)
+        self._meter.distrusted(reason)
+        self.tell(provider, reason)
+        self._dispatcher.provider_distrusted(provider, failures.STALE)
+
+    def distrust(self, provider: Provider, reason: str) -> None:
+        """Stop trusting for the rest of this connection."""
+        provider.untrusted = reason
+        provider.untrusted_for_good = True
+        self._fleet.set_verdict(provider, None)
+        self._meter.distrusted(reason)
+        self.tell(provider, reason)
+        self._dispatcher.provider_distrusted(provider, failures.VIOLATION)
+
+    def violated(self, attempt: Attempt, kind: str) -> None:
+        """Distrust a provider that broke the envelope, a count or its credit, and report it."""
+        provider = attempt.provider
+        if provider.untrusted != "violation":
+            self._report(provider.provider_id, attempt.attempt_id, kind)
+        self.distrust(provider, "violation")
+
+    def revoked(self, verdict_id: str, identity_key: bytes) -> None:
+        """Apply a revocation: whoever holds the verdict or the identity is untrusted now."""
+        for provider in self._fleet.verdict_holders(verdict_id, identity_key):
+            self.distrust(provider, "revoked")
+        if verdict_id:
+            self._dispatcher.verdict_revoked(verdict_id)
+
+    def draining(self, provider: Provider) -> None:
+        """Note that a provider said it is leaving; its next heartbeat may say otherwise."""
+        provider.draining = True
+        self._fleet.refresh(provider)
+
+    def runtime(self, provider: Provider, verified: bool, findings: tuple[Finding, ...]) -> None:
+        """Take the comparison of code hashes at registration."""
+        self._take_runtime(provider, verified, findings)
+        self._fleet.refresh(provider)
+
+    def tell(self, provider: Provider, reason: str) -> None:
+        """Send a provider the state of its trust, and why."""
+        lane = self._dispatcher.lanes.get(provider)
+        if lane is None:
+            return
+        verdict = provider.verdict
+        message = TrustStatus(
+            trust_level=provider.level.word,
+            status="untrusted" if provider.untrusted else "online",
+            reason=reason,
+            verdict_id=verdict.verdict_id if verdict else "",
+            admission=provider.admission.value,
+        )
+        if verdict is not None:
+            message.expire_time.CopyFrom(convert.timestamp(verdict.expires_unix))
+        lane.send_control(FrameKind.FRAME_KIND_TRUST_STATUS, 0, message)
+
+    def _take_runtime(
+        self, provider: Provider, verified: bool, findings: tuple[Finding, ...]
+    ) -> None:
+        changed = provider.runtime_verified is not verified
+        provider.runtime_verified = verified
+        lane = self._dispatcher.lanes.get(provider)
+        if lane is None or (verified and not changed):
+            return
+        mismatches = [
+            RuntimeMismatch(component=item.component, expected=item.expected, got=item.got)
+            for item in findings
+        ]
+        message = RuntimeStatus(verified=verified, mismatches=mismatches)
+        lane.send_control(FrameKind.FRAME_KIND_RUNTIME_STATUS, 0, message)
