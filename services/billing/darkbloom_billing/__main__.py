@@ -1,0 +1,5 @@
+"""`python -m darkbloom_billing [serve|migrate|audit]`."""
+
+from darkbloom_billing.cli import cli
+
+cli(prog_name="darkbloom_billing")

@@ -1,0 +1,155 @@
+"""The composition root: stores, keys, ledger, servicers, background tasks."""
+
+import secrets
+from datetime import timedelta
+from functools import partial
+
+import structlog
+from darkbloom.billing.v1 import account_service_pb2, ledger_service_pb2, price_service_pb2
+from darkbloom.billing.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
+from darkbloom.billing.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from darkbloom.billing.v1.price_service_pb2_grpc import add_PriceServiceServicer_to_server
+from darkbloom_mesh.channel import channel
+from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.errors import MeshError
+from darkbloom_mesh.migrate import migrate as migrate_schema
+from darkbloom_mesh.serve import Service
+
+from darkbloom_billing.accounts import Accounts
+from darkbloom_billing.audit import Report, audit, imbalance
+from darkbloom_billing.clients import ReceiptKeys, VerdictKeys
+from darkbloom_billing.config import BillingConfig
+from darkbloom_billing.key_feed import KeyFeed
+from darkbloom_billing.keyring import KeyRing
+from darkbloom_billing.ledger import Ledger
+from darkbloom_billing.meters import Meters
+from darkbloom_billing.prices import Prices
+from darkbloom_billing.receipts import Receipts
+from darkbloom_billing.server import AccountServer, LedgerServer, PriceServer
+from darkbloom_billing.store.accounts import PostgresAccounts
+from darkbloom_billing.store.database import Database
+from darkbloom_billing.store.ledger import PostgresLedger
+from darkbloom_billing.store.prices import PostgresPrices
+from darkbloom_billing.store.receipts import PostgresReceipts
+
+ROOM = "billing"
+VERSION = "0.1.0"
+
+_SERVICES = (
+    ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
+    account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
+    price_service_pb2.DESCRIPTOR.services_by_name["PriceService"].full_name,
+)
+_AUDIT_CONNECTIONS = 1
+_log = structlog.get_logger()
+
+
+async def serve(config: BillingConfig) -> int:
+    """Run billing until it is told to stop; return the exit code."""
+    async with Service(config, room=ROOM, version=VERSION) as service:
+        await wire(config, service, SystemClock())
+        return await service.wait()
+
+
+async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
+    """Build every part of billing inside a service that is about to serve.
+
+    Raises:
+        StoreUnavailableError: The database does not answer.
+        RoleError: The database role is not restricted, or nothing is migrated.
+    """
+    database = await open_database(config, clock)
+    service.on_close(database.close)
+    attestation = channel(config.attestation_target, mesh_token=config.mesh_token(), room=ROOM)
+    service.on_close(partial(attestation.close, None))
+
+    meters = Meters(service.metrics)
+    accounts = PostgresAccounts(database)
+    prices = Prices(PostgresPrices(database), clock)
+    feed = KeyFeed(accounts)
+    verdict_keys = KeyRing(
+        VerdictKeys(attestation), clock, pinned=config.pinned_verdict_keys(), name="verdict"
+    )
+    receipt_keys = KeyRing(ReceiptKeys(attestation), clock, name="receipt")
+    ledger = Ledger(
+        PostgresLedger(database),
+        prices,
+        verdict_keys,
+        clock,
+        meters,
+        lease_s=config.hold_lease_s,
+        development=config.environment == "development",
+    )
+    await prices.refresh()
+    await feed.start()
+    service.on_drain(feed.close)
+
+    service.spawn(ledger.holds.run(), name="holds")
+    service.spawn(ledger.ends.run(), name="ends")
+    service.spawn(ledger.run_sweeper(config.sweep_period_s), name="sweeper")
+    service.spawn(prices.run(config.poll_period_s), name="prices")
+    service.spawn(feed.run(config.poll_period_s), name="keys")
+    service.spawn(verdict_keys.run(config.key_refresh_s), name="verdict_keys")
+    service.spawn(receipt_keys.run(config.key_refresh_s), name="receipt_keys")
+    service.spawn(_watch_balance(config, database, clock, meters), name="balance")
+    hooks = {"billing_keys": feed.invalidate, "billing_prices": prices.invalidate}
+    service.spawn(database.run_listener(hooks), name="listener")
+
+    receipts = Receipts(PostgresReceipts(database), receipt_keys, clock, meters)
+    account_server = AccountServer(
+        Accounts(accounts, clock), accounts, feed, heartbeat_s=config.heartbeat_s
+    )
+    service.add_listener(
+        "grpc",
+        config.listen,
+        registrars=[
+            partial(add_LedgerServiceServicer_to_server, LedgerServer(ledger, receipts)),
+            partial(add_AccountServiceServicer_to_server, account_server),
+            partial(add_PriceServiceServicer_to_server, PriceServer(prices, clock)),
+        ],
+        mesh_token=config.mesh_token(),
+        reflection=_SERVICES,
+    )
+
+
+def migrate(config: BillingConfig) -> str:
+    """Bring the schemas to their newest revision and return it; needs the owner's role."""
+    return migrate_schema(config.database_url, package="darkbloom_billing", schema=ROOM)
+
+
+async def check(config: BillingConfig) -> Report:
+    """Audit the whole ledger once."""
+    clock = SystemClock()
+    database = await open_database(config, clock, connections=_AUDIT_CONNECTIONS)
+    try:
+        now = clock.now()
+        due = now - timedelta(seconds=config.receipt_due_s)
+        return await audit(database, now=now, receipts_due=due)
+    finally:
+        await database.close()
+
+
+async def open_database(
+    config: BillingConfig, clock: Clock, *, connections: int | None = None
+) -> Database:
+    """Connect as the restricted role."""
+    return await Database.open(
+        config.database_url,
+        role=config.database_role,
+        connections=connections or config.database_connections,
+        timeout_s=config.database_timeout_s,
+        clock=clock,
+        uniform=secrets.SystemRandom().random,
+    )
+
+
+async def _watch_balance(
+    config: BillingConfig, database: Database, clock: Clock, meters: Meters
+) -> None:
+    """Show for ever whether debits equal credits; the whole audit is a command of its own."""
+    while True:
+        try:
+            meters.imbalance(await imbalance(database))
+        except MeshError as error:
+            _log.warning("balance_not_measured", reason=error.reason_name)
+        await clock.sleep(config.audit_period_s)

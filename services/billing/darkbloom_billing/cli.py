@@ -1,0 +1,51 @@
+"""The commands of `python -m darkbloom_billing`."""
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+from darkbloom_mesh.config import main_config
+from darkbloom_mesh.serve import run
+
+from darkbloom_billing import app
+from darkbloom_billing.config import BillingConfig
+
+cli = typer.Typer(add_completion=False, help="Billing: serve, migrate, audit.")
+
+
+@cli.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """Serve where no command is named."""
+    if context.invoked_subcommand is None:
+        serve()
+
+
+@cli.command()
+def serve() -> None:
+    """Serve until told to stop."""
+    config = main_config(BillingConfig, app.ROOM)
+    raise typer.Exit(run(lambda: app.serve(config)))
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the schemas to their newest revision, as the owner of the database."""
+    typer.echo(app.migrate(main_config(BillingConfig, app.ROOM)))
+
+
+@cli.command()
+def audit(
+    *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+) -> None:
+    """Check the whole ledger; the exit code is 1 where the books are broken."""
+    report = asyncio.run(app.check(main_config(BillingConfig, app.ROOM)))
+    if as_json:
+        typer.echo(json.dumps(report.body()))
+    else:
+        for violation in report.violations:
+            typer.echo(f"violation {violation.check}: {violation.what}")
+        for name, number in {**report.findings, **report.counts}.items():
+            typer.echo(f"{name} {number}")
+        typer.echo(f"violations {len(report.violations)}")
+    raise typer.Exit(1 if report.violations else 0)

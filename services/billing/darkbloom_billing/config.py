@@ -1,0 +1,81 @@
+"""What the environment says: `DARKBLOOM_BILLING_*`."""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from darkbloom_mesh.config import RoomConfig, Secret, Setting
+
+_ED25519_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillingConfig(RoomConfig):
+    """Configuration of billing."""
+
+    database_url: Annotated[
+        Secret,
+        Setting("PostgreSQL; schemas `ledger` and `billing` are ours", env="DATABASE_URL"),
+    ]
+    database_role: Annotated[
+        str, Setting("role that the service takes on; it cannot change the ledger's history")
+    ] = "darkbloom_billing"
+    database_connections: Annotated[
+        int, Setting("largest number of connections", minimum=3, maximum=64)
+    ] = 6
+    database_timeout_s: Annotated[
+        float, Setting("longest wait for one statement", minimum=0.1, maximum=30)
+    ] = 5.0
+    listen: Annotated[str, Setting("host:port of the internal gRPC listener; port 0 picks one")] = (
+        "127.0.0.1:7102"
+    )
+    attestation_target: Annotated[str, Setting("attestation")] = "127.0.0.1:7103"
+    verdict_keys: Annotated[
+        tuple[str, ...],
+        Setting("pinned Ed25519 verdict keys, base64, beside those that attestation lists"),
+    ] = ()
+    key_refresh_s: Annotated[
+        float, Setting("how often attestation's keys are read again", minimum=1)
+    ] = 60.0
+    hold_lease_s: Annotated[
+        float, Setting("lease of a new hold, and the longest renewal", minimum=1, maximum=900)
+    ] = 900.0
+    sweep_period_s: Annotated[
+        float, Setting("how often expired holds are released", minimum=0.05)
+    ] = 15.0
+    poll_period_s: Annotated[
+        float, Setting("how often keys and prices are read without a notification", minimum=0.05)
+    ] = 5.0
+    heartbeat_s: Annotated[
+        float, Setting("silence on a key watch before a heartbeat", minimum=0.05)
+    ] = 10.0
+    audit_period_s: Annotated[
+        float, Setting("how often the balance of the whole ledger is measured", minimum=1)
+    ] = 300.0
+    receipt_due_s: Annotated[
+        float, Setting("age at which a settlement without a receipt is a finding", minimum=1)
+    ] = 600.0
+
+    def problems(self) -> Iterator[str]:
+        """Refuse pins that are not keys."""
+        yield from super().problems()
+        try:
+            self.pinned_verdict_keys()
+        except ValueError:
+            yield "DARKBLOOM_BILLING_VERDICT_KEYS: not a list of 32-byte keys in base64"
+
+    def pinned_verdict_keys(self) -> tuple[bytes, ...]:
+        """Return the pinned public keys, 32 bytes each.
+
+        Raises:
+            ValueError: One is not 32 bytes of base64.
+        """
+        try:
+            keys = tuple(base64.b64decode(text, validate=True) for text in self.verdict_keys)
+        except binascii.Error:
+            raise ValueError("pinned key is not base64") from None
+        if any(len(key) != _ED25519_BYTES for key in keys):
+            raise ValueError("pinned key has another size")
+        return keys

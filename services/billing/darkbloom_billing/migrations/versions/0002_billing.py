@@ -1,0 +1,10 @@
+"""What billing knows besides money."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

@@ -1,0 +1,10 @@
+"""The hot commands as SQL functions."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

@@ -1,0 +1,281 @@
+"""Billing on the wire: translate, delegate, translate back.
+
+The servicers hold no resource of their own. Errors are those of the domain and leave as statuses of
+the mesh. In batches, what is wrong with one item is said in the result of that item.
+"""
+
+from collections.abc import AsyncIterator
+
+from darkbloom.billing.v1 import account_service_pb2 as accounts_pb
+from darkbloom.billing.v1 import ledger_pb2
+from darkbloom.billing.v1 import ledger_service_pb2 as ledger_pb
+from darkbloom.billing.v1 import price_service_pb2 as prices_pb
+from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceServicer
+from darkbloom.billing.v1.ledger_service_pb2_grpc import LedgerServiceServicer
+from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceServicer
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import InvalidArgumentError
+from darkbloom_mesh.interceptors import Context
+
+from darkbloom_billing import convert, model
+from darkbloom_billing.accounts import Accounts
+from darkbloom_billing.errors import refusal_error
+from darkbloom_billing.key_feed import KeyFeed
+from darkbloom_billing.ledger import Ledger
+from darkbloom_billing.ports import AccountStore
+from darkbloom_billing.prices import Prices
+from darkbloom_billing.pricing import fallback
+from darkbloom_billing.receipts import Receipts
+
+MAX_EXTENSIONS = 1000
+
+
+class LedgerServer(LedgerServiceServicer):
+    """Holds and their ends."""
+
+    def __init__(self, ledger: Ledger, receipts: Receipts) -> None:
+        self._ledger = ledger
+        self._receipts = receipts
+
+    async def Hold(
+        self, request: ledger_pb.HoldRequest, context: Context
+    ) -> ledger_pb.HoldResponse:
+        """Reserve the worst case of requests."""
+        results: dict[int, model.HoldOutcome] = {}
+        orders: dict[int, model.HoldOrder] = {}
+        for index, message in enumerate(convert.rows(request.orders, "orders", at_least=1)):
+            try:
+                orders[index] = convert.order(message)
+            except InvalidArgumentError:
+                results[index] = model.HoldOutcome(
+                    request_id=message.request_id, refusal=model.HoldRefusal.INVALID_ARGUMENT
+                )
+        placed = await self._ledger.hold(list(orders.values()))
+        results.update(zip(orders, placed, strict=True))
+        ordered = (results[index] for index in range(len(request.orders)))
+        return ledger_pb.HoldResponse(results=map(convert.hold_result, ordered))
+
+    async def ExtendHold(
+        self, request: ledger_pb.ExtendHoldRequest, context: Context
+    ) -> ledger_pb.ExtendHoldResponse:
+        """Raise a hold to a dearer price row."""
+        outcome = await self._ledger.extend(
+            convert.request_id(request.request_id),
+            convert.between(request.extension, 1, MAX_EXTENSIONS, "extension"),
+            convert.price_row(request.price),
+        )
+        if outcome.hold is None:
+            raise refusal_error(outcome)
+        return ledger_pb.ExtendHoldResponse(hold=convert.hold(outcome.hold))
+
+    async def RenewHolds(
+        self, request: ledger_pb.RenewHoldsRequest, context: Context
+    ) -> ledger_pb.RenewHoldsResponse:
+        """Push the lease of running holds out."""
+        lease_s = request.lease.seconds + request.lease.nanos / 1e9
+        if lease_s <= 0:
+            raise InvalidArgumentError("must be above 0", "lease")
+        ids = [convert.request_id(value) for value in request.request_ids]
+        until, ended = await self._ledger.renew(ids, lease_s)
+        return ledger_pb.RenewHoldsResponse(
+            expire_time=convert.timestamp(until), ended_request_ids=ended
+        )
+
+    async def SettleHolds(
+        self, request: ledger_pb.SettleHoldsRequest, context: Context
+    ) -> ledger_pb.SettleHoldsResponse:
+        """End holds by paying for what was delivered."""
+        settlements = convert.rows(request.settlements, "settlements")
+        outcomes = await self._ledger.settle([convert.settlement(item) for item in settlements])
+        return ledger_pb.SettleHoldsResponse(results=map(convert.settlement_result, outcomes))
+
+    async def ReleaseHolds(
+        self, request: ledger_pb.ReleaseHoldsRequest, context: Context
+    ) -> ledger_pb.ReleaseHoldsResponse:
+        """End holds without a charge."""
+        results: dict[int, ledger_pb2.SettlementResult] = {}
+        releases: dict[int, tuple[str, str]] = {}
+        for index, message in enumerate(convert.rows(request.releases, "releases")):
+            try:
+                releases[index] = convert.release(message)
+            except InvalidArgumentError:
+                results[index] = ledger_pb2.SettlementResult(
+                    request_id=message.request_id,
+                    status=ledger_pb2.SETTLEMENT_STATUS_REJECTED,
+                    rejection=model.Rejection.IDS.value,
+                )
+        ended = await self._ledger.release(list(releases.values()))
+        results.update(zip(releases, map(convert.settlement_result, ended), strict=True))
+        ordered = [results[index] for index in range(len(request.releases))]
+        return ledger_pb.ReleaseHoldsResponse(results=ordered)
+
+    async def RecordReceipts(
+        self, request: ledger_pb.RecordReceiptsRequest, context: Context
+    ) -> ledger_pb.RecordReceiptsResponse:
+        """Keep the gateway's countersigned records."""
+        records = [
+            (record.request_id, convert.signed(record.countersign)) for record in request.records
+        ]
+        return ledger_pb.RecordReceiptsResponse(recorded=await self._receipts.record(records))
+
+
+class AccountServer(AccountServiceServicer):
+    """Accounts, keys, links, balances and histories."""
+
+    def __init__(
+        self, accounts: Accounts, store: AccountStore, feed: KeyFeed, *, heartbeat_s: float
+    ) -> None:
+        self._accounts = accounts
+        self._store = store
+        self._feed = feed
+        self._heartbeat_s = heartbeat_s
+
+    async def ResolveKey(
+        self, request: accounts_pb.ResolveKeyRequest, context: Context
+    ) -> accounts_pb.ResolveKeyResponse:
+        """Return the record behind a presented key."""
+        key, generation = await self._accounts.resolve_key(convert.key_hash(request.key_hash))
+        return accounts_pb.ResolveKeyResponse(key=convert.key(key), generation=generation)
+
+    async def WatchKeys(
+        self, request: accounts_pb.WatchKeysRequest, context: Context
+    ) -> AsyncIterator[accounts_pb.WatchKeysResponse]:
+        """Send key changes as they commit; the stream ends when this replica drains."""
+        with self._feed.watch() as watch:
+            reset = accounts_pb.KeysReset()
+            yield accounts_pb.WatchKeysResponse(generation=watch.generation, reset=reset)
+            while not watch.ended:
+                changes = await watch.take(self._heartbeat_s)
+                if changes is None:
+                    yield accounts_pb.WatchKeysResponse(generation=watch.generation, reset=reset)
+                    continue
+                for change in changes:
+                    yield accounts_pb.WatchKeysResponse(
+                        generation=change.generation,
+                        changed=accounts_pb.KeyChanged(
+                            key_hash=change.key_hash, key_id=change.key_id
+                        ),
+                    )
+                if not changes:
+                    yield accounts_pb.WatchKeysResponse(
+                        generation=watch.generation, heartbeat=accounts_pb.KeysHeartbeat()
+                    )
+
+    async def CreateAccount(
+        self, request: accounts_pb.CreateAccountRequest, context: Context
+    ) -> accounts_pb.CreateAccountResponse:
+        """Create an account."""
+        account = await self._accounts.create(
+            convert.account_id(request.account_id),
+            convert.text(request.display_name, "display_name"),
+        )
+        return accounts_pb.CreateAccountResponse(account=convert.account(account))
+
+    async def CreateKey(
+        self, request: accounts_pb.CreateKeyRequest, context: Context
+    ) -> accounts_pb.CreateKeyResponse:
+        """Create an API key."""
+        key = await self._accounts.create_key(convert.new_key(request))
+        return accounts_pb.CreateKeyResponse(key=convert.key(key))
+
+    async def RevokeKey(
+        self, request: accounts_pb.RevokeKeyRequest, context: Context
+    ) -> accounts_pb.RevokeKeyResponse:
+        """Revoke an API key."""
+        key = await self._accounts.revoke_key(convert.token(request.key_id, "key_id"))
+        return accounts_pb.RevokeKeyResponse(key=convert.key(key))
+
+    async def GetBalance(
+        self, request: accounts_pb.GetBalanceRequest, context: Context
+    ) -> accounts_pb.GetBalanceResponse:
+        """Return the money of an account."""
+        balance = await self._accounts.balance(convert.token(request.account_id, "account_id"))
+        return accounts_pb.GetBalanceResponse(
+            balance_micros=balance.available_micros,
+            withdrawable_micros=balance.earned_micros,
+            held_micros=balance.held_micros,
+        )
+
+    async def ListUsage(
+        self, request: accounts_pb.ListUsageRequest, context: Context
+    ) -> accounts_pb.ListUsageResponse:
+        """Return a page of usage."""
+        size = convert.page_size(request.page)
+        found = await self._store.usage(
+            convert.token(request.account_id, "account_id"),
+            limit=size + 1,
+            after=convert.cursor(request.page),
+        )
+        page, following = convert.page(found, size, convert.cursor_of)
+        return accounts_pb.ListUsageResponse(
+            usage=map(convert.usage, page), next_page_token=following
+        )
+
+    async def ListEarnings(
+        self, request: accounts_pb.ListEarningsRequest, context: Context
+    ) -> accounts_pb.ListEarningsResponse:
+        """Return a page of earnings."""
+        size = convert.page_size(request.page)
+        found = await self._store.earnings(
+            convert.token(request.account_id, "account_id"),
+            limit=size + 1,
+            after=convert.cursor(request.page),
+        )
+        page, following = convert.page(found, size, convert.cursor_of)
+        return accounts_pb.ListEarningsResponse(
+            earnings=map(convert.earning, page), next_page_token=following
+        )
+
+    async def LinkProvider(
+        self, request: accounts_pb.LinkProviderRequest, context: Context
+    ) -> accounts_pb.LinkProviderResponse:
+        """Link a machine to the account that earns."""
+        link = await self._accounts.link(
+            convert.identity_key(request.identity_key),
+            convert.token(request.account_id, "account_id"),
+            convert.text(request.name, "name"),
+        )
+        return accounts_pb.LinkProviderResponse(link=convert.link(link))
+
+    async def GetProviderLink(
+        self, request: accounts_pb.GetProviderLinkRequest, context: Context
+    ) -> accounts_pb.GetProviderLinkResponse:
+        """Return the account of a machine."""
+        link = await self._accounts.provider_link(convert.identity_key(request.identity_key))
+        return accounts_pb.GetProviderLinkResponse(link=convert.link(link))
+
+    async def Grant(
+        self, request: accounts_pb.GrantRequest, context: Context
+    ) -> accounts_pb.GrantResponse:
+        """Put promotional money on an account."""
+        balance = await self._accounts.grant(
+            convert.token(request.request_id, "request_id"),
+            convert.token(request.account_id, "account_id"),
+            convert.between(request.amount_micros, 1, convert.MAX_MICROS, "amount_micros"),
+            convert.text(request.note, "note"),
+        )
+        return accounts_pb.GrantResponse(balance_micros=balance.available_micros)
+
+
+class PriceServer(PriceServiceServicer):
+    """Platform prices."""
+
+    def __init__(self, prices: Prices, clock: Clock) -> None:
+        self._prices = prices
+        self._clock = clock
+
+    async def ListPrices(
+        self, request: prices_pb.ListPricesRequest, context: Context
+    ) -> prices_pb.ListPricesResponse:
+        """Return the rows in force."""
+        current = self._prices.book.current(self._clock.now())
+        return prices_pb.ListPricesResponse(
+            prices=map(convert.price, current), fallback=convert.price(fallback(""))
+        )
+
+    async def SetPrice(
+        self, request: prices_pb.SetPriceRequest, context: Context
+    ) -> prices_pb.SetPriceResponse:
+        """Set the price of a build."""
+        version = await self._prices.set_price(convert.new_price(request))
+        return prices_pb.SetPriceResponse(price=convert.price(version.row))

@@ -1,0 +1,1 @@
+"""Adapters over PostgreSQL: one file for each port."""

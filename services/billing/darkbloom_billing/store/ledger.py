@@ -1,0 +1,213 @@
+"""Holds and their ends: one statement for each batch."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from darkbloom_billing.model import (
+    End,
+    EndOutcome,
+    EndStatus,
+    HoldFacts,
+    HoldOrder,
+    HoldOutcome,
+    HoldRefusal,
+    PriceRow,
+    Rejection,
+)
+from darkbloom_billing.pricing import worst_case
+from darkbloom_billing.store.database import Connection, Database
+from darkbloom_billing.store.rows import (
+    held,
+    order_body,
+    order_fields,
+    price_body,
+    price_row,
+)
+
+_HOLD = "SELECT * FROM billing.hold_many($1, $2, $3, $4, $5, $6, $7, $8)"
+_EXTEND = "SELECT * FROM billing.extend_hold($1, $2, $3, $4, $5, $6)"
+_CONTEXT = "SELECT * FROM billing.settle_context($1, $2)"
+_RESOLVE = "SELECT * FROM billing.resolve_many($1, $2, $3, $4, $5, $6, $7)"
+_RENEW = """
+    UPDATE billing.lease SET lease_until = greatest(lease_until, $2)
+    WHERE request_id = ANY ($1) RETURNING request_id
+"""
+_EXPIRED = """
+    SELECT request_id FROM billing.lease WHERE lease_until <= $1 ORDER BY lease_until LIMIT $2
+"""
+_OVERDUE = "SELECT count(*) FROM billing.lease WHERE lease_until <= $1"
+
+_REFUSALS: Mapping[str, HoldRefusal] = {
+    "conflict": HoldRefusal.IDEMPOTENCY_CONFLICT,
+    "ended": HoldRefusal.HOLD_ENDED,
+    "unknown": HoldRefusal.NOT_FOUND,
+    "revoked": HoldRefusal.KEY_REVOKED,
+    "capped": HoldRefusal.KEY_CAP_REACHED,
+    "short": HoldRefusal.INSUFFICIENT_FUNDS,
+    "gap": HoldRefusal.INVALID_ARGUMENT,
+}
+_REJECTED: Mapping[str, Rejection] = {
+    "over": Rejection.PRICE,
+    "unlinked": Rejection.UNLINKED,
+}
+
+
+class PostgresLedger:
+    """The double-entry books in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def hold_many(
+        self, orders: Sequence[tuple[HoldOrder, PriceRow]], *, now: datetime, lease_until: datetime
+    ) -> list[HoldOutcome]:
+        """Place holds, each judged alone; a repeat returns the first hold."""
+        amounts = [
+            worst_case(price, prompt_bound=order.prompt_bound, output_bound=order.output_bound)
+            for order, price in orders
+        ]
+        arguments = (
+            [order.request_id for order, _ in orders],
+            [order.account_id for order, _ in orders],
+            [order.key_id for order, _ in orders],
+            amounts,
+            [_digest(order_fields(order)) for order, _ in orders],
+            [
+                order_body(order, price, amount)
+                for (order, price), amount in zip(orders, amounts, strict=True)
+            ],
+            now,
+            lease_until,
+        )
+        rows = await self._fetch(_HOLD, *arguments)
+        outcomes: dict[int, HoldOutcome] = {}
+        for row in rows:
+            index = row["n"] - 1
+            outcomes[index] = _hold_outcome(orders[index][0].request_id, row, amounts[index])
+        return [outcomes[index] for index in range(len(orders))]
+
+    async def extend_hold(
+        self, request_id: str, extension: int, price: PriceRow, *, total: int, now: datetime
+    ) -> HoldOutcome:
+        """Raise a hold to `total` micro-USD and add a price snapshot."""
+        facts = await self._bodies(request_id)
+        if facts is None:
+            return HoldOutcome(request_id=request_id, refusal=HoldRefusal.NOT_FOUND)
+        snapshot = {"extension": extension, "price": price_body(price)}
+        digest = _digest((request_id, str(extension), json.dumps(snapshot)))
+        rows = await self._fetch(
+            _EXTEND, request_id, extension, total, digest, json.dumps(snapshot), now
+        )
+        row = rows[0]
+        if row["status"] != "held":
+            return _hold_outcome(request_id, row, row["required"])
+        body = {**facts, **json.loads(row["body"])}
+        return HoldOutcome(request_id=request_id, hold=held(request_id, body, row["expires_at"]))
+
+    async def holds(self, questions: Sequence[tuple[str, bytes]]) -> list[HoldFacts | None]:
+        """Return the facts of holds, asked by (request id, identity key); None: no such hold."""
+        if not questions:
+            return []
+        rows = await self._fetch(
+            _CONTEXT, [request_id for request_id, _ in questions], [key for _, key in questions]
+        )
+        return [_facts(row) for row in rows]
+
+    async def resolve_many(self, ends: Sequence[End], *, now: datetime) -> list[EndOutcome | None]:
+        """End holds, each judged alone; None: a lease that was renewed is not swept."""
+        rows = await self._fetch(
+            _RESOLVE,
+            [end.request_id for end in ends],
+            [end.kind.value for end in ends],
+            [end.charge_micros for end in ends],
+            [end.payee for end in ends],
+            [end.body_hash for end in ends],
+            [json.dumps(end.body) for end in ends],
+            now,
+        )
+        outcomes = {row["n"] - 1: _end_outcome(ends[row["n"] - 1].request_id, row) for row in rows}
+        return [outcomes[index] for index in range(len(ends))]
+
+    async def renew(self, request_ids: Sequence[str], *, until: datetime) -> set[str]:
+        """Push leases out, never back; return the ids that are still held."""
+        # In one order for everybody, so that two renewals cannot wait for each other.
+        rows = await self._fetch(_RENEW, sorted(request_ids), until)
+        return {row["request_id"] for row in rows}
+
+    async def expired(self, *, now: datetime, limit: int) -> list[str]:
+        """Return request ids of expired leases, oldest first."""
+        return [row["request_id"] for row in await self._fetch(_EXPIRED, now, limit)]
+
+    async def overdue(self, *, now: datetime) -> int:
+        """Return how many leases have expired."""
+        return int((await self._fetch(_OVERDUE, now))[0][0])
+
+    async def _bodies(self, request_id: str) -> dict[str, Any] | None:
+        rows = await self._fetch(
+            "SELECT body FROM ledger.event WHERE idem_key = $1", f"hold:{request_id}"
+        )
+        return json.loads(rows[0]["body"]) if rows else None
+
+    async def _fetch(self, statement: str, *arguments: object) -> list[Any]:
+        async def work(connection: Connection) -> list[Any]:
+            return await connection.fetch(statement, *arguments)
+
+        return await self._database.run(work)
+
+
+def _digest(fields: Sequence[str]) -> bytes:
+    return hashlib.sha256("\n".join(fields).encode()).digest()
+
+
+def _hold_outcome(request_id: str, row: Mapping[str, Any], required: int) -> HoldOutcome:
+    if row["status"] == "held":
+        body = json.loads(row["body"])
+        return HoldOutcome(request_id=request_id, hold=held(request_id, body, row["expires_at"]))
+    refusal = _REFUSALS[row["status"]]
+    short = refusal in {HoldRefusal.INSUFFICIENT_FUNDS, HoldRefusal.KEY_CAP_REACHED}
+    return HoldOutcome(
+        request_id=request_id,
+        refusal=refusal,
+        required_micros=required if short else 0,
+        available_micros=row["available"] if short else 0,
+    )
+
+
+def _facts(row: Mapping[str, Any]) -> HoldFacts | None:
+    if row["bodies"] is None:
+        return None
+    bodies = [json.loads(body) for body in row["bodies"]]
+    hold = bodies[0]
+    return HoldFacts(
+        account_id=hold["account_id"],
+        build=hold["build"],
+        prompt_bound=hold["prompt_bound"],
+        output_bound=hold["output_bound"],
+        prices=tuple(price_row(body["price"]) for body in bodies),
+        amount_micros=row["amount"],
+        held_at=row["held_at"],
+        payee=row["payee"],
+        resolved=row["resolved"],
+    )
+
+
+def _end_outcome(request_id: str, row: Mapping[str, Any]) -> EndOutcome | None:
+    status = row["status"]
+    if status == "renewed":
+        return None
+    if status in _REJECTED:
+        return EndOutcome(
+            request_id=request_id, status=EndStatus.REJECTED, rejection=_REJECTED[status]
+        )
+    result = json.loads(row["result"])
+    return EndOutcome(
+        request_id=request_id,
+        status=EndStatus(status),
+        charge_micros=result.get("charge", 0),
+        provider_credit_micros=result.get("credit", 0),
+        prompt_tokens=result.get("prompt_tokens", 0),
+        completion_tokens=result.get("completion_tokens", 0),
+    )
