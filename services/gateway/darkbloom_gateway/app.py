@@ -1,0 +1,238 @@
+"""The composition root of one worker."""
+
+import secrets
+import socket
+from importlib.metadata import version as version_of
+from typing import cast
+
+from darkbloom.router.v1.gateway_lane_service_pb2_grpc import GatewayLaneServiceStub
+from darkbloom_edge.signatures import Ed25519Signer
+from darkbloom_mesh.backoff import Backoff
+from darkbloom_mesh.channel import call_metadata, channel
+from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.lane import LaneCall
+from darkbloom_mesh.options import MAX_LANE_BYTES
+from darkbloom_mesh.serve import Service
+
+from darkbloom_gateway.auth import Authenticator
+from darkbloom_gateway.batching import Outbox
+from darkbloom_gateway.cached import Cached
+from darkbloom_gateway.chat import ChatCompletions
+from darkbloom_gateway.clients import (
+    AttestationClient,
+    BillingClient,
+    FleetClient,
+    RegistryClient,
+)
+from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.gate import Gate
+from darkbloom_gateway.http import ROUTES, make_app
+from darkbloom_gateway.keys import KeyCache
+from darkbloom_gateway.ledger import Ledger
+from darkbloom_gateway.limits import RateLimiter
+from darkbloom_gateway.link import RouterLink
+from darkbloom_gateway.listener import Listener, make_listener
+from darkbloom_gateway.mailbox import ring_alarms
+from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
+from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.routes.plane import ControlPlane
+from darkbloom_gateway.shell import Shell
+from darkbloom_gateway.stage import CatalogShelf, Stage
+from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
+from darkbloom_gateway.verdicts import VerdictDesk
+
+PRICES_S = 60.0
+FLEET_S = 2.0
+KEYS_S = 30.0
+STALE_S = 600.0
+
+
+def make_backoff() -> Backoff:
+    """Return waits that are short enough for a router that restarts."""
+    return Backoff(secrets.SystemRandom().random, first_s=0.25, cap_s=5.0)
+
+
+class Worker:
+    """Everything that one worker process runs, wired; `start` spawns it on a service.
+
+    Args:
+        config: what the environment says.
+        service: owns tasks, metrics and the end.
+        number: of this worker.
+        clock: time.
+    """
+
+    def __init__(
+        self, config: GatewayConfig, service: Service, *, number: int, clock: Clock
+    ) -> None:
+        self._config = config
+        self._service = service
+        self._clock = clock
+        token = config.mesh_token()
+        self.meters = Meters(service.metrics)
+        self.gate = Gate(config.max_inflight)
+        self.shelf = CatalogShelf()
+
+        channels = [
+            channel(target, mesh_token=token, room="gateway", max_message_bytes=MAX_LANE_BYTES)
+            for target in (
+                config.billing_target,
+                config.attestation_target,
+                config.registry_target,
+                config.router_target,
+                config.router_target,
+            )
+        ]
+        for opened in channels:
+            service.on_close(opened.close)
+        to_billing, to_attestation, to_registry, to_fleet, to_lane = channels
+        billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
+        attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
+        self._fleet = FleetClient(to_fleet, timeout_s=config.rpc_s)
+
+        self._buckets = ValkeyBuckets(config.redis_url)
+        service.on_close(self._buckets.close)
+        self.limiter = RateLimiter(
+            self._buckets,
+            clock=clock,
+            rate=config.request_rate,
+            burst=config.request_burst,
+            service_rate=config.service_rate,
+            service_burst=config.service_burst,
+        )
+        self._releases: Outbox[tuple[str, str]] = Outbox(
+            billing.release,
+            backoff=make_backoff(),
+            clock=clock,
+            on_dropped=lambda: self.meters.dropped("releases"),
+        )
+        self._receipts = Outbox(
+            billing.record_receipts,
+            backoff=make_backoff(),
+            clock=clock,
+            on_dropped=lambda: self.meters.dropped("receipts"),
+        )
+        self.ledger = Ledger(billing, releases=self._releases, receipts=self._receipts)
+
+        lanes = GatewayLaneServiceStub(to_lane)
+        self.link = RouterLink(
+            lambda: cast("LaneCall", lanes.Connect(metadata=call_metadata(token))),
+            gateway=config.name,
+            worker=number,
+            backoff=make_backoff(),
+            clock=clock,
+            metrics=self.meters,
+        )
+        self.authenticator = Authenticator(billing, KeyCache(config.key_cache_s), clock)
+        self.press = ReceiptPress(Ed25519Signer.generate())
+        desk = VerdictDesk(
+            floor=config.trust_floor, development=config.environment == "development"
+        )
+        self.trust = TrustNews(
+            attestation,
+            desk,
+            self.press,
+            gateway=f"{config.name}/{number}",
+            clock=clock,
+            pins=config.pins(),
+        )
+        self.catalog = CatalogNews(
+            RegistryClient(to_registry),
+            self.shelf,
+            clock,
+            SnapshotFile(config.state_dir, number) if config.state_dir is not None else None,
+        )
+        self.keys = KeyNews(billing, self.authenticator, clock)
+        self.stage = Stage(
+            config=config,
+            clock=clock,
+            link=self.link,
+            ledger=self.ledger,
+            limiter=self.limiter,
+            verdicts=desk,
+            shelf=self.shelf,
+            press=self.press,
+            meters=self.meters,
+            entropy=secrets.token_bytes,
+            refresh_keys=self.trust.refresh,
+        )
+        self.plane = ControlPlane(
+            authenticator=self.authenticator,
+            billing=billing,
+            shelf=self.shelf,
+            gate=self.gate,
+            prices=Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S),
+            providers=Cached(self._fleet.providers, clock=clock, fresh_s=FLEET_S),
+            capacity=Cached(self._fleet.capacity, clock=clock, fresh_s=FLEET_S),
+            verdict_keys=Cached(
+                attestation.verdict_keys, clock=clock, fresh_s=KEYS_S, stale_s=STALE_S
+            ),
+            receipt_keys=Cached(
+                attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
+            ),
+            issuer=config.name,
+            version=version_of("darkbloom-gateway"),
+            commit="unknown",
+        )
+
+    def application(self) -> Shell:
+        """Return the whole ASGI application."""
+        chat = ChatCompletions(self.stage, self.authenticator, self.gate)
+        return Shell(
+            make_app(chat, self.plane, self.health_reason),
+            routes=ROUTES,
+            cors_origin=self._config.cors_origin,
+            meters=self.meters,
+            entropy=secrets.token_bytes,
+        )
+
+    def health_reason(self) -> str | None:
+        """Say why this worker cannot serve, or nothing."""
+        if self.shelf.catalog is None:
+            return "no catalog yet"
+        if not self.trust.ready:
+            return "attestation has not answered yet"
+        if not self.link.accepting:
+            return "no router"
+        return None
+
+    def start(self) -> None:
+        """Spawn everything that runs in the background."""
+        spawn, backoff = self._service.spawn, make_backoff
+        self.catalog.restore()
+        spawn(self.ledger.run_holds(), name="holds")
+        spawn(self._releases.run(), name="releases")
+        spawn(self._receipts.run(), name="receipts")
+        spawn(self.limiter.run(), name="limits")
+        spawn(self.link.run(), name="router")
+        spawn(ring_alarms(self.link.mailboxes, self._clock), name="alarms")
+        spawn(self.keys.run(backoff), name="keys")
+        spawn(self.catalog.run(backoff), name="catalog")
+        spawn(self.trust.run_keys(backoff), name="trust")
+        spawn(self.trust.run_revocations(backoff), name="revocations")
+
+    async def drain(self, listener: Listener) -> None:
+        """Refuse new requests, let answers end, deliver what is owed, stop listening."""
+        self.gate.draining = True
+        await self._clock.sleep(self._config.drain_linger_s)
+        await self.gate.empty()
+        listener.should_exit = True
+        await self.ledger.flushed()
+        self.link.close()
+
+
+async def serve(config: GatewayConfig, public: socket.socket, *, number: int = 0) -> int:
+    """Run one worker on a bound socket until it is told to stop; returns the exit code."""
+    clock = SystemClock()
+    version = version_of("darkbloom-gateway")
+    async with Service(config, room="gateway", version=version, clock=clock) as service:
+        worker = Worker(config, service, number=number, clock=clock)
+        listener = make_listener(worker.application(), config)
+        host, port = public.getsockname()[:2]
+        service.announce("http", f"{host}:{port}")
+        service.ready_if(lambda: worker.health_reason() is None)
+        service.on_drain(lambda: worker.drain(listener))
+        worker.start()
+        service.spawn(listener.serve(sockets=[public]), name="http")
+        return await service.wait()

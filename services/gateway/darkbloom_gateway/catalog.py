@@ -1,0 +1,101 @@
+"""The catalog as requests see it: names to builds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from darkbloom_gateway.errors import alias_unroutable, model_not_found
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One concrete set of weights that may be served."""
+
+    build_id: str
+    display_name: str = ""
+    description: str = ""
+    quantization: str = ""
+    model_type: str = "text"
+    hugging_face_id: str = ""
+    deprecation_date: str = ""
+    max_context_length: int = 0
+    max_output_length: int = 0
+    capabilities: tuple[str, ...] = ()
+    accepted_weight_hashes: frozenset[str] = frozenset()
+    created: int = 0
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A public name of a build."""
+
+    alias_id: str
+    display_name: str
+    desired_build: str
+    previous_build: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a name stands for at the moment."""
+
+    name: str
+    display_name: str
+    build: Build
+    fallback_build: str = ""
+    """Build that may serve instead, empty for none."""
+
+
+class Catalog:
+    """One generation of the catalog; immutable."""
+
+    def __init__(
+        self, generation: int, builds: Mapping[str, Build], aliases: Mapping[str, Alias]
+    ) -> None:
+        self.generation = generation
+        self.builds = builds
+        self._aliases = {name: alias for name, alias in aliases.items() if alias.active}
+
+    def resolve(self, name: str) -> Resolution:
+        """Resolve what a consumer called a model.
+
+        Raises:
+            ApiError: 404 for an unknown name, 503 for an alias whose builds are all gone.
+        """
+        alias = self._aliases.get(name)
+        if alias is None:
+            build = self.builds.get(name)
+            if build is None:
+                raise model_not_found()
+            return Resolution(name, build.display_name or name, build)
+
+        named = (alias.desired_build, alias.previous_build)
+        routable = [build_id for build_id in named if build_id in self.builds]
+        if not routable:
+            raise alias_unroutable()
+        return Resolution(
+            name,
+            alias.display_name or name,
+            self.builds[routable[0]],
+            routable[1] if len(routable) > 1 and routable[1] != routable[0] else "",
+        )
+
+    def listed(self, *, include_builds: bool = False) -> list[Resolution]:
+        """Return what the model list shows: aliases, then builds that no alias covers."""
+        aliases = [
+            self.resolve(name)
+            for name, alias in sorted(self._aliases.items())
+            if alias.desired_build in self.builds or alias.previous_build in self.builds
+        ]
+        covered = {
+            build_id
+            for alias in self._aliases.values()
+            for build_id in (alias.desired_build, alias.previous_build)
+        }
+        builds = [
+            self.resolve(build_id)
+            for build_id in sorted(self.builds)
+            if build_id not in self._aliases and (include_builds or build_id not in covered)
+        ]
+        return aliases + builds

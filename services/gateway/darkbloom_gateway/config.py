@@ -1,0 +1,101 @@
+"""Configuration of the gateway: `DARKBLOOM_GATEWAY_<FIELD>`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from darkbloom_mesh.config import RoomConfig, Secret, Setting
+
+from darkbloom_gateway.pins import read_pins
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayConfig(RoomConfig):
+    """Everything that the gateway reads from its environment."""
+
+    drain_grace_s: Annotated[
+        float, Setting("seconds for in-flight answers after SIGTERM", minimum=0)
+    ] = 600.0
+    listen: Annotated[str, Setting("host:port of the public HTTP listener")] = "127.0.0.1:8080"
+    name: Annotated[str, Setting("stable name of this process, e.g. its pod name")] = "gateway"
+    workers: Annotated[int, Setting("processes behind the port", minimum=1, maximum=64)] = 1
+    router_target: Annotated[str, Setting("router, internal listener")] = "127.0.0.1:7101"
+    billing_target: Annotated[str, Setting("billing")] = "127.0.0.1:7102"
+    attestation_target: Annotated[str, Setting("attestation")] = "127.0.0.1:7103"
+    registry_target: Annotated[str, Setting("registry")] = "127.0.0.1:7104"
+    redis_url: Annotated[Secret, Setting("Valkey, for rate buckets", env="REDIS_URL")]
+    state_dir: Annotated[
+        Path | None, Setting("keeps the last good catalog; unset keeps it in memory only")
+    ] = None
+    verdict_keys_file: Annotated[
+        Path | None,
+        Setting("pins attestation's keys (JSON, key id to base64); unset trusts what it publishes"),
+    ] = None
+
+    trust_floor: Annotated[
+        Literal["none", "self_signed", "hardware"], Setting("lowest level of a public provider")
+    ] = "hardware"
+    cors_origin: Annotated[
+        str, Setting("the one origin that browsers may call from; empty allows localhost only")
+    ] = ""
+    request_rate: Annotated[float, Setting("requests per second and account", minimum=0.01)] = 20.0
+    request_burst: Annotated[int, Setting("burst of an account", minimum=1)] = 120
+    service_rate: Annotated[float, Setting("same, role service; 0 lifts it", minimum=0)] = 200.0
+    service_burst: Annotated[int, Setting("burst of a service account", minimum=1)] = 600
+    key_cache_s: Annotated[float, Setting("life of a cached key", minimum=0, maximum=60)] = 60.0
+    default_output_bound: Annotated[
+        int, Setting("tokens, where neither request nor catalog says", minimum=1)
+    ] = 8192
+    max_inflight: Annotated[int, Setting("inference requests per worker", minimum=1)] = 1024
+    max_body_bytes: Annotated[int, Setting("largest inference body", minimum=1)] = 16 * 1024 * 1024
+
+    headers_s: Annotated[float, Setting("seconds for a request's headers", minimum=0.1)] = 10.0
+    body_idle_s: Annotated[float, Setting("longest pause inside a body", minimum=0.1)] = 10.0
+    idle_s: Annotated[float, Setting("life of an idle connection", minimum=1)] = 120.0
+    send_stall_s: Annotated[
+        float, Setting("longest time a client may stop reading", minimum=0.1)
+    ] = 120.0
+    rpc_s: Annotated[float, Setting("deadline of calls to other rooms", minimum=0.1)] = 5.0
+    lane_wait_s: Annotated[
+        float, Setting("how long a request waits for a lost router", minimum=0)
+    ] = 10.0
+    first_content_s: Annotated[
+        float, Setting("no content by then ends the request", minimum=0.1)
+    ] = 300.0
+    silence_s: Annotated[float, Setting("longest silence after commit", minimum=0.1)] = 600.0
+    terminal_s: Annotated[
+        float, Setting("wait for the terminal after the last chunk", minimum=0.1)
+    ] = 2.0
+    keepalive_s: Annotated[
+        float, Setting("silence after which a stream gets a comment", minimum=0.1)
+    ] = 15.0
+    drain_linger_s: Annotated[
+        float, Setting("how long a draining gateway still answers 503", minimum=0)
+    ] = 0.0
+
+    def problems(self) -> Iterator[str]:
+        """Refuse a listener without a port, and a floor that production must not have."""
+        yield from super().problems()
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal():
+            yield "DARKBLOOM_GATEWAY_LISTEN: not host:port"
+        if self.environment == "production" and self.trust_floor != "hardware":
+            yield "DARKBLOOM_GATEWAY_TRUST_FLOOR: below hardware only in development"
+        try:
+            self.pins()
+        except ValueError as error:
+            yield f"DARKBLOOM_GATEWAY_VERDICT_KEYS_FILE: {error}"
+
+    def pins(self) -> dict[str, bytes] | None:
+        """Read the pinned keys; None where none are pinned.
+
+        Raises:
+            ValueError: the file is not one of pinned keys.
+        """
+        return None if self.verdict_keys_file is None else read_pins(self.verdict_keys_file)
+
+    def address(self) -> tuple[str, int]:
+        """Return host and port of the public listener."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)

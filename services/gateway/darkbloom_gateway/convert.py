@@ -1,0 +1,248 @@
+"""Protobuf to model and back; pure and total."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from darkbloom.attestation.v1.attestation_pb2 import SigningKey
+from darkbloom.billing.v1 import account_pb2, ledger_pb2
+from darkbloom.common.v1.error_reason_pb2 import ErrorReason
+from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
+from darkbloom.registry.v1 import catalog_pb2
+from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from darkbloom_gateway.catalog import Alias, Build, Catalog
+from darkbloom_gateway.errors import ApiError, ViolationFault, provider_failed
+from darkbloom_gateway.model import (
+    Hold,
+    HoldOrder,
+    HoldRefusal,
+    KeyRecord,
+    Offer,
+    OpenedCounts,
+    Plan,
+    Price,
+    ProviderFacts,
+    SignedBytes,
+)
+
+_KINDS = {
+    ViolationFault.UNOPENABLE: gateway_lane_pb2.VIOLATION_KIND_UNOPENABLE,
+    ViolationFault.HEADER: gateway_lane_pb2.VIOLATION_KIND_HEADER,
+    ViolationFault.COUNTS: gateway_lane_pb2.VIOLATION_KIND_COUNTS,
+    ViolationFault.TERMINAL: gateway_lane_pb2.VIOLATION_KIND_TERMINAL,
+    ViolationFault.DELTA: gateway_lane_pb2.VIOLATION_KIND_DELTA,
+}
+_HTTP_ERRORS = range(400, 600)
+_MAX_WORD = 64
+
+
+def key_record(key: account_pb2.ApiKey) -> KeyRecord:
+    """Read a key."""
+    return KeyRecord(
+        key_id=key.key_id,
+        account_id=key.account_id,
+        account_role=key.account_role,
+        allowed_models=frozenset(key.allowed_models),
+        rpm_limit=key.rpm_limit if key.HasField("rpm_limit") else None,
+        expire_time=instant(key.expire_time) if key.HasField("expire_time") else None,
+    )
+
+
+def instant(time: Timestamp) -> datetime:
+    """Read a time in UTC."""
+    return time.ToDatetime(tzinfo=UTC)
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """Write a time."""
+    written = Timestamp()
+    written.FromDatetime(time)
+    return written
+
+
+def price(row: PriceRow) -> Price:
+    """Read a price row."""
+    return Price(
+        price_id=row.price_id,
+        build=row.build,
+        input_micros=row.input_micros,
+        output_micros=row.output_micros,
+        cache_read_micros=row.cache_read_micros,
+        minimum_charge_micros=row.minimum_charge_micros,
+    )
+
+
+def price_row(row: Price) -> PriceRow:
+    """Write a price row."""
+    return PriceRow(
+        price_id=row.price_id,
+        build=row.build,
+        input_micros=row.input_micros,
+        output_micros=row.output_micros,
+        cache_read_micros=row.cache_read_micros,
+        minimum_charge_micros=row.minimum_charge_micros,
+    )
+
+
+def signed(document: SignedDocument) -> SignedBytes:
+    """Read a signed document."""
+    return SignedBytes(document.document, document.signature, document.key_id)
+
+
+def hold_order(order: HoldOrder) -> ledger_pb2.HoldOrder:
+    """Write an order."""
+    return ledger_pb2.HoldOrder(
+        request_id=order.request_id,
+        account_id=order.account_id,
+        key_id=order.key_id,
+        build=order.build,
+        prompt_bound=order.prompt_bound,
+        output_bound=order.output_bound,
+        requested_model=order.requested_model,
+    )
+
+
+def hold_result(result: ledger_pb2.HoldResult) -> Hold | HoldRefusal:
+    """Read what became of an order."""
+    if result.HasField("hold"):
+        return Hold(result.request_id, price(result.hold.price))
+    name = (
+        ErrorReason.Name(result.refusal)
+        if result.refusal in ErrorReason.values()
+        else "ERROR_REASON_UNSPECIFIED"
+    )
+    return HoldRefusal(
+        name.removeprefix("ERROR_REASON_"), result.required_micros, result.available_micros
+    )
+
+
+def open_message(
+    plan: Plan, request_id: str, *, trust_floor: str, deadline: datetime, traceparent: str
+) -> gateway_lane_pb2.Open:
+    """Write the frame that looks for a provider; of content it knows only sizes."""
+    return gateway_lane_pb2.Open(
+        request_id=request_id,
+        build=plan.build,
+        fallback_build=plan.fallback_build,
+        traits=gateway_lane_pb2.Traits(
+            tools=plan.tools,
+            requires_tool_constraint=plan.constrains_tools,
+            tool_choice_mode=plan.tool_choice_mode,
+            parallel_tool_calls=plan.parallel_tool_calls,
+            json_schema=plan.json_schema,
+        ),
+        prompt_tokens_estimate=plan.prompt_estimate,
+        prompt_bound=plan.prompt_bound,
+        output_bound=plan.output_bound,
+        account_id=plan.account_id,
+        owner_policy=gateway_lane_pb2.OWNER_POLICY_PUBLIC,
+        deadline_time=timestamp(deadline),
+        trust_floor=trust_floor,
+        traceparent=traceparent,
+    )
+
+
+def offer(message: gateway_lane_pb2.Offer) -> Offer:
+    """Read an offer."""
+    facts = message.provider
+    return Offer(
+        attempt_id=message.attempt_id,
+        stream=message.attempt_stream,
+        verdict=signed(message.verdict),
+        price=price(message.price) if message.HasField("price") else None,
+        build=message.build,
+        provider_id=facts.provider_id,
+        facts=ProviderFacts(facts.chip_name, facts.machine_model),
+        hedge=message.hedge,
+        scripted=message.scripted,
+    )
+
+
+def opened(counts: OpenedCounts) -> provider_link_pb2.Opened:
+    """Write what was opened."""
+    return provider_link_pb2.Opened(
+        frames=counts.frames,
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        cached_tokens=counts.cached_tokens,
+    )
+
+
+def violation(fault: ViolationFault, counts: OpenedCounts) -> gateway_lane_pb2.Violation:
+    """Write what was seen."""
+    return gateway_lane_pb2.Violation(kind=_KINDS[fault], opened=opened(counts))
+
+
+def refusal(message: gateway_lane_pb2.Refused) -> ApiError:
+    """Read the router's refusal as the consumer gets it; odd values become 503."""
+    status, kind = message.http_status, _word(message.type)
+    if status not in _HTTP_ERRORS or not kind:
+        return ApiError(503, "service_unavailable", "no provider can serve now", retry_after_s=5)
+    return ApiError(
+        status,
+        kind,
+        message.message or "no provider can serve this request",
+        code=_word(message.code) or None,
+        param="model" if kind == "model_not_found" else None,
+        retry_after_s=(seconds(message.retry_after) if message.HasField("retry_after") else None),
+    )
+
+
+def attempt_failure(message: gateway_lane_pb2.AttemptFailed) -> ApiError:
+    """Read why an answer broke after commit, in our words."""
+    if message.failure == gateway_lane_pb2.ATTEMPT_FAILURE_TIMEOUT:
+        return ApiError(504, "provider_error", "the provider timed out")
+    if message.failure == gateway_lane_pb2.ATTEMPT_FAILURE_PROVIDER_LOST:
+        return provider_failed("the provider was lost")
+    if message.failure == gateway_lane_pb2.ATTEMPT_FAILURE_ENCRYPTION_FAILURE:
+        return provider_failed("the provider's answer was not authentic")
+    return provider_failed()
+
+
+def seconds(duration: Duration) -> float:
+    """Read a span in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def signing_keys(keys: Iterable[SigningKey]) -> dict[str, bytes]:
+    """Read public keys by id."""
+    return {key.key_id: key.public_key for key in keys}
+
+
+def catalog(message: catalog_pb2.Catalog) -> Catalog:
+    """Read a catalog."""
+    return Catalog(
+        message.generation,
+        {row.id: _build(row) for row in message.builds},
+        {
+            row.alias_id: Alias(
+                row.alias_id, row.display_name, row.desired_build, row.previous_build, row.active
+            )
+            for row in message.aliases
+        },
+    )
+
+
+def _build(row: catalog_pb2.Build) -> Build:
+    hashes = {*row.accepted_weight_hashes, *([row.weight_hash] if row.weight_hash else [])}
+    return Build(
+        build_id=row.id,
+        display_name=row.display_name,
+        description=row.description,
+        quantization=row.quantization,
+        model_type=row.model_type or "text",
+        hugging_face_id=row.hugging_face_id,
+        deprecation_date=row.deprecation_date,
+        max_context_length=row.max_context_length,
+        max_output_length=row.max_output_length,
+        capabilities=tuple(row.capabilities),
+        accepted_weight_hashes=frozenset(hashes),
+        created=row.create_time.seconds,
+    )
+
+
+def _word(text: str) -> str:
+    """Return a closed word, or nothing where the text is not one."""
+    return text if len(text) <= _MAX_WORD and text.replace("_", "").isalnum() else ""

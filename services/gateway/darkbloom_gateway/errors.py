@@ -1,0 +1,226 @@
+"""What a consumer is told: one class, and the closed list of its instances (http-api §4).
+
+Nothing a provider wrote ever gets into one of these. Statuses, types and codes are the contract;
+messages are for people and may change.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import final
+
+from darkbloom_mesh.errors import MeshError
+
+MAX_RETRY_AFTER_S = 60
+"""Longest wait that a consumer is asked for."""
+# The rest of such a body is not read, so the connection cannot carry another request.
+_HANG_UP = ((b"connection", b"close"),)
+
+
+@final
+class ApiError(MeshError):
+    """A request ends with this status and this body.
+
+    Args:
+        http_status: 400 to 599.
+        kind: `type` of the body.
+        message: for people.
+        code: `code` of the body; equals `type` when absent.
+        param: the field at fault.
+        retry_after_s: whole seconds, clamped to 1 to 60; absent sends no header.
+        facts: more integers for the body, such as what a hold needs.
+        headers: more response headers.
+    """
+
+    def __init__(
+        self,
+        http_status: int,
+        kind: str,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        facts: Mapping[str, int] | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.kind = kind
+        self.code = code or kind
+        self.param = param
+        self.retry_after_s = None if retry_after_s is None else clamp_retry_after(retry_after_s)
+        self.facts = dict(facts or {})
+        self.headers = headers
+
+
+class ViolationFault(StrEnum):
+    """How a provider broke the rules of the edge."""
+
+    UNOPENABLE = "unopenable"
+    HEADER = "header"
+    COUNTS = "counts"
+    TERMINAL = "terminal"
+    DELTA = "delta"
+
+
+@final
+class ViolationError(Exception):
+    """A box, a count or a terminal is not what it must be; never carries content."""
+
+    def __init__(self, fault: ViolationFault) -> None:
+        super().__init__(fault.value)
+        self.fault = fault
+
+
+class LaneLostError(Exception):
+    """The router went away, or is leaving, before this request had content."""
+
+
+class ClientGoneError(Exception):
+    """The consumer left; there is nobody to answer."""
+
+
+def clamp_retry_after(seconds: float) -> int:
+    """Round up to whole seconds between 1 and `MAX_RETRY_AFTER_S`."""
+    return max(1, min(MAX_RETRY_AFTER_S, -int(-seconds // 1)))
+
+
+def bad_request(message: str, *, param: str | None = None, code: str | None = None) -> ApiError:
+    """400: the request itself is wrong."""
+    return ApiError(400, "invalid_request_error", message, param=param, code=code)
+
+
+def unauthenticated(message: str) -> ApiError:
+    """401: no usable credential."""
+    return ApiError(401, "authentication_error", message)
+
+
+def insufficient_funds(required: int, available: int) -> ApiError:
+    """402: confirmed shortfall, in micro-USD."""
+    return ApiError(
+        402,
+        "insufficient_funds",
+        "the balance does not cover the worst case of this request",
+        code="insufficient_quota",
+        facts={"required_micro_usd": required, "available_micro_usd": available},
+    )
+
+
+def key_cap_reached(required: int, available: int) -> ApiError:
+    """402: the key's own spend cap."""
+    return ApiError(
+        402,
+        "insufficient_quota",
+        "the spend cap of this key does not cover the worst case of this request",
+        facts={"required_micro_usd": required, "available_micro_usd": available},
+    )
+
+
+def top_up_refused() -> ApiError:
+    """402: the only provider is dearer than the hold, and its extension was refused."""
+    return ApiError(402, "provider_error", "the only available provider charges more than the hold")
+
+
+def model_not_allowed() -> ApiError:
+    """403: outside the key's list."""
+    return ApiError(403, "model_not_allowed", "this key may not use this model", param="model")
+
+
+def model_not_found() -> ApiError:
+    """404: neither an alias nor a build."""
+    return ApiError(404, "model_not_found", "the model does not exist", param="model")
+
+
+def no_such_endpoint() -> ApiError:
+    """404: the catch-all."""
+    return ApiError(404, "invalid_request_error", "this endpoint is not implemented")
+
+
+def method_not_allowed(allow: str) -> ApiError:
+    """405: a known path with another method."""
+    return ApiError(
+        405,
+        "invalid_request_error",
+        "this method is not allowed here",
+        headers=((b"allow", allow.encode("ascii")),),
+    )
+
+
+def body_too_slow() -> ApiError:
+    """408: the body stopped coming."""
+    return ApiError(
+        408, "invalid_request_error", "the request body came too slowly", headers=_HANG_UP
+    )
+
+
+def body_too_large(limit: int) -> ApiError:
+    """413: over the ceiling of the route."""
+    return ApiError(
+        413,
+        "invalid_request_error",
+        f"the request body is larger than {limit} bytes",
+        headers=_HANG_UP,
+    )
+
+
+def prompt_too_large() -> ApiError:
+    """413: more tokens than any hold may carry."""
+    return ApiError(
+        413,
+        "invalid_request_error",
+        "the prompt is larger than any model can take",
+        code="payload_too_large",
+    )
+
+
+def rate_limited(retry_after_s: float, headers: tuple[tuple[bytes, bytes], ...] = ()) -> ApiError:
+    """429: a bucket is empty."""
+    return ApiError(
+        429,
+        "rate_limit_exceeded",
+        "too many requests",
+        retry_after_s=retry_after_s,
+        headers=headers,
+    )
+
+
+def first_content_late() -> ApiError:
+    """429: nobody produced content in time."""
+    return ApiError(429, "rate_limit_exceeded", "no provider answered in time", retry_after_s=10)
+
+
+def internal() -> ApiError:
+    """500: ours."""
+    return ApiError(500, "internal_error", "internal error")
+
+
+def provider_failed(message: str = "the provider failed") -> ApiError:
+    """502: the provider's fault, or its output is unusable."""
+    return ApiError(502, "provider_error", message)
+
+
+def alias_unroutable() -> ApiError:
+    """503: the alias points at no routable build."""
+    return ApiError(503, "model_unavailable", "the model has no routable build now", param="model")
+
+
+def unavailable(
+    message: str = "the service is temporarily unavailable", *, retry_after_s: float = 5
+) -> ApiError:
+    """503: a store or a room does not answer; never to be shown as lack of money."""
+    return ApiError(503, "service_unavailable", message, retry_after_s=retry_after_s)
+
+
+def draining() -> ApiError:
+    """503: this process is leaving."""
+    return unavailable("this gateway is draining", retry_after_s=3)
+
+
+def overloaded() -> ApiError:
+    """503: a bound of this process is reached."""
+    return unavailable("this gateway is busy", retry_after_s=1)
+
+
+def timed_out() -> ApiError:
+    """504: silence after the first content."""
+    return ApiError(504, "timeout", "the provider stopped answering")

@@ -1,0 +1,173 @@
+"""The lane's side of one request: its streams, what is sent on them, and how it ends."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TypeAlias, final
+
+from darkbloom.common.v1.frame_pb2 import FrameKind
+from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
+from darkbloom_mesh import tracing
+from darkbloom_mesh.credits import CreditMeter
+from google.protobuf.message import Message
+
+from darkbloom_gateway import convert
+from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.errors import ViolationFault
+from darkbloom_gateway.link import RouterLink
+from darkbloom_gateway.mailbox import Mailbox
+from darkbloom_gateway.model import OpenedCounts, Plan
+from darkbloom_gateway.prompt import SealedBody
+
+CancelReason: TypeAlias = provider_link_pb2.CancelReason.ValueType
+AbandonReason: TypeAlias = gateway_lane_pb2.AbandonReason.ValueType
+
+
+@final
+class Exchange:
+    """One opening of a request on the lane; all sends are synchronous and never wait.
+
+    Invariant: it ends once, by `close`, by `withdraw`, or because the router said so first.
+
+    Attributes:
+        live: attempts by stream that may still answer.
+        dispatched: SEALED was sent, so that the router ends the hold.
+        ended_by_router: REFUSED or ATTEMPT_FAILED came; nothing is left to cancel.
+    """
+
+    __slots__ = (
+        "_granted",
+        "_link",
+        "_mailbox",
+        "_meter",
+        "_over",
+        "_request_stream",
+        "_streams",
+        "dispatched",
+        "ended_by_router",
+        "live",
+    )
+
+    def __init__(self, link: RouterLink, mailbox: Mailbox) -> None:
+        """Join the lane.
+
+        Raises:
+            LaneLostError: there is no lane now.
+        """
+        self._link = link
+        self._mailbox = mailbox
+        self._request_stream = link.join(mailbox)
+        self._streams = [self._request_stream]
+        self._meter = CreditMeter()
+        self._granted = link.initial_credit
+        self._over = False
+        self.live: dict[int, Attempt] = {}
+        self.dispatched = False
+        self.ended_by_router = False
+
+    def open(self, plan: Plan, request_id: str, *, trust_floor: str, deadline: datetime) -> None:
+        """Ask for a provider."""
+        message = convert.open_message(
+            plan,
+            request_id,
+            trust_floor=trust_floor,
+            deadline=deadline,
+            traceparent=dict(tracing.outgoing()).get(tracing.TRACEPARENT_KEY, ""),
+        )
+        self._send(FrameKind.FRAME_KIND_OPEN, self._request_stream, message)
+
+    def dispatch(self, attempt: Attempt, body: SealedBody) -> bool:
+        """Send a sealed request; False where too many bodies wait, and then nothing was sent."""
+        stream = attempt.offer.stream
+        if not self._link.send_body(stream, body.ciphertext):
+            return False
+        # Control overtakes the parts that wait, so the outside of the envelope arrives first.
+        self._send(
+            FrameKind.FRAME_KIND_SEALED,
+            stream,
+            gateway_lane_pb2.Sealed(
+                sender_key=attempt.sender_key,
+                body_bytes=len(body.ciphertext),
+                body_sha256=body.sha256,
+                verdict_id=attempt.checked.verdict.verdict_id,
+                prompt_bound=attempt.prompt_bound,
+                output_bound=attempt.output_bound,
+            ),
+        )
+        self._link.attach(stream, self._mailbox)
+        self._streams.append(stream)
+        self.live[stream] = attempt
+        self.dispatched = True
+        return True
+
+    def credit(self, attempt: Attempt, passed_on: int) -> None:
+        """Grant credits once enough chunks were passed on to the consumer."""
+        due = self._meter.consumed(passed_on)
+        if not due or attempt.final:
+            return
+        self._granted += due
+        self._send(
+            FrameKind.FRAME_KIND_CREDIT,
+            attempt.offer.stream,
+            provider_link_pb2.Credit(
+                granted_frames=self._granted, opened=convert.opened(attempt.opened)
+            ),
+        )
+
+    def report(self, attempt: Attempt, fault: ViolationFault, opened: OpenedCounts) -> None:
+        """Tell the router that a provider broke the rules; nothing more is taken from it.
+
+        Args:
+            attempt: whose.
+            fault: which rule.
+            opened: what was handed out of it, and may be charged.
+        """
+        stream = attempt.offer.stream
+        self._drop(stream)
+        self._send(FrameKind.FRAME_KIND_VIOLATION, stream, convert.violation(fault, opened))
+        self.live.pop(stream, None)
+
+    def keep_only(self, streams: Iterable[int]) -> None:
+        """Forget live attempts that the router has ended."""
+        kept = set(streams)
+        self.live = {stream: self.live[stream] for stream in self.live if stream in kept}
+
+    def close(self, attempt: Attempt) -> None:
+        """End a request whose answer is complete and checked."""
+        if self._over:
+            return
+        self._over = True
+        self._send(
+            FrameKind.FRAME_KIND_CLOSE,
+            attempt.offer.stream,
+            gateway_lane_pb2.Close(opened=convert.opened(attempt.opened)),
+        )
+        self._link.leave(self._mailbox, self._streams)
+
+    def withdraw(self, cancel: CancelReason, abandon: AbandonReason) -> None:
+        """End it early: cancel what runs, or say that nobody is wanted any more."""
+        if self._over:
+            return
+        self._over = True
+        for stream, attempt in self.live.items():
+            self._drop(stream)
+            self._send(
+                FrameKind.FRAME_KIND_CANCEL,
+                stream,
+                provider_link_pb2.Cancel(reason=cancel, opened=convert.opened(attempt.opened)),
+            )
+        if not self.live and not self.ended_by_router:
+            self._send(
+                FrameKind.FRAME_KIND_ABANDON,
+                self._request_stream,
+                gateway_lane_pb2.Abandon(reason=abandon),
+            )
+        self._link.leave(self._mailbox, self._streams)
+
+    def _send(self, kind: int, stream: int, message: Message) -> None:
+        """Send on the lane that the streams belong to; on a later one the numbers mean others."""
+        if not self._mailbox.lost:
+            self._link.send(kind, stream, message)
+
+    def _drop(self, stream: int) -> None:
+        if not self._mailbox.lost:
+            self._link.drop(stream)

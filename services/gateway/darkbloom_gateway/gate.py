@@ -1,0 +1,42 @@
+"""Counts inference requests in flight and keeps new ones out while draining."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from darkbloom_gateway.errors import draining, overloaded
+
+
+class Gate:
+    """The request is counted in before the flag is read, so `inflight` is an upper bound."""
+
+    def __init__(self, max_inflight: int) -> None:
+        self._max = max_inflight
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
+        self.inflight = 0
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count one request in and out.
+
+        Raises:
+            ApiError: 503: draining, or as many as may be are in flight.
+        """
+        self.inflight += 1
+        self._idle.clear()
+        try:
+            if self.draining:
+                raise draining()
+            if self.inflight > self._max:
+                raise overloaded()
+            yield
+        finally:
+            self.inflight -= 1
+            if not self.inflight:
+                self._idle.set()
+
+    async def empty(self) -> None:
+        """Return once nothing is in flight."""
+        await self._idle.wait()

@@ -1,0 +1,90 @@
+"""The application: the token path mounted in FastAPI, which carries the control plane."""
+
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from darkbloom_gateway.errors import (
+    ApiError,
+    bad_request,
+    internal,
+    method_not_allowed,
+    no_such_endpoint,
+)
+from darkbloom_gateway.routes import evidence, health, models, payments
+from darkbloom_gateway.routes.plane import ControlPlane
+from darkbloom_gateway.wire import App, error_body, error_headers
+
+CHAT_PATH = "/v1/chat/completions"
+ROUTES = frozenset(
+    {
+        CHAT_PATH,
+        "/v1/models",
+        "/v1/pricing",
+        "/v1/payments/balance",
+        "/v1/payments/usage",
+        "/v1/providers/attestation",
+        "/v1/receipts/keys",
+        "/health",
+        "/readyz",
+    }
+)
+"""Paths that metrics may name."""
+_NOT_FOUND, _METHOD = 404, 405
+
+
+def make_app(chat: App, plane: ControlPlane, health_reason: Callable[[], str | None]) -> FastAPI:
+    """Return the application without its shell.
+
+    Args:
+        chat: the token path.
+        plane: collaborators of the other routes.
+        health_reason: says why this worker cannot serve, or nothing.
+    """
+    app = FastAPI(
+        title="Darkbloom",
+        version=plane.version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    # A class instance is an ASGI application to Starlette: no request object, no response object.
+    app.router.routes.append(Route(CHAT_PATH, endpoint=chat, methods=["POST"]))
+    app.include_router(models.make_router(plane))
+    app.include_router(payments.make_router(plane))
+    app.include_router(evidence.make_router(plane))
+    app.include_router(health.make_router(plane, health_reason))
+
+    @app.exception_handler(ApiError)
+    async def on_api_error(_request: Request, error: ApiError) -> Response:
+        return _error(error)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(_request: Request, error: HTTPException) -> Response:
+        if error.status_code == _METHOD:
+            return _error(method_not_allowed((error.headers or {}).get("Allow", "")))
+        return _error(no_such_endpoint() if error.status_code == _NOT_FOUND else internal())
+
+    @app.exception_handler(RequestValidationError)
+    async def on_bad_parameter(_request: Request, error: RequestValidationError) -> Response:
+        # The library's text quotes the value, so only the name is taken from it.
+        fault = error.errors()[0] if error.errors() else {}
+        name = str((fault.get("loc") or ("",))[-1])
+        return _error(bad_request(f"{name} is not valid", param=name))
+
+    @app.exception_handler(Exception)
+    async def on_fault(_request: Request, _cause: Exception) -> Response:
+        return _error(internal())
+
+    return app
+
+
+def _error(error: ApiError) -> Response:
+    response = Response(error_body(error), error.http_status, media_type="application/json")
+    for name, value in error_headers(error):
+        response.headers[name.decode("ascii")] = value.decode("ascii")
+    return response

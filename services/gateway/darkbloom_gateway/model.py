@@ -1,0 +1,170 @@
+"""What the gateway knows about keys, models, prices and requests."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+MAX_BOUND = 1 << 24
+"""Largest token bound that a hold accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key without its secret."""
+
+    key_id: str
+    account_id: str
+    account_role: str = ""
+    allowed_models: frozenset[str] = frozenset()
+    """Empty: every model."""
+    rpm_limit: int | None = None
+    expire_time: datetime | None = None
+
+    def allows(self, requested_model: str) -> bool:
+        """Whether the key may name this model; matched before any alias is resolved."""
+        return not self.allowed_models or requested_model in self.allowed_models
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Micro-USD per 1,000,000 tokens."""
+
+    price_id: str
+    build: str
+    input_micros: int
+    output_micros: int
+    cache_read_micros: int
+    minimum_charge_micros: int
+
+    def dearer_than(self, other: "Price") -> bool:
+        """Whether any request could cost more at this row than at the other."""
+        return (
+            self.input_micros > other.input_micros
+            or self.output_micros > other.output_micros
+            or self.cache_read_micros > other.cache_read_micros
+            or self.minimum_charge_micros > other.minimum_charge_micros
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Money reserved for one request."""
+
+    request_id: str
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOrder:
+    """What is to be reserved."""
+
+    request_id: str
+    account_id: str
+    key_id: str
+    build: str
+    prompt_bound: int
+    output_bound: int
+    requested_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRefusal:
+    """Why nothing was reserved."""
+
+    reason: str
+    """Name of the reason without its enum prefix, e.g. `INSUFFICIENT_FUNDS`."""
+    required_micros: int
+    available_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBytes:
+    """A document exactly as signed, its signature and the key's id."""
+
+    document: bytes
+    signature: bytes
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFacts:
+    """What response headers say; the verdict, not these, is evidence."""
+
+    chip_name: str = ""
+    machine_model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One provider is reserved for this request."""
+
+    attempt_id: str
+    stream: int
+    verdict: SignedBytes
+    price: Price | None
+    build: str
+    provider_id: str
+    facts: ProviderFacts
+    hedge: bool
+    scripted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedCounts:
+    """Cumulative counts that this edge opened and checked."""
+
+    frames: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one request needs, before anything was reserved for it."""
+
+    account_id: str
+    key_id: str
+    requested_model: str
+    build: str
+    fallback_build: str
+    prompt_bound: int
+    output_bound: int
+    prompt_estimate: int
+    prompt_date: str
+    tools: bool = False
+    tool_choice_mode: str = ""
+    parallel_tool_calls: bool = True
+    json_schema: bool = False
+
+    @property
+    def constrains_tools(self) -> bool:
+        """Whether the tool choice must be enforced by the engine, not only prompted for."""
+        return self.tool_choice_mode in ("required", "named") or (
+            self.tools and self.tool_choice_mode == "none"
+        )
+
+
+@dataclass(slots=True)
+class Timing:
+    """Microseconds spent per phase, for `X-Timing`."""
+
+    parse_us: int = 0
+    reserve_us: int = 0
+    route_us: int = 0
+    queue_us: int = 0
+    encrypt_us: int = 0
+    dispatch_us: int = 0
+    provider_us: int = 0
+
+    def as_json(self) -> bytes:
+        """Write the header's value."""
+        pairs = (f'"{name}":{getattr(self, name)}' for name in self.__slots__)
+        return ("{" + ",".join(pairs) + "}").encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything about the winner that goes into a receipt."""
+
+    verdict: SignedBytes
+    identity_key: bytes = field(repr=False)

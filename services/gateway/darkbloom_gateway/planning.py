@@ -1,0 +1,83 @@
+"""From a lowered request and a key to a plan: which build, and within which bounds."""
+
+from datetime import datetime
+from itertools import chain
+
+from darkbloom_edge.dialects.chat import Lowered, prompt_bound
+
+from darkbloom_gateway.catalog import Build, Catalog
+from darkbloom_gateway.errors import bad_request, model_not_allowed, prompt_too_large
+from darkbloom_gateway.model import MAX_BOUND, KeyRecord, Plan
+
+BYTES_PER_TOKEN = 4
+"""Routing estimate of text."""
+TOKENS_PER_MESSAGE = 4
+"""Routing estimate of a message's frame."""
+
+
+def make_plan(
+    lowered: Lowered, key: KeyRecord, catalog: Catalog, *, default_bound: int, now: datetime
+) -> Plan:
+    """Decide everything that does not need another room.
+
+    Args:
+        lowered: the parsed body.
+        key: who asks.
+        catalog: the newest one.
+        default_bound: tokens, where neither request nor build has an output bound.
+        now: for the prompt's date, set once so that a retry renders the same prompt.
+
+    Raises:
+        ApiError: 400, 403, 404, 413 or 503.
+    """
+    name = lowered.requested_model
+    if not key.allows(name):
+        raise model_not_allowed()
+    found = catalog.resolve(name)
+    _check_needs(lowered, found.build)
+
+    bound = prompt_bound(lowered)
+    if bound > MAX_BOUND:
+        raise prompt_too_large()
+    most = found.build.max_output_length or MAX_BOUND
+    wanted = lowered.explicit_output_bound or found.build.max_output_length or default_bound
+    return Plan(
+        account_id=key.account_id,
+        key_id=key.key_id,
+        requested_model=name,
+        build=found.build.build_id,
+        fallback_build=found.fallback_build,
+        prompt_bound=bound,
+        output_bound=min(wanted, most, MAX_BOUND),
+        prompt_estimate=min(bound, _estimate(lowered)),
+        prompt_date=now.strftime("%Y-%m-%d"),
+        tools=lowered.has_tools,
+        tool_choice_mode=lowered.tool_policy if lowered.has_tools else "",
+        parallel_tool_calls=lowered.fields.get("parallel_tool_calls") is not False,
+        json_schema="structured_outputs" in lowered.needs,
+    )
+
+
+def _check_needs(lowered: Lowered, build: Build) -> None:
+    """Refuse what the build says that it cannot do; a build without a list is asked anyway."""
+    if not build.capabilities:
+        return
+    for need, param in (
+        ("tools", "tools"),
+        ("json_mode", "response_format"),
+        ("structured_outputs", "response_format"),
+        ("logprobs", "logprobs"),
+    ):
+        if need in lowered.needs and need not in build.capabilities:
+            raise bad_request(f"the model does not support {need}", param=param)
+
+
+def _estimate(lowered: Lowered) -> int:
+    """Guess the prompt's tokens for routing, never below one."""
+    messages = lowered.fields["messages"]
+    texts = chain(
+        (message.get("content") or "" for message in messages),
+        (str(tool) for tool in lowered.fields.get("tools") or ()),
+    )
+    characters = sum(map(len, texts))
+    return max(1, characters // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)

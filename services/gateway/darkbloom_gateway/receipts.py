@@ -1,0 +1,83 @@
+"""Receipts: the gateway's countersignature over what a provider has signed."""
+
+from datetime import datetime
+from typing import final
+
+from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.receipt import (
+    Countersign,
+    OpenedCounts,
+    build_receipt,
+    sign_countersign,
+    terminal_sha256,
+)
+from darkbloom_edge.signatures import Ed25519Signer
+from darkbloom_edge.terminal import Terminal
+
+from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.model import Plan, SignedBytes
+
+
+@final
+class ReceiptPress:
+    """Countersigns with the key of this worker, which never leaves its memory."""
+
+    def __init__(self, signer: Ed25519Signer) -> None:
+        self._signer = signer
+
+    @property
+    def key_id(self) -> str:
+        """Id of the key."""
+        return self._signer.key_id
+
+    @property
+    def public_key(self) -> bytes:
+        """The key, 32 bytes."""
+        return self._signer.public
+
+    def press(
+        self, attempt: Attempt, plan: Plan, terminal: Terminal, signed: SignedBytes, now: datetime
+    ) -> tuple[bytes, SignedBytes]:
+        """Return the receipt's JSON, and the countersigned record for billing.
+
+        Args:
+            attempt: the winner, concluded.
+            plan: what was asked.
+            terminal: the verified terminal.
+            signed: its exact bytes and signature.
+            now: time of issue.
+        """
+        opened = attempt.opened
+        document, signature = sign_countersign(
+            Countersign(
+                request_id=terminal.request_id,
+                attempt_id=terminal.attempt_id,
+                terminal_sha256=terminal_sha256(signed.document),
+                body_digest=attempt.body_digest,
+                requested_model=plan.requested_model,
+                opened=OpenedCounts(
+                    frames=opened.frames,
+                    prompt_tokens=opened.prompt_tokens,
+                    completion_tokens=opened.completion_tokens,
+                ),
+                outcome=terminal.outcome,
+                issued_at=rfc3339(now),
+                output_bound=plan.output_bound,
+                prompt_date=plan.prompt_date,
+            ),
+            self._signer,
+        )
+        verdict = attempt.checked.signed
+        receipt = build_receipt(
+            receipt_key=attempt.receipt_key,
+            terminal=signed.document,
+            terminal_signature=signed.signature,
+            identity_key=attempt.checked.identity_key,
+            verdict=verdict.document,
+            verdict_signature=verdict.signature,
+            verdict_key_id=verdict.key_id,
+            countersign=document,
+            countersign_signature=signature,
+            gateway_key_id=self._signer.key_id,
+        )
+        return receipt, SignedBytes(document, signature, self._signer.key_id)

@@ -1,0 +1,145 @@
+"""`GET /v1/models[/{id}]` and `GET /v1/pricing`."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any
+
+from darkbloom.router.v1.fleet_pb2 import BuildCapacity
+from fastapi import APIRouter, Query, Request
+
+from darkbloom_gateway.catalog import Catalog, Resolution
+from darkbloom_gateway.errors import model_not_allowed, model_not_found, unavailable
+from darkbloom_gateway.model import KeyRecord, Price
+from darkbloom_gateway.ports import PriceList
+from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
+
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "stop",
+    "seed",
+    "max_tokens",
+)
+_FEATURES = ("tools", "json_mode", "structured_outputs", "logprobs", "web_search", "reasoning")
+_OWNER = "eigeninference"
+_PER_MILLION = Decimal(1_000_000)
+_MICRO = Decimal(1_000_000)
+
+
+def make_router(plane: ControlPlane) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    async def list_models(request: Request, include_builds: Annotated[str, Query()] = "") -> Reply:
+        """List what the key may call."""
+        key = await plane.caller(request)
+        catalog = _catalog(plane)
+        rows = [
+            row
+            for row in catalog.listed(include_builds=include_builds in ("1", "true"))
+            if key.allows(row.name)
+        ]
+        prices, capacity = await plane.prices.get(), await plane.capacity_or_nothing()
+        return reply({"object": "list", "data": [_entry(row, prices, capacity) for row in rows]})
+
+    @router.get("/v1/models/{model_id:path}")
+    async def get_model(request: Request, model_id: str) -> Reply:
+        """Return one entry, exactly as the list has it."""
+        key: KeyRecord = await plane.caller(request)
+        if not key.allows(model_id):
+            raise model_not_allowed()
+        catalog = _catalog(plane)
+        known = {row.name: row for row in catalog.listed(include_builds=True)}
+        if model_id not in known:
+            raise model_not_found()
+        prices, capacity = await plane.prices.get(), await plane.capacity_or_nothing()
+        return reply(_entry(known[model_id], prices, capacity))
+
+    @router.get("/v1/pricing")
+    async def list_prices() -> Reply:
+        """Return the platform's prices; nobody needs a key to read them."""
+        prices = await plane.prices.get()
+        rows = (*prices.rows, _fallback(prices))
+        return reply({"prices": [_price(row) for row in rows if row.build]})
+
+    return router
+
+
+def _catalog(plane: ControlPlane) -> Catalog:
+    if plane.shelf.catalog is None:
+        raise unavailable("the model catalog is not here yet")
+    return plane.shelf.catalog
+
+
+def _fallback(prices: PriceList) -> Price:
+    row = prices.fallback
+    return Price(
+        row.price_id,
+        "default",
+        row.input_micros,
+        row.output_micros,
+        row.cache_read_micros,
+        row.minimum_charge_micros,
+    )
+
+
+def _price(row: Price) -> dict[str, Any]:
+    return {
+        "model": row.build,
+        "input_price": row.input_micros,
+        "output_price": row.output_micros,
+        "cache_read_price": row.cache_read_micros,
+        "input_usd": f"${row.input_micros / _MICRO:.4f}",
+        "output_usd": f"${row.output_micros / _MICRO:.4f}",
+    }
+
+
+def _per_token(micros: int) -> str:
+    """Write a price per 1M tokens in micro-USD as USD per token, in plain decimals."""
+    return f"{(Decimal(micros) / _MICRO / _PER_MILLION).normalize():f}"
+
+
+def _entry(
+    row: Resolution, prices: PriceList, capacity: Mapping[str, BuildCapacity]
+) -> dict[str, Any]:
+    build = row.build
+    price = next((p for p in prices.rows if p.build == build.build_id), prices.fallback)
+    live = capacity.get(build.build_id, BuildCapacity())
+    return {
+        "id": row.name,
+        "object": "model",
+        "created": build.created,
+        "owned_by": _OWNER,
+        "name": row.display_name,
+        "hugging_face_id": build.hugging_face_id,
+        "description": build.description,
+        "input_modalities": ["text"],
+        "output_modalities": ["text"],
+        "quantization": build.quantization,
+        "context_length": build.max_context_length,
+        "max_output_length": build.max_output_length,
+        "pricing": {
+            "prompt": _per_token(price.input_micros),
+            "completion": _per_token(price.output_micros),
+            "image": "0",
+            "request": "0",
+            "input_cache_read": _per_token(price.cache_read_micros),
+        },
+        "supported_sampling_parameters": list(SAMPLING),
+        "supported_features": [name for name in _FEATURES if name in build.capabilities],
+        **({"deprecation_date": build.deprecation_date} if build.deprecation_date else {}),
+        "metadata": {
+            "model_type": build.model_type,
+            "quantization": build.quantization,
+            "display_name": row.display_name,
+            "build": build.build_id,
+            "routable_providers": live.routable_providers,
+            "warm_providers": live.warm_providers,
+            "can_accept": live.can_accept,
+        },
+    }

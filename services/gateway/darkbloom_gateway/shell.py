@@ -1,0 +1,143 @@
+"""The outermost ASGI layer: request id, CORS, panic recovery, request metrics.
+
+Pure functions around `send`; nothing is buffered, so the token path pays for one wrapper only.
+"""
+
+import time
+from collections.abc import Callable
+from typing import final
+from urllib.parse import urlsplit
+
+import structlog
+from darkbloom_mesh.context import set_request_id
+
+from darkbloom_gateway.errors import internal
+from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.wire import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    header,
+    request_id,
+    send_error,
+)
+
+_METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
+_ALLOWED = (
+    b"Authorization, Content-Type, X-Request-ID, X-Darkbloom-Metadata-Details, "
+    b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce"
+)
+_EXPOSED = (
+    b"X-Request-ID, X-Inference-Job-ID, X-Provider-Id, X-Provider-Attested, "
+    b"X-Provider-Trust-Level, X-Provider-Encrypted, X-Provider-Scripted, X-Timing, "
+    b"X-Darkbloom-Receipt-Job-ID, X-Darkbloom-Receipt-Hash, Retry-After"
+)
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})
+_MODELS = "/v1/models/"
+_log = structlog.get_logger()
+
+
+@final
+class Shell:
+    """Wraps the whole application.
+
+    Args:
+        app: everything inside.
+        routes: paths that metrics may name; all others count as `other`.
+        cors_origin: the one origin of browsers; empty allows local development ones.
+        meters: counters.
+        entropy: for request ids.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        routes: frozenset[str],
+        cors_origin: str,
+        meters: Meters,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._cors_origin = cors_origin.rstrip("/")
+        self._meters = meters
+        self._entropy = entropy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        started_at = time.perf_counter()
+        name = request_id(scope, self._entropy)
+        set_request_id(name.decode("ascii"))
+        extra = [(b"x-request-id", name), *self._cors(scope)]
+        status, complete = 0, False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *extra]
+            else:
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            if scope["method"] == "OPTIONS":
+                await _no_content(send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            _log.error("request_failed", route=self._route(scope), exc_info=error)
+            if status and not complete:
+                # Headers are out: all that is left is to cut the stream.
+                raise
+            if not status:
+                await send_error(send_with_headers, internal())
+        finally:
+            method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+            seconds = time.perf_counter() - started_at
+            self._meters.http(method, self._route(scope), status or 499, seconds)
+
+    def _route(self, scope: Scope) -> str:
+        path = scope["path"]
+        if path in self._routes:
+            return str(path)
+        return f"{_MODELS}{{id}}" if path.startswith(_MODELS) else "other"
+
+    def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        origin = header(scope, b"origin")
+        if origin is None or not self._may_call(origin):
+            return []
+        headers = [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-allow-credentials", b"true"),
+            (b"access-control-expose-headers", _EXPOSED),
+            (b"vary", b"Origin"),
+        ]
+        if scope["method"] == "OPTIONS":
+            headers += [
+                (b"access-control-allow-methods", _METHODS),
+                (b"access-control-allow-headers", _ALLOWED),
+                (b"access-control-max-age", b"600"),
+            ]
+        return headers
+
+    def _may_call(self, origin: bytes) -> bool:
+        try:
+            text = origin.decode("ascii")
+            host = urlsplit(text).hostname
+        except ValueError:
+            return False
+        if self._cors_origin:
+            return text == self._cors_origin
+        return host in _LOCAL_HOSTS
+
+
+async def _no_content(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

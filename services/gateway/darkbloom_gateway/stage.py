@@ -1,0 +1,41 @@
+"""What every request of one worker shares."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from darkbloom_mesh.clock import Clock
+
+from darkbloom_gateway.catalog import Catalog
+from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.ledger import Ledger
+from darkbloom_gateway.limits import RateLimiter
+from darkbloom_gateway.link import RouterLink
+from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.verdicts import VerdictDesk
+
+
+@dataclass(slots=True)
+class CatalogShelf:
+    """The newest catalog; None until one was read."""
+
+    catalog: Catalog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Collaborators of the token path; built once in `app`."""
+
+    config: GatewayConfig
+    clock: Clock
+    link: RouterLink
+    ledger: Ledger
+    limiter: RateLimiter
+    verdicts: VerdictDesk
+    shelf: CatalogShelf
+    press: ReceiptPress
+    meters: Meters
+    entropy: Callable[[int], bytes]
+    """Randomness for ids, receipt keys and nonces."""
+    refresh_keys: Callable[[], Awaitable[None]]
+    """Reads attestation's keys again, for a verdict under an unknown one."""
