@@ -1,0 +1,74 @@
+"""`python -m tests.bench [--quick]`: measure, print a table and, last, one JSON object."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from darkbloom_local.errors import LocalError
+
+from tests.bench import ours, placement, proxy, report
+from tests.bench.measure import LoadError
+from tests.bench.run import FULL, QUICK, Findings, run
+from tests.bench.systems import System
+
+_HOME = Path(".bench")
+
+
+def main() -> int:
+    """Run the benchmark; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--no-litellm", action="store_true", help="measure the mesh alone")
+    parser.add_argument("--no-mesh", action="store_true", help="measure LiteLLM alone")
+    arguments = parser.parse_args()
+    _HOME.mkdir(exist_ok=True)
+    try:
+        found = asyncio.run(_bench(arguments))
+    except (LocalError, LoadError) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 1
+    sys.stdout.write(report.table(found))
+    sys.stdout.write(json.dumps(report.summary(found, pinned=placement.can_pin())) + "\n")
+    return 0
+
+
+async def _bench(arguments: argparse.Namespace) -> dict[str, Findings]:
+    if not placement.can_pin():
+        _progress("cores cannot be chosen here: what is measured shares them with the load")
+    with ExitStack() as stack:
+        systems: list[System] = []
+        if not arguments.no_litellm:
+            try:
+                environment = proxy.install(_HOME, _progress)
+                behind = stack.enter_context(proxy.upstream(_HOME))
+                _progress("starting litellm")
+                systems = [behind, stack.enter_context(proxy.litellm(environment, _HOME, behind))]
+            except proxy.NoProxyError as error:
+                _progress(f"litellm is left out: {error}")
+        extent = QUICK if arguments.quick else FULL
+        if arguments.no_mesh:
+            return await run(systems, extent, _progress)
+        with _scratch() as state:
+            async with ours.mesh(state, _progress) as system:
+                return await run([*systems, system], extent, _progress)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Give a state directory that is gone afterwards: each run starts with an empty ledger."""
+    with tempfile.TemporaryDirectory(prefix="state-", dir=_HOME) as directory:
+        yield Path(directory)
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"  {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

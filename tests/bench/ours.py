@@ -1,0 +1,59 @@
+"""Our side: a whole mesh with the scripted engine, everything but the provider under test."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from darkbloom.billing.v1 import account_service_pb2
+from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceStub
+from darkbloom_local import models, seeds
+from darkbloom_local.mesh import Mesh
+
+from tests.bench import placement
+from tests.bench.systems import System
+
+PROVIDERS = ("provider", "provider-2")
+"""Two, because one build of one provider answers at most 256 requests at a time."""
+_STORES = ("postgres", "valkey")
+_GRANT_MICROS = 100_000_000_000
+_CALL_S = 10.0
+# The limits stay in force and are counted; only their numbers are out of the way.
+_ENVIRONMENT = {
+    "gateway": {
+        "DARKBLOOM_GATEWAY_REQUEST_RATE": "1000000",
+        "DARKBLOOM_GATEWAY_REQUEST_BURST": "1000000",
+    },
+    **{name: {"DARKBLOOM_PROVIDER_MAX_CONCURRENCY": "256"} for name in PROVIDERS},
+}
+
+
+@contextlib.asynccontextmanager
+async def mesh(state: Path, progress: Callable[[str], None]) -> AsyncIterator[System]:
+    """Run a whole mesh for the length of the block, durable commits included."""
+    async with Mesh(
+        state, engine="scripted", environment=_ENVIRONMENT, progress=progress
+    ) as running:
+        for name in PROVIDERS[1:]:
+            await running.start_provider(name)
+        await AccountServiceStub(running.channel("billing.grpc")).Grant(
+            account_service_pb2.GrantRequest(
+                request_id="grant_bench",
+                account_id=seeds.CONSUMER,
+                amount_micros=_GRANT_MICROS,
+                note="for the benchmark",
+            ),
+            timeout=_CALL_S,
+        )
+        pids = dict(running.pids)
+        under_test = {name: pid for name, pid in pids.items() if name not in PROVIDERS}
+        if placement.can_pin():
+            placement.pin(under_test.values(), placement.UNDER_TEST)
+            placement.pin([pids[name] for name in PROVIDERS], placement.AROUND)
+        yield System(
+            name="darkbloom",
+            port=running.wiring.ports["gateway.http"],
+            api_key=running.api_key,
+            model=models.SCRIPTED,
+            processes=under_test,
+            stores=_STORES,
+        )
