@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from darkbloom_edge.usage import Usage
 from darkbloom_mesh.clock import Clock
 
+from darkbloom_provider.engine.answers import answer
 from darkbloom_provider.engine.batch import BatchModel, ModelLoader
 from darkbloom_provider.engine.budget import KvBudget
 from darkbloom_provider.engine.errors import (
@@ -343,7 +344,7 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._asked.add(future)
-        self._worker.post(partial(_answer, loop, future, call))
+        self._worker.post(partial(answer, loop, future, call))
         try:
             return await future
         finally:
@@ -374,32 +375,3 @@ class LocalEngine:
 
     def _new_call_id(self) -> str:
         return f"call_{self._draw(96):024x}"
-
-
-def _answer(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[_T], call: Callable[[], _T]
-) -> None:
-    """Run a call on the engine thread and bring its result to the loop that waits."""
-    try:
-        result = call()
-    except EngineError as error:
-        _settle(loop, partial(_fail, future, error))
-    except Exception as error:  # noqa: BLE001 - files from outside may break a loader in any way
-        _settle(loop, partial(_fail, future, load_failed(f"load broke, {type(error).__name__}")))
-    else:
-        _settle(loop, partial(_succeed, future, result))
-
-
-def _settle(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(callback)
-
-
-def _succeed(future: asyncio.Future[_T], result: _T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[_T], error: EngineError) -> None:
-    if not future.done():
-        future.set_exception(error)

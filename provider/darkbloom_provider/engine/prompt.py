@@ -76,7 +76,11 @@ def prepare(job: Job, tokenizer: Tokenizer, *, context: int, drawn_seed: int) ->
     tools = _tools(request, tokenizer)
     text = _render(request, tokenizer, tools)
 
-    tokens = tokenizer.encode(text)
+    try:
+        tokens = tokenizer.encode(text)
+    except (TypeError, UnicodeError):
+        # Lone surrogates; the cause would quote them.
+        raise invalid("prompt is not valid unicode") from None
     if not tokens:
         raise invalid("prompt is empty")
     if len(tokens) > job.prompt_bound:

@@ -37,8 +37,21 @@ from darkbloom_provider.engine.errors import ErrorReason, invalid
 
 DIRECTIVE: Final = "/script "
 MAX_TOKENS: Final = 1_000_000
-_WORDS: Final = tuple(
-    ["the", "quiet", "mesh", "carries", "sealed", "words", "between", "strangers", "and", "every", "promise", "can", "be", "tested"]
+_WORDS: Final = (
+    "the",
+    "quiet",
+    "mesh",
+    "carries",
+    "sealed",
+    "words",
+    "between",
+    "strangers",
+    "and",
+    "every",
+    "promise",
+    "can",
+    "be",
+    "tested",
 )
 _TOKEN: Final = re.compile(r"\s*\S+|\s+$")
 

@@ -50,6 +50,8 @@ MAX_LIVE: Final = 4096
 """Most live jobs of one engine."""
 _BURST: Final = PAUSE_SLACK_DELTAS
 """Deltas of one job between two turns of the loop."""
+_SHORT_S: Final = 0.1
+"""A pause this short is slept through; a cancel may wait so long for its effect."""
 _KV_BYTES_PER_TOKEN: Final = 1
 _TOKEN_BUDGET: Final = 1 << 30
 _NOMINAL_TPS: Final = 500.0
@@ -62,6 +64,8 @@ class _Live:
     sink: Sink
     prompt_tokens: int
     usage: Usage
+    due_s: float = 0.0
+    """When the last delta was due, on the clock."""
     cancelled: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     running: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     """Cleared while paused."""
@@ -196,6 +200,7 @@ class ScriptedEngine:
         if script.fail_before_content:
             return _failed(live)
 
+        live.due_s = self._clock.monotonic()
         stops = Splitter(stops=live.job.request.stop or (), new_call_id=str)
         deltas = answer_deltas(script, prompt_tokens=live.prompt_tokens, limit=live.limit)
         for number, delta in enumerate(deltas):
@@ -212,12 +217,22 @@ class ScriptedEngine:
         if number == live.script.stall_after_deltas:
             await live.cancelled.wait()
         elif number and live.script.interval_s:
-            await self._wait(live, live.script.interval_s)
+            await self._pace(live)
         elif number % _BURST == _BURST - 1:
             await self._clock.sleep(0)
         if not live.running.is_set():
             await self._wait(live, 0)
         return not live.cancelled.is_set()
+
+    async def _pace(self, live: _Live) -> None:
+        """Wait for the next delta's turn; what came late does not delay those after it."""
+        live.due_s += live.script.interval_s
+        seconds = max(0.0, live.due_s - self._clock.monotonic())
+        # Hundreds of paced streams are load for others to bear: two tasks a delta are too many.
+        if seconds <= _SHORT_S:
+            await self._clock.sleep(seconds)
+        else:
+            await self._wait(live, seconds)
 
     async def _wait(self, live: _Live, seconds: float) -> bool:
         """Wait for a time and for the pause to end, or until the job is cancelled."""

@@ -14,12 +14,15 @@ from darkbloom_edge.delta import Delta
 
 from darkbloom_provider.engine.batch import BatchModel, RowSpec, StepResult, TokenEvent
 from darkbloom_provider.engine.errors import EngineError, generation_failed
-from darkbloom_provider.engine.interface import Outcome
+from darkbloom_provider.engine.interface import PAUSE_SLACK_DELTAS, Outcome
 from darkbloom_provider.engine.prompt import Prompt
 from darkbloom_provider.engine.row import Row
 
-MAX_UNDELIVERED_ROUNDS: Final = 64
-"""Rounds that may wait for the event loop before the engine waits for it."""
+MAX_UNDELIVERED_ROUNDS: Final = PAUSE_SLACK_DELTAS - 2
+"""Rounds that may wait for the event loop before the engine waits for it.
+
+One more may be in a step and one between steps, so this keeps the promise of `pause`.
+"""
 _DELIVERY_CHECK_S: Final = 0.1
 
 
