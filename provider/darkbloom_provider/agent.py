@@ -1,7 +1,8 @@
 """The agent: keeps one registered stream to the router, and a second one only while it moves.
 
-Back-off has full jitter and starts over only after a stream that was registered, so that a router
-that refuses us is not hammered. K, the engine and unacknowledged terminals outlive streams.
+Back-off has full jitter and starts over only after a stream that was registered and lasted, so
+that a router that refuses us is not hammered. K, the engine and unacknowledged terminals outlive
+streams.
 """
 
 import asyncio
@@ -15,13 +16,20 @@ from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.lane import LaneEnd
 
 from darkbloom_provider import state
-from darkbloom_provider.link import Link, Standing
+from darkbloom_provider.link import Link
 from darkbloom_provider.presentation import Presence
+from darkbloom_provider.standing import Standing, printable
 from darkbloom_provider.state import AgentState, SlotView
+from darkbloom_provider.waiting import first_of
 from darkbloom_provider.work import Desk
 
 STATE_INTERVAL_S = 2.5
-"""Least often that the snapshot is written."""
+STATE_BURST_S = 0.1
+"""Longest and shortest time between two snapshots."""
+SETTLED_S = 5.0
+"""A stream that lived for so long has worked; the back-off starts over after it."""
+HANDOVER_S = 10.0
+"""How long the old stream waits for the new one before it stops to take work."""
 
 _log = structlog.get_logger()
 
@@ -50,6 +58,8 @@ class Agent:
         heartbeat_interval_s: float,
         uniform: Callable[[], float],
     ) -> None:
+        self.registered = asyncio.Event()
+        """Set with the first registration."""
         self._presence = presence
         self._desk = desk
         self._channel = channel
@@ -64,68 +74,93 @@ class Agent:
         self._last_error = ""
         self._started_at = desk.clock.now().isoformat()
 
+    @property
+    def standing(self) -> Standing:
+        """What the router last said on the newest stream."""
+        return self._current.standing if self._current is not None else Standing()
+
     async def run(self) -> None:
         """Keep a stream open until `drain` has finished."""
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._keep_state(), name="agent.state")
-            await self._connect(tasks)
+            async with asyncio.TaskGroup() as links:
+                await self._connect(links)
             writer.cancel()
-        await asyncio.to_thread(state.write, self._state_file, self._snapshot("stopped"))
+        await self._write_state("stopped")
 
-    async def drain(self) -> None:
-        """Finish accepted work on every stream, wait until it is settled, and let `run` return."""
+    async def drain(self, patience_s: float) -> None:
+        """Finish accepted work on every stream, wait until it is settled, and let `run` return.
+
+        What still runs after `patience_s` is cancelled; its delivered tokens are settled too.
+        """
         self._stopping.set()
         self._changed.set()
         async with asyncio.TaskGroup() as tasks:
             for link in self._links:
-                tasks.create_task(link.drain(), name="link.drain")
+                tasks.create_task(link.drain(patience_s), name="link.drain")
 
     async def _connect(self, tasks: asyncio.TaskGroup) -> None:
+        clock = self._desk.clock
         previous = ""
-        stopping = tasks.create_task(self._stopping.wait(), name="agent.stopping")
+        left: Link | None = None
         while not self._stopping.is_set():
-            link = Link(
-                self._channel,
-                presence=self._presence,
-                desk=self._desk,
-                interval_s=self._interval_s,
-                previous=previous,
-                updated=self._changed.set,
-            )
-            self._links.add(link)
-            self._current = link
+            link = self._open(previous)
+            opened_at = clock.monotonic()
             run = tasks.create_task(self._run(link), name="agent.link")
-            moved = tasks.create_task(link.leaving.wait(), name="agent.leaving")
-            await asyncio.wait({moved, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            moved.cancel()
-            if self._stopping.is_set():
-                await run
-                return
-            previous = link.standing.provider_id or previous
-            if link.registered.is_set():
-                self._backoff.reset()
-            if run.done():
-                await self._pause()
-            else:
-                # Told to leave: the new stream opens at once, the old one finishes its work.
-                tasks.create_task(link.drain(), name="agent.handover")
-        stopping.cancel()
+            if left is not None:
+                tasks.create_task(self._hand_over(left, link), name="agent.handover")
+                left = None
+            await first_of(link.leaving.wait(), self._stopping.wait())
 
-    async def _pause(self) -> None:
-        wait = asyncio.ensure_future(self._desk.clock.sleep(self._backoff.next_s()))
-        stop = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({wait, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            wait.cancel()
-            stop.cancel()
+            previous = link.standing.provider_id or previous
+            if not run.done():
+                left = link
+            lasted = clock.monotonic() - opened_at >= SETTLED_S
+            settled = link.registered.is_set() and lasted and not link.hint.superseded
+            if settled:
+                self._backoff.reset()
+            # A router that sends us away at once, or another machine with our identity, must not
+            # make us dial in a tight circle.
+            wait_s = 0.0 if settled and left is not None else self._backoff.next_s()
+            wait_s = max(wait_s, link.hint.reconnect_after_s)
+            if wait_s and not self._stopping.is_set():
+                await first_of(clock.sleep(wait_s), self._stopping.wait())
+
+    def _open(self, previous: str) -> Link:
+        link = Link(
+            self._channel,
+            presence=self._presence,
+            desk=self._desk,
+            interval_s=self._interval_s,
+            previous=previous,
+            updated=self._on_update,
+        )
+        self._links.add(link)
+        self._current = link
+        return link
+
+    async def _hand_over(self, old: Link, new: Link) -> None:
+        """Let the old stream finish its work once the new one serves, or cannot for now."""
+        clock = self._desk.clock
+        await first_of(
+            new.registered.wait(), new.over.wait(), old.over.wait(), clock.sleep(HANDOVER_S)
+        )
+        await old.drain(old.hint.grace_s)
 
     async def _run(self, link: Link) -> None:
-        end = await link.run()
-        self._links.discard(link)
+        try:
+            end = await link.run()
+        finally:
+            self._links.discard(link)
         if self._current is link:
             self._last_error = _describe(end)
         _log.info("link_ended", reason=end.reason, clean=end.clean)
+        self._changed.set()
+
+    def _on_update(self) -> None:
+        link = self._current
+        if link is not None and link.registered.is_set():
+            self.registered.set()
         self._changed.set()
 
     # The snapshot.
@@ -134,20 +169,21 @@ class Agent:
         clock = self._desk.clock
         while True:
             self._changed.clear()
-            await asyncio.to_thread(state.write, self._state_file, self._snapshot())
-            quiet = asyncio.ensure_future(clock.sleep(STATE_INTERVAL_S))
-            news = asyncio.ensure_future(self._changed.wait())
-            try:
-                await asyncio.wait({quiet, news}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                quiet.cancel()
-                news.cancel()
+            await self._write_state()
+            await first_of(clock.sleep(STATE_INTERVAL_S), self._changed.wait())
             # A burst of changes becomes one write.
-            await clock.sleep(0.1)
+            await clock.sleep(STATE_BURST_S)
+
+    async def _write_state(self, connection: str = "") -> None:
+        try:
+            await asyncio.to_thread(state.write, self._state_file, self._snapshot(connection))
+        except OSError as error:
+            # A full disk is no reason to stop serving; `status` says how old its picture is.
+            _log.warning("state_not_written", error_type=type(error).__name__)
 
     def _snapshot(self, connection: str = "") -> AgentState:
         link = self._current
-        standing = link.standing if link is not None else Standing()
+        standing = self.standing
         live = link is not None and link in self._links and link.registered.is_set()
         stats = self._desk.stats
         return AgentState(
@@ -193,4 +229,4 @@ class Agent:
 
 
 def _describe(end: LaneEnd) -> str:
-    return end.reason if end.error is None else f"{end.reason}: {end.error.message}"
+    return end.reason if end.error is None else printable(f"{end.reason}: {end.error.message}")

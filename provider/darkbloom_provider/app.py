@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import MutableMapping
+from dataclasses import replace
 
 import grpc
 import structlog
@@ -11,19 +12,24 @@ from darkbloom_edge.envelope import new_key_pair
 from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.options import MAX_UNARY_BYTES, channel_options
 from darkbloom_mesh.serve import Service
 
 from darkbloom_provider import code_release, hardware, identity
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
-from darkbloom_provider.engines import Inventory, make_engine, take_inventory
+from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
+from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import Hardening, harden
+from darkbloom_provider.link import STOP_S
 from darkbloom_provider.lock import single_instance
 from darkbloom_provider.presentation import Presence
+from darkbloom_provider.ready import announce
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.work import Desk
+
+_SETTLE_S = 3.0
+"""What a drain keeps for settling; the router usually answers at once."""
 
 _log = structlog.get_logger()
 
@@ -39,7 +45,9 @@ async def serve(config: ProviderConfig, environ: MutableMapping[str, str]) -> in
     with single_instance(home.lock):
         hardening = harden(environ)
         release = await asyncio.to_thread(code_release.measure)
-        async with Service(config, room="provider", version=release.version) as service:
+        # The ready file says more here than that the process runs; `ready` writes it.
+        common = replace(config, ready_file=None)
+        async with Service(common, room="provider", version=release.version) as service:
             return await _serve(config, service, hardening, release)
 
 
@@ -57,10 +65,9 @@ async def _serve(
     engine = make_engine(config, inventory, clock)
     service.spawn(engine.run(), name="engine")
     service.on_close(engine.close)
-    for build in inventory.builds:
-        _log.info("model_loading", model=build.build_id)
-        await engine.load(build)
-        _log.info("model_loaded", model=build.build_id)
+    _log.info("models_loading", models=[build.build_id for build in inventory.builds])
+    await load_all(engine, inventory.builds)
+    _log.info("models_loaded")
 
     dialled = _dial(config)
     service.on_close(dialled.close)
@@ -93,7 +100,11 @@ async def _serve(
         uniform=secrets.SystemRandom().random,
     )
     service.spawn(agent.run(), name="agent")
-    service.on_drain(agent.drain)
+    service.on_drain(lambda: agent.drain(_patience_s(config.drain_grace_s)))
+    if config.ready_file is not None:
+        path = config.ready_file
+        service.spawn(announce(path, agent, service.listeners), name="ready")
+        service.on_close(lambda: asyncio.to_thread(path.unlink, missing_ok=True))
     return await service.wait()
 
 
@@ -105,13 +116,28 @@ def _hosted(inventory: Inventory) -> dict[str, Hosted]:
 
 
 def _dial(config: ProviderConfig) -> grpc.aio.Channel:
-    if not config.coordinator_tls:
-        return channel(config.coordinator, mesh_token=None, room="provider")
-    return grpc.aio.secure_channel(
-        config.coordinator,
-        grpc.ssl_channel_credentials(),
-        options=channel_options(max_message_bytes=MAX_UNARY_BYTES),
-    )
+    credentials = None
+    if config.coordinator_tls:
+        credentials = grpc.ssl_channel_credentials(_roots(config))
+    return channel(config.coordinator, mesh_token=None, room="provider", credentials=credentials)
+
+
+def _roots(config: ProviderConfig) -> bytes | None:
+    path = config.coordinator_ca_file
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ProviderError(
+            f"{path} cannot be read ({error.strerror})",
+            "set DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE to a PEM file of root certificates",
+        ) from error
+
+
+def _patience_s(grace_s: float) -> float:
+    """Return how long running work may go on, so that stopping it and settling fit the grace."""
+    return max(grace_s / 2, grace_s - STOP_S - _SETTLE_S)
 
 
 def release_json() -> str:

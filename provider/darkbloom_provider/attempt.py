@@ -20,6 +20,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
 )
 from darkbloom_edge.delta import Delta, encode
 from darkbloom_edge.envelope import Opened
+from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.signatures import IdentitySigner, to_base64
 from darkbloom_edge.terminal import Outcome as TerminalOutcome
 from darkbloom_edge.terminal import Terminal as TerminalDocument
@@ -31,7 +32,7 @@ from darkbloom_provider.engine.interface import Engine, Outcome, OutcomeKind
 from darkbloom_provider.failures import Failure
 from darkbloom_provider.merge import merge
 
-PENDING_BYTES = 4096
+PENDING_CHARS = 4096
 """Text that may wait for credit before the engine's row is paused."""
 PENDING_TOKENS = 32
 """Tokens that may wait for credit before the engine's row is paused."""
@@ -47,11 +48,11 @@ class Outlet(Protocol):
     def send_chunk(
         self, kind: int, stream: int, sequence: int, payload: bytes, tokens: int
     ) -> bool:
-        """Send a sealed chunk in order."""
+        """Send a sealed chunk in order; False where too many of this stream wait."""
         ...
 
     def send_ordered(self, kind: int, stream: int, message: Terminal) -> bool:
-        """Send a control frame behind the stream's chunks."""
+        """Send a control frame behind the stream's chunks; returns as `send_chunk` does."""
         ...
 
 
@@ -69,6 +70,10 @@ class Listener(Protocol):
     def attempt_ended(self, attempt: "Attempt", ending: Ending, terminal: Terminal | None) -> None:
         """Take the terminal, if there is one, before it is sent."""
         ...
+
+
+class _OutletFullError(Exception):
+    """The lane takes no more chunks of this stream: too much credit was granted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +143,7 @@ class Attempt:
         if self._over:
             return
         self._pending = delta if self._pending is None else merge(self._pending, delta)
-        self._flush()
+        self._advance()
         if not self._paused and self._too_much_pending():
             self._paused = True
             self._engine.pause(self.attempt_id)
@@ -149,7 +154,7 @@ class Attempt:
             return
         if outcome.kind is OutcomeKind.COMPLETED:
             self._final = outcome
-            self._flush()
+            self._advance()
             return
         if outcome.kind is OutcomeKind.CANCELLED:
             self._end(Ending.CANCELLED, self._terminal("cancelled", self._last))
@@ -163,7 +168,7 @@ class Attempt:
         if granted <= self._granted or self._over:
             return
         self._granted = granted
-        self._flush()
+        self._advance()
         if self._paused and self._pending is None and not self._over:
             self._paused = False
             self._engine.resume(self.attempt_id)
@@ -196,6 +201,11 @@ class Attempt:
     # Sending.
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended; nothing more will be sent."""
+        return self._over
+
+    @property
     def _credit_left(self) -> int:
         return self._granted - self._session.sealed_frames
 
@@ -203,8 +213,20 @@ class Attempt:
         pending = self._pending
         if pending is None:
             return False
-        waiting = pending.completion_tokens - self.completion_tokens
-        return waiting > PENDING_TOKENS or len(pending.text) > PENDING_BYTES
+        tokens = pending.completion_tokens - self.completion_tokens
+        chars = len(pending.text) + len(pending.reasoning)
+        chars += sum(len(part.arguments) for part in pending.tool_calls)
+        return tokens > PENDING_TOKENS or chars > PENDING_CHARS
+
+    def _advance(self) -> None:
+        """Send what credit allows; an answer that cannot be carried ends the attempt."""
+        try:
+            self._flush()
+        except _OutletFullError:
+            self._break(failures.BACKPRESSURE)
+        except (EdgeError, ValueError):
+            # Too large, no unicode, impossible counts. The cause may quote content: it ends here.
+            self._break(failures.INTERNAL)
 
     def _flush(self) -> None:
         if self._credit_left <= 0:
@@ -238,9 +260,16 @@ class Attempt:
         payload = self._session.seal_chunk(encode(delta), final=final)
         self.completion_tokens = delta.completion_tokens
         self._last = delta
-        self._outlet.send_chunk(kind, self.stream, sequence, payload, delta.completion_tokens)
+        tokens = delta.completion_tokens
+        if not self._outlet.send_chunk(kind, self.stream, sequence, payload, tokens):
+            raise _OutletFullError
 
     # The end.
+
+    def _break(self, failure: Failure) -> None:
+        if self._final is None:
+            self._engine.cancel(self.attempt_id)
+        self.fail(failure)
 
     def _end(self, ending: Ending, terminal: Terminal | None) -> None:
         self._over = True

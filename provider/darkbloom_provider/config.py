@@ -9,6 +9,10 @@ from darkbloom_mesh.config import CommonConfig, Setting
 
 from darkbloom_provider.home import Home
 
+MAX_MLX_CONCURRENCY = 8
+"""Rows that the mlx engine generates at once."""
+MAX_PORT = 65_535
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderConfig(CommonConfig):
@@ -23,6 +27,9 @@ class ProviderConfig(CommonConfig):
     coordinator_tls: Annotated[
         bool, Setting("dial with TLS; only development may switch it off")
     ] = True
+    coordinator_ca_file: Annotated[
+        Path | None, Setting("PEM of the roots to trust for it; unset: the public ones")
+    ] = None
     engine: Annotated[
         Literal["mlx", "scripted"], Setting("`scripted` serves only builds of `dev/`")
     ] = "mlx"
@@ -39,8 +46,9 @@ class ProviderConfig(CommonConfig):
         float | None, Setting("memory for running requests; unset: by the memory rule", minimum=0)
     ] = None
     max_concurrency: Annotated[
-        int, Setting("requests that one model answers at a time", minimum=1, maximum=256)
-    ] = 8
+        int | None,
+        Setting("requests that a model answers at a time; unset: 8, scripted 4096", minimum=1),
+    ] = None
     script: Annotated[str, Setting("JSON directive of the scripted engine, for tests and load")] = (
         ""
     )
@@ -56,7 +64,17 @@ class ProviderConfig(CommonConfig):
         return self.models_dir.expanduser() if self.models_dir else self.folders.models
 
     def problems(self) -> Iterator[str]:
-        """Refuse a plaintext link outside development."""
+        """Refuse a plaintext link outside development, and what cannot work."""
         yield from super().problems()
         if not self.coordinator_tls and self.environment != "development":
             yield "DARKBLOOM_PROVIDER_COORDINATOR_TLS: only DARKBLOOM_ENV=development may be false"
+        if self.coordinator_ca_file is not None and not self.coordinator_tls:
+            yield "DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE: has no use without TLS"
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
+            yield "DARKBLOOM_PROVIDER_COORDINATOR: must be host:port"
+        if self.engine == "mlx" and (self.max_concurrency or 0) > MAX_MLX_CONCURRENCY:
+            yield (
+                "DARKBLOOM_PROVIDER_MAX_CONCURRENCY: "
+                f"at most {MAX_MLX_CONCURRENCY} with the mlx engine"
+            )

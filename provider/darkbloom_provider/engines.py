@@ -2,13 +2,15 @@
 
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 from darkbloom_mesh.clock import Clock
 
-from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.config import MAX_MLX_CONCURRENCY, ProviderConfig
+from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build, Engine
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
@@ -62,13 +64,45 @@ def make_engine(config: ProviderConfig, inventory: Inventory, clock: Clock) -> E
     """Build the configured engine; heavy libraries are imported only here.
 
     Raises:
-        ProviderError: the libraries of the engine are not installed.
+        ProviderError: the script is not valid, the libraries of the engine are not installed, or
+            no memory is left for requests.
     """
-    if config.engine == "scripted":
-        from darkbloom_provider.engine.scripted import ScriptedEngine, parse_script
+    return (
+        _scripted(config, clock) if config.engine == "scripted" else _mlx(config, inventory, clock)
+    )
 
-        return ScriptedEngine(script=parse_script(config.script), clock=clock)
 
+async def load_all(engine: Engine, builds: Iterable[Build]) -> None:
+    """Load every build, one after the other.
+
+    Raises:
+        ProviderError: one of them cannot be loaded.
+    """
+    for build in builds:
+        try:
+            await engine.load(build)
+        except EngineError as error:
+            raise ProviderError(
+                f"{build.build_id} cannot be loaded, {error}",
+                "serve another build with --model, or import this one again",
+            ) from error
+
+
+def _scripted(config: ProviderConfig, clock: Clock) -> Engine:
+    from darkbloom_provider.engine.scripted import MAX_LIVE, ScriptedEngine, parse_script
+
+    try:
+        script = parse_script(config.script)
+    except EngineError as error:
+        raise ProviderError(
+            f"DARKBLOOM_PROVIDER_SCRIPT: {error}", "see `darkbloom_provider.engine.script`"
+        ) from error
+    return ScriptedEngine(
+        script=script, clock=clock, max_concurrency=config.max_concurrency or MAX_LIVE
+    )
+
+
+def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
     from darkbloom_provider.engine.local import EngineLimits, LocalEngine
 
     try:
@@ -77,16 +111,28 @@ def make_engine(config: ProviderConfig, inventory: Inventory, clock: Clock) -> E
         raise ProviderError(
             "the mlx engine is not installed", "install the provider with its extra `mlx`"
         ) from error
+    return LocalEngine(
+        loader=MlxLoader(),
+        limits=EngineLimits(
+            kv_budget_bytes=_kv_budget(config, inventory),
+            max_concurrency=config.max_concurrency or MAX_MLX_CONCURRENCY,
+        ),
+        clock=clock,
+        draw=secrets.randbits,
+    )
+
+
+def _kv_budget(config: ProviderConfig, inventory: Inventory) -> int:
     resident = sum(resident_bytes(model.size_bytes) for model in inventory.models)
     budget = kv_budget_bytes(psutil.virtual_memory().total, resident)
     if config.kv_budget_gb is not None:
         budget = int(config.kv_budget_gb * _GIB)
-    return LocalEngine(
-        loader=MlxLoader(),
-        limits=EngineLimits(kv_budget_bytes=budget, max_concurrency=config.max_concurrency),
-        clock=clock,
-        draw=secrets.randbits,
-    )
+    if budget <= 0:
+        raise ProviderError(
+            "the models leave no memory for requests",
+            "serve fewer with --model, or set DARKBLOOM_PROVIDER_KV_BUDGET_GB",
+        )
+    return budget
 
 
 def _wanted(store: ModelStore, config: ProviderConfig) -> list[StoredModel]:

@@ -5,6 +5,7 @@ Software keys name a machine; they prove nothing about it, and their level stays
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -21,11 +22,16 @@ def load_or_create(path: Path) -> P256Signer:
     """Return the identity of this home, made on first use.
 
     Raises:
-        IdentityError: the file is malformed, someone else's, or readable by others.
+        IdentityError: the file is malformed, a link, someone else's, or readable by others.
     """
-    if not path.exists():
-        _create(path)
-    return _load(path)
+    try:
+        if not path.exists():
+            _create(path)
+        return _load(path)
+    except OSError as error:
+        raise IdentityError(
+            f"{path} cannot be used ({error.strerror})", "check its owner and that it is a file"
+        ) from error
 
 
 def _create(path: Path) -> None:
@@ -36,8 +42,8 @@ def _create(path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # Mode 0600 from the start, under a name that no crashed process has left behind.
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
         os.fsync(file.fileno())
@@ -47,7 +53,7 @@ def _create(path: Path) -> None:
     except FileExistsError:
         pass
     finally:
-        scratch.unlink()
+        Path(scratch).unlink()
 
 
 def _load(path: Path) -> P256Signer:

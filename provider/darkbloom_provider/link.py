@@ -6,15 +6,15 @@ work while the agent opens another.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import grpc
 import structlog
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.provider_link_pb2 import (
     AttestationChallenge,
-    GateReason,
     GoAway,
     ProviderDrain,
     ProviderDrainAck,
@@ -24,35 +24,43 @@ from darkbloom.router.v1.provider_link_pb2 import (
 )
 from darkbloom.router.v1.provider_link_service_pb2_grpc import ProviderLinkServiceStub
 from darkbloom_mesh.lane import Lane, LaneEnd
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from darkbloom_provider import hardware
 from darkbloom_provider.presentation import Presence, heartbeat
-from darkbloom_provider.state import RejectedModel
+from darkbloom_provider.standing import Standing
+from darkbloom_provider.waiting import first_of
 from darkbloom_provider.work import Desk, Worker
 
 REGISTER_TIMEOUT_S = 15.0
 TICK_S = 0.25
 """Least time between two heartbeats, and how often bodies are looked at for being late."""
+MAX_HEARTBEAT_S = 60.0
+DRAIN_POLL_S = 0.05
+STOP_S = 5.0
+"""Time for cancelled attempts to end, after the patience of a drain is over."""
+SETTLE_S = 10.0
+"""Longest wait for the router's word that everything is settled; late is not lost, as terminals
+that nobody acknowledged are sent again.
+"""
+DEFAULT_GRACE_S = 600.0
+MAX_GRACE_S = 3600.0
+MAX_RECONNECT_S = 60.0
 DEFAULT_CREDIT = 32
 
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Standing:
-    """What the router last said of this machine."""
+class Hint(NamedTuple):
+    """What the router asked for when it sent us away."""
 
-    provider_id: str = ""
-    account_id: str = ""
-    trust_level: str = "none"
-    trust_status: str = ""
-    trust_reason: str = ""
-    admission: str = ""
-    accepted_models: tuple[str, ...] = ()
-    rejected_models: tuple[RejectedModel, ...] = ()
-    runtime_verified: bool | None = None
-    runtime_mismatches: tuple[str, ...] = field(default=())
+    grace_s: float = DEFAULT_GRACE_S
+    """Time to finish what runs here."""
+    reconnect_after_s: float = 0.0
+    """Wait before a stream is opened elsewhere."""
+    superseded: bool = False
+    """A newer stream of the same identity has taken over."""
 
 
 class Link:
@@ -81,6 +89,8 @@ class Link:
         self.registered = asyncio.Event()
         self.leaving = asyncio.Event()
         """Set when the router asks us to open a stream elsewhere, and at the end."""
+        self.over = asyncio.Event()
+        self.hint = Hint()
         self._presence = presence
         self._desk = desk
         self._interval_s = interval_s
@@ -96,7 +106,10 @@ class Link:
         self._tasks: asyncio.TaskGroup | None = None
         self._dirty = True
         self._sequence = 0
+        self._draining = False
+        self._drain_until = math.inf
         self._drained = asyncio.Event()
+        """Set when the router has settled everything, and at the end."""
         self._handlers: dict[int, Callable[[bytes], None]] = {
             FrameKind.FRAME_KIND_REGISTERED: self._on_registered,
             FrameKind.FRAME_KIND_ATTESTATION_CHALLENGE: self._on_challenge,
@@ -124,31 +137,48 @@ class Link:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 ticker = tasks.create_task(self._tick(), name="link.tick")
-                end = await self._lane.run()
-                ticker.cancel()
-                if self._worker is not None:
-                    self._worker.close()
+                try:
+                    end = await self._lane.run()
+                finally:
+                    ticker.cancel()
+                    if self._worker is not None:
+                        self._worker.close()
         finally:
+            self.over.set()
             self.leaving.set()
             self._drained.set()
         return end
 
-    async def drain(self) -> None:
-        """Refuse new work, finish what runs, and leave once every terminal is settled."""
-        if self._worker is None:
-            self._lane.close("drain")
+    async def drain(self, patience_s: float) -> None:
+        """Refuse new work, finish what runs, and leave once every terminal is settled.
+
+        What still runs after `patience_s` is cancelled, so that what was delivered is paid. Called
+        once more, it can only shorten the patience.
+        """
+        clock = self._desk.clock
+        self._drain_until = min(self._drain_until, clock.monotonic() + patience_s)
+        if self._draining:
+            await self.over.wait()
             return
-        self._worker.draining = True
-        self._dirty = True
-        while self._worker.busy and self._lane.open:
-            await self._desk.clock.sleep(TICK_S / 5)
-        self._lane.send_control(
-            FrameKind.FRAME_KIND_PROVIDER_DRAIN,
-            0,
-            ProviderDrain(drain_id=self._presence.generation),
-        )
-        await self._drained.wait()
+        self._draining = True
+        if self._worker is not None:
+            await self._finish(self._worker)
         self._lane.close("drain")
+
+    async def _finish(self, worker: Worker) -> None:
+        clock = self._desk.clock
+        worker.draining = self._dirty = True
+        while worker.busy and self._lane.open:
+            late_s = clock.monotonic() - self._drain_until
+            if late_s >= STOP_S:
+                break
+            if late_s >= 0:
+                worker.stop()
+            await clock.sleep(DRAIN_POLL_S)
+        drain_id = self._presence.generation
+        message = ProviderDrain(drain_id=drain_id)
+        self._lane.send_control(FrameKind.FRAME_KIND_PROVIDER_DRAIN, 0, message)
+        await first_of(self._drained.wait(), clock.sleep(SETTLE_S))
 
     # What the router says.
 
@@ -169,21 +199,14 @@ class Link:
         if self._worker is not None or self._tasks is None:
             return
         answer = Registered.FromString(payload)
-        self.standing.provider_id = answer.provider_id
-        self.standing.account_id = answer.account_id
-        self.standing.trust_level = answer.trust_level
-        self.standing.accepted_models = tuple(answer.accepted_models)
-        self.standing.rejected_models = tuple(
-            RejectedModel(id=r.id, reason=reason_name(r.reason), detail=r.detail)
-            for r in answer.rejected_models
-        )
+        self.standing.take_registered(answer)
         if answer.HasField("heartbeat_interval"):
-            self._interval_s = max(TICK_S, answer.heartbeat_interval.ToTimedelta().total_seconds())
+            self._interval_s = _bounded_s(answer.heartbeat_interval, TICK_S, MAX_HEARTBEAT_S)
         self._worker = Worker(
             self._desk,
             outlet=self._lane,
             tasks=self._tasks,
-            credit=answer.initial_credit or DEFAULT_CREDIT,
+            credit=answer.initial_credit if answer.initial_credit > 0 else DEFAULT_CREDIT,
             changed=self._touch,
         )
         for _, terminal in self._desk.terminals:
@@ -193,28 +216,34 @@ class Link:
 
     def _on_challenge(self, payload: bytes) -> None:
         challenge = AttestationChallenge.FromString(payload)
+        if not challenge.provider_id or challenge.provider_id != self.standing.provider_id:
+            # Whoever relays somebody else's challenge gets no signature of ours for it.
+            _log.warning("challenge_for_another")
+            return
         self._lane.send_control(
             FrameKind.FRAME_KIND_ATTESTATION_RESPONSE, 0, self._presence.answer(challenge)
         )
 
     def _on_trust_status(self, payload: bytes) -> None:
         status = TrustStatus.FromString(payload)
-        self.standing.trust_level = status.trust_level
-        self.standing.trust_status = status.status
-        self.standing.trust_reason = status.reason
-        self.standing.admission = status.admission
+        self.standing.take_trust(status)
         if self._worker is not None:
             self._worker.accept_verdict(status.verdict_id)
         self._updated()
 
     def _on_runtime_status(self, payload: bytes) -> None:
-        status = RuntimeStatus.FromString(payload)
-        self.standing.runtime_verified = status.verified
-        self.standing.runtime_mismatches = tuple(m.component for m in status.mismatches)
+        self.standing.take_runtime(RuntimeStatus.FromString(payload))
         self._updated()
 
     def _on_go_away(self, payload: bytes) -> None:
-        GoAway.FromString(payload)
+        message = GoAway.FromString(payload)
+        self.hint = Hint(
+            grace_s=_bounded_s(message.grace, 0, MAX_GRACE_S)
+            if message.HasField("grace")
+            else DEFAULT_GRACE_S,
+            reconnect_after_s=_bounded_s(message.reconnect_after, 0, MAX_RECONNECT_S),
+            superseded=message.reason == "superseded",
+        )
         self.leaving.set()
 
     def _on_drain_ack(self, payload: bytes) -> None:
@@ -256,8 +285,6 @@ class Link:
         self._updated()
 
 
-def reason_name(reason: int) -> str:
-    """Return a gate's word as people see it, `other` for one that this agent does not know."""
-    if reason not in GateReason.values():
-        return "other"
-    return GateReason.Name(GateReason.ValueType(reason)).removeprefix("GATE_REASON_").lower()
+def _bounded_s(span: Duration, least: float, most: float) -> float:
+    """Return a span of the router in seconds; nonsense becomes the nearest sense."""
+    return min(max(span.seconds + span.nanos / 1e9, least), most)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from darkbloom.router.v1.provider_link_pb2 import Terminal
 
-MAX_TERMINALS = 4096
-"""Beyond this the oldest is given up and counted."""
+MAX_TERMINALS = 2048
+"""Beyond this the oldest is given up and counted. All of them are sent at once after a reconnect,
+so they must fit a lane's control queue with room to spare.
+"""
 
 
 class UnacknowledgedTerminals:

@@ -9,7 +9,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
+import structlog
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.provider_link_pb2 import (
     Accepted,
@@ -31,22 +33,21 @@ from darkbloom_mesh.errors import InvalidArgumentError
 
 from darkbloom_provider import failures
 from darkbloom_provider.attempt import Attempt, Ending, Hosted, Outlet
-from darkbloom_provider.engine.errors import EngineError
+from darkbloom_provider.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, Incoming, has_room
+from darkbloom_provider.engine.errors import EngineError, FailureCode
 from darkbloom_provider.engine.interface import Engine, Job
 from darkbloom_provider.failures import Failure
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Largest sealed request."""
-MAX_BODIES = 4
-"""Bodies that may be in transit at once; more are refused."""
-BODY_TIMEOUT_S = 30.0
-"""Time from the first frame of a request to its last body part."""
+ATTEMPT_BIT = 1 << 63
+"""Set in the number of every attempt stream."""
 OFF_LOOP_BYTES = 256 * 1024
 """Bodies above this are opened and parsed on a thread."""
 EARLY_CANCELS = 1024
 EARLY_CANCEL_S = 60.0
 """How many cancels may come before their request, and how long they are remembered."""
+
+_log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Stats:
     cancellations_before_output: int = 0
     generation_errors_after_output: int = 0
     unknown_streams: int = 0
+    """Frames for streams that are nobody's here; counted only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +81,9 @@ class Desk:
 class Worker:
     """The attempts of one lane.
 
-    Invariant: a stream number is in at most one of receiving, opening and running.
+    Invariant: a stream number is in at most one of receiving, opening and running. Opening is never
+    cancelled from outside: a request that was taken back meanwhile is marked, and ends at the next
+    step of its way, so that the engine and we always agree on what runs.
 
     Args:
         desk: Keys, engine and memory of the agent.
@@ -105,8 +109,9 @@ class Worker:
         self._credit = credit
         self._changed = changed
         self._verdicts: tuple[str, ...] = ()
-        self._receiving: dict[int, _Receiving] = {}
-        self._opening: dict[int, asyncio.Task[None]] = {}
+        self._closed = False
+        self._receiving: dict[int, Incoming] = {}
+        self._opening: dict[int, Incoming] = {}
         self._running: dict[int, Attempt] = {}
         self._early_cancels: OrderedDict[int, float] = OrderedDict()
         self._handlers: dict[int, Callable[[Frame], None]] = {
@@ -123,8 +128,13 @@ class Worker:
         return bool(self._receiving or self._opening or self._running)
 
     def accept_verdict(self, verdict_id: str) -> None:
-        """Take the verdict in force; requests sealed under the one before are still opened."""
-        if verdict_id and verdict_id not in self._verdicts[:1]:
+        """Take the verdict in force; requests sealed under the one before are still opened.
+
+        The empty id says that none is in force: then nothing is opened.
+        """
+        if not verdict_id:
+            self._verdicts = ()
+        elif verdict_id not in self._verdicts[:1]:
             self._verdicts = (verdict_id, *self._verdicts[:1])
 
     def handle(self, frame: Frame) -> bool:
@@ -136,7 +146,10 @@ class Worker:
         handler = self._handlers.get(frame.kind)
         if handler is None:
             return False
-        handler(frame)
+        if frame.stream & ATTEMPT_BIT or frame.kind == FrameKind.FRAME_KIND_TERMINAL_ACK:
+            handler(frame)
+        else:
+            self._desk.stats.unknown_streams += 1
         return True
 
     def expire(self) -> None:
@@ -152,11 +165,22 @@ class Worker:
                 break
             del self._early_cancels[stream]
 
+    def stop(self) -> None:
+        """Give up what is on its way and cancel what runs; each attempt still gets its answer."""
+        for stream in tuple(self._receiving):
+            self._receiving.pop(stream)
+            self._refuse(stream, failures.DRAINING)
+        for incoming in self._opening.values():
+            self._take_back(incoming)
+        for attempt in tuple(self._running.values()):
+            attempt.cancel()
+
     def close(self) -> None:
         """The lane is gone: stop everything on it."""
+        self._closed = True
         self._receiving.clear()
-        for task in self._opening.values():
-            task.cancel()
+        for incoming in self._opening.values():
+            self._take_back(incoming)
         for attempt in tuple(self._running.values()):
             attempt.lose()
 
@@ -192,14 +216,15 @@ class Worker:
         except InvalidArgumentError:
             self._refuse(stream, failures.MALFORMED)
             return
-        self._receiving[stream] = _Receiving(request, body, self._desk.clock.monotonic())
+        self._receiving[stream] = Incoming(request, body, self._desk.clock.monotonic())
 
     def _refusal(self, stream: int, request: InferenceRequest) -> Failure | None:
         if self.draining:
             return failures.DRAINING
         if any(stream in live for live in (self._receiving, self._opening, self._running)):
             return failures.DUPLICATE
-        if len(self._receiving) >= MAX_BODIES:
+        coming = chain(self._receiving.values(), self._opening.values())
+        if not has_room(coming, request.body_bytes):
             return failures.TOO_MANY_BODIES
         return self._mismatch(request)
 
@@ -222,10 +247,9 @@ class Worker:
             self._refuse(frame.stream, failures.MALFORMED)
             return
         if complete:
-            del self._receiving[frame.stream]
+            self._opening[frame.stream] = self._receiving.pop(frame.stream)
             work = self._open(frame.stream, receiving)
-            task = self._tasks.create_task(work, name="attempt.open")
-            self._opening[frame.stream] = task
+            self._tasks.create_task(work, name="attempt.open")
 
     def _on_credit(self, frame: Frame) -> None:
         attempt = self._running.get(frame.stream)
@@ -239,7 +263,7 @@ class Worker:
         if self._receiving.pop(stream, None) is not None:
             self._refuse(stream, failures.CANCELLED)
         elif stream in self._opening:
-            self._opening[stream].cancel()
+            self._take_back(self._opening[stream])
         elif stream in self._running:
             self._running[stream].cancel()
         else:
@@ -253,32 +277,33 @@ class Worker:
 
     # From ciphertext to a running job.
 
-    async def _open(self, stream: int, receiving: "_Receiving") -> None:
+    async def _open(self, stream: int, incoming: Incoming) -> None:
         try:
-            await self._admit(stream, receiving)
-        except asyncio.CancelledError:
-            # Cancelled by the router, or with the lane; in both cases nobody waits for more.
-            attempt = self._running.get(stream)
-            if attempt is None:
-                self._refuse(stream, failures.CANCELLED)
-                return
-            attempt.cancel()
+            await self._admit(stream, incoming)
         except EnvelopeError as error:
             self._refuse(stream, failures.of_envelope(error))
         except MalformedError:
             self._refuse(stream, failures.MALFORMED)
         except EngineError as error:
-            self._running.pop(stream, None)
-            self._refuse(stream, failures.of_engine(error))
+            taken_back = error.code is FailureCode.CANCELLED or incoming.cancelled
+            failure = failures.CANCELLED if taken_back else failures.of_engine(error)
+            self._refuse(stream, failure)
+        except Exception as error:  # noqa: BLE001 - no request may end the agent
+            # The text of an unknown error may quote content; its type cannot.
+            _log.error("attempt_broke", error_type=type(error).__name__)
+            self._refuse(stream, failures.INTERNAL)
         finally:
             self._opening.pop(stream, None)
 
-    async def _admit(self, stream: int, receiving: "_Receiving") -> None:
-        request = receiving.request
+    async def _admit(self, stream: int, incoming: Incoming) -> None:
+        request = incoming.request
         if request.body_bytes > OFF_LOOP_BYTES:
-            opened, chat = await asyncio.to_thread(self._unseal, request, receiving.body)
+            opened, chat = await asyncio.to_thread(self._unseal, request, incoming.body)
         else:
-            opened, chat = self._unseal(request, receiving.body)
+            opened, chat = self._unseal(request, incoming.body)
+        if incoming.cancelled:
+            self._refuse(stream, failures.CANCELLED)
+            return
 
         attempt = Attempt(
             request=request,
@@ -299,10 +324,23 @@ class Worker:
             prompt_bound=request.prompt_bound,
             output_bound=request.output_bound,
         )
-        self._running[stream] = attempt
-        self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=False))
         await self._desk.engine.submit(job, attempt)
+        # From here to the next wait the engine cannot say anything, so the order is kept.
+        self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=False))
+        self._start(attempt, cancelled=incoming.cancelled)
+
+    def _start(self, attempt: Attempt, *, cancelled: bool) -> None:
+        self._running[attempt.stream] = attempt
+        if self._closed:
+            attempt.lose()
+        elif cancelled:
+            attempt.cancel()
         self._changed()
+
+    def _take_back(self, incoming: Incoming) -> None:
+        incoming.cancelled = True
+        # It may be inside `submit`; otherwise the engine does not know it and does nothing.
+        self._desk.engine.cancel(incoming.request.attempt_id)
 
     def _unseal(self, request: InferenceRequest, body: BodyAssembler) -> tuple[Opened, ChatRequest]:
         desk = self._desk
@@ -328,15 +366,6 @@ class Worker:
 
     def _refuse(self, stream: int, failure: Failure) -> None:
         self._outlet.send_control(FrameKind.FRAME_KIND_ERROR, stream, failure.message())
-
-
-@dataclass(slots=True)
-class _Receiving:
-    """A request whose body is still coming."""
-
-    request: InferenceRequest
-    body: BodyAssembler
-    since: float
 
 
 def _well_named(request: InferenceRequest) -> bool:

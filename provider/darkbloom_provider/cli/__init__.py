@@ -5,8 +5,12 @@ may want comes as JSON with `--json` on standard output; everything for people g
 and errors go to standard error.
 """
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from darkbloom_provider.cli import doctor, identity, models, start, status, verify
 from darkbloom_provider.errors import ProviderError
@@ -16,13 +20,28 @@ EX_USAGE = 64
 _TYPER_USAGE = 2
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("darkbloom-provider"))
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Serve private inference from this machine, and see that it earns."""
+
+
 def _leave(code: int | None) -> None:
     raise typer.Exit(code or 0)
 
 
 app = typer.Typer(
     name="darkbloom",
-    help="Serve private inference from this machine, and see that it earns.",
+    callback=_root,
     no_args_is_help=True,
     add_completion=False,
     result_callback=_leave,
@@ -47,11 +66,19 @@ def run(arguments: list[str]) -> int:
         code = left.code if isinstance(left.code, int) else 1
         return EX_USAGE if code == _TYPER_USAGE else code
     except ProviderError as error:
-        errors.print(f"[red]error:[/] {error.message}", soft_wrap=True)
-        if error.remedy:
-            errors.print(f"       {error.remedy}", soft_wrap=True)
+        _show(errors, error.message, error.remedy)
         return 1
     except ModelError as error:
-        errors.print(f"[red]error:[/] {error}", soft_wrap=True)
+        _show(errors, str(error))
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _show(errors, f"{where}{error.strerror or type(error).__name__}")
         return 1
     return 0
+
+
+def _show(console: Console, message: str, remedy: str = "") -> None:
+    console.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+    if remedy:
+        console.print(f"       {escape(remedy)}", soft_wrap=True)

@@ -7,6 +7,7 @@ import msgspec
 import typer
 from darkbloom_mesh.config import main_config
 from rich.console import Console
+from rich.markup import escape
 
 from darkbloom_provider.checks import Check, run_checks
 from darkbloom_provider.config import ProviderConfig
@@ -34,8 +35,10 @@ def doctor(
 
 def _show(console: Console, checks: list[Check]) -> None:
     for check in checks:
-        console.print(f"{_MARKS[check.result]} {check.name}: {check.detail}", soft_wrap=True)
+        console.print(
+            f"{_MARKS[check.result]} {check.name}: {escape(check.detail)}", soft_wrap=True
+        )
         if check.fix and check.result != "pass":
-            console.print(f"    {check.fix}", soft_wrap=True)
+            console.print(f"    {escape(check.fix)}", soft_wrap=True)
     counts = {word: sum(c.result == word for c in checks) for word in ("pass", "warn", "fail")}
     console.print(f"{counts['pass']} passed, {counts['warn']} warnings, {counts['fail']} failed")

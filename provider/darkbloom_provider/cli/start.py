@@ -48,6 +48,8 @@ def start(
         "private_only": private_only,
     }
     config = replace(config, **{key: value for key, value in flags.items() if value is not None})
+    for problem in config.problems():
+        raise ProviderError(problem)
     refused: list[ProviderError] = []
 
     async def main() -> int:

@@ -1,5 +1,6 @@
 """`darkbloom status`: what the running agent is, whether it is trusted, and what it serves."""
 
+import math
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import main_config
 from rich.console import Console
+from rich.markup import escape
 
 from darkbloom_provider import lock, state
 from darkbloom_provider.config import ProviderConfig
@@ -39,7 +41,10 @@ def status(
 
 def age_s(snapshot: AgentState) -> float:
     """Return how old a snapshot is, in seconds."""
-    written = datetime.fromisoformat(snapshot.updated_at).astimezone(UTC)
+    try:
+        written = datetime.fromisoformat(snapshot.updated_at).astimezone(UTC)
+    except ValueError:
+        return math.inf
     return (SystemClock().now() - written).total_seconds()
 
 
@@ -52,12 +57,12 @@ def _show(console: Console, snapshot: AgentState | None, *, running: bool) -> No
         return
     stale = "[yellow]STALE[/] " if age_s(snapshot) > STALE_S else ""
     console.print(f"{stale}agent {snapshot.version}, process {snapshot.pid}, {snapshot.engine}")
-    console.print(f"Router: {snapshot.coordinator} — {snapshot.connection}")
+    console.print(f"Router: {escape(snapshot.coordinator)} — {snapshot.connection}")
     if snapshot.last_error:
-        console.print(f"Last error: [red]{snapshot.last_error}[/]")
-    account = snapshot.account_id or "[yellow]linked to no account: no paid requests[/]"
+        console.print(f"Last error: [red]{escape(snapshot.last_error)}[/]")
+    account = escape(snapshot.account_id) or "[yellow]linked to no account: no paid requests[/]"
     console.print(f"Earns for: {account}")
-    reason = f" — {snapshot.trust_reason}" if snapshot.trust_reason else ""
+    reason = f" — {escape(snapshot.trust_reason)}" if snapshot.trust_reason else ""
     console.print(
         f"Trust: {snapshot.trust_level} / {snapshot.trust_status or 'unknown'}"
         f"{f', admitted as {snapshot.admission}' if snapshot.admission else ''}{reason}"
@@ -68,8 +73,8 @@ def _show(console: Console, snapshot: AgentState | None, *, running: bool) -> No
     for model in snapshot.accepted_models:
         console.print(f"Serves [green]{model}[/]")
     for rejected in snapshot.rejected_models:
-        detail = f": {rejected.detail}" if rejected.detail else ""
-        console.print(f"Not routed: {rejected.id} ({rejected.reason}){detail}")
+        detail = f": {escape(rejected.detail)}" if rejected.detail else ""
+        console.print(f"Not routed: {escape(rejected.id)} ({rejected.reason}){detail}")
     for slot in snapshot.slots:
         pace = f", {slot.decode_tps:.1f} tokens/s a request" if slot.decode_tps else ""
         console.print(

@@ -1,15 +1,17 @@
 """`darkbloom verify`: check a receipt offline, claim by claim."""
 
-import base64
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
-from darkbloom_edge.report import Report
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.report import SIGNATURE_CLAIMS, Report
+from darkbloom_edge.signatures import from_base64
 from darkbloom_edge.verify import verify_receipt
 from darkbloom_mesh.clock import SystemClock
 from rich.console import Console
+from rich.markup import escape
 
 from darkbloom_provider.errors import ProviderError
 
@@ -30,6 +32,13 @@ class _KeyFile(msgspec.Struct, kw_only=True):
     receipt_keys: list[_Key]
 
 
+class _Keys(NamedTuple):
+    """Trusted public keys by id."""
+
+    verdict: dict[str, bytes]
+    gateway: dict[str, bytes]
+
+
 def verify(
     receipt: Annotated[Path, typer.Argument(help="The receipt as JSON.")],
     request: Annotated[
@@ -47,13 +56,14 @@ def verify(
     """Check who answered, with what, and for whom: without any network.
 
     Each claim holds (✓), fails (✗) or was not checked (?) because something was not given. Exit
-    code 0 when nothing fails.
+    code 0 when all three signatures hold and nothing fails: without keys that you trust (--keys)
+    nothing is proven, and the code is 1.
     """
     pinned = _read_keys(keys)
     report = verify_receipt(
         _read(receipt),
-        verdict_keys=None if pinned is None else _by_id(pinned.verdict_keys),
-        gateway_keys=None if pinned is None else _by_id(pinned.receipt_keys),
+        verdict_keys=None if pinned is None else pinned.verdict,
+        gateway_keys=None if pinned is None else pinned.gateway,
         request_body=None if request is None else _read(request),
         answer=None if answer is None else _read(answer),
         now=SystemClock().now(),
@@ -63,7 +73,8 @@ def verify(
             {"name": c.name, "holds": c.holds, "detail": c.detail, "backed_by": c.backed_by}
             for c in report.claims
         ]
-        typer.echo(msgspec.json.encode({"ok": report.ok, "claims": claims}).decode())
+        document = {"ok": report.ok, "attested": report.attested, "claims": claims}
+        typer.echo(msgspec.json.encode(document).decode())
     else:
         _show(Console(highlight=False), report)
     return 0 if report.ok else 1
@@ -72,13 +83,19 @@ def verify(
 def _show(console: Console, report: Report) -> None:
     for claim in report.claims:
         mark = _MARKS[claim.holds]
-        console.print(f"{mark} {claim.name}: {claim.detail}  [dim]{claim.backed_by}[/]")
+        console.print(
+            f"{mark} {claim.name}: {escape(claim.detail)}  [dim]{escape(claim.backed_by)}[/]",
+            soft_wrap=True,
+        )
     failed = [claim.name for claim in report.claims if claim.holds is False]
     unchecked = sum(claim.holds is None for claim in report.claims)
     if failed:
         console.print(f"[red]The receipt does not hold[/]: {', '.join(failed)}")
-        return
-    console.print(f"[green]Nothing fails[/]; {unchecked} claims were not checked")
+    elif not report.ok:
+        unsigned = [name for name in SIGNATURE_CLAIMS if report.claim(name).holds is None]
+        console.print(f"[yellow]Nothing is proven[/]: give --keys to check {', '.join(unsigned)}")
+    else:
+        console.print(f"[green]The receipt holds[/]; {unchecked} claims were not checked")
 
 
 def _read(path: Path) -> bytes:
@@ -92,16 +109,21 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _read_keys(path: Path | None) -> _KeyFile | None:
+def _read_keys(path: Path | None) -> _Keys | None:
     if path is None:
         return None
     try:
-        return msgspec.json.decode(_read(path), type=_KeyFile)
-    except msgspec.MsgspecError:
+        return _parse_keys(_read(path))
+    except (msgspec.MsgspecError, MalformedError, UnicodeError):
         raise ProviderError(
             f"{path} is not a key file", "save the answer of GET /v1/receipts/keys there"
         ) from None
 
 
+def _parse_keys(data: bytes) -> _Keys:
+    file = msgspec.json.decode(data, type=_KeyFile)
+    return _Keys(verdict=_by_id(file.verdict_keys), gateway=_by_id(file.receipt_keys))
+
+
 def _by_id(keys: list[_Key]) -> dict[str, bytes]:
-    return {key.key_id: base64.b64decode(key.public_key) for key in keys}
+    return {key.key_id: from_base64(key.public_key) for key in keys}

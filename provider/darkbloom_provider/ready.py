@@ -1,0 +1,29 @@
+"""The ready file: written once the router has taken this machine in, for whoever started it."""
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from darkbloom_provider.agent import Agent
+
+
+async def announce(path: Path, agent: Agent, listeners: Mapping[str, str]) -> None:
+    """Write `path` as JSON with the first registration: pid, listeners, and what was accepted."""
+    await agent.registered.wait()
+    standing = agent.standing
+    facts = {
+        "pid": os.getpid(),
+        "listeners": dict(listeners),
+        "provider_id": standing.provider_id,
+        "accepted_models": list(standing.accepted_models),
+        "trust_level": standing.trust_level,
+    }
+    await asyncio.to_thread(_write, path, json.dumps(facts))
+
+
+def _write(path: Path, text: str) -> None:
+    staged = path.with_suffix(f".{os.getpid()}")
+    staged.write_text(text)
+    staged.replace(path)
