@@ -104,8 +104,11 @@ def _plan(file: GgufFile, dtype: WeightType) -> tuple[dict[str, bytes], list[Ten
     config = mlx_config(shape, quantised_bits=bits)
     files["config.json"] = json.dumps(config, indent=1).encode()
 
+    repacker = _Repacker(file)
     tensors = [
-        spec for _, info in sorted(file.tensors.items()) for spec in _specs(file, info, dtype)
+        spec
+        for _, info in sorted(file.tensors.items())
+        for spec in _specs(file, repacker, info, dtype)
     ]
     return files, tensors
 
@@ -139,7 +142,25 @@ def _quantisable(info: TensorInfo) -> bool:
     return info.type.name in BITS and len(info.shape) == 2  # noqa: PLR2004 - a matrix
 
 
-def _specs(file: GgufFile, info: TensorInfo, dtype: WeightType) -> Iterator[TensorSpec]:
+class _Repacker:
+    """Repacks one tensor at a time; its three parts are written one after the other."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self._file = file
+        self._name = ""
+        self._parts: tuple[npt.NDArray[np.generic], ...] = ()
+
+    def part(self, info: TensorInfo, index: int) -> npt.NDArray[np.generic]:
+        """Give weight, scales or biases (0, 1, 2) of a tensor."""
+        if self._name != info.name:
+            self._parts = repack(info, self._file.read(info.name))
+            self._name = info.name
+        return self._parts[index]
+
+
+def _specs(
+    file: GgufFile, repacker: _Repacker, info: TensorInfo, dtype: WeightType
+) -> Iterator[TensorSpec]:
     name = mlx_name(info.name)
     if dtype is WeightType.QUANTIZED and _quantisable(info):
         rows, columns = info.shape
@@ -151,7 +172,7 @@ def _specs(file: GgufFile, info: TensorInfo, dtype: WeightType) -> Iterator[Tens
                 name=f"{name}.{suffix}",
                 dtype=stored,
                 shape=(rows, columns // GROUP if width is None else width),
-                values=partial(_repacked, file, info, part),
+                values=partial(repacker.part, info, part),
             )
         return
     yield TensorSpec(
@@ -160,10 +181,6 @@ def _specs(file: GgufFile, info: TensorInfo, dtype: WeightType) -> Iterator[Tens
         shape=info.shape,
         values=partial(_unpacked, file, info),
     )
-
-
-def _repacked(file: GgufFile, info: TensorInfo, part: int) -> npt.NDArray[np.generic]:
-    return repack(info, file.read(info.name))[part]
 
 
 def _unpacked(file: GgufFile, info: TensorInfo) -> npt.NDArray[np.generic]:
