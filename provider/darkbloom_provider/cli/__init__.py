@@ -35,7 +35,7 @@ def _root(
     """Serve private inference from this machine, and see that it earns."""
 
 
-def _leave(code: int | None) -> None:
+def _leave(code: int | None, **_options: object) -> None:
     raise typer.Exit(code or 0)
 
 
