@@ -1,0 +1,73 @@
+"""The composition root: keys, store, feed, servicer, listener."""
+
+import secrets
+from functools import partial
+
+from darkbloom.attestation.v1 import attestation_service_pb2
+from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
+    add_AttestationServiceServicer_to_server,
+)
+from darkbloom_mesh.backoff import Backoff
+from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.migrate import migrate as migrate_schema
+from darkbloom_mesh.serve import Service
+
+from darkbloom_attestation.config import AttestationConfig
+from darkbloom_attestation.database import Database
+from darkbloom_attestation.feed import RevocationFeed
+from darkbloom_attestation.issue import Issuer
+from darkbloom_attestation.judging import Judging
+from darkbloom_attestation.keyring import load_keyring
+from darkbloom_attestation.releases import Releases
+from darkbloom_attestation.server import AttestationServer
+from darkbloom_attestation.store import PostgresStore
+
+ROOM = "attestation"
+VERSION = "0.1.0"
+
+_SERVICE = attestation_service_pb2.DESCRIPTOR.services_by_name["AttestationService"]
+
+
+async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
+    """Run attestation until it is told to stop; return the exit code.
+
+    Raises:
+        KeyDirectoryError: there is no usable key to sign with.
+    """
+    async with Service(config, room=ROOM, version=VERSION) as service:
+        clock = clock or SystemClock()
+        development = config.environment == "development"
+        keyring = load_keyring(config.key_dir, now=clock.now(), create=development)
+        database = await Database.connect(config.database_url.reveal())
+        service.on_close(database.close)
+
+        store = PostgresStore(database)
+        feed = RevocationFeed(store, clock, Backoff(secrets.SystemRandom().random))
+        await feed.load()
+        service.on_drain(feed.close)
+        service.spawn(feed.follow(), name="feed")
+
+        issuer = Issuer(keyring.signer)
+        server = AttestationServer(
+            judging=Judging(store, issuer, clock, development=development),
+            releases=Releases(store, issuer, clock, development=development),
+            store=store,
+            feed=feed,
+            verdict_keys=keyring.published,
+            clock=clock,
+            metrics=service.metrics,
+        )
+        service.add_listener(
+            "grpc",
+            config.listen,
+            registrars=[partial(add_AttestationServiceServicer_to_server, server)],
+            mesh_token=config.mesh_token(),
+            reflection=[_SERVICE.full_name],
+        )
+        return await service.wait()
+
+
+def migrate(config: AttestationConfig) -> int:
+    """Bring the schema to its newest revision; return the exit code."""
+    migrate_schema(config.database_url, package=__package__, schema=ROOM)
+    return 0

@@ -1,0 +1,26 @@
+"""What the environment says: `DARKBLOOM_ATTESTATION_*`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from darkbloom_mesh.config import RoomConfig, Secret, Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttestationConfig(RoomConfig):
+    """Configuration of attestation."""
+
+    database_url: Annotated[
+        Secret, Setting("PostgreSQL; schema `attestation` is ours", env="DATABASE_URL")
+    ]
+    """Where all evidence is."""
+    key_dir: Annotated[
+        Path,
+        Setting("verdict keys, `<time>.key` 0600; must hold one, development makes the first"),
+    ]
+    """Holds what signs verdicts and revocations."""
+    listen: Annotated[str, Setting("host:port of the internal gRPC listener; port 0 picks one")] = (
+        "127.0.0.1:7103"
+    )
+    """Internal: callers bring the mesh token."""

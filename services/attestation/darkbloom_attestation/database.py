@@ -1,0 +1,98 @@
+"""The connection to PostgreSQL, schema `attestation`: pool, transactions, notifications."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias, final
+
+import asyncpg
+from darkbloom_mesh.errors import StoreUnavailableError
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_POOL_SIZE = 8
+_COMMAND_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    OSError,
+    TimeoutError,
+)
+
+
+@final
+class Database:
+    """Owns the pool.
+
+    Raises:
+        StoreUnavailableError: from every method, when PostgreSQL cannot be reached in time.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, url: str) -> "Database":
+        """Open a pool; the caller closes it."""
+        with _guarded():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=_POOL_SIZE,
+                command_timeout=_COMMAND_TIMEOUT_S,
+                timeout=_CONNECT_TIMEOUT_S,
+            )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Close every connection, waiting a moment for those in use."""
+        try:
+            async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """Lend a connection."""
+        with _guarded():
+            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction, rolled back by an exception."""
+        async with self.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def listen(self, channel: str, notify: Callable[[], None]) -> None:
+        """Call `notify` once listening and at each notification, until the connection is lost."""
+        async with self.acquire() as connection:
+            lost = asyncio.Event()
+
+            def on_lost(_: object) -> None:
+                lost.set()
+
+            def on_notification(*_: object) -> None:
+                notify()
+
+            connection.add_termination_listener(on_lost)
+            await connection.add_listener(channel, on_notification)
+            try:
+                notify()
+                await lost.wait()
+            finally:
+                await connection.remove_listener(channel, on_notification)
+                connection.remove_termination_listener(on_lost)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    # The driver's text may name hosts and statements, so it is cut off.
+    try:
+        yield
+    except _LOST:
+        raise StoreUnavailableError("postgresql did not answer") from None

@@ -1,0 +1,10 @@
+"""Sessions, challenges, verdicts, revocations, code releases and receipt keys."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    run_sql(__file__)

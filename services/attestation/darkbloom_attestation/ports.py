@@ -1,0 +1,136 @@
+"""What attestation needs from its store."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from darkbloom_attestation.model import (
+    CodeRelease,
+    IssuedChallenge,
+    IssuedRevocation,
+    IssuedVerdict,
+    Judged,
+    ReceiptKey,
+    Registration,
+    Session,
+    Standing,
+    Violation,
+)
+
+
+class Sessions(Protocol):
+    """Registrations, how their sessions stand, and their challenges."""
+
+    async def add(self, registration: Registration) -> bool:
+        """Write a new registration; False when its provider id is known already."""
+        ...
+
+    async def lock(self, provider_id: str) -> Session | None:
+        """Return a session and keep it from changing until the end of the transaction."""
+        ...
+
+    async def stand(self, provider_id: str, standing: Standing) -> None:
+        """Write how a session stands."""
+        ...
+
+    async def add_challenge(self, challenge: IssuedChallenge) -> None:
+        """Write a pending challenge; the one that was pending before is superseded."""
+        ...
+
+    async def challenge(self, provider_id: str, nonce: str) -> IssuedChallenge | None:
+        """Return a challenge of this session."""
+        ...
+
+    async def judge(self, challenge_id: str, judged: Judged) -> None:
+        """Write what became of a challenge."""
+        ...
+
+
+class Verdicts(Protocol):
+    """Verdicts, revocations and the violations behind some of them."""
+
+    async def add(self, verdict: IssuedVerdict) -> None:
+        """Write a verdict."""
+        ...
+
+    async def live_of_session(self, provider_id: str, now: datetime) -> Sequence[str]:
+        """Return ids of verdicts in force, oldest first."""
+        ...
+
+    async def live_of_release(self, code_release: str, now: datetime) -> Sequence[str]:
+        """Return ids of verdicts in force that rest on a code release, oldest first."""
+        ...
+
+    async def revoke(self, revocations: Sequence[IssuedRevocation]) -> None:
+        """Write revocations, each at its own generation, and tell every watcher at commit."""
+        ...
+
+    async def violation(self, report_id: str) -> tuple[Violation, IssuedRevocation | None] | None:
+        """Return a report and the last revocation that followed it."""
+        ...
+
+    async def add_violation(
+        self, violation: Violation, revocation_id: str | None, time: datetime
+    ) -> None:
+        """Write a report."""
+        ...
+
+
+class Releases(Protocol):
+    """Blessed code."""
+
+    async def active(self, *, development: bool) -> Sequence[CodeRelease]:
+        """Return what is blessed, kept from changing until the end of the transaction.
+
+        Args:
+            development: whether development releases count.
+        """
+        ...
+
+    async def lock(self, code_release: str) -> CodeRelease | None:
+        """Return a release and keep everybody else from it until the end of the transaction."""
+        ...
+
+    async def put(self, release: CodeRelease) -> None:
+        """Write a release, new or not."""
+        ...
+
+
+class Transaction(Protocol):
+    """One all-or-nothing change."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Registrations and challenges."""
+        ...
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """Verdicts and revocations."""
+        ...
+
+    @property
+    def releases(self) -> Releases:
+        """Blessed code."""
+        ...
+
+
+class Store(Protocol):
+    """Where evidence is kept."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a change; rolled back by an exception."""
+        ...
+
+    async def list_releases(self, *, include_inactive: bool) -> Sequence[CodeRelease]:
+        """Return releases, oldest first."""
+        ...
+
+    async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:
+        """Write a gateway's key, or its retirement; return it as it is now."""
+        ...
+
+    async def list_receipt_keys(self) -> Sequence[ReceiptKey]:
+        """Return all gateways' keys, oldest first."""
+        ...

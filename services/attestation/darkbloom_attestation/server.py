@@ -1,0 +1,165 @@
+"""Attestation on the wire: translate, delegate, translate back."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import final
+
+from darkbloom.attestation.v1 import attestation_service_pb2 as pb
+from darkbloom.attestation.v1.attestation_service_pb2_grpc import AttestationServiceServicer
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.interceptors import Context
+from darkbloom_mesh.telemetry import Metrics
+
+from darkbloom_attestation import convert, policy
+from darkbloom_attestation.feed import RevocationFeed
+from darkbloom_attestation.judging import Judging
+from darkbloom_attestation.meter import Meter
+from darkbloom_attestation.model import PublicKey
+from darkbloom_attestation.ports import Store
+from darkbloom_attestation.releases import Releases
+
+
+@final
+class AttestationServer(AttestationServiceServicer):
+    """Serves all RPCs of attestation.
+
+    Holds no resource of its own. Errors are those of the domain and leave as mesh statuses; bad
+    evidence is an answer, not an error. A watch ends with UNAVAILABLE when this replica drains.
+    """
+
+    def __init__(
+        self,
+        *,
+        judging: Judging,
+        releases: Releases,
+        store: Store,
+        feed: RevocationFeed,
+        verdict_keys: Sequence[PublicKey],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._judging = judging
+        self._releases = releases
+        self._store = store
+        self._feed = feed
+        self._verdict_keys = verdict_keys
+        self._clock = clock
+        self._meter = Meter(metrics)
+
+    async def EvaluateRegistration(
+        self, request: pb.EvaluateRegistrationRequest, context: Context
+    ) -> pb.EvaluateRegistrationResponse:
+        """Judge and keep what a provider presented."""
+        registration, runtime = await self._judging.register(convert.presented_from(request))
+        self._meter.registered(registration, runtime)
+
+        return convert.registration_to(registration, runtime)
+
+    async def CreateChallenge(
+        self, request: pb.CreateChallengeRequest, context: Context
+    ) -> pb.CreateChallengeResponse:
+        """Make a challenge for a session."""
+        provider_id = convert.provider_id_from(request.provider_id)
+        challenge = await self._judging.challenge(provider_id)
+
+        return pb.CreateChallengeResponse(
+            nonce=challenge.nonce,
+            timestamp=challenge.timestamp,
+            expire_time=convert.timestamp(challenge.expire_time),
+        )
+
+    async def VerifyChallenge(
+        self, request: pb.VerifyChallengeRequest, context: Context
+    ) -> pb.VerifyChallengeResponse:
+        """Judge an answer."""
+        status, signature = convert.answer_from(request)
+        judgement = await self._judging.judge(
+            convert.provider_id_from(request.provider_id),
+            convert.nonce_from(request.nonce),
+            status,
+            signature,
+            convert.hashes_from(request.expected_model_hashes, "expected_model_hashes"),
+        )
+        self._meter.judged(judgement)
+
+        return convert.judgement_to(judgement)
+
+    async def ReportChallengeTimeout(
+        self, request: pb.ReportChallengeTimeoutRequest, context: Context
+    ) -> pb.ReportChallengeTimeoutResponse:
+        """Count an unanswered challenge."""
+        standing = await self._judging.time_out(
+            convert.provider_id_from(request.provider_id), convert.nonce_from(request.nonce)
+        )
+        self._meter.timed_out()
+
+        return pb.ReportChallengeTimeoutResponse(
+            consecutive_timeouts=standing.timeouts,
+            transient_untrust=policy.is_suspended(standing),
+            close=policy.must_close(standing),
+        )
+
+    async def ReportViolation(
+        self, request: pb.ReportViolationRequest, context: Context
+    ) -> pb.ReportViolationResponse:
+        """Untrust a session and revoke its verdicts."""
+        violation = convert.violation_from(request)
+        revocation = await self._judging.report(violation)
+        self._meter.violated(violation.kind)
+
+        signed = None if revocation is None else convert.signed_to(revocation.signed)
+        return pb.ReportViolationResponse(revocation=signed)
+
+    async def WatchRevocations(
+        self, request: pb.WatchRevocationsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRevocationsResponse]:
+        """Send what still matters, then each new revocation, and heartbeats."""
+        async for event in self._feed.watch(request.after_generation):
+            yield convert.event_to(event)
+
+    async def ListVerdictKeys(
+        self, request: pb.ListVerdictKeysRequest, context: Context
+    ) -> pb.ListVerdictKeysResponse:
+        """Return the keys that verify verdicts and revocations."""
+        return pb.ListVerdictKeysResponse(keys=map(convert.key_to, self._verdict_keys))
+
+    async def RegisterReceiptKey(
+        self, request: pb.RegisterReceiptKeyRequest, context: Context
+    ) -> pb.RegisterReceiptKeyResponse:
+        """Publish a gateway's key."""
+        await self._store.put_receipt_key(convert.receipt_key_from(request, self._clock.now()))
+
+        return pb.RegisterReceiptKeyResponse()
+
+    async def ListReceiptKeys(
+        self, request: pb.ListReceiptKeysRequest, context: Context
+    ) -> pb.ListReceiptKeysResponse:
+        """Return all gateways' keys."""
+        keys = await self._store.list_receipt_keys()
+
+        return pb.ListReceiptKeysResponse(keys=[convert.key_to(known.key) for known in keys])
+
+    async def RegisterCodeRelease(
+        self, request: pb.RegisterCodeReleaseRequest, context: Context
+    ) -> pb.RegisterCodeReleaseResponse:
+        """Bless a release."""
+        wanted = convert.release_from(request.release, self._clock.now())
+        release = await self._releases.register(wanted)
+
+        return pb.RegisterCodeReleaseResponse(release=convert.release_to(release))
+
+    async def ListCodeReleases(
+        self, request: pb.ListCodeReleasesRequest, context: Context
+    ) -> pb.ListCodeReleasesResponse:
+        """Return blessed releases."""
+        releases = await self._store.list_releases(include_inactive=request.include_inactive)
+
+        return pb.ListCodeReleasesResponse(releases=map(convert.release_to, releases))
+
+    async def DeactivateCodeRelease(
+        self, request: pb.DeactivateCodeReleaseRequest, context: Context
+    ) -> pb.DeactivateCodeReleaseResponse:
+        """Take a release back."""
+        code_release = convert.code_release_from(request.code_release)
+        release = await self._releases.deactivate(code_release)
+
+        return pb.DeactivateCodeReleaseResponse(release=convert.release_to(release))

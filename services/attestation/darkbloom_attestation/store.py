@@ -1,0 +1,124 @@
+"""Evidence in PostgreSQL: the store behind the port, and the source of the revocation feed."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import final
+
+import asyncpg
+
+from darkbloom_attestation.database import Connection, Database
+from darkbloom_attestation.errors import KeyConflictError
+from darkbloom_attestation.model import CodeRelease, IssuedRevocation, PublicKey, ReceiptKey
+from darkbloom_attestation.tables import (
+    CHANNEL,
+    ReleaseTable,
+    SessionTable,
+    VerdictTable,
+    release_of,
+    revocation_of,
+)
+
+
+@final
+class Change:
+    """One all-or-nothing change."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.sessions = SessionTable(connection)
+        """Registrations and challenges."""
+        self.verdicts = VerdictTable(connection)
+        """Verdicts and revocations."""
+        self.releases = ReleaseTable(connection)
+        """Blessed code."""
+
+
+@final
+class PostgresStore:
+    """Keeps evidence.
+
+    Raises:
+        StoreUnavailableError: from every method, when PostgreSQL cannot be reached in time.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Change]:
+        """Begin a change; rolled back by an exception."""
+        async with self._database.transaction() as connection:
+            yield Change(connection)
+
+    async def list_releases(self, *, include_inactive: bool) -> Sequence[CodeRelease]:
+        """Return releases, oldest first."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT * FROM attestation.code_releases WHERE active OR $1"
+                " ORDER BY create_time, code_release",
+                include_inactive,
+            )
+        return [release_of(row) for row in rows]
+
+    async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:
+        """Write a gateway's key, or its retirement; return it as it is now.
+
+        Raises:
+            KeyConflictError: the key belongs to another gateway.
+        """
+        async with self._database.acquire() as connection:
+            row = await connection.fetchrow(
+                "INSERT INTO attestation.receipt_keys AS known (key_id, public_key, gateway,"
+                " create_time, retire_time) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key_id)"
+                " DO UPDATE SET retire_time = coalesce(known.retire_time, $5)"
+                " WHERE known.gateway = $3 RETURNING *",
+                key.key.key_id,
+                key.key.public_key,
+                key.gateway,
+                key.key.create_time,
+                key.key.retire_time,
+            )
+        if row is None:
+            raise KeyConflictError("this receipt key belongs to another gateway")
+
+        return _receipt_key(row)
+
+    async def list_receipt_keys(self) -> Sequence[ReceiptKey]:
+        """Return all gateways' keys, oldest first."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT * FROM attestation.receipt_keys ORDER BY create_time, key_id"
+            )
+        return [_receipt_key(row) for row in rows]
+
+    async def revocations(
+        self, after: int, since: datetime
+    ) -> tuple[int, Sequence[tuple[int, IssuedRevocation]]]:
+        """Return the newest generation, and revocations after one that are not older than `since`.
+
+        Generations appear in commit order, so whatever is read later has a higher one.
+        """
+        async with self._database.acquire() as connection:
+            newest = await connection.fetchval("SELECT generation FROM attestation.generation")
+            rows = await connection.fetch(
+                "SELECT * FROM attestation.revocations WHERE generation > $1 AND generation <= $2"
+                " AND issue_time >= $3 ORDER BY generation",
+                after,
+                newest,
+                since,
+            )
+        return newest, [(row["generation"], revocation_of(row)) for row in rows]
+
+    async def listen(self, notify: Callable[[], None]) -> None:
+        """Call `notify` once listening and after every revocation, until the connection is lost."""
+        await self._database.listen(CHANNEL, notify)
+
+
+def _receipt_key(row: asyncpg.Record) -> ReceiptKey:
+    key = PublicKey(
+        key_id=row["key_id"],
+        public_key=row["public_key"],
+        create_time=row["create_time"],
+        retire_time=row["retire_time"],
+    )
+    return ReceiptKey(key=key, gateway=row["gateway"])
