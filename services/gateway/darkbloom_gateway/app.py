@@ -218,8 +218,24 @@ class Worker:
         await self._clock.sleep(self._config.drain_linger_s)
         await self.gate.empty()
         listener.should_exit = True
+        await listener.finished.wait()
         await self.ledger.flushed()
         self.link.close()
+
+
+def attach(
+    service: Service, config: GatewayConfig, public: socket.socket, *, number: int, clock: Clock
+) -> Worker:
+    """Hang one worker and its listener on a service that is then waited for."""
+    worker = Worker(config, service, number=number, clock=clock)
+    listener = make_listener(worker.application(), config)
+    host, port = public.getsockname()[:2]
+    service.announce("http", f"{host}:{port}")
+    service.ready_if(lambda: worker.health_reason() is None)
+    service.on_drain(lambda: worker.drain(listener))
+    worker.start()
+    service.spawn(listener.serve(sockets=[public]), name="http")
+    return worker
 
 
 async def serve(config: GatewayConfig, public: socket.socket, *, number: int = 0) -> int:
@@ -227,12 +243,5 @@ async def serve(config: GatewayConfig, public: socket.socket, *, number: int = 0
     clock = SystemClock()
     version = version_of("darkbloom-gateway")
     async with Service(config, room="gateway", version=version, clock=clock) as service:
-        worker = Worker(config, service, number=number, clock=clock)
-        listener = make_listener(worker.application(), config)
-        host, port = public.getsockname()[:2]
-        service.announce("http", f"{host}:{port}")
-        service.ready_if(lambda: worker.health_reason() is None)
-        service.on_drain(lambda: worker.drain(listener))
-        worker.start()
-        service.spawn(listener.serve(sockets=[public]), name="http")
+        attach(service, config, public, number=number, clock=clock)
         return await service.wait()

@@ -12,7 +12,7 @@ from darkbloom_mesh.errors import MeshError
 
 MAX_RETRY_AFTER_S = 60
 """Longest wait that a consumer is asked for."""
-# The rest of such a body is not read, so the connection cannot carry another request.
+# The rest of such a body never comes, so the connection cannot carry another request.
 _HANG_UP = ((b"connection", b"close"),)
 
 
@@ -155,12 +155,7 @@ def body_too_slow() -> ApiError:
 
 def body_too_large(limit: int) -> ApiError:
     """413: over the ceiling of the route."""
-    return ApiError(
-        413,
-        "invalid_request_error",
-        f"the request body is larger than {limit} bytes",
-        headers=_HANG_UP,
-    )
+    return ApiError(413, "invalid_request_error", f"the request body is larger than {limit} bytes")
 
 
 def prompt_too_large() -> ApiError:

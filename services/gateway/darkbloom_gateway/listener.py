@@ -100,6 +100,17 @@ class BoundedProtocol(HttpToolsProtocol):
 class Listener(uvicorn.Server):
     """uvicorn, told by the service when to stop instead of by signals."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.finished = asyncio.Event()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `should_exit`, then close every connection."""
+        try:
+            await super().serve(sockets)
+        finally:
+            self.finished.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the service."""

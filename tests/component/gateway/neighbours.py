@@ -1,0 +1,281 @@
+"""Billing, attestation and registry as a gateway sees them: they record, and fail when told to."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from darkbloom.attestation.v1.attestation_pb2 import SigningKey
+from darkbloom.attestation.v1.attestation_service_pb2 import (
+    ListReceiptKeysResponse,
+    ListVerdictKeysResponse,
+    RegisterReceiptKeyResponse,
+    RevocationsSynced,
+    WatchRevocationsResponse,
+)
+from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
+    AttestationServiceServicer,
+    add_AttestationServiceServicer_to_server,
+)
+from darkbloom.billing.v1.account_pb2 import ApiKey
+from darkbloom.billing.v1.account_service_pb2 import (
+    GetBalanceResponse,
+    KeyChanged,
+    KeysReset,
+    ListUsageResponse,
+    ResolveKeyResponse,
+    WatchKeysResponse,
+)
+from darkbloom.billing.v1.account_service_pb2_grpc import (
+    AccountServiceServicer,
+    add_AccountServiceServicer_to_server,
+)
+from darkbloom.billing.v1.ledger_pb2 import Hold, HoldResult, Usage
+from darkbloom.billing.v1.ledger_service_pb2 import (
+    ExtendHoldResponse,
+    HoldResponse,
+    RecordReceiptsResponse,
+    ReleaseHoldsResponse,
+)
+from darkbloom.billing.v1.ledger_service_pb2_grpc import (
+    LedgerServiceServicer,
+    add_LedgerServiceServicer_to_server,
+)
+from darkbloom.billing.v1.price_service_pb2 import ListPricesResponse
+from darkbloom.billing.v1.price_service_pb2_grpc import (
+    PriceServiceServicer,
+    add_PriceServiceServicer_to_server,
+)
+from darkbloom.common.v1.error_reason_pb2 import ErrorReason
+from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
+from darkbloom.registry.v1.catalog_pb2 import Alias, Build, Catalog
+from darkbloom.registry.v1.registry_service_pb2 import WatchCatalogResponse
+from darkbloom.registry.v1.registry_service_pb2_grpc import (
+    RegistryServiceServicer,
+    add_RegistryServiceServicer_to_server,
+)
+from darkbloom_edge.ids import new_id
+from darkbloom_edge.revocation import Revocation, sign_revocation
+from darkbloom_edge.signatures import Ed25519Signer
+from darkbloom_mesh.errors import PreconditionError, StoreUnavailableError, UnauthenticatedError
+from darkbloom_mesh.testing import serve_ephemeral
+
+from tests.fakes.router import WEIGHTS
+
+BUILD = "dev/tiny"
+ALIAS = "tiny"
+API_KEY = "sk-db-" + "a" * 64
+PRICE = PriceRow(
+    price_id="p1",
+    build=BUILD,
+    input_micros=50_000,
+    output_micros=200_000,
+    cache_read_micros=25_000,
+    minimum_charge_micros=100,
+)
+
+
+@dataclass
+class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceServicer):
+    keys: dict[bytes, ApiKey] = field(default_factory=dict)
+    refusal: HoldResult | None = None
+    store_down: bool = False
+    extension_refused: bool = False
+    holds: list[str] = field(default_factory=list)
+    extensions: list[str] = field(default_factory=list)
+    releases: list[str] = field(default_factory=list)
+    receipts: list[str] = field(default_factory=list)
+    lookups: int = 0
+    generation: int = 1
+    watchers: list[asyncio.Queue[WatchKeysResponse]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add_key(self, secret: str, **changes: object) -> bytes:
+        key_hash = hashlib.sha256(secret.encode()).digest()
+        record = ApiKey(key_id=f"key_{len(self.keys)}", account_id="acct_test", **changes)
+        self.keys[key_hash] = record
+        return key_hash
+
+    def revoke(self, key_hash: bytes) -> None:
+        self.keys[key_hash].revoked = True
+        self.generation += 1
+        event = WatchKeysResponse(generation=self.generation, changed=KeyChanged(key_hash=key_hash))
+        for watcher in self.watchers:
+            watcher.put_nowait(event)
+
+    async def until(self, check: object, seconds: float = 5.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not check():  # type: ignore[operator]
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def ResolveKey(self, request, context):
+        self._check_store()
+        self.lookups += 1
+        key = self.keys.get(request.key_hash)
+        if key is None:
+            raise UnauthenticatedError("no such key", reason=ErrorReason.ERROR_REASON_KEY_UNKNOWN)
+        if key.revoked:
+            raise UnauthenticatedError("revoked", reason=ErrorReason.ERROR_REASON_KEY_REVOKED)
+        return ResolveKeyResponse(key=key, generation=self.generation)
+
+    async def WatchKeys(self, request, context):
+        queue: asyncio.Queue[WatchKeysResponse] = asyncio.Queue()
+        self.watchers.append(queue)
+        yield WatchKeysResponse(generation=self.generation, reset=KeysReset())
+        while True:
+            yield await queue.get()
+
+    async def GetBalance(self, request, context):
+        self._check_store()
+        return GetBalanceResponse(balance_micros=1_234_567, withdrawable_micros=5)
+
+    async def ListUsage(self, request, context):
+        row = Usage(request_id="req_1", attempt_id="att_1", model=ALIAS, charge_micros=100)
+        return ListUsageResponse(usage=[row], next_page_token=f"after-{request.page.page_size}")
+
+    async def Hold(self, request, context):
+        self._check_store()
+        results = []
+        for order in request.orders:
+            self.holds.append(order.request_id)
+            if self.refusal is not None:
+                result = HoldResult()
+                result.CopyFrom(self.refusal)
+                result.request_id = order.request_id
+                results.append(result)
+                continue
+            hold = Hold(request_id=order.request_id, amount_micros=1000, price=PRICE)
+            results.append(HoldResult(request_id=order.request_id, hold=hold))
+        self.changed.set()
+        return HoldResponse(results=results)
+
+    async def ExtendHold(self, request, context):
+        if self.extension_refused:
+            raise PreconditionError("short", reason=ErrorReason.ERROR_REASON_INSUFFICIENT_FUNDS)
+        self.extensions.append(request.request_id)
+        return ExtendHoldResponse()
+
+    async def ReleaseHolds(self, request, context):
+        self.releases.extend(release.request_id for release in request.releases)
+        self.changed.set()
+        return ReleaseHoldsResponse()
+
+    async def RecordReceipts(self, request, context):
+        self.receipts.extend(record.request_id for record in request.records)
+        self.changed.set()
+        return RecordReceiptsResponse(recorded=len(request.records))
+
+    async def ListPrices(self, request, context):
+        return ListPricesResponse(prices=[PRICE], fallback=PRICE)
+
+    def _check_store(self) -> None:
+        if self.store_down:
+            raise StoreUnavailableError("store does not answer")
+
+    async def RenewHolds(self, request, context):
+        raise NotImplementedError
+
+    SettleHolds = CreateAccount = CreateKey = RevokeKey = ListEarnings = RenewHolds
+    LinkProvider = GetProviderLink = Grant = SetPrice = RenewHolds
+
+
+class FakeAttestation(AttestationServiceServicer):
+    def __init__(self) -> None:
+        self.signer = Ed25519Signer.generate()
+        self.receipt_keys: dict[str, SigningKey] = {}
+        self.watchers: list[asyncio.Queue[WatchRevocationsResponse]] = []
+        self.generation = 1
+        self.down = False
+
+    def revoke(self, *, identity_key: str) -> None:
+        revocation = Revocation(
+            revocation_id=new_id("rev"),
+            identity_key=identity_key,
+            reason="test",
+            issued_at="2026-01-01T00:00:00Z",
+        )
+        document, signature = sign_revocation(revocation, self.signer)
+        self.generation += 1
+        event = WatchRevocationsResponse(
+            generation=self.generation,
+            revocation=SignedDocument(
+                document=document, signature=signature, key_id=self.signer.key_id
+            ),
+        )
+        for watcher in self.watchers:
+            watcher.put_nowait(event)
+
+    async def ListVerdictKeys(self, request, context):
+        if self.down:
+            raise StoreUnavailableError("store does not answer")
+        key = SigningKey(key_id=self.signer.key_id, public_key=self.signer.public)
+        return ListVerdictKeysResponse(keys=[key])
+
+    async def RegisterReceiptKey(self, request, context):
+        self.receipt_keys[request.key.key_id] = request.key
+        return RegisterReceiptKeyResponse()
+
+    async def ListReceiptKeys(self, request, context):
+        return ListReceiptKeysResponse(keys=self.receipt_keys.values())
+
+    async def WatchRevocations(self, request, context):
+        queue: asyncio.Queue[WatchRevocationsResponse] = asyncio.Queue()
+        self.watchers.append(queue)
+        yield WatchRevocationsResponse(generation=self.generation, synced=RevocationsSynced())
+        while True:
+            yield await queue.get()
+
+    async def EvaluateRegistration(self, request, context):
+        raise NotImplementedError
+
+    CreateChallenge = VerifyChallenge = ReportChallengeTimeout = EvaluateRegistration
+    ReportViolation = RegisterCodeRelease = ListCodeReleases = EvaluateRegistration
+    DeactivateCodeRelease = EvaluateRegistration
+
+
+class FakeRegistry(RegistryServiceServicer):
+    def __init__(self) -> None:
+        self.catalog = Catalog(
+            generation=1,
+            builds=[
+                Build(
+                    id=BUILD,
+                    display_name="Tiny",
+                    max_context_length=4096,
+                    max_output_length=512,
+                    capabilities=["chat", "tools"],
+                    weight_hash=WEIGHTS,
+                ),
+            ],
+            aliases=[
+                Alias(alias_id=ALIAS, desired_build=BUILD, active=True),
+                Alias(alias_id="gone", desired_build="dev/absent", active=True),
+            ],
+        )
+
+    async def WatchCatalog(self, request, context):
+        yield WatchCatalogResponse(snapshot=self.catalog)
+        await asyncio.Event().wait()
+
+    async def GetBuild(self, request, context):
+        raise NotImplementedError
+
+    ListBuilds = GetManifest = RegisterBuild = PromoteVersion = UpsertAlias = GetBuild
+
+
+@asynccontextmanager
+async def serving(
+    billing: FakeBilling, attestation: FakeAttestation, registry: FakeRegistry
+) -> AsyncIterator[str]:
+    """Serve all three on one port."""
+    async with serve_ephemeral(
+        partial(add_AccountServiceServicer_to_server, billing),
+        partial(add_LedgerServiceServicer_to_server, billing),
+        partial(add_PriceServiceServicer_to_server, billing),
+        partial(add_AttestationServiceServicer_to_server, attestation),
+        partial(add_RegistryServiceServicer_to_server, registry),
+    ) as target:
+        yield target
