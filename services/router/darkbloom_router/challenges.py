@@ -99,6 +99,8 @@ class Challenges:
             try:
                 await self._round()
                 wait_s = self._times.interval_s * self._factor()
+            except DistrustedError:
+                raise
             except NotFoundError:
                 raise TryLaterError("register again") from None
             except MeshError as error:

@@ -135,10 +135,10 @@ class ProviderLinks:
 
     def sweep(self) -> None:
         """Evict who has been silent for too long."""
-        for provider in self._parts.fleet.silent(self._parts.timers.now()):
-            lane = self._parts.dispatcher.lanes.get(provider)
-            if lane is not None:
-                lane.close("silent")
+        silent = self._parts.fleet.silent(self._parts.timers.now())
+        for link in list(self._links):
+            if link.provider in silent:
+                link.refuse(TryLaterError("no heartbeat came for too long"))
 
 
 class ProviderLink:
@@ -148,7 +148,7 @@ class ProviderLink:
         self._parts = parts
         self._lane = Lane(call, on_frames=self._receive, name="provider", clock=parts.clock)
         self._first: asyncio.Future[Register | None] = asyncio.get_running_loop().create_future()
-        self._provider: Provider | None = None
+        self.provider: Provider | None = None
         self._challenges: Challenges | None = None
         self._clean = False
         self._drain_id = ""
@@ -182,7 +182,7 @@ class ProviderLink:
 
     def send_desired(self) -> None:
         """Send the aliases that concern this provider."""
-        provider, fleet = self._provider, self._parts.fleet
+        provider, fleet = self.provider, self._parts.fleet
         if provider is None or not provider.connected:
             return
         wanted = desired_models(fleet.catalog, provider.candidates)
@@ -207,17 +207,16 @@ class ProviderLink:
             if self._challenges is not None:
                 await self._challenges.run()
         except MeshError as error:
-            self._refusal = error
-            self._lane.close("refused")
+            self.refuse(error)
 
     async def _follow_account(self) -> None:
         """Ask again and again whose machine this is: it may be linked while it is connected."""
         parts = self._parts
         while True:
-            provider = self._provider
+            provider = self.provider
             linked = provider is not None and bool(provider.account_id)
             await parts.clock.sleep(parts.limits.relink_s if linked else parts.limits.link_poll_s)
-            provider = self._provider
+            provider = self.provider
             if provider is None or not provider.identity_key:
                 continue
             try:
@@ -251,7 +250,7 @@ class ProviderLink:
     def _join(self, known: registration.Registered) -> None:
         """Take the provider into the fleet and answer; nothing is routed before a challenge."""
         parts, provider = self._parts, known.provider
-        self._provider = provider
+        self.provider = provider
         provider.joined_at = provider.beat_at = parts.timers.now()
         parts.dispatcher.lanes[provider] = self._lane
         rejections = parts.fleet.join(provider, known.models)
@@ -314,7 +313,7 @@ class ProviderLink:
 
     def _claim(self) -> None:
         """Take the identity from an older stream, now that this one has proven it."""
-        parts, provider = self._parts, self._provider
+        parts, provider = self._parts, self.provider
         if provider is None:
             return
         older = parts.fleet.claim(provider)
@@ -332,7 +331,7 @@ class ProviderLink:
 
     def _leave(self, end: LaneEnd) -> None:
         """Take the provider out of the fleet; what it carried moves or breaks."""
-        provider, parts = self._provider, self._parts
+        provider, parts = self.provider, self._parts
         stats = self._lane.stats
         parts.meter.lane_closed("provider", end.reason, stats.frames_in, stats.frames_out)
         if provider is None:
@@ -345,7 +344,7 @@ class ProviderLink:
     # Frames
 
     def _receive(self, frames: Sequence[Frame]) -> None:
-        provider = self._provider
+        provider = self.provider
         now = self._parts.timers.now()
         relay = self._parts.relay.from_provider
         for frame in frames:
@@ -360,9 +359,9 @@ class ProviderLink:
             self._handshake(frame)
             return
         if frame.kind == FrameKind.FRAME_KIND_REGISTER:
-            self._refuse(HandshakeError("a stream registers once"))
+            self.refuse(HandshakeError("a stream registers once"))
             return
-        provider = self._provider
+        provider = self.provider
         if provider is None:
             # Frames on the heels of REGISTER, before its answer: early, not wrong.
             self._parts.meter.ignored("provider", "early")
@@ -432,7 +431,8 @@ class ProviderLink:
         self._lane.send_control(FrameKind.FRAME_KIND_PROVIDER_DRAIN_ACK, 0, message)
         self._drain_id = ""
 
-    def _refuse(self, error: MeshError) -> None:
+    def refuse(self, error: MeshError) -> None:
+        """End the stream with a status."""
         self._refusal = self._refusal or error
         self._lane.close("refused")
 

@@ -69,9 +69,7 @@ class Mailbox:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def message(
-        self, kind: int, cls: type[MessageT], stream: int | None = None
-    ) -> MessageT:
+    async def message(self, kind: int, cls: type[MessageT], stream: int | None = None) -> MessageT:
         return cls.FromString((await self.take(kind, stream=stream)).payload)
 
     def kinds(self) -> list[int]:
@@ -178,7 +176,7 @@ class ScriptedProvider(Peer):
         self.lane.send_chunk(kind, stream, sequence, b"sealed-%d" % sequence, tokens)
 
     def error(self, stream: int, code: int, reason: int = 0, status: int = 500) -> None:
-        self.lane.send_control(
+        self.lane.send_ordered(
             K.FRAME_KIND_ERROR,
             stream,
             pl.AttemptError(
@@ -244,16 +242,12 @@ class ScriptedGateway(Peer):
         return stream, message.request_id
 
     async def offer(self, stream: int) -> gw.Offer:
-        frame = await self.box.take(
-            K.FRAME_KIND_OFFER, K.FRAME_KIND_REFUSED, stream=stream
-        )
+        frame = await self.box.take(K.FRAME_KIND_OFFER, K.FRAME_KIND_REFUSED, stream=stream)
         assert frame.kind == K.FRAME_KIND_OFFER, gw.Refused.FromString(frame.payload)
         return gw.Offer.FromString(frame.payload)
 
     async def refused(self, stream: int) -> gw.Refused:
-        frame = await self.box.take(
-            K.FRAME_KIND_OFFER, K.FRAME_KIND_REFUSED, stream=stream
-        )
+        frame = await self.box.take(K.FRAME_KIND_OFFER, K.FRAME_KIND_REFUSED, stream=stream)
         assert frame.kind == K.FRAME_KIND_REFUSED
         return gw.Refused.FromString(frame.payload)
 
@@ -292,9 +286,7 @@ class ScriptedGateway(Peer):
         self.lane.send_control(
             K.FRAME_KIND_VIOLATION,
             stream,
-            gw.Violation(
-                kind=gw.VIOLATION_KIND_UNOPENABLE, opened=opened(frames, tokens)
-            ),
+            gw.Violation(kind=gw.VIOLATION_KIND_UNOPENABLE, opened=opened(frames, tokens)),
         )
 
     async def dispatched(self, **changes: Any) -> tuple[int, str, gw.Offer]:
@@ -377,8 +369,13 @@ class World:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop run until something is so."""
         async with asyncio.timeout(PATIENCE_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - what it waits for has no event
                 await asyncio.sleep(0.001)  # noqa: TID251 - polls the real loop, tests no time
+
+    async def turn(self, seconds_: float) -> None:
+        """Let a little time pass, and what it causes cross the sockets."""
+        await self.clock.advance(seconds_)
+        await asyncio.sleep(0.005)  # noqa: TID251 - the sockets' turn
 
     def provider_state(self, provider: ScriptedProvider) -> Any:
         return self.router.fleet.providers[provider.provider_id]
@@ -437,8 +434,17 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
         served = tasks.create_task(service.wait())
         fleet_channel = None
         made = World(
-            clock, attestation, ledger, accounts, registry, service, router, tasks,
-            stack, served, None,
+            clock,
+            attestation,
+            ledger,
+            accounts,
+            registry,
+            service,
+            router,
+            tasks,
+            stack,
+            served,
+            None,
         )
         await made.until(lambda: served.done() or bool(service.listeners))
         if values["registry_target"] == registry_at and not registry.away:
@@ -451,6 +457,6 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
             for peer in made.peers:
                 peer.lane.close("test over")
             service.stop()
-            while not served.done():
+            while not served.done():  # noqa: ASYNC110 - time must move for it to end
                 clock.jump(0.1)
                 await asyncio.sleep(0.001)  # noqa: TID251 - lets the drain proceed
