@@ -66,7 +66,7 @@ async def _ask_and_check(
         "provider_credit_micro_usd": await _credit(mesh, answer),
         "trust_level": answer.trust_level,
         "receipt_verified": report.ok,
-        "ledger_violations": audit["violations"],
+        "ledger_violations": audit["ledger_violations"],
         "ttft_ms": round(answer.ttft_ms, 1),
     }
 

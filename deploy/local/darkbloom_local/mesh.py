@@ -21,7 +21,7 @@ from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import Secret
 
-from darkbloom_local import ready, seeds
+from darkbloom_local import health, ready, seeds
 from darkbloom_local.children import Children, run_once
 from darkbloom_local.commands import json_object, output_of
 from darkbloom_local.environment import inherited, refuse_production
@@ -102,6 +102,7 @@ class Mesh:
         self._children = Children(self.state.root / "children.json")
         self._stack = ExitStack()
         self._wiring: Wiring | None = None
+        self._identities: dict[str, bytes] = {}
         self._ready: dict[str, Mapping[str, Any]] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -227,11 +228,19 @@ class Mesh:
         else:
             await self._start_room(next(room for room in ROOMS if room.name == name))
 
-    async def start_provider(self, name: str = _PROVIDER, *, engine: Engine | None = None) -> None:
-        """Start a provider with a home of its own, linked to the provider account."""
+    async def start_provider(
+        self, name: str = _PROVIDER, *, engine: Engine | None = None, routable: bool = True
+    ) -> None:
+        """Start a provider with a home of its own, linked to the provider account.
+
+        Args:
+            name: Process name, beginning with `provider`; also the name of its home.
+            engine: What it runs; None takes the mesh's.
+            routable: Wait until it would get requests, not only until it runs.
+        """
         setup = self._provider(name, engine)
         environment = inherited() | setup.environment() | dict(self._environment.get(name, {}))
-        identity = await setup.identity(environment)
+        identity = self._identities.get(name) or await setup.identity(environment)
         await seeds.link_provider(self.channel("billing.grpc"), identity, name)
         setup.ready_file.unlink(missing_ok=True)
         child = self._children.start(
@@ -243,6 +252,27 @@ class Mesh:
             )
         )
         self._ready[name] = await ready.wait(child, setup.ready_file, _PROVIDER_READY_S)
+        self._identities[name] = identity
+        if routable:
+            await self.routable(name)
+
+    async def routable(self, name: str = _PROVIDER, timeout_s: float = _READY_S) -> None:
+        """Return once the router would give this provider a request.
+
+        Raises:
+            NotReadyError: The time is over; the message names the gate that is shut.
+        """
+        router = self.channel("router.internal")
+        await health.wait_for_provider(router, self._identities[name], self._clock, timeout_s)
+
+    async def reachable(self, timeout_s: float = _READY_S) -> None:
+        """Return once the gateway says that it can serve.
+
+        Raises:
+            NotReadyError: The time is over; the message carries what it said last.
+        """
+        port = self.wiring.ports["gateway.http"]
+        await health.wait_for_gateway(port, self._clock, timeout_s)
 
     async def audit(self) -> Mapping[str, Any]:
         """Run billing's own audit over the ledger and return its report."""
@@ -293,6 +323,7 @@ class Mesh:
         if self.engine is not None:
             self._progress(f"provider: {self.engine} engine")
             await self.start_provider()
+        await self.reachable()
         self._announce()
 
     async def _start_postgres(self) -> None:

@@ -120,4 +120,5 @@ def common_environment(wiring: Wiring, room: str, ready_file: Path) -> Environme
         "DARKBLOOM_ENV": "development",
         "DARKBLOOM_MESH_TOKEN_FILE": str(wiring.mesh_token_file),
         f"DARKBLOOM_{room.upper()}_READY_FILE": str(ready_file),
+        f"DARKBLOOM_{room.upper()}_DRAIN_GRACE_S": "10",
     }
