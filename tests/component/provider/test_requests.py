@@ -1,0 +1,511 @@
+"""Requests over the wire: sealed answers, and a typed refusal for everything that is wrong."""
+
+import asyncio
+import hashlib
+import io
+import json
+import logging
+import re
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+import structlog
+from darkbloom.common.v1.frame_pb2 import FrameKind
+from darkbloom.router.v1.provider_link_pb2 import FailureCode as Code
+from darkbloom.router.v1.provider_link_pb2 import FailureReason as Reason
+from darkbloom_edge.ids import new_id
+from darkbloom_edge.signatures import from_base64
+from darkbloom_edge.transcript import keyed_digest
+from darkbloom_mesh import logs
+from darkbloom_mesh.testing import FakeClock
+from darkbloom_provider.attempt import PENDING_TOKENS
+from darkbloom_provider.bodies import BODY_TIMEOUT_S, MAX_LARGE_BODIES
+from darkbloom_provider.engine.interface import PAUSE_SLACK_DELTAS
+
+from tests.component.provider.harness import BUILD, WEIGHT_HASH, staged
+from tests.fakes.provider_router import ATTEMPT_BIT, FakeRouter
+
+CANARY = "canary-7f3a91"
+
+
+async def test_a_sealed_request_gets_a_sealed_answer_and_a_signed_terminal(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, script={"text": "The quick brown fox", "delta_tokens": 2}).send()
+        await link.take(FrameKind.FRAME_KIND_ACCEPTED, ask.stream)
+        answer = await ask.answer()
+        assert answer.text == "The quick brown fox"
+        assert answer.deltas[-1].finish_reason == "stop"
+        terminal = answer.terminal
+        assert (terminal.request_id, terminal.attempt_id) == (ask.request_id, ask.attempt_id)
+        assert (terminal.build, terminal.weight_hash) == (BUILD, WEIGHT_HASH)
+        assert terminal.completion_tokens == answer.deltas[-1].completion_tokens == 4
+        assert terminal.chunks == len(answer.deltas)
+        assert terminal.verdict_id == link.verdict_id
+        assert from_base64(terminal.encryption_key) == link.register_frame.encryption_key
+        assert terminal.digests.request == keyed_digest(ask.receipt_key, "request", ask.body)
+        assert terminal.digests.content == keyed_digest(
+            ask.receipt_key, "content", answer.text.encode()
+        )
+        kinds = link.kinds(ask.stream)
+        assert kinds[0] == FrameKind.FRAME_KIND_ACCEPTED
+        assert kinds[-2:] == [FrameKind.FRAME_KIND_CHUNK_FINAL, FrameKind.FRAME_KIND_TERMINAL]
+
+
+async def test_many_small_requests_at_once_are_all_answered(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        asks = [stage.ask(link, script={"text": f"answer {n}"}) for n in range(40)]
+        # All first frames come before any body, as a lane's writer sends them.
+        for ask in asks:
+            ask.send()
+        for n, ask in enumerate(asks):
+            assert (await ask.answer()).text == f"answer {n}"
+
+
+async def test_a_large_request_is_opened_beside_the_loop(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, "x " * 400_000, prompt_bound=500_000).send()
+        answer = await ask.answer()
+        assert answer.terminal.prompt_tokens >= 400_000
+
+
+async def test_cancel_stops_at_the_next_step_and_the_terminal_covers_what_was_sent(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, script={"tokens": 5000, "interval_s": 0.01}).send()
+        await ask.delta()
+        link.cancel(ask.stream)
+        terminal = await ask.terminal()
+        assert terminal.outcome == "cancelled"
+        chunks = link.kinds(ask.stream).count(FrameKind.FRAME_KIND_CHUNK)
+        assert terminal.chunks == terminal.completion_tokens == chunks < 1000
+        assert FrameKind.FRAME_KIND_CHUNK_FINAL not in link.kinds(ask.stream)
+        assert stage.desk.stats.cancellations_received == 1
+
+
+async def test_a_cancel_that_overtakes_its_request_ends_it(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        link.cancel(ask.stream)
+        ask.send()
+        assert (await ask.error()).failure_code == Code.FAILURE_CODE_CANCELLED
+
+
+async def test_a_cancel_between_the_body_parts_ends_it(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        ask.announce()
+        link.cancel(ask.stream)
+        assert (await ask.error()).failure_code == Code.FAILURE_CODE_CANCELLED
+        link.send_body(ask.stream, ask.ciphertext)
+        assert (await stage.ask(link, script={"text": "ok"}).send().answer()).text == "ok"
+
+
+async def test_a_cancel_during_admission_leaves_nothing_running(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        engine, gate, waiting = stage.desk.engine, asyncio.Event(), asyncio.Event()
+        submit, told = engine.submit, []
+
+        async def slowly(job, sink):
+            waiting.set()
+            await gate.wait()
+            await submit(job, sink)
+
+        engine.submit, engine.cancel = slowly, _both(told.append, engine.cancel)
+        ask = stage.ask(link, script={"tokens": 9, "interval_s": 60}).send()
+        await waiting.wait()
+        link.cancel(ask.stream)
+        await stage.until(lambda: told == [ask.attempt_id])
+        gate.set()
+        terminal = await ask.terminal()
+        assert (terminal.outcome, terminal.chunks) == ("cancelled", 0)
+        assert not stage.agent._current.busy
+
+
+async def test_a_stream_lost_during_admission_leaves_nothing_running(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        engine, gate, waiting = stage.desk.engine, asyncio.Event(), asyncio.Event()
+        submit = engine.submit
+
+        async def slowly(job, sink):
+            waiting.set()
+            await gate.wait()
+            await submit(job, sink)
+
+        engine.submit = slowly
+        stage.ask(link, script={"tokens": 9, "interval_s": 60}).send()
+        await waiting.wait()
+        link.close()
+        await link.ended.wait()
+        gate.set()
+        await stage.link()
+        await stage.until(lambda: engine.slots()[0].num_running == 0)
+
+
+async def test_without_credit_the_row_is_paused_and_its_text_comes_in_one_chunk(tmp_path):
+    async with staged(tmp_path, router=FakeRouter(credit=2)) as stage:
+        link = await stage.link()
+        tokens = 4 * (PENDING_TOKENS + PAUSE_SLACK_DELTAS)
+        ask = stage.ask(link, script={"tokens": tokens}).send()
+        first, second = await ask.delta(), await ask.delta()
+        assert (first[0].completion_tokens, second[0].completion_tokens) == (1, 2)
+        engine = stage.desk.engine
+        await stage.until(
+            lambda: (
+                engine.slots()[0].active_tokens > PENDING_TOKENS
+                and not engine._live[ask.attempt_id].running.is_set()
+            )
+        )
+        # A neighbour with credit is not held up.
+        assert (await stage.ask(link, script={"text": "neighbour"}).send().delta())[0].text
+
+        link.credit(ask.stream, 3)
+        merged, _ = await ask.delta()
+        waited = merged.completion_tokens - 2
+        assert PENDING_TOKENS < waited <= PENDING_TOKENS + PAUSE_SLACK_DELTAS + 1
+        granted, last = 3, merged
+        while last.finish_reason is None:
+            granted += 1
+            link.credit(ask.stream, granted)
+            last, _ = await ask.delta()
+        terminal = await ask.terminal()
+        assert terminal.completion_tokens == last.completion_tokens == tokens
+        assert terminal.chunks == granted < tokens
+
+
+async def test_the_same_envelope_delivered_twice_is_answered_once(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, script={"text": "once"}).send()
+        await ask.answer()
+        again = ATTEMPT_BIT | 1000
+        link.send(FrameKind.FRAME_KIND_REQUEST, again, ask.request)
+        link.send_body(again, ask.ciphertext)
+        error = await link.error(again)
+        assert error.reason == Reason.FAILURE_REASON_SENDER_KEY_REUSED
+
+        # Spelled with its ignored top bit set, the key is still the same one.
+        key = bytearray(ask.request.sender_key)
+        key[31] ^= 0x80
+        ask.request.sender_key = bytes(key)
+        link.send(FrameKind.FRAME_KIND_REQUEST, again + 1, ask.request)
+        link.send_body(again + 1, ask.ciphertext)
+        assert (await link.error(again + 1)).reason == Reason.FAILURE_REASON_SENDER_KEY_REUSED
+
+
+async def test_an_expired_header_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        late = stage.ask(link, lifetime_ms=-1000).send()
+        assert (await late.error()).reason == Reason.FAILURE_REASON_HEADER_EXPIRED
+        eternal = stage.ask(link, lifetime_ms=3_600_000).send()
+        assert (await eternal.error()).reason == Reason.FAILURE_REASON_HEADER_EXPIRED
+
+
+@pytest.mark.parametrize("field", ["prompt_bound", "output_bound"])
+async def test_bounds_that_differ_from_the_sealed_ones_are_refused(tmp_path, field):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        setattr(ask.request, field, 999_999)
+        error = await ask.send().error()
+        assert error.reason == Reason.FAILURE_REASON_HEADER_MISMATCH
+        assert error.failure_code == Code.FAILURE_CODE_ENCRYPTION_FAILURE
+
+
+async def test_a_prompt_above_its_bound_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, "five words are too many", prompt_bound=4).send()
+        assert (await ask.error()).failure_code == Code.FAILURE_CODE_BOUND_EXCEEDED
+
+
+async def test_the_output_stops_at_its_bound(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        answer = await stage.ask(link, script={"tokens": 50}, output_bound=3).send().answer()
+        assert answer.terminal.completion_tokens == 3
+        assert answer.terminal.finish_reason == "length"
+
+
+async def test_only_the_verdict_in_force_and_the_one_before_count(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        first = link.verdict_id
+        strange = stage.ask(link, verdict_id=new_id("ver")).send()
+        error = await strange.error()
+        assert error.reason == Reason.FAILURE_REASON_HEADER_MISMATCH
+
+        link.trust(new_id("ver"))
+        script = {"text": "ok"}
+        old = stage.ask(link, verdict_id=first, script=script)
+        assert (await old.send().answer()).text == "ok"
+        link.trust(new_id("ver"))
+        older = stage.ask(link, verdict_id=first).send()
+        assert (await older.error()).reason == Reason.FAILURE_REASON_HEADER_MISMATCH
+
+        last = link.verdict_id
+        link.trust("", status="untrusted")
+        gone = stage.ask(link, verdict_id=last).send()
+        assert (await gone.error()).reason == Reason.FAILURE_REASON_HEADER_MISMATCH
+
+
+async def test_a_sealed_verdict_other_than_the_plaintext_one_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, verdict_id=new_id("ver"))
+        ask.request.verdict_id = link.verdict_id
+        assert (await ask.send().error()).reason == Reason.FAILURE_REASON_HEADER_MISMATCH
+
+
+async def test_a_build_that_is_not_hosted_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        error = await stage.ask(link, build="dev/other").send().error()
+        assert (error.status_code, error.failure_code) == (404, Code.FAILURE_CODE_MODEL_UNAVAILABLE)
+        smuggled = stage.ask(link, model="dev/other").send()
+        assert (await smuggled.error()).failure_code == Code.FAILURE_CODE_INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not json",
+        b"{}",
+        b'{"max_tokens":5,"messages":[],"model":"dev/scripted"}',
+        b'{"model":"dev/scripted","max_tokens":5,"messages":[{"content":"hi","role":"user"}]}',
+        b"[" * 10_000,
+    ],
+)
+async def test_a_body_that_is_no_canonical_request_is_refused(tmp_path, body):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        error = await stage.ask(link, body=body).send().error()
+        assert (error.status_code, error.failure_code) == (400, Code.FAILURE_CODE_INVALID_REQUEST)
+
+
+async def test_a_plaintext_body_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        ask.ciphertext = ask.body
+        _announce_as_sent(ask)
+        assert (await ask.send().error()).failure_code == Code.FAILURE_CODE_ENCRYPTION_FAILURE
+
+
+async def test_an_altered_ciphertext_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        ask.ciphertext = ask.ciphertext[:-1] + bytes([ask.ciphertext[-1] ^ 1])
+        _announce_as_sent(ask)
+        assert (await ask.send().error()).failure_code == Code.FAILURE_CODE_ENCRYPTION_FAILURE
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("body_sha256", bytes(32)),
+        ("body_sha256", b"short"),
+        ("body_bytes", 3),
+        ("body_bytes", 0),
+        ("body_bytes", -1),
+        ("body_bytes", 33 * 1024 * 1024),
+        ("request_id", "req_nonsense"),
+        ("attempt_id", ""),
+    ],
+)
+async def test_an_announcement_that_does_not_fit_its_body_is_refused(tmp_path, field, value):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        setattr(ask.request, field, value)
+        assert (await ask.send().error()).failure_code == Code.FAILURE_CODE_INVALID_REQUEST
+
+
+@pytest.mark.parametrize("key", [b"", bytes(32), b"\x01" + bytes(31)])
+async def test_an_unusable_sender_key_is_refused(tmp_path, key):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        ask.request.sender_key = key
+        assert (await ask.send().error()).failure_code == Code.FAILURE_CODE_ENCRYPTION_FAILURE
+
+
+async def test_a_body_part_out_of_order_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link)
+        ask.announce()
+        link.send_part(ask.stream, 1, ask.ciphertext)
+        assert (await ask.error()).failure_code == Code.FAILURE_CODE_INVALID_REQUEST
+
+
+async def test_more_large_bodies_than_allowed_are_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        asks = [stage.ask(link, "x" * 100_000) for _ in range(MAX_LARGE_BODIES + 1)]
+        for ask in asks:
+            ask.announce()
+        error = await asks[-1].error()
+        assert (error.status_code, error.reason) == (503, Reason.FAILURE_REASON_QUEUE_FULL)
+        # A small one is not kept out by them.
+        assert (await stage.ask(link, script={"text": "ok"}).send().answer()).text == "ok"
+        for ask in asks[:-1]:
+            link.send_body(ask.stream, ask.ciphertext)
+            await ask.answer()
+
+
+async def test_a_body_that_does_not_come_in_time_is_given_up(tmp_path):
+    clock = FakeClock()
+    async with staged(tmp_path, clock=clock) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, "x" * 100_000)
+        ask.announce()
+        link.send_part(ask.stream, 0, ask.ciphertext[: 64 * 1024])
+        worker = None
+        await stage.until(lambda: bool(stage.agent._current.busy))
+        begun, pinged = clock.monotonic(), clock.monotonic()
+        worker = stage.agent._current._worker
+        while worker.busy:
+            await stage.tick()
+            if clock.monotonic() - pinged > 5:
+                # The lane hears its router meanwhile, or it would be dead before the body is late.
+                pinged = clock.monotonic()
+                link.trust(link.verdict_id)
+        assert (await ask.error()).reason == Reason.FAILURE_REASON_CAPACITY_TIMEOUT
+        assert BODY_TIMEOUT_S - 1 <= clock.monotonic() - begun <= BODY_TIMEOUT_S + 1
+
+
+async def test_a_stream_number_that_is_in_use_is_refused(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, script={"stall_after_deltas": 1}).send()
+        await ask.delta()
+        other = stage.ask(link)
+        other.stream = ask.stream
+        other.announce()
+        assert (await link.error(ask.stream)).status_code == 409
+        link.cancel(ask.stream)
+        await ask.terminal()
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ({"refuse": "token_budget_exhausted"}, Code.FAILURE_CODE_CAPACITY),
+        ({"fail_before_content": True}, Code.FAILURE_CODE_GENERATION_FAILURE),
+        ({"fail_after_deltas": 2}, Code.FAILURE_CODE_GENERATION_FAILURE),
+        ({"unknown": 1}, Code.FAILURE_CODE_INVALID_REQUEST),
+        # An answer that no delta can carry.
+        ({"text": "a" * 1_100_000}, Code.FAILURE_CODE_INTERNAL_FAILURE),
+    ],
+)
+async def test_what_the_engine_refuses_or_breaks_on_is_a_typed_error(tmp_path, script, code):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, script=script, prompt_bound=100_000).send()
+        error = await ask.error()
+        assert error.failure_code == code
+        assert FrameKind.FRAME_KIND_TERMINAL not in link.kinds(ask.stream)
+        await stage.until(lambda: stage.desk.engine.slots()[0].num_running == 0)
+
+
+async def test_a_broken_engine_call_fails_the_request_and_not_the_agent(tmp_path):
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        submit = stage.desk.engine.submit
+
+        async def explode(job, sink):
+            raise RuntimeError(job.request.messages[0]["content"])
+
+        stage.desk.engine.submit = explode
+        with redirect_stdout(io.StringIO()) as shown:
+            error = await stage.ask(link, CANARY).send().error()
+        assert error.failure_code == Code.FAILURE_CODE_INTERNAL_FAILURE
+        assert CANARY not in shown.getvalue()
+        stage.desk.engine.submit = submit
+        assert (await stage.ask(link, script={"text": "ok"}).send().answer()).text == "ok"
+
+
+async def test_more_credit_than_a_lane_can_carry_ends_the_attempt_and_nothing_else(tmp_path):
+    async with staged(tmp_path, router=FakeRouter(credit=1_000_000)) as stage:
+        link = await stage.link()
+        ask = stage.ask(link, script={"tokens": 20_000}, output_bound=20_000).send()
+        frame = await link.take(
+            {FrameKind.FRAME_KIND_ERROR, FrameKind.FRAME_KIND_TERMINAL}, ask.stream
+        )
+        assert frame is not None
+        assert (await stage.ask(link, script={"text": "ok"}).send().answer()).text == "ok"
+        assert len(stage.router.links) == 1
+
+
+async def test_a_prompt_appears_in_no_log_state_file_repr_or_plaintext_frame(tmp_path):
+    shown = io.StringIO()
+    logs.configure(room="provider", version="0", level="debug", stream=shown)
+    root = logging.getLogger()
+    handler = logging.StreamHandler(shown)
+    root.addHandler(handler)
+    try:
+        with redirect_stderr(shown):
+            async with staged(tmp_path) as stage:
+                link = await stage.link()
+                script = {"text": f"{CANARY} answer", "stall_after_deltas": 1}
+                ask = stage.ask(link, script=script).send()
+                await ask.delta()
+                link.cancel(ask.stream)
+                await ask.terminal()
+                for failing in (
+                    {"refuse": "queue_full", "text": CANARY},
+                    {"fail_after_deltas": 1, "text": f"{CANARY} {CANARY}"},
+                    {CANARY: 1},
+                    {"text": CANARY * 90_000},
+                ):
+                    broken = stage.ask(link, script=failing, prompt_bound=10**7).send()
+                    await broken.error()
+                bad = stage.ask(link, body=b'{"' + CANARY.encode() + b'":1}').send()
+                await bad.error()
+                running = stage.ask(link, script=script).send()
+                await running.delta()
+                link.close()
+                await stage.link()
+                reprs = [
+                    repr(thing)
+                    for thing in (
+                        stage.desk,
+                        stage.agent,
+                        vars(stage.agent),
+                        [vars(link) for link in stage.agent._links],
+                        stage.desk.engine._live,
+                    )
+                ]
+    finally:
+        root.removeHandler(handler)
+        root.handlers[:] = []
+        structlog.reset_defaults()
+    files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    frames = b"".join(frame.payload for one in stage.router.links for frame in one.seen)
+    assert re.search(r'"msg":\s*"link_ended"', shown.getvalue())
+    assert json.loads(stage.state_file.read_text())["requests_served"] == 0
+    for place in (shown.getvalue(), *reprs):
+        assert CANARY not in place
+    assert CANARY.encode() not in files + frames
+
+
+def _both(first, second):
+    def call(value):
+        first(value)
+        second(value)
+
+    return call
+
+
+def _announce_as_sent(ask):
+    ask.request.body_bytes = len(ask.ciphertext)
+    ask.request.body_sha256 = hashlib.sha256(ask.ciphertext).digest()
