@@ -24,6 +24,7 @@ _REPEATABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.TransactionRollbackError,
@@ -126,7 +127,7 @@ class Database:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 async with self._pool.acquire() as connection:
-                    return await work(connection)
+                    return await _clean(connection, work)
             except _REPEATABLE as error:
                 _log.warning("database_retry", attempt=attempt, error=type(error).__name__)
                 if attempt == _ATTEMPTS:
@@ -179,6 +180,18 @@ class Database:
                     await lost.wait()
             except TimeoutError:
                 continue
+
+
+async def _clean(connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Do the work; a connection that lost track of its protocol is never used again.
+
+    The driver gets there when a server ends a connection between two statements.
+    """
+    try:
+        return await work(connection)
+    except asyncpg.InternalClientError:
+        connection.terminate()
+        raise
 
 
 async def _keep(_connection: object) -> None:

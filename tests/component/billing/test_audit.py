@@ -1,0 +1,230 @@
+"""The books cannot be falsified by the service, and the auditor sees what a superuser falsifies."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+from darkbloom_billing.store.database import RoleError
+
+from tests.component.billing.test_settlements import held
+from tests.component.billing.world import CONSUMER, ROLE, World, open_database, owner, world
+
+
+async def some_books(w: World) -> tuple[str, str]:
+    """A settled request and one that is held."""
+    await w.people(100_000)
+    key = await w.key(b"secret", limit=50_000)
+    settled, still = await held(w, key_id=key), await held(w, key_id=key)
+    await w.settle(w.settlement(settled))
+    return settled, still
+
+
+# Each by a superuser with triggers off, and the check that must name it.
+CORRUPTIONS = {
+    "a balance is edited": (
+        "UPDATE ledger.account SET cr = cr + 1 WHERE path = 'user:acct_consumer:promo'",
+        {"unit_unbalanced", "account_totals", "accounts_do_not_add_up"},
+    ),
+    "two balances are edited alike": (
+        """UPDATE ledger.account SET cr = cr + CASE WHEN path = 'user:acct_provider:earned'
+             THEN 5 ELSE -5 END WHERE path IN ('user:acct_provider:earned',
+             'user:acct_consumer:promo')""",
+        {"account_totals"},
+    ),
+    "a pending amount is edited": (
+        """UPDATE ledger.account SET dr_pend = dr_pend - 1
+           WHERE path = 'user:acct_consumer:promo'""",
+        {"unit_unbalanced", "account_pending"},
+    ),
+    "a posting is edited": (
+        """UPDATE ledger.posting SET cr = cr + 1 WHERE (account_id, version) IN
+             (SELECT id, 1 FROM ledger.account WHERE path = 'user:acct_consumer:promo')""",
+        {"posting_history"},
+    ),
+    "a posting is deleted": (
+        """DELETE FROM ledger.posting WHERE (account_id, version) IN
+             (SELECT id, 1 FROM ledger.account WHERE path = 'user:acct_consumer:promo')""",
+        {"version_gap", "transfer_without_postings"},
+    ),
+    "a transfer's amount is edited": (
+        "UPDATE ledger.transfer SET amount = amount + 1 WHERE code = 'payout'",
+        {"account_totals", "charge_not_paid_out", "usage_differs", "posting_history"},
+    ),
+    "a payout is deleted": (
+        """WITH gone AS (DELETE FROM ledger.transfer WHERE code = 'payout' RETURNING id)
+           DELETE FROM ledger.posting WHERE transfer_id IN (SELECT id FROM gone)""",
+        {"account_totals", "charge_not_paid_out", "version_gap"},
+    ),
+    "a transfer is sent elsewhere": (
+        """UPDATE ledger.transfer SET credit_id = (SELECT id FROM ledger.account
+             WHERE path = 'user:acct_consumer:earned') WHERE code = 'payout'""",
+        {"account_totals", "transfer_without_postings"},
+    ),
+    "a flow off the rules appears": (
+        "UPDATE ledger.transfer SET code = 'gift' WHERE code = 'grant'",
+        {"transfer_off_rule"},
+    ),
+    "a post is larger than its hold": (
+        "UPDATE ledger.transfer SET amount = 900000 WHERE mode = 'post'",
+        {"resolution_wrong"},
+    ),
+    "an end disappears": (
+        "UPDATE ledger.event SET idem_key = 'gone:1' WHERE kind = 'settle'",
+        {"hold_half_resolved", "hold_without_lease"},
+    ),
+    "a lease disappears": ("DELETE FROM billing.lease", {"hold_without_lease"}),
+    "an earning is raised": (
+        "UPDATE billing.earning SET amount_micros = amount_micros + 1",
+        {"usage_differs"},
+    ),
+    "a usage row disappears": ("DELETE FROM billing.usage", {"usage_differs"}),
+    "an account is overdrawn": (
+        """ALTER TABLE ledger.account DROP CONSTRAINT no_overdraft;
+           UPDATE ledger.account SET dr = cr + 1 WHERE path = 'user:acct_consumer:promo'""",
+        {"account_overdrawn", "unit_unbalanced"},
+    ),
+    "a clearing account is left full": (
+        "UPDATE ledger.account SET dr = dr - 1 WHERE path = 'user:acct_consumer:charge'",
+        {"clearing_not_empty"},
+    ),
+    "a hold of nothing appears": (
+        """INSERT INTO ledger.event (idem_key, kind, body_hash, body, result, occurred_at)
+           VALUES ('hold:req_x', 'hold', '', '{}', '{}', now())""",
+        {"event_empty", "hold_without_lease"},
+    ),
+    "a lease is forgotten": (
+        "UPDATE billing.lease SET lease_until = '2020-01-01'",
+        {"hold_overdue"},
+    ),
+    "a guard is switched off": (
+        "ALTER TABLE ledger.transfer DISABLE TRIGGER apply_transfer",
+        {"guard_missing"},
+    ),
+}
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+async def test_the_auditor_names_planted_corruption(url: str, corruption: str) -> None:
+    statement, expected = CORRUPTIONS[corruption]
+    async with world(url) as w:
+        await some_books(w)
+        await w.sound()
+        async with owner(url) as db:
+            await db.execute("SET session_replication_role = replica")
+            await db.execute(statement)
+        found = {violation.check for violation in (await w.audit()).violations}
+        assert found >= expected
+
+
+# Each by the superuser with triggers on: the schema itself must refuse.
+ATTACKS = {
+    "edit a balance": "UPDATE ledger.account SET cr = cr + 1",
+    "edit a balance and its version": "UPDATE ledger.account SET cr = cr + 1, version = version + 1",
+    "delete an account": "DELETE FROM ledger.account",
+    "edit a transfer": "UPDATE ledger.transfer SET amount = 1",
+    "delete a transfer": "DELETE FROM ledger.transfer",
+    "delete an event": "DELETE FROM ledger.event",
+    "edit a posting": "UPDATE ledger.posting SET cr = 0",
+    "empty the history": "TRUNCATE ledger.posting",
+    "an account born rich": """INSERT INTO ledger.account (path, class, normal, cr)
+        VALUES ('user:m:promo', 'user_promo', 'C', 100)""",
+    "an account without a floor": """INSERT INTO ledger.account (path, class, normal, floor_zero)
+        VALUES ('user:m:promo', 'user_promo', 'C', false)""",
+    "turn promotional money into earned money": """INSERT INTO ledger.transfer (event_id, mode,
+        code, unit, debit_id, debit_class, credit_id, credit_class, amount)
+        SELECT e.id, 'single', 'payout', 'uUSD', f.id, f.class, t.id, t.class, 1
+        FROM (SELECT id FROM ledger.event LIMIT 1) e, ledger.account f, ledger.account t
+        WHERE f.path = 'user:acct_consumer:promo' AND t.path = 'user:acct_provider:earned'""",
+    "lie about a class": """INSERT INTO ledger.transfer (event_id, mode,
+        code, unit, debit_id, debit_class, credit_id, credit_class, amount)
+        SELECT e.id, 'single', 'payout', 'uUSD', f.id, 'user_charge', t.id, t.class, 1
+        FROM (SELECT id FROM ledger.event LIMIT 1) e, ledger.account f, ledger.account t
+        WHERE f.path = 'user:acct_consumer:promo' AND t.path = 'user:acct_provider:earned'""",
+    "grant what the budget has not": """INSERT INTO ledger.transfer (event_id, mode,
+        code, unit, debit_id, debit_class, credit_id, credit_class, amount)
+        SELECT e.id, 'single', 'grant', 'uUSD', f.id, f.class, t.id, t.class, 1
+        FROM (SELECT id FROM ledger.event LIMIT 1) e, ledger.account f, ledger.account t
+        WHERE f.path = 'platform:budget:promo' AND t.path = 'user:acct_consumer:promo'""",
+    "post a hold without paying out": """INSERT INTO ledger.transfer (event_id, mode, code, unit,
+        debit_id, debit_class, credit_id, credit_class, amount, pending_id)
+        SELECT event_id, 'post', code, unit, debit_id, debit_class, credit_id, credit_class, 1, id
+        FROM ledger.transfer p WHERE mode = 'pending' AND unit = 'uUSD'
+          AND NOT EXISTS (SELECT FROM ledger.transfer r WHERE r.pending_id = p.id)""",
+    "post more than was held": """INSERT INTO ledger.transfer (event_id, mode, code, unit,
+        debit_id, debit_class, credit_id, credit_class, amount, pending_id)
+        SELECT event_id, 'post', code, unit, debit_id, debit_class, credit_id, credit_class,
+          amount + 1, id FROM ledger.transfer p WHERE mode = 'pending'""",
+    "resolve a hold twice": """INSERT INTO ledger.transfer (event_id, mode, code, unit,
+        debit_id, debit_class, credit_id, credit_class, amount, pending_id)
+        SELECT event_id, 'void', code, unit, debit_id, debit_class, credit_id, credit_class,
+          amount, pending_id FROM ledger.transfer p WHERE mode = 'post'""",
+    "overdraw": """INSERT INTO ledger.transfer (event_id, mode,
+        code, unit, debit_id, debit_class, credit_id, credit_class, amount)
+        SELECT e.id, 'pending', 'hold', 'uUSD', f.id, f.class, t.id, t.class, 1000000
+        FROM (SELECT id FROM ledger.event LIMIT 1) e, ledger.account f, ledger.account t
+        WHERE f.path = 'user:acct_consumer:promo' AND t.path = 'user:acct_consumer:charge'""",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_the_schema_refuses_attacks_even_of_a_superuser(url: str, attack: str) -> None:
+    async with world(url) as w:
+        await some_books(w)
+        async with owner(url) as db:
+            with pytest.raises(asyncpg.PostgresError):
+                await db.execute(ATTACKS[attack])
+        await w.sound()
+
+
+LEDGER_TABLES = ("account", "rule", "event", "transfer", "posting")
+
+
+@pytest.mark.parametrize("table", LEDGER_TABLES)
+async def test_the_service_role_cannot_change_the_ledger(url: str, table: str) -> None:
+    async with world(url) as w:
+        await some_books(w)
+        async with owner(url) as db:
+            await db.execute(f"SET ROLE {ROLE}")
+            columns = await db.fetch(
+                "SELECT column_name FROM information_schema.columns "
+                "WHERE table_schema = 'ledger' AND table_name = $1 AND is_identity = 'NO'",
+                table,
+            )
+            for (column,) in columns:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await db.execute(f"UPDATE ledger.{table} SET {column} = {column}")
+            for statement in ("DELETE FROM", "TRUNCATE"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await db.execute(f"{statement} ledger.{table}")
+            for table_only in ("rule", "posting"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await db.execute(f"INSERT INTO ledger.{table_only} DEFAULT VALUES")
+            for statement in ("usage", "earning", "receipt", "price", "provider_link", "account"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await db.execute(f"DELETE FROM billing.{statement}")
+
+
+async def test_the_service_works_as_the_restricted_role_and_cannot_leave_it(url: str) -> None:
+    database = await open_database(url)
+
+    async def who(connection: Any) -> str:
+        await connection.execute("RESET ROLE")
+        return str(await connection.fetchval("SELECT current_user"))
+
+    assert await database.run(who) == ROLE
+    await database.close()
+
+
+async def test_a_role_that_could_change_history_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(RoleError):
+        await open_database(url, role="postgres")
+
+
+async def test_receipts_that_are_missing_are_findings_and_no_violations(url: str) -> None:
+    async with world(url) as w:
+        await some_books(w)
+        report = await w.audit()
+        assert report.violations == ()
+        assert report.findings == {"receipts_missing": 1, "receipts_differ": 0}
+        assert report.counts["open_holds"] == 1
+        assert (await w.balance(CONSUMER))[2] > 0

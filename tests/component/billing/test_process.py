@@ -1,0 +1,55 @@
+"""The room as a process: migrate, audit, and their exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from tests.component.billing.test_settlements import held
+from tests.component.billing.world import owner, world
+from tests.stores import Postgres
+
+
+def run(url: str, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DARKBLOOM")}
+    environ: Mapping[str, str] = {
+        **kept,
+        "DATABASE_URL": url,
+        "DARKBLOOM_ENV": "development",
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "darkbloom_billing", *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_migrate_runs_twice_and_an_empty_ledger_is_sound(cluster: Postgres) -> None:
+    with cluster.database() as fresh:
+        for _ in range(2):
+            assert run(fresh, "migrate").returncode == 0
+        audited = run(fresh, "audit", "--json")
+        assert audited.returncode == 0, audited.stderr
+        assert json.loads(audited.stdout)["ledger_violations"] == 0
+
+
+async def test_the_audit_command_names_violations_and_exits_with_1(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        await w.settle(w.settlement(await held(w)))
+    async with owner(url) as db:
+        await db.execute("DELETE FROM billing.usage")
+    audited = run(url, "audit")
+    assert audited.returncode == 1
+    assert "violation usage_differs: req_" in audited.stdout
+
+
+def test_an_unknown_variable_stops_the_start(url: str) -> None:
+    refused = run(url, DARKBLOOM_BILLING_TYPO="1")
+    assert refused.returncode == 78
+    assert "DARKBLOOM_BILLING_TYPO: unknown variable" in refused.stderr
