@@ -1,0 +1,40 @@
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from darkbloom_attestation.database import Database
+from darkbloom_mesh.config import Secret
+from darkbloom_mesh.migrate import migrate
+from darkbloom_mesh.testing import FakeClock
+
+from tests.stores import Postgres, postgres
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Postgres) -> Iterator[str]:
+    with cluster.database() as url:
+        migrate(Secret(url), package="darkbloom_attestation", schema="attestation")
+        yield url
+
+
+@pytest.fixture
+def database_url(cluster: Postgres, template: str) -> Iterator[str]:
+    with cluster.database(template) as url:
+        yield url
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = await Database.connect(database_url)
+    yield database
+    await database.close()

@@ -1,0 +1,178 @@
+"""Whatever a software key says and in whatever order: never above `self_signed`, never public."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+from darkbloom.attestation.v1 import attestation_service_pb2 as pb
+from darkbloom_attestation.database import Database
+from darkbloom_edge.attestation import Challenge
+from darkbloom_edge.verdict import trust_level_rank
+from darkbloom_mesh.errors import MeshError
+from darkbloom_mesh.testing import FakeClock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.component.attestation.harness import (
+    Attestation,
+    Provider,
+    read_verdict,
+    served,
+    verify_request,
+    violation,
+)
+
+CLAIMS = st.fixed_dictionaries(
+    {
+        name: st.booleans()
+        for name in (
+            "secure_enclave_available",
+            "sip_enabled",
+            "secure_boot_enabled",
+            "authenticated_root_enabled",
+            "rdma_disabled",
+        )
+    },
+    optional={
+        "serial_number": st.just("C02XYZ123456"),
+        "runtime_capabilities": st.just(["hardware", "public"]),
+    },
+)
+ANSWERS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.sampled_from([True, False, None])
+        for name in ("sip_enabled", "secure_boot_enabled", "rdma_disabled")
+    },
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("answer"), ANSWERS),
+        st.tuples(st.just("replay"), st.none()),
+        st.tuples(st.just("garbage"), st.binary(max_size=64)),
+        st.tuples(st.just("timeout"), st.none()),
+        st.tuples(st.just("reconnect"), CLAIMS),
+        st.tuples(st.just("violate"), st.none()),
+        st.tuples(st.just("wait"), st.integers(0, 600)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+class Story:
+    """One provider's life; checks every answer that it ever gets."""
+
+    def __init__(self, attestation: Attestation, provider: Provider, owner: str) -> None:
+        self.attestation = attestation
+        self.provider = provider
+        self.owner = owner
+        self.last: Challenge | None = None
+        self.verdicts = 0
+
+    async def begin(self) -> None:
+        """Register."""
+        found = await self.attestation.register(self.provider, owner_account_id=self.owner)
+        assert trust_level_rank(found.trust_level) <= trust_level_rank("self_signed")
+
+    async def step(self, kind: str, value: Any) -> None:
+        """Do one thing; refusals are fine, too much trust is not."""
+        provider, clock = self.provider, self.attestation.clock
+        if kind == "wait":
+            clock.jump(value)
+        elif kind == "reconnect":
+            provider.claims = value
+            provider.reconnect()
+            await self.begin()
+        elif kind == "violate":
+            await self.attestation.call(
+                "ReportViolation", violation(provider, f"report-{provider.provider_id}")
+            )
+        elif kind == "replay" and self.last is not None:
+            self.check(await self.attestation.answer(provider, self.last))
+        elif kind in {"answer", "garbage", "timeout"}:
+            await self.challenged(kind, value)
+
+    async def challenged(self, kind: str, value: Any) -> None:
+        """Be challenged, and answer, babble or be silent."""
+        provider = self.provider
+        self.last = await self.attestation.challenge(provider)
+        if kind == "answer":
+            self.check(await self.attestation.answer(provider, self.last, **value))
+        elif kind == "garbage":
+            request = verify_request(
+                provider, self.last.nonce, value, provider.signer.sign_raw(value)
+            )
+            self.check(await self.attestation.call("VerifyChallenge", request))
+        else:
+            await self.attestation.call(
+                "ReportChallengeTimeout",
+                pb.ReportChallengeTimeoutRequest(
+                    provider_id=provider.provider_id, nonce=self.last.nonce
+                ),
+            )
+
+    def check(self, response: Any) -> None:
+        """No answer and no verdict may say too much."""
+        assert trust_level_rank(response.trust_level) <= trust_level_rank("self_signed")
+        assert response.admission != "public"
+        if response.HasField("verdict"):
+            verdict = read_verdict(response, self.attestation.clock)
+            assert trust_level_rank(verdict.trust_level) <= trust_level_rank("self_signed")
+            assert verdict.admission == self.admitted_as()
+            self.verdicts += 1
+
+    def admitted_as(self) -> str:
+        """The only admission that this mesh may give."""
+        return "owner"
+
+
+class DevelopmentStory(Story):
+    """The same in a mesh of development."""
+
+    def admitted_as(self) -> str:
+        """The only admission that this mesh may give."""
+        return "development"
+
+
+@pytest.mark.parametrize("development", [False, True])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(claims=CLAIMS, steps=STEPS, owner=st.sampled_from(["", "acct_1"]))
+async def test_no_sequence_of_messages_earns_more_than_self_signed(
+    database_url: str, development: bool, claims: Any, steps: Any, owner: str
+) -> None:
+    database, clock = await Database.connect(database_url), FakeClock()
+    async with served(database, clock, development=development) as attestation:
+        await attestation.bless()
+        kind = DevelopmentStory if development else Story
+        story = kind(attestation, Provider(**claims), owner)
+        await story.begin()
+        for step in steps:
+            try:
+                await story.step(*step)
+            except MeshError:
+                continue
+        if not development and not owner:
+            assert story.verdicts == 0
+    await database.close()
+
+
+async def test_not_even_the_table_can_hold_more(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    for table, column, value in (
+        ("registrations", "trust_level", "hardware"),
+        ("verdicts", "trust_level", "hardware"),
+        ("verdicts", "admission", "public"),
+    ):
+        clause = await connection.fetchval(
+            "SELECT string_agg(pg_get_constraintdef(oid), ' ') FROM pg_constraint"
+            " WHERE conrelid = ('attestation.' || $1)::regclass AND contype = 'c'",
+            table,
+        )
+        assert column in clause
+        assert f"'{value}'" not in clause
+    await connection.close()
