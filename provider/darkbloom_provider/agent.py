@@ -70,6 +70,7 @@ class Agent:
         self._links: set[Link] = set()
         self._current: Link | None = None
         self._stopping = asyncio.Event()
+        self._over = asyncio.Event()
         self._changed = asyncio.Event()
         self._last_error = ""
         self._started_at = desk.clock.now().isoformat()
@@ -81,15 +82,18 @@ class Agent:
 
     async def run(self) -> None:
         """Keep a stream open until `drain` has finished."""
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._keep_state(), name="agent.state")
-            async with asyncio.TaskGroup() as links:
-                await self._connect(links)
-            writer.cancel()
-        await self._write_state("stopped")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._keep_state(), name="agent.state")
+                async with asyncio.TaskGroup() as links:
+                    await self._connect(links)
+                writer.cancel()
+            await self._write_state("stopped")
+        finally:
+            self._over.set()
 
     async def drain(self, patience_s: float) -> None:
-        """Finish accepted work on every stream, wait until it is settled, and let `run` return.
+        """Finish accepted work on every stream, wait until it is settled and `run` has returned.
 
         What still runs after `patience_s` is cancelled; its delivered tokens are settled too.
         """
@@ -98,6 +102,8 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             for link in self._links:
                 tasks.create_task(link.drain(patience_s), name="link.drain")
+        # Whoever drains cancels `run` next, and that would cut streams that are half-closing.
+        await self._over.wait()
 
     async def _connect(self, tasks: asyncio.TaskGroup) -> None:
         clock = self._desk.clock

@@ -1,7 +1,8 @@
-"""One stream to the router: who we say we are, what we answer, and how streams follow each other."""
+"""One stream to the router: who we say we are, what we answer, how streams follow each other."""
 
 import asyncio
 import base64
+import itertools
 import secrets
 from datetime import timedelta
 
@@ -198,8 +199,8 @@ async def test_refusals_are_met_with_growing_waits(tmp_path):
             return len(seen) >= calls
 
         await stage.until(lambda: met(5))
-        waits = [b - a for a, b in zip(seen[1:], seen[2:], strict=False)]
-        assert all(b > 1.5 * a for a, b in zip(waits, waits[1:], strict=False))
+        waits = [b - a for a, b in itertools.pairwise(seen)]
+        assert all(b > 1.5 * a for a, b in itertools.pairwise(waits))
         router.refuses = None
 
 
@@ -325,7 +326,7 @@ async def test_a_drain_does_not_wait_for_ever_for_a_router_that_never_settles(tm
     router = FakeRouter(acknowledges=False)
     async with staged(tmp_path, router=router, clock=clock) as stage:
         link = await stage.link()
-        await stage.until(lambda: stage.agent.registered.is_set())
+        await stage.until(stage.agent.registered.is_set)
         draining = asyncio.create_task(stage.agent.drain(1))
         await stage.until(link.ended.is_set)
         await draining
