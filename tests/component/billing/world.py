@@ -45,6 +45,7 @@ CONSUMER = "acct_consumer"
 PROVIDER = "acct_provider"
 K = to_base64(b"k" * 32)
 ROLE = "darkbloom_billing"
+START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 _HEX = "0" * 64
 _names = itertools.count(1)
 
@@ -93,6 +94,7 @@ class World:
     prices: PriceServiceStub
     clock: Clock
     url: str
+    service: Service
     attestation: FakeAttestation
     verdicts: Ed25519Signer
     receipts: Ed25519Signer = field(default_factory=Ed25519Signer.generate)
@@ -274,7 +276,7 @@ async def owner(url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
 @asynccontextmanager
 async def world(url: str, *, clock: Clock | None = None, **settings: Any) -> AsyncIterator[World]:
     """Run billing over a migrated database; its clock stands still unless one is given."""
-    clock = clock or FakeClock(datetime(2026, 5, 1, 12, tzinfo=UTC))
+    clock = clock or FakeClock(START)
     attestation = FakeAttestation()
     verdicts = Ed25519Signer.generate()
     attestation.verdict_keys.append(signing_key(verdicts))
@@ -306,6 +308,7 @@ async def world(url: str, *, clock: Clock | None = None, **settings: Any) -> Asy
                     prices=PriceServiceStub(dialled),
                     clock=clock,
                     url=url,
+                    service=service,
                     attestation=attestation,
                     verdicts=verdicts,
                 )
