@@ -21,13 +21,13 @@ from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import Secret
 
-from darkbloom_local import health, ready, seeds
-from darkbloom_local.children import Children, run_once
+from darkbloom_local import health, seeds
+from darkbloom_local.children import Children
 from darkbloom_local.commands import json_object, output_of
 from darkbloom_local.environment import inherited, refuse_production
 from darkbloom_local.errors import LocalError
-from darkbloom_local.ports import HOST, require_free
-from darkbloom_local.process import Command
+from darkbloom_local.launcher import Launcher
+from darkbloom_local.ports import require_free
 from darkbloom_local.provider import ProviderSetup
 from darkbloom_local.state import StateDir
 from darkbloom_local.stores import Postgres, Valkey
@@ -38,21 +38,19 @@ from darkbloom_local.wiring import (
     REGISTRY,
     ROOMS,
     ROUTER,
-    Room,
     Wiring,
     choose_ports,
-    common_environment,
 )
 
 Engine = Literal["mlx", "scripted"]
 Progress = Callable[[str], None]
 
 _READY_S = 60.0
-_PROVIDER_READY_S = 180.0
-_MIGRATE_S = 120.0
 _WATCH_S = 0.2
 _STOP_GRACE_S = 40.0
 _PROVIDER = "provider"
+# Whoever hands out work stops before whoever does it; money and truth stop last.
+_STOP_ORDER = ("gateway", _PROVIDER, "router", "billing registry attestation", "valkey postgres")
 
 
 def _silent(_text: str) -> None:
@@ -90,20 +88,28 @@ class Mesh:
         self.state = StateDir(state)
         self.engine = engine
         self._http_port = http_port
-        self._environment = dict(environment or {})
-        self._programs = dict(programs or {})
         self._cache = cache or self.state.root / "cache"
         self._progress = progress
         self._clock = clock or SystemClock()
-        self._postgres = Postgres(
-            self.state.root / "postgres", self.state.root / "logs" / "postgres.log", durable=durable
+        logs = self.state.root / "logs"
+        self._wiring = Wiring(
+            state=self.state,
+            ports=choose_ports(http_port),
+            mesh_token_file=self.state.root / "keys" / "mesh-token",
+            database_url=Postgres(self.state.root / "postgres").url,
+            redis_url=Valkey(self.state.root / "valkey").url,
         )
-        self._valkey = Valkey(self.state.root / "valkey", self.state.root / "logs" / "valkey.log")
         self._children = Children(self.state.root / "children.json")
+        self._launcher = Launcher(
+            wiring=self._wiring,
+            children=self._children,
+            postgres=Postgres(self.state.root / "postgres", logs / "postgres.log", durable=durable),
+            valkey=Valkey(self.state.root / "valkey", logs / "valkey.log"),
+            environment=dict(environment or {}),
+            programs=dict(programs or {}),
+        )
         self._stack = ExitStack()
-        self._wiring: Wiring | None = None
         self._identities: dict[str, bytes] = {}
-        self._ready: dict[str, Mapping[str, Any]] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     # -- what callers ask for -------------------------------------------------------------
@@ -126,18 +132,16 @@ class Mesh:
     @property
     def database_url(self) -> str:
         """PostgreSQL of the mesh."""
-        return self._postgres.url
+        return self.wiring.database_url
 
     @property
     def redis_url(self) -> str:
         """Valkey of the mesh."""
-        return self._valkey.url
+        return self.wiring.redis_url
 
     @property
     def wiring(self) -> Wiring:
-        """Addresses; known once the mesh has begun to start."""
-        if self._wiring is None:
-            raise LocalError("the mesh has not started")
+        """Addresses of all listeners."""
         return self._wiring
 
     @property
@@ -147,7 +151,7 @@ class Mesh:
 
     def ready(self, name: str) -> Mapping[str, Any]:
         """Return what a process said when it became ready: listeners, provider id …."""
-        return self._ready[name]
+        return self._launcher.said[name]
 
     def log(self, name: str) -> Path:
         """Return the log of a process."""
@@ -216,17 +220,17 @@ class Mesh:
             environment: Replaces what the constructor said for it.
         """
         if environment is not None:
-            self._environment[name] = dict(environment)
+            self._launcher.environment[name] = dict(environment)
         if name in self._children:
             await self.stop(name)
         if name == "postgres":
-            await self._start_postgres()
+            await self._launcher.start_postgres()
         elif name == "valkey":
-            await self._start_valkey()
+            await self._launcher.start_valkey()
         elif name.startswith(_PROVIDER):
             await self.start_provider(name)
         else:
-            await self._start_room(next(room for room in ROOMS if room.name == name))
+            await self._launcher.start_room(next(room for room in ROOMS if room.name == name))
 
     async def start_provider(
         self, name: str = _PROVIDER, *, engine: Engine | None = None, routable: bool = True
@@ -239,20 +243,11 @@ class Mesh:
             routable: Wait until it would get requests, not only until it runs.
         """
         setup = self._provider(name, engine)
-        environment = inherited() | setup.environment() | dict(self._environment.get(name, {}))
-        identity = self._identities.get(name) or await setup.identity(environment)
-        await seeds.link_provider(self.channel("billing.grpc"), identity, name)
-        setup.ready_file.unlink(missing_ok=True)
-        child = self._children.start(
-            Command(
-                name=name,
-                argv=self._programs.get(name, setup.argv()),
-                env=environment,
-                log=self.log(name),
-            )
-        )
-        self._ready[name] = await ready.wait(child, setup.ready_file, _PROVIDER_READY_S)
-        self._identities[name] = identity
+        if name not in self._identities:
+            environment = self._launcher.provider_environment(setup)
+            self._identities[name] = await setup.identity(environment)
+        await seeds.link_provider(self.channel("billing.grpc"), self._identities[name], name)
+        await self._launcher.start_provider(setup)
         if routable:
             await self.routable(name)
 
@@ -276,7 +271,7 @@ class Mesh:
 
     async def audit(self) -> Mapping[str, Any]:
         """Run billing's own audit over the ledger and return its report."""
-        environment = inherited() | self._room_environment(BILLING)
+        environment = inherited() | self._launcher.room_environment(BILLING)
         return json_object(
             await output_of(BILLING.argv("audit", "--json"), environment, accept=(0, 1))
         )
@@ -290,35 +285,29 @@ class Mesh:
         if count := self._children.end_leftovers():
             self._progress(f"ended {count} processes that an earlier run left behind")
 
-        self._wiring = Wiring(
-            state=self.state,
-            ports=choose_ports(self._http_port),
-            database_url=self._postgres.url,
-            redis_url=self._valkey.url,
-            mesh_token_file=self.state.secret("mesh-token", _new_token),
-        )
+        self.state.secret("mesh-token", _new_token)
         self.state.secret("api-key", _new_api_key)
         for name in ("run", "logs"):
             self.state.directory(name)
 
         self._progress("stores: PostgreSQL and Valkey")
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._start_postgres())
-            tasks.create_task(self._start_valkey())
+            tasks.create_task(self._launcher.start_postgres())
+            tasks.create_task(self._launcher.start_valkey())
             models = tasks.create_task(self._prepare_models())
             release = tasks.create_task(self._measure())
 
         self._progress("rooms: attestation, registry, billing")
         async with asyncio.TaskGroup() as tasks:
             for room in (ATTESTATION, REGISTRY, BILLING):
-                tasks.create_task(self._migrate_and_start(room))
+                tasks.create_task(self._launcher.migrate_and_start(room))
 
         self._progress("seeds: account, key, prices, catalog, code release")
         await self._seed(models.result(), release.result())
 
         self._progress("rooms: router, gateway")
-        await self._start_room(ROUTER)
-        await self._start_room(GATEWAY)
+        await self._launcher.start_room(ROUTER)
+        await self._launcher.start_room(GATEWAY)
 
         if self.engine is not None:
             self._progress(f"provider: {self.engine} engine")
@@ -326,46 +315,14 @@ class Mesh:
         await self.reachable()
         self._announce()
 
-    async def _start_postgres(self) -> None:
-        await asyncio.to_thread(self._postgres.prepare)
-        child = self._children.adopt(self._postgres.launch())
-        await asyncio.to_thread(self._postgres.wait_ready, child)
-
-    async def _start_valkey(self) -> None:
-        await asyncio.to_thread(self._valkey.prepare)
-        child = self._children.adopt(self._valkey.launch())
-        await asyncio.to_thread(self._valkey.wait_ready, child)
-
-    async def _migrate_and_start(self, room: Room) -> None:
-        await run_once(
-            f"{room.name} migration",
-            room.argv("migrate"),
-            self._room_environment(room),
-            self.log(f"{room.name}-migrate"),
-            _MIGRATE_S,
-        )
-        await self._start_room(room)
-
-    async def _start_room(self, room: Room) -> None:
-        ready_file = self._ready_file(room.name)
-        ready_file.unlink(missing_ok=True)
-        child = self._children.start(
-            Command(
-                name=room.name,
-                argv=self._programs.get(room.name, room.argv()),
-                env=inherited() | self._room_environment(room),
-                log=self.log(room.name),
-            )
-        )
-        self._ready[room.name] = await ready.wait(child, ready_file, _READY_S)
-
     async def _prepare_models(self) -> Sequence[seeds.DevelopmentBuild]:
         setup = self._provider()
-        return await setup.prepare_models(inherited() | setup.environment(), self._progress)
+        environment = self._launcher.provider_environment(setup)
+        return await setup.prepare_models(environment, self._progress)
 
     async def _measure(self) -> Mapping[str, Any]:
         setup = self._provider()
-        return await setup.code_release(inherited() | setup.environment())
+        return await setup.code_release(self._launcher.provider_environment(setup))
 
     async def _seed(
         self, builds: Sequence[seeds.DevelopmentBuild], release: Mapping[str, Any]
@@ -382,10 +339,8 @@ class Mesh:
         self._channels.clear()
         self.state.retract()
 
-        providers = [name for name in self._children.names if name.startswith(_PROVIDER)]
-        stores = ("valkey", "postgres")
-        others = [ROUTER.name, *(room.name for room in (BILLING, REGISTRY, ATTESTATION))]
-        for names in ([GATEWAY.name], providers, others[:1], others[1:], stores):
+        for step in _STOP_ORDER:
+            names = [name for name in self._children.names if name.startswith(tuple(step.split()))]
             await self._children.stop_all(names, _STOP_GRACE_S)
         self._stack.close()
 
@@ -397,7 +352,6 @@ class Mesh:
                 "engine": self.engine,
                 "api_key_file": str(self.state.root / "keys" / "api-key"),
                 "listeners": dict(self.wiring.ports),
-                "host": HOST,
                 "processes": dict(self.pids),
             }
         )
@@ -409,16 +363,6 @@ class Mesh:
             wiring=self.wiring,
             cache=self._cache,
         )
-
-    def _room_environment(self, room: Room) -> dict[str, str]:
-        return {
-            **common_environment(self.wiring, room.name, self._ready_file(room.name)),
-            **room.environment(self.wiring),
-            **self._environment.get(room.name, {}),
-        }
-
-    def _ready_file(self, name: str) -> Path:
-        return self.state.path("run", f"{name}.json")
 
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         return self.state.secret(name, make).read_text().strip()

@@ -21,6 +21,11 @@ def read(path: Path, pid: int | None = None) -> Mapping[str, Any] | None:
     return facts
 
 
+def forget(path: Path) -> None:
+    """Remove what an earlier process said; its pid may be used again."""
+    path.unlink(missing_ok=True)
+
+
 async def wait(child: Child, path: Path, timeout_s: float) -> Mapping[str, Any]:
     """Return the ready file of a child once it is there.
 

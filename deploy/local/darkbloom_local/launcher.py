@@ -1,0 +1,108 @@
+"""How each process of a mesh is started: stores, rooms, providers, each until it is ready."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkbloom_local import ready
+from darkbloom_local.children import Children, run_once
+from darkbloom_local.environment import inherited
+from darkbloom_local.process import Command
+from darkbloom_local.provider import ProviderSetup
+from darkbloom_local.stores import Postgres, Valkey
+from darkbloom_local.wiring import Room, Wiring, common_environment
+
+_READY_S = 60.0
+_PROVIDER_READY_S = 180.0
+_MIGRATE_S = 120.0
+
+
+@dataclass(kw_only=True)
+class Launcher:
+    """Starts processes of one mesh; each method returns once its process serves."""
+
+    wiring: Wiring
+    """Addresses and files."""
+    children: Children
+    """Who keeps the processes."""
+    postgres: Postgres
+    """The cluster."""
+    valkey: Valkey
+    """The cache."""
+    environment: dict[str, Mapping[str, str]]
+    """Variables on top of ours, by process name."""
+    programs: Mapping[str, Sequence[str]]
+    """Command lines that replace ours, by process name."""
+    said: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What each process said when it became ready."""
+
+    async def start_postgres(self) -> None:
+        """Start PostgreSQL, made on first use."""
+        await asyncio.to_thread(self.postgres.prepare)
+        child = self.children.adopt(self.postgres.launch())
+        await asyncio.to_thread(self.postgres.wait_ready, child)
+
+    async def start_valkey(self) -> None:
+        """Start Valkey."""
+        await asyncio.to_thread(self.valkey.prepare)
+        child = self.children.adopt(self.valkey.launch())
+        await asyncio.to_thread(self.valkey.wait_ready, child)
+
+    async def migrate_and_start(self, room: Room) -> None:
+        """Bring a room's schema up to date, then start it."""
+        await run_once(
+            f"{room.name} migration",
+            room.argv("migrate"),
+            self.room_environment(room),
+            self.wiring.state.log(f"{room.name}-migrate"),
+            _MIGRATE_S,
+        )
+        await self.start_room(room)
+
+    async def start_room(self, room: Room) -> None:
+        """Start a room."""
+        await self._start(
+            Command(
+                name=room.name,
+                argv=self.programs.get(room.name, room.argv()),
+                env=inherited() | self.room_environment(room),
+                log=self.wiring.state.log(room.name),
+            ),
+            self._ready_file(room.name),
+            _READY_S,
+        )
+
+    async def start_provider(self, setup: ProviderSetup) -> None:
+        """Start a provider; it has loaded its model afterwards, and may not be registered yet."""
+        await self._start(
+            Command(
+                name=setup.name,
+                argv=self.programs.get(setup.name, setup.argv()),
+                env=self.provider_environment(setup),
+                log=self.wiring.state.log(setup.name),
+            ),
+            setup.ready_file,
+            _PROVIDER_READY_S,
+        )
+
+    def room_environment(self, room: Room) -> dict[str, str]:
+        """Return everything of ours that a room is told."""
+        return {
+            **common_environment(self.wiring, room.name, self._ready_file(room.name)),
+            **room.environment(self.wiring),
+            **self.environment.get(room.name, {}),
+        }
+
+    def provider_environment(self, setup: ProviderSetup) -> dict[str, str]:
+        """Return the whole environment of a provider."""
+        return inherited() | setup.environment() | dict(self.environment.get(setup.name, {}))
+
+    async def _start(self, command: Command, ready_file: Path, timeout_s: float) -> None:
+        ready.forget(ready_file)
+        child = self.children.start(command)
+        self.said[command.name] = await ready.wait(child, ready_file, timeout_s)
+
+    def _ready_file(self, name: str) -> Path:
+        return self.wiring.state.path("run", f"{name}.json")
