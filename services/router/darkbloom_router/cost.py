@@ -24,6 +24,7 @@ ROW_DERATING = 0.39
 PREFILL_PER_DECODE = 12.0
 MAX_PREFILL_TPS = 20_000.0
 MAX_DECODE_TPS = 500.0
+LOAD_SHIFT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +111,4 @@ def prepare(candidate: Candidate) -> None:
     candidate.fixed_ms = nothing.total
     candidate.prompt_ms = 1000 / prefill_tps(candidate, decode)
     candidate.output_ms = 1000 / decode
+    candidate.load = candidate.inflight << LOAD_SHIFT | candidate.provider.inflight

@@ -5,10 +5,11 @@ empty it. Randomness comes in as `pick`, so that a choice can be repeated.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from darkbloom_router.cost import LOAD_SHIFT
 from darkbloom_router.gates import View, first_gate, floor_of, owns, wants
 from darkbloom_router.model import Demand, Gate, OwnerPolicy, Rules
 from darkbloom_router.provider import Candidate, Provider
@@ -124,17 +125,14 @@ def _cheapest(
     limit = least + rules.near_tie_ms
     ties = [row for row, cost in zip(pool, costs, strict=True) if cost <= limit]
 
-    path = Path.UNIQUE_MIN
-    if len(ties) > 1:
-        ties, path = _fewest(ties, lambda row: row.inflight), Path.TIE_QUEUE
-    if len(ties) > 1:
-        ties, path = _fewest(ties, lambda row: row.provider.inflight), Path.TIE_PENDING
-    if len(ties) > 1:
-        ties, path = [ties[pick(len(ties))]], Path.RANDOM
-    return Choice(ties[0], path, count, least)
+    if len(ties) == 1:
+        return Choice(ties[0], Path.UNIQUE_MIN, count, least)
 
-
-def _fewest(rows: Collection[Candidate], load: Callable[[Candidate], int]) -> list[Candidate]:
-    loads = [load(row) for row in rows]
-    least = min(loads)
-    return [row for row, found in zip(rows, loads, strict=True) if found == least]
+    loads = [row.load for row in ties]
+    lightest = min(loads)
+    winners = [row for row, load in zip(ties, loads, strict=True) if load == lightest]
+    if len(winners) > 1:
+        return Choice(winners[pick(len(winners))], Path.RANDOM, count, least)
+    queue = lightest >> LOAD_SHIFT
+    same = sum(load >> LOAD_SHIFT == queue for load in loads)
+    return Choice(winners[0], Path.TIE_PENDING if same > 1 else Path.TIE_QUEUE, count, least)

@@ -148,6 +148,8 @@ class Candidate:
     prompt_ms: float = 0.0
     """Milliseconds per prompt token."""
     output_ms: float = 0.0
+    load: int = 0
+    """Attempts of this build, then of the whole machine: one number to compare near-ties by."""
 
     @property
     def slot(self) -> SlotReport | None:

@@ -23,7 +23,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     Registered,
 )
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import MeshError
+from darkbloom_mesh.errors import InvalidArgumentError, MeshError
 from darkbloom_mesh.lane import Lane, LaneCall, LaneEnd
 from google.protobuf.message import DecodeError
 
@@ -45,6 +45,7 @@ from darkbloom_router.trust import Trust
 _log = structlog.get_logger()
 _MAX_DRAIN_ID = 64
 _DRAIN_POLL_S = 0.25
+_RECONNECT_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +192,11 @@ class ProviderLink:
 
     def go_away(self, reason: str, grace_s: float) -> None:
         """Ask the provider to leave in time."""
-        message = GoAway(reason=reason, grace=convert.duration(grace_s))
+        message = GoAway(
+            reason=reason,
+            grace=convert.duration(grace_s),
+            reconnect_after=convert.duration(_RECONNECT_AFTER_S),
+        )
         self._lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
 
     def close(self, reason: str) -> None:
@@ -242,6 +247,8 @@ class ProviderLink:
             known = await registration.evaluate(
                 message, provider_id, parts.attestation, parts.links
             )
+        except InvalidArgumentError:
+            raise HandshakeError("a field of the registration is out of range") from None
         except MeshError as error:
             _log.warning("registration_unjudged", reason=error.reason_name)
             raise TryLaterError("evidence cannot be judged at the moment") from None
