@@ -12,8 +12,7 @@ from darkbloom_local.mesh import Mesh
 from tests.bench import placement
 from tests.bench.systems import System
 
-PROVIDERS = ("provider", "provider-2")
-"""Two, because one build of one provider answers at most 256 requests at a time."""
+_PROVIDER = "provider"
 _STORES = ("postgres", "valkey")
 _GRANT_MICROS = 100_000_000_000
 _CALL_S = 10.0
@@ -23,7 +22,6 @@ _ENVIRONMENT = {
         "DARKBLOOM_GATEWAY_REQUEST_RATE": "1000000",
         "DARKBLOOM_GATEWAY_REQUEST_BURST": "1000000",
     },
-    **{name: {"DARKBLOOM_PROVIDER_MAX_CONCURRENCY": "256"} for name in PROVIDERS},
 }
 
 
@@ -33,8 +31,6 @@ async def mesh(state: Path, progress: Callable[[str], None]) -> AsyncIterator[Sy
     async with Mesh(
         state, engine="scripted", environment=_ENVIRONMENT, progress=progress
     ) as running:
-        for name in PROVIDERS[1:]:
-            await running.start_provider(name)
         await AccountServiceStub(running.channel("billing.grpc")).Grant(
             account_service_pb2.GrantRequest(
                 request_id="grant_bench",
@@ -45,10 +41,10 @@ async def mesh(state: Path, progress: Callable[[str], None]) -> AsyncIterator[Sy
             timeout=_CALL_S,
         )
         pids = dict(running.pids)
-        under_test = {name: pid for name, pid in pids.items() if name not in PROVIDERS}
+        under_test = {name: pid for name, pid in pids.items() if name != _PROVIDER}
         if placement.can_pin():
             placement.pin(under_test.values(), placement.UNDER_TEST)
-            placement.pin([pids[name] for name in PROVIDERS], placement.AROUND)
+            placement.pin([pids[_PROVIDER]], placement.AROUND)
         yield System(
             name="darkbloom",
             port=running.wiring.ports["gateway.http"],
