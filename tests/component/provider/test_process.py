@@ -229,8 +229,7 @@ async def test_production_dials_with_tls_and_only_to_roots_that_it_trusts(tmp_pa
             else:
                 async with asyncio.timeout(PATIENCE_S):
                     while not (
-                        (agent.home / "daemon-state.json").exists()
-                        and agent.state()["last_error"]
+                        (agent.home / "daemon-state.json").exists() and agent.state()["last_error"]
                     ):
                         await SystemClock().sleep(0.02)
                 assert router.calls == 0

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 from darkbloom.common.v1.frame_pb2 import FrameKind
-from darkbloom.router.v1.provider_link_pb2 import FailureCode, InferenceRequest
-from darkbloom_edge.delta import Delta, decode
+from darkbloom.router.v1.provider_link_pb2 import FailureCode, InferenceRequest, TerminalCause
+from darkbloom_edge.delta import Delta, ToolCallPart, decode
 from darkbloom_edge.envelope import (
     EdgeSession,
     ProviderSession,
@@ -256,3 +256,35 @@ def test_no_repr_shows_content():
     bench = Bench()
     bench.attempt.on_delta(delta("very private", 1))
     assert "private" not in repr(bench.attempt)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Delta(text="\ud800", prompt_tokens=5, completion_tokens=1),
+        Delta(text="x" * 1_100_000, prompt_tokens=5, completion_tokens=1),
+        Delta(tool_calls=(ToolCallPart(3, "id", "f"),), prompt_tokens=5, completion_tokens=1),
+    ],
+    ids=["no unicode", "too large", "calls with gaps"],
+)
+def test_an_answer_that_cannot_be_carried_ends_the_attempt_and_the_row(bad):
+    bench = Bench()
+    bench.attempt.on_delta(bad)
+    assert bench.outlet.kinds() == [KINDS.FRAME_KIND_ERROR]
+    assert bench.engine.said == ["cancel"]
+    assert bench.endings == [(Ending.FAILED, None)]
+
+
+def test_a_stream_whose_queue_is_full_ends_with_backpressure():
+    bench = Bench()
+    bench.outlet.send_chunk = lambda *_: False
+    bench.attempt.on_delta(delta("a", 1))
+    [(_, message)] = bench.outlet.frames
+    assert message.terminal_cause == TerminalCause.TERMINAL_CAUSE_BACKPRESSURE_TIMEOUT
+    assert bench.engine.said == ["cancel"]
+
+
+def test_reasoning_and_tool_calls_count_as_waiting_text_too():
+    bench = Bench(credit=0)
+    bench.attempt.on_delta(Delta(reasoning="r" * 5000, prompt_tokens=5, completion_tokens=1))
+    assert bench.engine.said == ["pause"]

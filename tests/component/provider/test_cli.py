@@ -1,0 +1,522 @@
+"""The command line: what each command says, and with which exit code it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from darkbloom_edge.dialects.chat import lower
+from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.ids import new_id
+from darkbloom_edge.receipt import (
+    Countersign,
+    OpenedCounts,
+    build_receipt,
+    sign_countersign,
+    terminal_sha256,
+)
+from darkbloom_edge.request import canonical_bytes
+from darkbloom_edge.signatures import Ed25519Signer, P256Signer, to_base64
+from darkbloom_edge.terminal import Terminal, sign_terminal
+from darkbloom_edge.transcript import Transcript, body_digest
+from darkbloom_edge.verdict import Verdict, sign_verdict
+from darkbloom_mesh.testing import serve_ephemeral
+from darkbloom_provider import identity, lock, state
+from darkbloom_provider.cli import run
+from darkbloom_provider.home import Home
+
+from tests.component.provider.models import BUILD, place_model
+from tests.fakes.provider_router import FakeRouter
+
+EX_USAGE, EX_CONFIG = 64, 78
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    for name in [n for n in os.environ if n.startswith("DARKBLOOM_")]:  # noqa: TID251 - made clean
+        monkeypatch.delenv(name)
+    folder = Home(root=tmp_path / "home")
+    folder.create()
+    monkeypatch.setenv("DARKBLOOM_PROVIDER_HOME", str(folder.root))
+    monkeypatch.setenv("DARKBLOOM_ENV", "development")
+    monkeypatch.setenv("COLUMNS", "200")
+    return folder
+
+
+@pytest.fixture
+def cli(home, capsys):
+    """Run a command and return (exit code, standard output, standard error)."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = run(list(arguments))
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def start(home: Home, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `start` as a process of its own, because it hardens the one it runs in."""
+    return subprocess.run(
+        [sys.executable, "-m", "darkbloom_provider", "start", *flags],
+        env={
+            "PATH": os.environ["PATH"],  # noqa: TID251 - for a real child
+            "DARKBLOOM_ENV": "development",
+            "DARKBLOOM_PROVIDER_HOME": str(home.root),
+            "DARKBLOOM_PROVIDER_COORDINATOR_TLS": "false",
+            "COLUMNS": "200",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def snapshot(**changes) -> state.AgentState:
+    fields = {
+        "pid": os.getpid(),
+        "version": "0.1.0",
+        "started_at": datetime.now(UTC).isoformat(),  # noqa: TID251 - read by a real command
+        "updated_at": datetime.now(UTC).isoformat(),  # noqa: TID251 - read by a real command
+        "coordinator": "router:8443",
+        "connection": "registered",
+        "engine": "scripted",
+        "account_id": "acct_1",
+        "trust_status": "online",
+        "admission": "public",
+        "accepted_models": (BUILD,),
+    }
+    return state.AgentState(**{**fields, **changes})
+
+
+# start
+
+
+def test_start_without_a_model_says_how_to_get_one(home):
+    done = start(home, "--engine", "scripted")
+    assert done.returncode == 1
+    assert "no model to serve" in done.stderr
+    assert "models import" in done.stderr
+
+
+def test_start_with_a_model_that_is_not_there_names_it(home):
+    place_model(home.models)
+    done = start(home, "--engine", "scripted", "--model", "dev/other")
+    assert done.returncode == 1
+    assert "dev/other" in done.stderr
+
+
+def test_the_mlx_engine_does_not_serve_development_builds(home):
+    place_model(home.models)
+    done = start(home, "--engine", "mlx")
+    assert done.returncode == 1
+    assert "no model to serve" in done.stderr
+
+
+def test_start_refuses_a_model_whose_bytes_have_changed(home):
+    (place_model(home.models) / "config.json").write_bytes(b'{"model_type":"scriptex"}\n')
+    done = start(home, "--engine", "scripted")
+    assert done.returncode == 1
+    assert "cannot be served" in done.stderr
+
+
+def test_start_refuses_a_script_that_is_not_valid(home):
+    place_model(home.models)
+    done = start(home, "--engine", "scripted", DARKBLOOM_PROVIDER_SCRIPT='{"txt": 1}')
+    assert done.returncode == 1
+    assert "DARKBLOOM_PROVIDER_SCRIPT" in done.stderr
+
+
+def test_start_refuses_an_identity_that_others_can_read(home):
+    place_model(home.models)
+    identity.load_or_create(home.identity_key)
+    home.identity_key.chmod(0o644)
+    done = start(home, "--engine", "scripted")
+    assert done.returncode == 1
+    assert "chmod 600" in done.stderr
+
+
+def test_start_refuses_roots_that_cannot_be_read(home):
+    place_model(home.models)
+    done = start(
+        home,
+        "--engine",
+        "scripted",
+        DARKBLOOM_PROVIDER_COORDINATOR_TLS="true",
+        DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE=str(home.root / "none.pem"),
+    )
+    assert done.returncode == 1
+    assert "none.pem cannot be read" in done.stderr
+
+
+def test_a_second_agent_in_the_same_home_is_refused(cli, home):
+    # In this process: it is refused before it hardens anything.
+    with lock.single_instance(home.lock):
+        code, _, err = cli("start", "--engine", "scripted")
+    assert code == 1
+    assert f"another agent is running here (process {os.getpid()})" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"DARKBLOOM_PROVIDER_TYPO": "1"}, "DARKBLOOM_PROVIDER_TYPO"),
+        ({"DARKBLOOM_PROVIDER_HEARTBEAT_INTERVAL_S": "soon"}, "HEARTBEAT_INTERVAL_S"),
+        ({"DARKBLOOM_PROVIDER_COORDINATOR": "nowhere"}, "must be host:port"),
+        ({"DARKBLOOM_PROVIDER_MAX_CONCURRENCY": "9"}, "at most 8 with the mlx engine"),
+        ({"DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE": "/x.pem"}, "has no use without TLS"),
+        ({"DARKBLOOM_ENV": "production"}, "DARKBLOOM_PROVIDER_COORDINATOR_TLS"),
+    ],
+)
+def test_a_configuration_that_cannot_work_stops_the_start(cli, monkeypatch, environment, named):
+    monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR_TLS", "false")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = cli("start")
+    assert code == EX_CONFIG
+    assert named in err
+
+
+def test_flags_are_checked_like_the_environment(cli):
+    assert cli("start", "--engine", "magic")[0] == EX_USAGE
+    code, _, err = cli("start", "--coordinator", "nowhere")
+    assert code == 1
+    assert "must be host:port" in err
+
+
+# status
+
+
+def test_status_before_the_first_start_says_so(cli):
+    code, out, _ = cli("status")
+    assert code == 1
+    assert "has not run here yet" in out
+
+
+def test_status_of_a_registered_agent_is_zero_and_says_why_it_earns(cli, home):
+    rejected = state.RejectedModel(id="org/x", reason="not_serving_model", detail="[/]other bytes")
+    state.write(home.state, snapshot(trust_reason="[bold]why", rejected_models=(rejected,)))
+    with lock.single_instance(home.lock):
+        code, out, _ = cli("status")
+        json_code, json_out, _ = cli("status", "--json")
+    assert code == json_code == 0
+    # Text of the router is shown as it is, never as markup.
+    assert "[bold]why" in out
+    assert "[/]other bytes" in out
+    assert json.loads(json_out)["running"] is True
+    assert json.loads(json_out)["accepted_models"] == [BUILD]
+
+
+def test_status_of_a_dead_or_disconnected_agent_is_one(cli, home):
+    state.write(home.state, snapshot())
+    code, out, _ = cli("status")
+    assert code == 1
+    assert "not running" in out
+    state.write(home.state, snapshot(connection="connecting", updated_at="never"))
+    with lock.single_instance(home.lock):
+        code, out, _ = cli("status")
+    assert code == 1
+    assert "STALE" in out
+
+
+# doctor
+
+
+async def test_doctor_passes_on_a_healthy_agent(cli, home, monkeypatch):
+    place_model(home.models)
+    identity.load_or_create(home.identity_key)
+    state.write(home.state, snapshot())
+    async with serve_ephemeral(FakeRouter().register) as target:
+        monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR", target)
+        with lock.single_instance(home.lock):
+            code, out, _ = cli("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 0, out
+    assert checks["stream transport"]["result"] == "pass"
+    assert checks["daemon connected"]["result"] == "pass"
+    if sys.platform != "darwin":
+        assert checks["sip"]["result"] == "warn"
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(cli, home, monkeypatch):
+    monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR", "127.0.0.1:1")
+    home.identity_key.write_text("nonsense")
+    home.identity_key.chmod(0o600)
+    code, out, _ = cli("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 1
+    for name in ("active se key", "local mlx models", "stream transport", "daemon"):
+        assert checks[name]["result"] == "fail"
+        assert checks[name]["fix"]
+
+
+async def test_strict_doctor_fails_on_warnings_too(cli, home, monkeypatch):
+    place_model(home.models)
+    state.write(home.state, snapshot(admission="owner"))
+    async with serve_ephemeral(FakeRouter().register) as target:
+        monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR", target)
+        with lock.single_instance(home.lock):
+            assert cli("doctor")[0] == 0
+            code, out, _ = cli("doctor", "--strict")
+    assert code == 1
+    assert "public requests need hardware evidence" in out
+
+
+# models
+
+
+def model_folder(parent: Path) -> Path:
+    """Make a folder that has the files of a model, though no engine could load it."""
+    folder = parent / "source"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_folder_is_imported_listed_verified_and_removed(cli, tmp_path):
+    source = model_folder(tmp_path)
+    code, out, err = cli("models", "import", str(source), "--id", "org/tiny", "--json")
+    assert code == 0, err
+    row = json.loads(out)
+    assert row["id"] == "org/tiny"
+
+    listed = json.loads(cli("models", "list", "--json")[1])
+    assert listed == [row]
+    assert "org/tiny" in cli("models", "list")[1]
+    assert cli("models", "verify")[0] == 0
+    assert cli("models", "import", str(source), "--id", "org/tiny")[0] == 0
+
+    (Path(row["directory"]) / "model.safetensors").write_bytes(b"weightz")
+    code, out, _ = cli("models", "verify", "org/tiny", "--json")
+    assert code == 1
+    assert json.loads(out)[0]["ok"] is False
+
+    assert cli("models", "remove", "org/tiny", "--force")[0] == 0
+    assert json.loads(cli("models", "list", "--json")[1]) == []
+    assert "No models" in cli("models", "list")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (("models", "import", "/nowhere", "--id", "a/b"), 1, "does not exist"),
+        (("models", "verify", "a/b"), 1, "not in the store"),
+        (("models", "remove", "a/b", "--force"), 1, "not in the store"),
+        (("models", "remove", "../b", "--version", "..", "--force"), 1, "error"),
+        (("models", "import", "/nowhere"), EX_USAGE, "--id"),
+        (("models", "fly"), EX_USAGE, "fly"),
+        (("--fly",), EX_USAGE, "fly"),
+    ],
+)
+def test_wrong_arguments_and_missing_models_are_plain_errors(cli, arguments, code, named):
+    got, _, err = cli(*arguments)
+    assert got == code
+    assert named in err
+    assert "Traceback" not in err
+
+
+def test_other_bytes_under_the_same_version_are_refused(cli, tmp_path):
+    source = model_folder(tmp_path)
+    assert cli("models", "import", str(source), "--id", "a/b")[0] == 0
+    (source / "config.json").write_text("{ }")
+    code, _, err = cli("models", "import", str(source), "--id", "a/b")
+    assert code == 1
+    assert "exists with other bytes" in err
+
+
+def test_a_gguf_file_that_is_none_is_refused(cli, tmp_path):
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"GGUFnonsense")
+    code, _, err = cli("models", "import", str(file), "--id", "a/b")
+    assert code == 1
+    assert "error:" in err
+
+
+# identity and code
+
+
+def test_the_identity_is_printed_and_stays(cli, home):
+    first = json.loads(cli("identity", "--json")[1])["identity_key"]
+    assert cli("identity")[1].strip() == first
+    assert first == to_base64(identity.load_or_create(home.identity_key).public)
+
+
+def test_the_code_release_is_measured_the_same_each_time(cli):
+    code, out, _ = cli("code-release", "--json")
+    release = json.loads(out)
+    assert code == 0
+    assert release["code_release"] == f"sha256:{release['runtime_hash']}"
+    assert json.loads(cli("code-release", "--json")[1]) == release
+    assert release["runtime_hash"] in cli("code-release")[1]
+
+
+def test_the_version_and_the_help_are_printed(cli):
+    assert cli("--version")[:2] == (0, "0.1.0\n")
+    code, out, _ = cli("--help")
+    assert code == 0
+    assert "doctor" in out
+
+
+# verify
+
+
+class Kept:
+    """What a consumer has kept of one honest answer."""
+
+    def __init__(self, folder: Path) -> None:
+        attestation, gateway, provider = (
+            Ed25519Signer.generate(),
+            Ed25519Signer.generate(),
+            P256Signer.generate(),
+        )
+        now = datetime.now(UTC)  # noqa: TID251 - judged by a real command
+        key, encryption_key = bytes(range(32)), to_base64(bytes(32))
+        body = b'{"model":"alias","messages":[{"role":"user","content":"hi"}]}'
+        transcript = Transcript(key)
+        transcript.request(canonical_bytes(lower(body).to_request("build", 64, "2026-01-31")))
+        verdict = Verdict(
+            verdict_id=new_id("ver"),
+            provider_id=new_id("prov"),
+            identity_key=provider.public_text,
+            encryption_key=encryption_key,
+            trust_level="none",
+            admission="development",
+            evidence=[],
+            code_release="sha256:00",
+            issued_at=rfc3339(now - timedelta(minutes=1)),
+            expires_at=rfc3339(now + timedelta(minutes=5)),
+        )
+        terminal = Terminal(
+            request_id=new_id("req"),
+            attempt_id=new_id("att"),
+            build="build",
+            weight_hash="ab" * 32,
+            prompt_tokens=3,
+            completion_tokens=0,
+            cached_tokens=0,
+            reasoning_tokens=0,
+            chunks=1,
+            finish_reason="stop",
+            encryption_key=encryption_key,
+            verdict_id=verdict.verdict_id,
+            sealed_to=1,
+            digests=transcript.digests(),
+            outcome="completed",
+        )
+        signed_terminal = sign_terminal(terminal, provider)
+        countersign = Countersign(
+            request_id=terminal.request_id,
+            attempt_id=terminal.attempt_id,
+            terminal_sha256=terminal_sha256(signed_terminal[0]),
+            body_digest=body_digest(key, body),
+            requested_model="alias",
+            opened=OpenedCounts(frames=1, prompt_tokens=3, completion_tokens=0),
+            outcome="completed",
+            issued_at=rfc3339(now),
+            output_bound=64,
+            prompt_date="2026-01-31",
+        )
+        signed_verdict = sign_verdict(verdict, attestation)
+        signed_countersign = sign_countersign(countersign, gateway)
+        self.receipt = folder / "receipt.json"
+        self.receipt.write_bytes(
+            build_receipt(
+                receipt_key=key,
+                terminal=signed_terminal[0],
+                terminal_signature=signed_terminal[1],
+                identity_key=provider.public,
+                verdict=signed_verdict[0],
+                verdict_signature=signed_verdict[1],
+                verdict_key_id=attestation.key_id,
+                countersign=signed_countersign[0],
+                countersign_signature=signed_countersign[1],
+                gateway_key_id=gateway.key_id,
+            )
+        )
+        self.request = folder / "request.json"
+        self.request.write_bytes(body)
+        self.answer = folder / "answer.txt"
+        self.answer.write_bytes(b"")
+        self.keys = folder / "keys.json"
+        self.keys.write_text(
+            json.dumps(
+                {
+                    "verdict_keys": [_pinned(attestation)],
+                    "receipt_keys": [_pinned(gateway)],
+                }
+            )
+        )
+
+
+def _pinned(signer: Ed25519Signer) -> dict[str, str]:
+    return {"key_id": signer.key_id, "public_key": to_base64(signer.public)}
+
+
+@pytest.fixture
+def kept(tmp_path) -> Kept:
+    return Kept(tmp_path)
+
+
+def test_an_honest_receipt_holds(cli, kept):
+    arguments = ("verify", str(kept.receipt), "--keys", str(kept.keys))
+    code, out, _ = cli(*arguments, "--request", str(kept.request))
+    assert code == 0, out
+    assert "The receipt holds" in out
+    assert "unattested" in out
+
+    code, out, _ = cli(*arguments, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["ok"], report["attested"]) == (True, False)
+    assert {c["name"]: c["holds"] for c in report["claims"]}["terminal_signed"] is True
+
+
+def test_without_keys_nothing_is_proven(cli, kept):
+    code, out, _ = cli("verify", str(kept.receipt))
+    assert code == 1
+    assert "Nothing is proven" in out
+    assert "verdict_signed, countersigned" in out
+
+
+def test_another_request_or_answer_does_not_hold(cli, kept):
+    arguments = ("verify", str(kept.receipt), "--keys", str(kept.keys))
+    kept.request.write_bytes(b'{"model":"alias","messages":[{"role":"user","content":"ho"}]}')
+    code, out, _ = cli(*arguments, "--request", str(kept.request))
+    assert code == 1
+    assert "does not hold" in out
+    kept.answer.write_bytes(b"something else")
+    assert cli(*arguments, "--answer", str(kept.answer))[0] == 1
+
+
+def test_a_receipt_that_is_none_fails_and_does_not_crash(cli, kept):
+    kept.receipt.write_bytes(b"[bold]not a receipt")
+    code, out, _ = cli("verify", str(kept.receipt), "--keys", str(kept.keys), "--json")
+    assert code == 1
+    assert json.loads(out)["claims"][0]["holds"] is False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nonsense",
+        "{}",
+        '{"verdict_keys": [{"key_id": "a", "public_key": "%%"}], "receipt_keys": []}',
+    ],
+)
+def test_a_key_file_that_is_none_is_a_plain_error(cli, kept, content):
+    kept.keys.write_text(content)
+    code, _, err = cli("verify", str(kept.receipt), "--keys", str(kept.keys))
+    assert code == 1
+    assert "is not a key file" in err
+
+
+def test_a_missing_receipt_is_a_plain_error(cli):
+    code, _, err = cli("verify", "/nowhere.json")
+    assert code == 1
+    assert "cannot be read" in err
