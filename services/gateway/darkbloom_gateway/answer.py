@@ -201,8 +201,9 @@ class Answer:
         return heard
 
     def _fail(self, payload: bytes) -> None:
-        self._exchange.ended_by_router = True
-        self._exchange.keep_only(())
+        # The last word on what was opened: without it the delivered tokens since the last credit
+        # would not be paid.
+        self._exchange.close(self.winner)
         try:
             message = gateway_lane_pb2.AttemptFailed.FromString(payload)
         except DecodeError:

@@ -92,6 +92,8 @@ class Outbox(Generic[T]):
         on_dropped: told of each item that found no room.
         max_batch: most items of one call.
         max_waiting: most items that wait; more are dropped.
+        gather_s: what comes so soon after a delivery waits for the next one, in company: nobody
+            waits for it, and a call costs as much as a hundred items. A lone item leaves at once.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Outbox(Generic[T]):
         on_dropped: Callable[[], None],
         max_batch: int = 64,
         max_waiting: int = 8192,
+        gather_s: float = 0.0,
     ) -> None:
         self._call = call
         self._backoff = backoff
@@ -110,6 +113,7 @@ class Outbox(Generic[T]):
         self._on_dropped = on_dropped
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._gather_s = gather_s
         self._waiting: deque[T] = deque()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -133,11 +137,20 @@ class Outbox(Generic[T]):
 
     async def run(self) -> None:
         """Deliver until cancelled."""
+        gathered_at = self._clock.monotonic()
         while True:
             while not self._waiting:
                 self._empty.set()
                 self._wake.clear()
                 await self._wake.wait()
+            if (early_s := gathered_at - self._clock.monotonic()) > 0:
+                await self._clock.sleep(early_s)
+            await self._deliver()
+            gathered_at = self._clock.monotonic() + self._gather_s
+
+    async def _deliver(self) -> None:
+        """Deliver everything that waits, call by call."""
+        while self._waiting:
             size = min(self._max_batch, len(self._waiting))
             batch = [self._waiting[index] for index in range(size)]
             try:

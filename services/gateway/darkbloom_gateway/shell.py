@@ -4,7 +4,7 @@ Pure functions around `send`; nothing is buffered, so the token path pays for on
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 from urllib.parse import urlsplit
 
@@ -46,6 +46,8 @@ class Shell:
 
     Args:
         app: everything inside.
+        hot: endpoints by method and path that are called without the framework's own layers,
+            which have nothing to do on the token path and sit in each of its sends.
         routes: paths that metrics may name; all others count as `other`.
         cors_origin: the one origin of browsers; empty allows local development ones.
         meters: counters.
@@ -56,12 +58,14 @@ class Shell:
         self,
         app: App,
         *,
+        hot: Mapping[tuple[str, str], App],
         routes: frozenset[str],
         cors_origin: str,
         meters: Meters,
         entropy: Callable[[int], bytes],
     ) -> None:
         self._app = app
+        self._hot = hot
         self._routes = routes
         self._cors_origin = cors_origin.rstrip("/")
         self._meters = meters
@@ -90,7 +94,8 @@ class Shell:
             if scope["method"] == "OPTIONS":
                 await _no_content(send_with_headers)
             else:
-                await self._app(scope, receive, send_with_headers)
+                app = self._hot.get((scope["method"], scope["path"]), self._app)
+                await app(scope, receive, send_with_headers)
         except Exception as error:
             _log.error("request_failed", route=self._route(scope), exc_info=error)
             if status and not complete:
