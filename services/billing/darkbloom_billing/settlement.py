@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from darkbloom_edge.errors import EdgeError, SignatureRejected
 from darkbloom_edge.ids import id_bytes
@@ -24,10 +25,12 @@ from darkbloom_billing.model import (
     PriceRow,
     Rejection,
     Settlement,
+    Signed,
     SigningKey,
 )
 from darkbloom_billing.pricing import PriceBook, cost, worst_case
 
+_VERDICTS_KEPT = 4096
 _OUTCOMES: Mapping[str, str] = {
     "completed": "completed",
     "cancelled": "cancelled",
@@ -74,18 +77,16 @@ def open_evidence(settlement: Settlement, keys: Mapping[str, SigningKey]) -> Evi
     except EdgeError:
         raise RejectedError(Rejection.IDS) from None
 
-    signed = settlement.verdict
-    public = {key_id: key.public for key_id, key in keys.items()}
+    key = keys.get(settlement.verdict.key_id)
+    if key is None:
+        raise RejectedError(Rejection.VERDICT_SIGNATURE)
     try:
-        verdict = read_verdict(signed.document, signed.signature, signed.key_id, public)
-        identity_key = parse_p256_public(verdict.identity_key)
-        issued, _ = lifetime_of(verdict)
+        verdict, identity_key, issued = _open_verdict(settlement.verdict, key.public)
     except EdgeError:
         raise RejectedError(Rejection.VERDICT_SIGNATURE) from None
 
     # A key that was retired, perhaps because it leaked, signs nothing new.
-    retired_at = keys[signed.key_id].retired_at
-    if retired_at is not None and issued > retired_at + MAX_SKEW:
+    if key.retired_at is not None and issued > key.retired_at + MAX_SKEW:
         raise RejectedError(Rejection.VERDICT_SIGNATURE)
     return Evidence(settlement=settlement, verdict=verdict, identity_key=identity_key)
 
@@ -183,6 +184,18 @@ def settlement_hash(settlement: Settlement) -> bytes:
         )
     )
     return hashlib.sha256("\n".join(parts).encode()).digest()
+
+
+@lru_cache(maxsize=_VERDICTS_KEPT)
+def _open_verdict(signed: Signed, public: bytes) -> tuple[Verdict, bytes, datetime]:
+    """Read a verdict: (verdict, identity key, time of issue).
+
+    One verdict backs every request of a provider for minutes; its bytes are checked once.
+    """
+    keys = {signed.key_id: public}
+    verdict = read_verdict(signed.document, signed.signature, signed.key_id, keys)
+    issued, _ = lifetime_of(verdict)
+    return verdict, parse_p256_public(verdict.identity_key), issued
 
 
 def _check_time(verdict: Verdict, hold: HoldFacts, now: datetime) -> None:
