@@ -84,8 +84,8 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     await feed.start()
     service.on_drain(feed.close)
 
-    service.spawn(ledger.holds.run(), name="holds")
-    service.spawn(ledger.ends.run(), name="ends")
+    for name, work in ledger.batches():
+        service.spawn(work, name=name)
     service.spawn(ledger.run_sweeper(config.sweep_period_s), name="sweeper")
     service.spawn(prices.run(config.poll_period_s), name="prices")
     service.spawn(feed.run(config.poll_period_s), name="keys")

@@ -1,8 +1,9 @@
 """The money of requests: hold, extend, renew, settle, release, sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from darkbloom_mesh.clock import Clock
@@ -69,6 +70,15 @@ class Ledger:
         self.ends: NaturalBatch[End, EndOutcome | None] = NaturalBatch(
             self._resolve, observe=meters.batch("resolve")
         )
+        self.questions: NaturalBatch[tuple[str, bytes], HoldFacts | None] = NaturalBatch(
+            store.holds, observe=meters.batch("facts")
+        )
+
+    def batches(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
+        """Return the work of the batches by name, to be run as long as the ledger serves."""
+        yield "holds", self.holds.run()
+        yield "ends", self.ends.run()
+        yield "questions", self.questions.run()
 
     async def hold(self, orders: Sequence[HoldOrder]) -> list[HoldOutcome]:
         """Reserve the worst case of each order at the platform's price in force."""
@@ -89,7 +99,7 @@ class Ledger:
                 price that only the caller names could empty an account.
         """
         now = self._clock.now()
-        facts = (await self._store.holds([(request_id, b"")]))[0]
+        (facts,) = await self.questions.submit([(request_id, b"")])
         if facts is None:
             return HoldOutcome(request_id=request_id, refusal=HoldRefusal.NOT_FOUND)
         known = self._prices.book.offered(
@@ -127,7 +137,7 @@ class Ledger:
                 outcomes[index] = _rejected(settlement, error.rejection)
 
         ends: dict[int, End] = {}
-        facts = await self._store.holds(
+        facts = await self.questions.submit(
             [(e.settlement.request_id, e.identity_key) for e in opened.values()]
         )
         for (index, evidence), hold in zip(opened.items(), facts, strict=True):
