@@ -10,7 +10,8 @@ one sealed request: it keeps the edge's half of the envelope and opens what come
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -111,7 +112,7 @@ class FakeLink:
 
     # What the provider says.
 
-    async def take(self, kind: int | Set[int], stream: int | None = None) -> Frame:
+    async def take(self, kind: int | AbstractSet[int], stream: int | None = None) -> Frame:
         """Return the first frame of that kind, or one of those, and wait for it."""
         kinds = {kind} if isinstance(kind, int) else kind
         async with asyncio.timeout(PATIENCE_S):
