@@ -40,6 +40,7 @@ from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.shell import Shell
+from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.stage import CatalogShelf, Stage
 from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
 from darkbloom_gateway.verdicts import VerdictDesk
@@ -162,6 +163,7 @@ class Worker:
             shelf=self.shelf,
             press=self.press,
             meters=self.meters,
+            spans=Spans(enabled=config.otlp_endpoint is not None),
             entropy=secrets.token_bytes,
             refresh_keys=self.trust.refresh,
         )

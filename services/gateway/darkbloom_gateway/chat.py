@@ -80,8 +80,9 @@ class ChatCompletions:
         self._stage.meters.received()
         model, status = "unknown", GONE_STATUS
         try:
-            with self._gate.entered():
-                key = await self._authenticator.authenticate(header(scope, b"authorization"))
+            with self._gate.entered(), self._stage.spans.request(scope):
+                with self._stage.spans.step("gateway.auth"):
+                    key = await self._authenticator.authenticate(header(scope, b"authorization"))
                 lowered, prompt = await self._read(scope, receive, key)
                 model = prompt.plan.build
                 reply = _Reply(self._stage, scope, lowered, prompt, key)

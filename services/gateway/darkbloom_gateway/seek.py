@@ -154,7 +154,8 @@ class Seeker:
             self.withdraw(abandon=gateway_lane_pb2.ABANDON_REASON_LIMITED)
             raise
         try:
-            await self._reservation.held()
+            with self._stage.spans.step("billing.reserve"):
+                await self._reservation.held()
         except ApiError:
             self.withdraw(abandon=gateway_lane_pb2.ABANDON_REASON_HOLD_REFUSED)
             raise
@@ -242,7 +243,8 @@ class Seeker:
         attempt = self._attempt(offer, checked, reservation.request_id)
         sealing_at = self._clock.monotonic()
         not_after_ms = int(self._clock.now().timestamp() * 1000) + NOT_AFTER_S * 1000
-        body = await self._prompt.seal(attempt, not_after_ms=not_after_ms)
+        with self._stage.spans.step("router.encrypt"):
+            body = await self._prompt.seal(attempt, not_after_ms=not_after_ms)
         self._sealed_at = self._clock.monotonic()
         self.timing.encrypt_us += _micros(self._sealed_at - sealing_at)
         # Consumer or lane may have gone while this waited.

@@ -12,6 +12,7 @@ from darkbloom_gateway.limits import RateLimiter
 from darkbloom_gateway.link import RouterLink
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.verdicts import VerdictDesk
 
 
@@ -35,6 +36,7 @@ class Stage:
     shelf: CatalogShelf
     press: ReceiptPress
     meters: Meters
+    spans: Spans
     entropy: Callable[[int], bytes]
     """Randomness for ids, receipt keys and nonces."""
     refresh_keys: Callable[[], Awaitable[None]]
