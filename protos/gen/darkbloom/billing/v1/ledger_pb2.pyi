@@ -177,7 +177,7 @@ class HoldResult(_message.Message):
     AVAILABLE_MICROS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     refusal: _error_reason_pb2.ErrorReason.ValueType
-    """Set when refused: insufficient_funds, key_cap_reached, hold_ended, idempotency_conflict, not_found or invalid_argument."""
+    """Set when refused: insufficient_funds, key_cap_reached, hold_ended, idempotency_conflict, key_revoked, not_found or invalid_argument."""
     required_micros: _builtins.int
     """With insufficient_funds and key_cap_reached: what the hold needs, and what is there."""
     available_micros: _builtins.int
@@ -325,7 +325,7 @@ class SettlementResult(_message.Message):
     """Charged to the consumer, and credited to the provider."""
     provider_credit_micros: _builtins.int
     rejection: _builtins.str
-    """Empty unless rejected: closed word, e.g. `terminal_signature`, `verdict_expired`, `bounds`, `unlinked`, `ids`."""
+    """Empty unless rejected: `verdict_signature`, `verdict_expired`, `admission`, `terminal_signature`, `ids`, `bounds`, `price` or `unlinked`."""
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
     def __init__(
