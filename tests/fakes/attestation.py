@@ -10,12 +10,14 @@ import grpc
 from darkbloom.attestation.v1 import attestation_pb2
 from darkbloom.attestation.v1 import attestation_service_pb2 as rpc
 from darkbloom.attestation.v1.attestation_service_pb2_grpc import AttestationServiceServicer
+from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import SignedDocument
 from darkbloom_edge.ids import new_id
 from darkbloom_edge.revocation import Revocation, sign_revocation
 from darkbloom_edge.signatures import Ed25519Signer, to_base64
 from darkbloom_edge.verdict import Verdict, sign_verdict
 from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.errors import PreconditionError
 from darkbloom_mesh.serve import Context
 
 
@@ -36,6 +38,8 @@ class FakeAttestation(AttestationServiceServicer):
         self.transient_untrust = False
         self.close = False
         self.away = False
+        self.asks_nothing = False
+        """As once a session is untrusted: no more challenges."""
         self.registrations: dict[str, rpc.EvaluateRegistrationRequest] = {}
         self.answers: list[rpc.VerifyChallengeRequest] = []
         self.timeouts: list[rpc.ReportChallengeTimeoutRequest] = []
@@ -110,6 +114,10 @@ class FakeAttestation(AttestationServiceServicer):
         self, request: rpc.CreateChallengeRequest, context: Context
     ) -> rpc.CreateChallengeResponse:
         await self._present(context)
+        if self.asks_nothing:
+            raise PreconditionError(
+                "session is untrusted", reason=ErrorReason.ERROR_REASON_EVIDENCE_REJECTED
+            )
         return rpc.CreateChallengeResponse(
             nonce=new_id("nonce"), timestamp=_instant(self.clock.now())
         )

@@ -4,15 +4,17 @@ A request belongs to the gateway lane that opened it, an attempt also to one pro
 frame moves one of them only when it came from the lane that owns that end.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 
 from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.failures import Ladder
 from darkbloom_router.model import Demand, Opened, Signed, Verdict
 from darkbloom_router.provider import Candidate, Provider
-from darkbloom_router.timers import Timer
+from darkbloom_router.timers import Timer, Timers
 
 ATTEMPT_BIT = 1 << 63
 PREFIX_SHIFT = 40
@@ -43,7 +45,6 @@ class GatewayLink:
     prefix: int = 0
     requests: dict[int, "Request"] = field(default_factory=dict)
     """By request stream."""
-    gone: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -69,12 +70,10 @@ class Request:
     sealed: bool = False
     """Something was dispatched: from here on the router ends the hold, not the gateway."""
     committed: bool = False
-    ended: bool = False
     queued_at: float = 0.0
     queue_s: float = 0.0
     timer: Timer | None = None
     queue_timer: Timer | None = None
-    orphan_timer: Timer | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +110,12 @@ class Attempt:
     started_unix_ns: int = 0
     seen_at: float = 0.0
     timer: Timer | None = None
+
+    def arm(self, timers: Timers, seconds: float, action: Callable[["Attempt"], None]) -> None:
+        """Set the one clock of this attempt; the one before is forgotten."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = timers.after(seconds, partial(action, self))
 
     @property
     def live(self) -> bool:

@@ -111,7 +111,12 @@ class Challenges:
 
     async def _round(self) -> None:
         provider = self._provider
-        challenge = await self._attestation.challenge(provider.provider_id)
+        try:
+            challenge = await self._attestation.challenge(provider.provider_id)
+        except PreconditionError:
+            # Attestation has untrusted this stream and asks it nothing any more.
+            self._trust.distrust(provider, "evidence_rejected")
+            return
         response = await self._ask(challenge)
         if response is None:
             await self._timed_out(challenge)

@@ -44,7 +44,7 @@ class Closing:
         desk: The line to billing.
         timers: Deadlines.
         meter: Counters.
-        lane_of: The present lane of an identity, if it is connected.
+        lane_of: The present lane of a provider's identity, if it is connected.
         gone: Called when an attempt is over, whatever its money does.
         delay_s: How long a broken attempt waits for its terminal.
         lease_s: Life of a hold: after it, nothing can be settled any more.
@@ -57,7 +57,7 @@ class Closing:
         timers: Timers,
         meter: Meter,
         *,
-        lane_of: Callable[[bytes], Lane | None],
+        lane_of: Callable[[Provider], Lane | None],
         gone: Callable[[Attempt], None],
         delay_s: float,
         lease_s: float,
@@ -96,7 +96,7 @@ class Closing:
     def park(self, attempt: Attempt) -> None:
         """Keep an attempt until it can be settled: last word and terminal, or the delay."""
         attempt.phase = Phase.PARKED
-        self._arm(attempt)
+        attempt.arm(self._timers, self._delay_s, self._overdue)
         self.check(attempt)
 
     def check(self, attempt: Attempt) -> None:
@@ -108,7 +108,7 @@ class Closing:
         """Take the provider's terminal; the first one counts."""
         if attempt.terminal is None:
             attempt.terminal = terminal
-        self._arm(attempt)
+        attempt.arm(self._timers, self._delay_s, self._overdue)
         self.check(attempt)
 
     def stray_terminal(self, provider: Provider, terminal: Signed) -> None:
@@ -150,11 +150,6 @@ class Closing:
             attempt.terminal = attempt.terminal or terminal
         else:
             self.terminal(attempt, terminal)
-
-    def _arm(self, attempt: Attempt) -> None:
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        attempt.timer = self._timers.after(self._delay_s, partial(self._overdue, attempt))
 
     def _overdue(self, attempt: Attempt) -> None:
         if attempt.terminal is None:
@@ -223,7 +218,7 @@ class Closing:
         self._acknowledge(provider, attempt_id)
 
     def _acknowledge(self, provider: Provider, attempt_id: str) -> None:
-        lane = self._lane_of(provider.identity_key)
+        lane = self._lane_of(provider)
         if lane is not None:
             ack = TerminalAck(attempt_id=attempt_id, disposition=self._ended[attempt_id])
             lane.send_control(FrameKind.FRAME_KIND_TERMINAL_ACK, 0, ack)

@@ -7,19 +7,13 @@ content a request never moves; a retry never waits in line.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
-from darkbloom.router.v1.gateway_lane_pb2 import (
-    AbandonReason,
-    AttemptFailed,
-    AttemptFailure,
-    Offer,
-    Open,
-)
-from darkbloom.router.v1.provider_link_pb2 import Cancel, CancelReason
+from darkbloom.router.v1.gateway_lane_pb2 import AbandonReason, Offer, Open
+from darkbloom.router.v1.provider_link_pb2 import CancelReason
 from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_mesh.lane import Lane
 
@@ -32,16 +26,17 @@ from darkbloom_router.attempts import (
     Phase,
     Request,
 )
-from darkbloom_router.closing import Closing
-from darkbloom_router.failures import Failure, Ladder
+from darkbloom_router.ends import TIMED_OUT, Ends
+from darkbloom_router.failures import Ladder
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.gates import View
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Gate
 from darkbloom_router.placement import Choice, choose
 from darkbloom_router.provider import Candidate, Provider
-from darkbloom_router.queueing import Line, LineLimits, Tallies
+from darkbloom_router.queueing import Line, Tallies
 from darkbloom_router.refusals import Refusal
+from darkbloom_router.requests import Requests
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
@@ -57,18 +52,35 @@ class DispatchLimits:
     requests_per_lane: int = 8192
     max_deadline_s: float = 600.0
     default_deadline_s: float = 120.0
-    orphan_s: float = 30.0
-    """How long the money of a lost lane's uncommitted request waits for the gateway to return."""
-    line: LineLimits = field(default_factory=LineLimits)
 
 
 class Dispatcher:
-    """The requests of this replica."""
+    """Finds providers for requests.
+
+    Args:
+        fleet: Who is there.
+        attempts: Where attempts are looked up.
+        requests: Where requests are.
+        ends: How attempts end.
+        line: Who waits.
+        lanes: Lanes of the connected providers.
+        timers: Deadlines.
+        meter: Counters.
+        spans: Traces.
+        limits: Bounds.
+        new_id: Makes an id of a prefix.
+        pick: Returns an index below its argument, at random.
+        unix_now: Wall clock, for deadlines that others name.
+    """
 
     def __init__(
         self,
         fleet: Fleet,
         attempts: Attempts,
+        requests: Requests,
+        ends: Ends,
+        line: Line,
+        lanes: dict[Provider, Lane],
         timers: Timers,
         meter: Meter,
         spans: Spans,
@@ -78,11 +90,13 @@ class Dispatcher:
         pick: Callable[[int], int],
         unix_now: Callable[[], float],
     ) -> None:
-        self.lanes: dict[Provider, Lane] = {}
         self.draining = False
-        self.line = Line(timers, meter, limits.line)
+        self.line = line
         self._fleet = fleet
         self._attempts = attempts
+        self._requests = requests
+        self._ends = ends
+        self._lanes = lanes
         self._timers = timers
         self._meter = meter
         self._spans = spans
@@ -91,37 +105,16 @@ class Dispatcher:
         self._pick = pick
         self._unix_now = unix_now
         self._tallies = Tallies(fleet)
-        self._requests: dict[str, Request] = {}
-        self._orphans: dict[str, Request] = {}
-        self._closing: Closing | None = None
+        self._free: Callable[[Request, Cause], None] = _unwired
 
-    @property
-    def closing(self) -> Closing:
-        """Where ended attempts go."""
-        if self._closing is None:
-            raise RuntimeError("dispatcher is not wired")
-        return self._closing
-
-    def wire(self, closing: Closing) -> None:
-        """Connect the two halves of an attempt's life."""
-        self._closing = closing
+    def wire(self, free: Callable[[Request, Cause], None]) -> None:
+        """Connect whoever gives money back."""
+        self._free = free
 
     @property
     def live(self) -> int:
         """How many requests have not had their last frame."""
         return len(self._requests)
-
-    def holds(self) -> set[str]:
-        """Return the requests whose holds must not lapse."""
-        return set(self._requests) | set(self._orphans) | self.closing.holds()
-
-    def hurry(self) -> None:
-        """Hand in all open money now: the process is about to end."""
-        for request in list(self._orphans.values()):
-            self._orphaned(request)
-        self.closing.hurry()
-
-    # From the gateway
 
     def open(self, gateway: GatewayLink, stream: int, message: Open) -> None:
         """Find a provider for a request, or say why there is none."""
@@ -153,8 +146,7 @@ class Dispatcher:
             if message.HasField("reserve_for")
             else 0.0,
         )
-        gateway.requests[stream] = request
-        self._requests[request.request_id] = request
+        self._requests.add(request)
         request.timer = self._timers.at(request.deadline, partial(self._deadline, request))
 
         build = self._fleet.catalog.builds.get(demand.build)
@@ -173,56 +165,22 @@ class Dispatcher:
         """Forget a request that the gateway gave up; nothing more is said about it."""
         held = reason != AbandonReason.ABANDON_REASON_HOLD_REFUSED
         if request.attempt is not None:
-            self._stop(request.attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
-        self.finish(request)
+            self._ends.stop(request.attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+        self._requests.finish(request)
         if held and request.ladder.attempts:
-            self.closing.free(request, Cause.CLIENT_GONE)
+            self._free(request, Cause.CLIENT_GONE)
 
-    def gateway_lost(self, gateway: GatewayLink) -> None:
-        """Stop what a lost lane had open; its money waits for a gateway that comes back."""
-        gateway.gone = True
-        for request in list(gateway.requests.values()):
-            attempt = request.attempt
-            if attempt is not None and request.committed:
-                self.end_by_edge(attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
-                continue
-            if attempt is not None:
-                self._stop(attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
-            self.finish(request)
-            self._orphans[request.request_id] = request
-            request.orphan_timer = self._timers.after(
-                self._limits.orphan_s, partial(self._orphaned, request)
-            )
-        for attempt in list(self._attempts.by_stream.values()):
-            if attempt.request.gateway is gateway:
-                attempt.opened_final = True
-                self.closing.check(attempt)
+    def give_up(self, attempt: Attempt, refusal: Refusal) -> None:
+        """End a request that makes no sense; the provider is not to blame."""
+        self._ends.stop(attempt, TIMED_OUT)
+        self.refuse(attempt.request, refusal)
 
-    # From the fleet
-
-    def provider_lost(self, provider: Provider, *, clean: bool) -> None:
-        """Move or break everything that a lost stream carried."""
-        self.lanes.pop(provider, None)
-        failure = failures.LEFT if clean else failures.LOST
-        for attempt in self._attempts.of_provider(provider):
-            if not attempt.live:
-                continue
-            if attempt.phase < Phase.COMMITTED:
-                self.fail(attempt, failure)
-            elif not (attempt.final and attempt.terminal):
-                self.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_PROVIDER_LOST)
-
-    def provider_distrusted(self, provider: Provider, failure: Failure) -> None:
-        """Take away every attempt that has not delivered content yet."""
-        for attempt in self._attempts.of_provider(provider):
-            if attempt.phase < Phase.COMMITTED:
-                self.fail(attempt, failure)
-
-    def verdict_revoked(self, verdict_id: str) -> None:
-        """Take away every attempt that was offered under a verdict and has not delivered yet."""
-        for attempt in list(self._attempts.by_stream.values()):
-            if attempt.verdict.verdict_id == verdict_id and attempt.phase < Phase.COMMITTED:
-                self.fail(attempt, failures.STALE)
+    def retry(self, request: Request) -> None:
+        """Offer another provider after a failed attempt, or refuse; nobody waits twice."""
+        if request.ladder.ended:
+            self.refuse(request, request.ladder.verdict or refusals.NO_PROVIDER)
+        else:
+            self._place(request, first=False)
 
     def drain_lines(self, provider: Provider) -> None:
         """Serve those who wait for builds of a provider that has changed."""
@@ -238,97 +196,18 @@ class Dispatcher:
                 self.line.failed(request)
                 continue
             self.line.leave(request, "served")
+            self._spans.record("router.queue_wait", request.traceparent, request.opened_unix_ns)
             self._offer(request, choice.candidate)
-
-    # Attempts
 
     def still_trusted(self, attempt: Attempt) -> bool:
         """Check once more, just before a body is sent."""
         provider = attempt.provider
         return (
-            provider in self.lanes
+            provider in self._lanes
             and provider.status == "online"
             and provider.verdict is not None
             and attempt.verdict.expires_at > self._timers.now()
         )
-
-    def fail(self, attempt: Attempt, failure: Failure, *, tell: bool = True) -> None:
-        """End an attempt before its first content and offer another one, or refuse.
-
-        Args:
-            attempt: What failed.
-            failure: Why.
-            tell: Whether the provider must hear of it; not when it said so itself.
-        """
-        request = attempt.request
-        request.excluded.add(attempt.provider)
-        request.ladder.note(failure)
-        self._meter.failed(attempt.candidate.build.build, failure.word)
-        self._meter.dispatched("retry_precontent")
-        self._span(attempt, failure.word)
-        request.gateway.lane.drop_stream(attempt.stream)
-        self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT, tell=tell)
-        if request.ladder.ended:
-            self.refuse(request, request.ladder.verdict or refusals.NO_PROVIDER)
-        else:
-            self._place(request, first=False)
-
-    def break_off(self, attempt: Attempt, failure: AttemptFailure.ValueType) -> None:
-        """End an attempt after its first content: the gateway ends the answer in-band."""
-        build = attempt.candidate.build.build
-        self._meter.broke(build)
-        self._meter.attempt_ended(build, "mid_stream")
-        self._span(attempt, "mid_stream")
-        attempt.request.gateway.lane.send_ordered(
-            FrameKind.FRAME_KIND_ATTEMPT_FAILED, attempt.stream, AttemptFailed(failure=failure)
-        )
-        self.finish(attempt.request)
-        self.release(attempt)
-        self._tell_cancel(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
-        self.closing.park(attempt)
-
-    def end_by_edge(self, attempt: Attempt, reason: CancelReason.ValueType) -> None:
-        """Stop a committed attempt whose edge has said its last word.
-
-        The place is given back before the provider hears of it, so a late terminal meets an attempt
-        that can only be settled for what was opened.
-        """
-        attempt.opened_final = True
-        self.finish(attempt.request)
-        self.release(attempt)
-        attempt.request.gateway.lane.drop_stream(attempt.stream)
-        if attempt.terminal is None:
-            self._tell_cancel(attempt, reason)
-        self._span(attempt, "")
-        self.closing.park(attempt)
-
-    def completed(self, attempt: Attempt) -> None:
-        """Take note that the edge has opened everything; settle with the terminal."""
-        self._meter.attempt_ended(attempt.candidate.build.build, "success")
-        self._span(attempt, "")
-        attempt.opened_final = True
-        self.finish(attempt.request)
-        self.release(attempt)
-        self.closing.park(attempt)
-
-    def release(self, attempt: Attempt) -> None:
-        """Give the place back; only the first call does."""
-        if not attempt.debited:
-            return
-        attempt.debited = False
-        self._fleet.credit(attempt.candidate, attempt.tokens)
-        self.drain_lines(attempt.provider)
-
-    def gone(self, attempt: Attempt) -> None:
-        """Clean up after an attempt that is over."""
-        self.release(attempt)
-        if attempt.request.attempt is attempt:
-            self.finish(attempt.request)
-
-    def give_up(self, attempt: Attempt, refusal: Refusal) -> None:
-        """End a request that makes no sense; the provider is not to blame."""
-        self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
-        self.refuse(attempt.request, refusal)
 
     def refuse(
         self, request: Request, refusal: Refusal, gates: dict[Gate, int] | None = None
@@ -337,24 +216,12 @@ class Dispatcher:
         waiting = self.line.depth(request.demand.build)
         if refusal.retry_after_s == refusals.MIN_RETRY_S and waiting:
             refusal = refusal.after(refusals.retry_after_s(waiting))
-        self.finish(request)
+        self._requests.finish(request)
         self._say_refused(request.gateway, request.stream, refusal, gates or {})
         self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
         if request.ladder.attempts:
             self._meter.dispatched("failure")
-            self.closing.free(request, Cause.REFUSED)
-
-    def finish(self, request: Request) -> None:
-        """Forget a request; its frames change nothing from here on."""
-        request.ended = True
-        self.line.leave(request, "gone")
-        if request.timer is not None:
-            request.timer.cancel()
-        request.gateway.requests.pop(request.stream, None)
-        if self._requests.get(request.request_id) is request:
-            del self._requests[request.request_id]
-
-    # Inside
+            self._free(request, Cause.REFUSED)
 
     def _unwelcome(self, gateway: GatewayLink, message: Open) -> Refusal | None:
         if self.draining:
@@ -363,10 +230,8 @@ class Dispatcher:
             return refusals.SATURATED
         if message.request_id in self._requests:
             return refusals.INTERNAL
-        orphan = self._orphans.pop(message.request_id, None)
-        if orphan is not None and orphan.orphan_timer is not None:
-            # The gateway lost its lane and came back: the hold lives on in the new request.
-            orphan.orphan_timer.cancel()
+        # A gateway that lost its lane and came back: the hold lives on in the new request.
+        self._requests.adopt(message.request_id)
         return None
 
     def _time_left(self, message: Open) -> float:
@@ -421,7 +286,7 @@ class Dispatcher:
 
     def _offer(self, request: Request, candidate: Candidate) -> None:
         provider, verdict = candidate.provider, candidate.provider.verdict
-        lane = self.lanes.get(provider)
+        lane = self._lanes.get(provider)
         if verdict is None or lane is None:
             raise RuntimeError("a provider without lane or verdict passed the gates")
         now, tokens = self._timers.now(), request.demand.tokens
@@ -460,7 +325,7 @@ class Dispatcher:
         """Give up a reserved place that nobody sealed for in time."""
         if attempt.phase is Phase.OFFERED:
             attempt.request.ladder.note(failures.STALLED)
-            self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
+            self._ends.stop(attempt, TIMED_OUT)
             self.refuse(attempt.request, refusals.QUEUE_DEADLINE)
 
     def _deadline(self, request: Request) -> None:
@@ -472,30 +337,8 @@ class Dispatcher:
         attempt = request.attempt
         request.ladder.note(failures.STALLED)
         self._meter.failed(attempt.candidate.build.build, failures.STALLED.word)
-        self._stop(attempt, CancelReason.CANCEL_REASON_TIMEOUT)
+        self._ends.stop(attempt, TIMED_OUT)
         self.refuse(request, request.ladder.verdict or refusals.FIRST_CHUNK_TIMEOUT)
-
-    def _orphaned(self, request: Request) -> None:
-        self._orphans.pop(request.request_id, None)
-        self.closing.free(request, Cause.CLIENT_GONE)
-
-    def _stop(self, attempt: Attempt, reason: CancelReason.ValueType, *, tell: bool = True) -> None:
-        """End an attempt that delivered nothing: place first, then the provider is told."""
-        attempt.request.attempt = None
-        sent = tell and attempt.phase > Phase.OFFERED
-        self.closing.forget(attempt)
-        if sent:
-            self._tell_cancel(attempt, reason)
-
-    def _tell_cancel(self, attempt: Attempt, reason: CancelReason.ValueType) -> None:
-        if attempt.provider in self.lanes:
-            attempt.lane.drop_stream(attempt.stream)
-            attempt.lane.send_control(
-                FrameKind.FRAME_KIND_CANCEL, attempt.stream, Cancel(reason=reason)
-            )
-            self._meter.cancelled(
-                CancelReason.Name(reason).removeprefix("CANCEL_REASON_").lower(), "sent"
-            )
 
     def _say_refused(
         self, gateway: GatewayLink, stream: int, refusal: Refusal, gates: dict[Gate, int]
@@ -504,12 +347,6 @@ class Dispatcher:
             FrameKind.FRAME_KIND_REFUSED, stream, convert.refused(refusal, gates)
         )
 
-    def _span(self, attempt: Attempt, error: str) -> None:
-        self._spans.record(
-            "provider.attempt",
-            attempt.request.traceparent,
-            attempt.started_unix_ns,
-            error=error,
-            attempt=attempt.number,
-            chip_family=attempt.provider.hardware.chip_family,
-        )
+
+def _unwired(_request: object, _cause: object) -> None:
+    raise RuntimeError("dispatcher is not wired")

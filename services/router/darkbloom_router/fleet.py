@@ -72,6 +72,9 @@ class Fleet:
         provider.candidates.clear()
         if self._by_identity.get(provider.identity_key) is provider:
             del self._by_identity[provider.identity_key]
+            for other in self.providers.values():
+                if other.identity_key == provider.identity_key:
+                    self._by_identity[provider.identity_key] = other
 
     def by_identity(self, identity_key: bytes) -> Provider | None:
         """Return the stream that holds an identity."""

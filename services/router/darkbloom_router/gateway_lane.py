@@ -13,11 +13,11 @@ from google.protobuf.message import DecodeError
 
 from darkbloom_router import convert
 from darkbloom_router.attempts import MAX_PREFIX, GatewayLink
-from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError
+from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
-from darkbloom_router.relay import Relay
 from darkbloom_router.timers import Timers
+from darkbloom_router.uplink import Uplink
 
 _log = structlog.get_logger()
 _MAX_LANES = 1024
@@ -30,8 +30,8 @@ class GatewayLanes:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        relay: Relay,
+        uplink: Uplink,
+        losses: Losses,
         timers: Timers,
         clock: Clock,
         meter: Meter,
@@ -39,8 +39,8 @@ class GatewayLanes:
         replica: str,
         initial_credit: int,
     ) -> None:
-        self._dispatcher = dispatcher
-        self._relay = relay
+        self._uplink = uplink
+        self._losses = losses
         self._timers = timers
         self._clock = clock
         self._meter = meter
@@ -99,10 +99,10 @@ class GatewayLanes:
 
     def take(self, link: GatewayLink, frames: Sequence[Frame]) -> None:
         """Take frames of requests and attempts."""
-        relay = self._relay.from_gateway
+        take = self._uplink.take
         for frame in frames:
             if frame.stream:
-                relay(link, frame)
+                take(link, frame)
             else:
                 self._meter.ignored("gateway", "unexpected")
 
@@ -119,7 +119,7 @@ class GatewayLanes:
 
     def _lost(self, link: GatewayLink, end: LaneEnd) -> None:
         self._links.pop(link.prefix, None)
-        self._dispatcher.gateway_lost(link)
+        self._losses.gateway(link)
         _log.info("gateway_lane_closed", gateway=link.name, worker=link.worker, reason=end.reason)
 
 

@@ -1,13 +1,12 @@
 """One provider's stream, from its first frame to its last.
 
-`ProviderLinks.serve` is the life of a stream: REGISTER within ten seconds, evidence, the answer,
+`ProviderLink.live` is the life of a stream: REGISTER within ten seconds, evidence, the answer,
 challenges, frames, and an orderly end whatever happens. Frames are taken synchronously as batches
 arrive; what needs a neighbour happens in the link's own task.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -22,7 +21,6 @@ from darkbloom.router.v1.provider_link_pb2 import (
     Register,
     Registered,
 )
-from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError, MeshError
 from darkbloom_mesh.lane import Lane, LaneCall, LaneEnd
 from google.protobuf.message import DecodeError
@@ -30,116 +28,16 @@ from google.protobuf.message import DecodeError
 from darkbloom_router import convert, registration
 from darkbloom_router.attempts import ATTEMPT_BIT
 from darkbloom_router.catalog import desired_models
-from darkbloom_router.challenges import Challenges, ChallengeTimes
-from darkbloom_router.closing import Closing
-from darkbloom_router.dispatch import Dispatcher
+from darkbloom_router.challenges import Challenges
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
-from darkbloom_router.fleet import Fleet, Rejection
-from darkbloom_router.meter import Meter
-from darkbloom_router.ports import Attestation, Links
+from darkbloom_router.fleet import Rejection
+from darkbloom_router.link_parts import LinkParts
 from darkbloom_router.provider import Provider
-from darkbloom_router.relay import Relay
-from darkbloom_router.timers import Timers
-from darkbloom_router.trust import Trust
 
 _log = structlog.get_logger()
 _MAX_DRAIN_ID = 64
 _DRAIN_POLL_S = 0.25
 _RECONNECT_AFTER_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkLimits:
-    """Bounds and periods of provider links."""
-
-    max_links: int = 4096
-    register_s: float = 10.0
-    heartbeat_s: float = 5.0
-    superseded_s: float = 30.0
-    """Grace of a stream that a newer one of the same identity replaces."""
-    link_poll_s: float = 5.0
-    """Between questions for the account of an unlinked machine, and of a linked one:"""
-    relink_s: float = 300.0
-    max_frame_bytes: int = 1024 * 1024
-    challenges: ChallengeTimes = field(default_factory=ChallengeTimes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkParts:
-    """What every link works with."""
-
-    fleet: Fleet
-    dispatcher: Dispatcher
-    closing: Closing
-    relay: Relay
-    trust: Trust
-    timers: Timers
-    clock: Clock
-    meter: Meter
-    attestation: Attestation
-    links: Links
-    limits: LinkLimits
-    initial_credit: int
-    new_id: Callable[[str], str]
-    uniform: Callable[[], float]
-
-
-class ProviderLinks:
-    """All provider streams of this replica."""
-
-    def __init__(self, parts: LinkParts) -> None:
-        self._parts = parts
-        self._links: set[ProviderLink] = set()
-
-    def __len__(self) -> int:
-        return len(self._links)
-
-    async def serve(self, call: LaneCall) -> None:
-        """Live through one stream.
-
-        Raises:
-            HandshakeError: The first frame was missing, late or malformed.
-            ProtocolUnsupportedError: Another major version is spoken.
-            DistrustedError: Too many challenges went unanswered.
-            TryLaterError: A neighbour is away, or this replica is leaving.
-            LinkOverloadedError: No more links fit, or the lane's bounds were broken.
-        """
-        parts = self._parts
-        if parts.dispatcher.draining:
-            raise TryLaterError("this replica is leaving")
-        if len(self._links) >= parts.limits.max_links:
-            raise LinkOverloadedError("too many providers are connected")
-        link = ProviderLink(parts, call)
-        self._links.add(link)
-        parts.meter.stream_opened()
-        reason = "failed"
-        try:
-            reason = await link.live()
-        finally:
-            self._links.discard(link)
-            parts.meter.stream_closed(reason)
-
-    def catalog_changed(self) -> None:
-        """Tell every provider what the catalog now wants of it."""
-        for link in self._links:
-            link.send_desired()
-
-    def go_away(self, reason: str, grace_s: float) -> None:
-        """Ask every provider to open a stream elsewhere."""
-        for link in self._links:
-            link.go_away(reason, grace_s)
-
-    def close(self, reason: str) -> None:
-        """End every stream after what waits has been written."""
-        for link in list(self._links):
-            link.close(reason)
-
-    def sweep(self) -> None:
-        """Evict who has been silent for too long."""
-        silent = self._parts.fleet.silent(self._parts.timers.now())
-        for link in list(self._links):
-            if link.provider in silent:
-                link.refuse(TryLaterError("no heartbeat came for too long"))
 
 
 class ProviderLink:
@@ -259,7 +157,7 @@ class ProviderLink:
         parts, provider = self._parts, known.provider
         self.provider = provider
         provider.joined_at = provider.beat_at = parts.timers.now()
-        parts.dispatcher.lanes[provider] = self._lane
+        parts.lanes[provider] = self._lane
         rejections = parts.fleet.join(provider, known.models)
         hashes = {model.build: model.weight_hash for model in known.models}
         self._send_registered(known, rejections)
@@ -328,7 +226,7 @@ class ProviderLink:
             return
         older.drain_fence = True
         parts.fleet.refresh(older)
-        lane = parts.dispatcher.lanes.get(older)
+        lane = parts.lanes.get(older)
         if lane is None:
             return
         grace_s = parts.limits.superseded_s
@@ -345,7 +243,7 @@ class ProviderLink:
             return
         parts.fleet.leave(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
-        parts.dispatcher.provider_lost(provider, clean=clean)
+        parts.losses.provider(provider, clean=clean)
         _log.info("provider_left", provider_id=provider.provider_id, reason=end.reason)
 
     # Frames
@@ -353,10 +251,10 @@ class ProviderLink:
     def _receive(self, frames: Sequence[Frame]) -> None:
         provider = self.provider
         now = self._parts.timers.now()
-        relay = self._parts.relay.from_provider
+        take = self._parts.downlink.take
         for frame in frames:
             if provider is not None and frame.stream & ATTEMPT_BIT:
-                relay(provider, frame, now)
+                take(provider, frame, now)
             else:
                 self._of_lane(frame)
 
@@ -374,7 +272,7 @@ class ProviderLink:
             self._parts.meter.ignored("provider", "early")
             return
         if frame.kind == FrameKind.FRAME_KIND_TERMINAL:
-            self._parts.relay.stray_terminal(provider, frame)
+            self._parts.downlink.stray(provider, frame)
             return
         handle = self._handlers.get(frame.kind)
         if handle is None:

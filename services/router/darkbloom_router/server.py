@@ -17,7 +17,7 @@ from darkbloom_mesh.serve import Context
 
 from darkbloom_router.fleet_reads import FleetReads
 from darkbloom_router.gateway_lane import GatewayLanes
-from darkbloom_router.provider_link import ProviderLinks
+from darkbloom_router.provider_links import ProviderLinks
 
 
 class ProviderLinkServer(ProviderLinkServiceServicer):

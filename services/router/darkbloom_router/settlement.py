@@ -1,8 +1,9 @@
 """Ending holds: what waits travels to billing in one call at a time, until billing has said so.
 
-A natural batch: no timer, at most 64 items, one call in flight. A call that fails is repeated with
-back-off and loses nothing; an item is forgotten only with billing's answer. The line is bounded:
-beyond it nothing is taken, the hold is swept by billing, and that is counted.
+One call in flight, at most 64 items. What ends soon after a delivery waits for the next one: nobody
+waits for a settlement, and a call costs as much as dozens of them. A call that fails is repeated
+with back-off and loses nothing; an item is forgotten only with billing's answer. The line is
+bounded: beyond it nothing is taken, the hold is swept by billing, and that is counted.
 """
 
 import asyncio
@@ -75,6 +76,7 @@ class SettlementDesk:
         backoff: Of repeated calls.
         limit: Orders that may wait.
         count: Called with each end, for metrics.
+        gather_s: Least time between two deliveries; the first one leaves at once.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class SettlementDesk:
         *,
         limit: int,
         count: Callable[[str], None],
+        gather_s: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._backoff = backoff
         self._limit = limit
         self._count = count
+        self._gather_s = gather_s
         self._settles: deque[tuple[Settle, Done]] = deque()
         self._frees: deque[tuple[Free, Done]] = deque()
         self._batch = BATCH
@@ -120,8 +124,11 @@ class SettlementDesk:
 
     async def run(self) -> None:
         """Serve the line for ever."""
+        gathered_at = self._clock.monotonic()
         while True:
             await self._wake.wait()
+            if (early_s := gathered_at - self._clock.monotonic()) > 0:
+                await self._clock.sleep(early_s)
             self._wake.clear()
             while self._settles or self._frees:
                 try:
@@ -131,6 +138,7 @@ class SettlementDesk:
                     await self._clock.sleep(self._backoff.next_s())
                 else:
                     self._backoff.reset()
+            gathered_at = self._clock.monotonic() + self._gather_s
             self._idle.set()
 
     async def _turn(self) -> None:

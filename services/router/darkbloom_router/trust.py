@@ -8,12 +8,15 @@ begun to answer moves away at once.
 from collections.abc import Callable
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
+from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailure
 from darkbloom.router.v1.provider_link_pb2 import RuntimeMismatch, RuntimeStatus, TrustStatus
+from darkbloom_mesh.lane import Lane
 
 from darkbloom_router import convert, failures
-from darkbloom_router.attempts import Attempt
-from darkbloom_router.dispatch import Dispatcher
+from darkbloom_router.attempts import Attempt, Phase
+from darkbloom_router.ends import Ends
 from darkbloom_router.fleet import Fleet
+from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.ports import Finding, Judgement
 from darkbloom_router.provider import Provider
@@ -23,13 +26,36 @@ Report = Callable[[str, str, str], None]
 
 
 class Trust:
-    """Applies what attestation says, and what the edge saw, to the live fleet."""
+    """Applies what attestation says, and what the edge saw, to the live fleet.
 
-    def __init__(self, fleet: Fleet, dispatcher: Dispatcher, meter: Meter, report: Report) -> None:
+    Args:
+        fleet: Whose verdicts these are.
+        ends: How attempts end.
+        losses: What distrust does to other attempts.
+        lanes: Lanes of the connected providers.
+        meter: Counters.
+        report: Tells attestation of a violation.
+        freed: Called when a provider may serve who waits.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        ends: Ends,
+        losses: Losses,
+        lanes: dict[Provider, Lane],
+        meter: Meter,
+        *,
+        report: Report,
+        freed: Callable[[Provider], None],
+    ) -> None:
         self._fleet = fleet
-        self._dispatcher = dispatcher
+        self._ends = ends
+        self._losses = losses
+        self._lanes = lanes
         self._meter = meter
         self._report = report
+        self._freed = freed
 
     def passed(self, provider: Provider, judgement: Judgement, now: float) -> None:
         """Put the verdict of a passed challenge in force."""
@@ -39,7 +65,7 @@ class Trust:
             provider.untrusted = ""
         self._fleet.set_verdict(provider, judgement.verdict)
         self.tell(provider, "challenge passed" if judgement.verdict else "not admitted")
-        self._dispatcher.drain_lines(provider)
+        self._freed(provider)
 
     def struck(self, provider: Provider, failure: str) -> None:
         """Take the verdict away after a hard failure; the next pass brings one back."""
@@ -47,15 +73,15 @@ class Trust:
         self._fleet.set_verdict(provider, None)
         self._meter.distrusted("challenge")
         self.tell(provider, failure)
-        self._dispatcher.provider_distrusted(provider, failures.STALE)
+        self._losses.trust(provider, failures.STALE)
 
     def suspend(self, provider: Provider, reason: str) -> None:
         """Stop trusting until the next challenge is passed."""
-        provider.untrusted = reason
+        provider.untrusted = provider.untrusted or reason
         self._fleet.refresh(provider)
         self._meter.distrusted(reason)
         self.tell(provider, reason)
-        self._dispatcher.provider_distrusted(provider, failures.STALE)
+        self._losses.trust(provider, failures.STALE)
 
     def distrust(self, provider: Provider, reason: str) -> None:
         """Stop trusting for the rest of this connection."""
@@ -64,21 +90,39 @@ class Trust:
         self._fleet.set_verdict(provider, None)
         self._meter.distrusted(reason)
         self.tell(provider, reason)
-        self._dispatcher.provider_distrusted(provider, failures.VIOLATION)
+        self._losses.trust(provider, failures.VIOLATION)
 
     def violated(self, attempt: Attempt, kind: str) -> None:
-        """Distrust a provider that broke the envelope, a count or its credit, and report it."""
-        provider = attempt.provider
-        if provider.untrusted != "violation":
+        """End an attempt whose provider broke the envelope, a count or its credit, and report it.
+
+        What the edge opened before was checked by the edge and is paid; the terminal is not
+        believed.
+        """
+        provider, repeated = attempt.provider, attempt.provider.untrusted == "violation"
+        attempt.disowned = True
+        if attempt.phase >= Phase.COMMITTED:
+            attempt.opened_final = True
+            if attempt.live:
+                self._ends.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_ENCRYPTION_FAILURE)
+            else:
+                self._ends.last_word(attempt)
+        if not repeated:
             self._report(provider.provider_id, attempt.attempt_id, kind)
         self.distrust(provider, "violation")
 
     def revoked(self, verdict_id: str, identity_key: bytes) -> None:
-        """Apply a revocation: whoever holds the verdict or the identity is untrusted now."""
+        """Apply a revocation: whoever holds the verdict or the identity is untrusted now.
+
+        A verdict may be earned again with the next challenge; an identity may not.
+        """
         for provider in self._fleet.verdict_holders(verdict_id, identity_key):
-            self.distrust(provider, "revoked")
+            if identity_key and provider.identity_key == identity_key:
+                self.distrust(provider, "revoked")
+            else:
+                self._fleet.set_verdict(provider, None)
+                self.suspend(provider, "revoked")
         if verdict_id:
-            self._dispatcher.verdict_revoked(verdict_id)
+            self._losses.verdict(verdict_id)
 
     def draining(self, provider: Provider) -> None:
         """Note that a provider said it is leaving; its next heartbeat may say otherwise."""
@@ -92,7 +136,7 @@ class Trust:
 
     def tell(self, provider: Provider, reason: str) -> None:
         """Send a provider the state of its trust, and why."""
-        lane = self._dispatcher.lanes.get(provider)
+        lane = self._lanes.get(provider)
         if lane is None:
             return
         verdict = provider.verdict
@@ -112,7 +156,7 @@ class Trust:
     ) -> None:
         changed = provider.runtime_verified is not verified
         provider.runtime_verified = verified
-        lane = self._dispatcher.lanes.get(provider)
+        lane = self._lanes.get(provider)
         if lane is None or (verified and not changed):
             return
         mismatches = [

@@ -33,8 +33,9 @@ from darkbloom_mesh.lane import Lane, LaneEnd
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 from darkbloom_mesh.testing import FakeClock, serve_ephemeral
-from darkbloom_router.app import Router
+from darkbloom_router.app import build
 from darkbloom_router.config import RouterConfig
+from darkbloom_router.upkeep import Router
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
@@ -430,7 +431,7 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         service = Service(config, room="router", version="0", signals=False)
         await stack.enter_async_context(service)
-        router = await Router.build(config, service, clock)
+        router = await build(config, service, clock)
         served = tasks.create_task(service.wait())
         fleet_channel = None
         made = World(
@@ -457,6 +458,6 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
             for peer in made.peers:
                 peer.lane.close("test over")
             service.stop()
-            while not served.done():  # noqa: ASYNC110 - time must move for it to end
+            while not served.done():
                 clock.jump(0.1)
                 await asyncio.sleep(0.001)  # noqa: TID251 - lets the drain proceed

@@ -120,6 +120,27 @@ async def test_a_revoked_verdict_counts_no_more(mesh: World) -> None:
     assert (status.status, status.reason) == ("untrusted", "revoked")
 
 
+async def test_a_revoked_verdict_can_be_earned_again(tmp_path: Path) -> None:
+    async with world(tmp_path, challenge_interval_s=2.0) as mesh:
+        provider = await mesh.provider()
+        await mesh.attestation.revoke(mesh.attestation.verdicts[provider.provider_id])
+        while (await provider.trust()).status != "untrusted":
+            pass
+        await mesh.clock.advance(2.5)
+        assert (await provider.admitted()).status == "online"
+
+
+async def test_a_stream_that_attestation_asks_nothing_any_more_is_untrusted(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, challenge_interval_s=2.0) as mesh:
+        provider = await mesh.provider()
+        mesh.attestation.asks_nothing = True
+        await mesh.clock.advance(2.5)
+        status = await provider.trust()
+        assert (status.status, status.reason) == ("untrusted", "evidence_rejected")
+
+
 async def test_a_revoked_identity_counts_no_more(mesh: World) -> None:
     provider = await mesh.provider()
     await mesh.attestation.revoke(identity_key=provider.identity)

@@ -1,6 +1,6 @@
 """Price, choice and the books of the fleet."""
 
-import random
+import sys
 import time
 from dataclasses import replace
 
@@ -230,10 +230,9 @@ def test_arbitrary_bytes_decode_or_are_refused(data: bytes) -> None:
 def test_a_decision_over_a_thousand_providers_takes_less_than_a_millisecond(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dice = random.Random(7)
     made = fleet(
         *(
-            provider(str(index), capacity=capacity(decode_tps=dice.uniform(20, 120)))
+            provider(str(index), capacity=capacity(decode_tps=20 + index * 37 % 100))
             for index in range(1000)
         )
     )
@@ -242,7 +241,7 @@ def test_a_decision_over_a_thousand_providers_takes_less_than_a_millisecond(
     for _ in range(400):
         # Processor time of this thread: the machine's other work is not what is measured.
         started = time.thread_time()
-        choice = choose(rows, VIEW, dice.randrange)
+        choice = choose(rows, VIEW, lambda n: n // 2)
         if choice.candidate is not None:
             made.debit(choice.candidate, DEMAND.tokens)
             taken.append(choice.candidate)
@@ -250,7 +249,7 @@ def test_a_decision_over_a_thousand_providers_takes_less_than_a_millisecond(
     spent.sort()
     p50_ms, p99_ms = spent[200] * 1000, spent[395] * 1000
     with capsys.disabled():
-        print(f"\ndecision over 1,000 providers: p50 {p50_ms:.3f} ms, p99 {p99_ms:.3f} ms")
+        sys.stdout.write(f"\n1,000 providers: p50 {p50_ms:.3f} ms, p99 {p99_ms:.3f} ms\n")
     assert taken
     # The target is 1 ms at p99; caches are shared with whatever else runs here.
     assert p50_ms < 1

@@ -1,0 +1,65 @@
+"""All provider streams of one replica."""
+
+from darkbloom_mesh.lane import LaneCall
+
+from darkbloom_router.errors import LinkOverloadedError, TryLaterError
+from darkbloom_router.link_parts import LinkParts
+from darkbloom_router.provider_link import ProviderLink
+
+
+class ProviderLinks:
+    """All provider streams of this replica."""
+
+    def __init__(self, parts: LinkParts) -> None:
+        self._parts = parts
+        self._links: set[ProviderLink] = set()
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    async def serve(self, call: LaneCall) -> None:
+        """Live through one stream.
+
+        Raises:
+            HandshakeError: The first frame was missing, late or malformed.
+            ProtocolUnsupportedError: Another major version is spoken.
+            DistrustedError: Too many challenges went unanswered.
+            TryLaterError: A neighbour is away, or this replica is leaving.
+            LinkOverloadedError: No more links fit, or the lane's bounds were broken.
+        """
+        parts = self._parts
+        if parts.dispatcher.draining:
+            raise TryLaterError("this replica is leaving")
+        if len(self._links) >= parts.limits.max_links:
+            raise LinkOverloadedError("too many providers are connected")
+        link = ProviderLink(parts, call)
+        self._links.add(link)
+        parts.meter.stream_opened()
+        reason = "failed"
+        try:
+            reason = await link.live()
+        finally:
+            self._links.discard(link)
+            parts.meter.stream_closed(reason)
+
+    def catalog_changed(self) -> None:
+        """Tell every provider what the catalog now wants of it."""
+        for link in self._links:
+            link.send_desired()
+
+    def go_away(self, reason: str, grace_s: float) -> None:
+        """Ask every provider to open a stream elsewhere."""
+        for link in self._links:
+            link.go_away(reason, grace_s)
+
+    def close(self, reason: str) -> None:
+        """End every stream after what waits has been written."""
+        for link in list(self._links):
+            link.close(reason)
+
+    def sweep(self) -> None:
+        """Evict who has been silent for too long."""
+        silent = self._parts.fleet.silent(self._parts.timers.now())
+        for link in list(self._links):
+            if link.provider in silent:
+                link.refuse(TryLaterError("no heartbeat came for too long"))

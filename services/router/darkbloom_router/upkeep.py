@@ -1,0 +1,104 @@
+"""What the router does now and then, and how it leaves."""
+
+from dataclasses import dataclass
+
+import structlog
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import MeshError
+
+from darkbloom_router.closing import Closing
+from darkbloom_router.dispatch import Dispatcher
+from darkbloom_router.fleet import Fleet
+from darkbloom_router.gateway_lane import GatewayLanes
+from darkbloom_router.losses import Losses
+from darkbloom_router.meter import Meter
+from darkbloom_router.model import Catalog
+from darkbloom_router.ports import Ledger
+from darkbloom_router.provider_links import ProviderLinks
+from darkbloom_router.requests import Requests
+
+_log = structlog.get_logger()
+_SWEEP_S = 30.0
+_GAUGES_S = 15.0
+_RENEW_BATCH = 64
+_RENEW_RETRY_S = 30.0
+_DRAIN_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """A running router, as its periodic work and its end see it."""
+
+    clock: Clock
+    fleet: Fleet
+    requests: Requests
+    dispatcher: Dispatcher
+    closing: Closing
+    losses: Losses
+    links: ProviderLinks
+    lanes: GatewayLanes
+    ledger: Ledger
+    meter: Meter
+    drain_grace_s: float
+    renew_interval_s: float
+    hold_lease_s: float
+
+    def apply_catalog(self, catalog: Catalog) -> None:
+        """Route by another catalog from now on."""
+        self.meter.catalog = catalog.builds
+        self.fleet.set_catalog(catalog)
+        self.links.catalog_changed()
+        for provider in list(self.fleet.providers.values()):
+            self.dispatcher.drain_lines(provider)
+
+    def holds(self) -> set[str]:
+        """Return the requests whose holds must not lapse."""
+        return self.requests.ids() | self.closing.holds()
+
+    async def sweep(self) -> None:
+        """Evict silent providers for ever."""
+        while True:
+            await self.clock.sleep(_SWEEP_S)
+            self.links.sweep()
+
+    async def gauge(self) -> None:
+        """Publish what can only be measured now and then, for ever."""
+        while True:
+            await self.clock.sleep(_GAUGES_S)
+            self.meter.lines(self.dispatcher.line.depths())
+            counts: dict[tuple[str, str], int] = {}
+            for provider in self.fleet.providers.values():
+                key = (provider.status, provider.level.word)
+                counts[key] = counts.get(key, 0) + 1
+            self.meter.fleet(counts)
+
+    async def renew(self) -> None:
+        """Keep the holds of running requests from lapsing, for ever."""
+        while True:
+            await self.clock.sleep(self.renew_interval_s)
+            waiting = sorted(self.holds())
+            while waiting:
+                batch, waiting = waiting[:_RENEW_BATCH], waiting[_RENEW_BATCH:]
+                try:
+                    ended = await self.ledger.renew(batch, self.hold_lease_s)
+                except MeshError as error:
+                    _log.warning("holds_not_renewed", reason=error.reason_name)
+                    waiting = batch + waiting
+                    await self.clock.sleep(min(_RENEW_RETRY_S, self.renew_interval_s))
+                    continue
+                if ended:
+                    _log.warning("holds_ended_early", holds=len(ended))
+
+    async def drain(self) -> None:
+        """Leave: nothing new, let the running finish, hand in all money, close the lanes."""
+        self.dispatcher.draining = True
+        self.links.go_away("drain", self.drain_grace_s)
+        self.lanes.go_away("drain", self.drain_grace_s)
+        # Half of the grace belongs to requests, the rest to billing and to the last frames.
+        patience = self.clock.monotonic() + self.drain_grace_s / 2
+        while self.requests and self.clock.monotonic() < patience:
+            await self.clock.sleep(_DRAIN_POLL_S)
+        self.lanes.close("drain")
+        self.losses.everything()
+        await self.closing.flush()
+        self.links.close("drain")
