@@ -51,7 +51,7 @@ class Outlet(Protocol):
         """Send a sealed chunk in order; False where too many of this stream wait."""
         ...
 
-    def send_ordered(self, kind: int, stream: int, message: Terminal) -> bool:
+    def send_ordered(self, kind: int, stream: int, message: Terminal | AttemptError) -> bool:
         """Send a control frame behind the stream's chunks; returns as `send_chunk` does."""
         ...
 
@@ -188,7 +188,13 @@ class Attempt:
         if self._over:
             return
         self._end(Ending.FAILED, None)
-        self._outlet.send_control(FrameKind.FRAME_KIND_ERROR, self.stream, failure.message())
+        error = FrameKind.FRAME_KIND_ERROR
+        # Behind the chunks, so that what was generated is delivered; but it must get through.
+        if self._session.sealed_frames and self._outlet.send_ordered(
+            error, self.stream, failure.message()
+        ):
+            return
+        self._outlet.send_control(error, self.stream, failure.message())
 
     def lose(self) -> None:
         """The lane is gone: stop the engine; what was delivered stays in a terminal."""
