@@ -19,11 +19,13 @@ from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.keyring import load_keyring
 from darkbloom_attestation.releases import Releases
+from darkbloom_attestation.retention import Retention
 from darkbloom_attestation.server import AttestationServer
 from darkbloom_attestation.store import PostgresStore
 
 ROOM = "attestation"
 VERSION = "0.1.0"
+_DAY_S = 86_400
 
 _SERVICE = attestation_service_pb2.DESCRIPTOR.services_by_name["AttestationService"]
 
@@ -46,6 +48,8 @@ async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
         await feed.load()
         service.on_drain(feed.close)
         service.spawn(feed.follow(), name="feed")
+        retention = Retention(database, clock, keep_s=config.evidence_retention_days * _DAY_S)
+        service.spawn(retention.run(), name="retention")
 
         issuer = Issuer(keyring.signer)
         server = AttestationServer(

@@ -24,3 +24,7 @@ class AttestationConfig(RoomConfig):
         "127.0.0.1:7103"
     )
     """Internal: callers bring the mesh token."""
+    evidence_retention_days: Annotated[
+        int, Setting("days that evidence behind a receipt is kept", minimum=1)
+    ] = 90
+    """Challenges, verdicts, revocations and registrations older than this are deleted."""
