@@ -116,6 +116,7 @@ check: $(READY) ## All that CI runs
 	@for target in $(CHECKS); do \
 	  echo "== $$target"; $(MAKE) $$target || exit 1; \
 	done
+	@echo "== bench, the smallest run"; $(MAKE) bench ARGS="--quick --no-litellm"
 	@echo "== test"; $(MAKE) test
 
 .PHONY: clean
