@@ -15,7 +15,7 @@ from darkbloom_local.banner import banner
 from darkbloom_local.demo import demo as run_demo
 from darkbloom_local.errors import LocalError
 from darkbloom_local.mesh import Mesh
-from darkbloom_local.models import SCRIPTED, SMOLLM2
+from darkbloom_local.models import ALIASES, SCRIPTED, SMOLLM2
 
 QUESTION = "What is the capital of France?"
 STATE = Path(".state")
@@ -98,7 +98,8 @@ async def _up(state: Path, engine: EngineName, port: int) -> int:
         loop.add_signal_handler(number, stop)
     try:
         async with mesh:
-            sys.stdout.write(banner(mesh, SMOLLM2 if engine is EngineName.MLX else SCRIPTED))
+            build = SMOLLM2 if engine is EngineName.MLX else SCRIPTED
+            sys.stdout.write(banner(mesh, ALIASES[build]))
             sys.stdout.flush()
             await mesh.watch()
     except asyncio.CancelledError:

