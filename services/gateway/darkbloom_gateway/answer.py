@@ -2,13 +2,12 @@
 
 from typing import final
 
-from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.terminal import Terminal
 from google.protobuf.message import DecodeError
 
-from darkbloom_gateway import convert
+from darkbloom_gateway import convert, kinds
 from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.errors import (
     ClientGoneError,
@@ -23,7 +22,7 @@ from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import KeyRecord, Timing
 from darkbloom_gateway.ports import ReceiptRecord
 from darkbloom_gateway.prompt import Prompt
-from darkbloom_gateway.seek import CONTENT_KINDS, Seeker
+from darkbloom_gateway.seek import Seeker
 from darkbloom_gateway.stage import Stage
 
 
@@ -184,17 +183,17 @@ class Answer:
                 continue
             heard = True
             kind = frame.kind
-            if kind in CONTENT_KINDS:
-                final = kind == FrameKind.FRAME_KIND_CHUNK_FINAL
+            if kind in kinds.CONTENT:
+                final = kind == kinds.CHUNK_FINAL
                 try:
                     delta = winner.open(frame.payload, frame.tokens, final=final)
                 except ViolationError as error:
                     self._report(error.fault)
                     raise provider_failed("the provider's answer was not authentic") from None
                 self._deltas.append(delta)
-            elif kind == FrameKind.FRAME_KIND_TERMINAL:
+            elif kind == kinds.TERMINAL:
                 self._terminal = self._terminal or frame.payload
-            elif kind == FrameKind.FRAME_KIND_ATTEMPT_FAILED:
+            elif kind == kinds.ATTEMPT_FAILED:
                 self._fail(frame.payload)
         if heard:
             self._heard_at = self._clock.monotonic()

@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeAlias, final
 
-from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from darkbloom_mesh import tracing
 from darkbloom_mesh.credits import CreditMeter
 from google.protobuf.message import Message
 
-from darkbloom_gateway import convert
+from darkbloom_gateway import convert, kinds
 from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.errors import ViolationFault
 from darkbloom_gateway.link import RouterLink
@@ -73,7 +72,7 @@ class Exchange:
             deadline=deadline,
             traceparent=dict(tracing.outgoing()).get(tracing.TRACEPARENT_KEY, ""),
         )
-        self._send(FrameKind.FRAME_KIND_OPEN, self._request_stream, message)
+        self._send(kinds.OPEN, self._request_stream, message)
 
     def dispatch(self, attempt: Attempt, body: SealedBody) -> bool:
         """Send a sealed request; False where too many bodies wait, and then nothing was sent."""
@@ -82,7 +81,7 @@ class Exchange:
             return False
         # Control overtakes the parts that wait, so the outside of the envelope arrives first.
         self._send(
-            FrameKind.FRAME_KIND_SEALED,
+            kinds.SEALED,
             stream,
             gateway_lane_pb2.Sealed(
                 sender_key=attempt.sender_key,
@@ -106,7 +105,7 @@ class Exchange:
             return
         self._granted += due
         self._send(
-            FrameKind.FRAME_KIND_CREDIT,
+            kinds.CREDIT,
             attempt.offer.stream,
             provider_link_pb2.Credit(
                 granted_frames=self._granted, opened=convert.opened(attempt.opened)
@@ -123,7 +122,7 @@ class Exchange:
         """
         stream = attempt.offer.stream
         self._drop(stream)
-        self._send(FrameKind.FRAME_KIND_VIOLATION, stream, convert.violation(fault, opened))
+        self._send(kinds.VIOLATION, stream, convert.violation(fault, opened))
         self.live.pop(stream, None)
 
     def keep_only(self, streams: Iterable[int]) -> None:
@@ -137,7 +136,7 @@ class Exchange:
             return
         self._over = True
         self._send(
-            FrameKind.FRAME_KIND_CLOSE,
+            kinds.CLOSE,
             attempt.offer.stream,
             gateway_lane_pb2.Close(opened=convert.opened(attempt.opened)),
         )
@@ -151,13 +150,13 @@ class Exchange:
         for stream, attempt in self.live.items():
             self._drop(stream)
             self._send(
-                FrameKind.FRAME_KIND_CANCEL,
+                kinds.CANCEL,
                 stream,
                 provider_link_pb2.Cancel(reason=cancel, opened=convert.opened(attempt.opened)),
             )
         if not self.live and not self.ended_by_router:
             self._send(
-                FrameKind.FRAME_KIND_ABANDON,
+                kinds.ABANDON,
                 self._request_stream,
                 gateway_lane_pb2.Abandon(reason=abandon),
             )

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 import structlog
-from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1.gateway_lane_pb2 import LaneHello, LaneWelcome
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.lane import Lane, LaneCall
 from google.protobuf.message import DecodeError, Message
 
+from darkbloom_gateway import kinds
 from darkbloom_gateway.errors import LaneLostError
 from darkbloom_gateway.mailbox import Mailbox
 
@@ -20,9 +21,6 @@ PREFIX_SHIFT = 40
 WELCOME_S = 10.0
 """Longest wait for the router's answer to our hello."""
 _COUNTER_MASK = (1 << PREFIX_SHIFT) - 1
-_HELLO = FrameKind.FRAME_KIND_LANE_HELLO
-_WELCOME = FrameKind.FRAME_KIND_LANE_WELCOME
-_GO_AWAY = FrameKind.FRAME_KIND_GO_AWAY
 _log = structlog.get_logger()
 
 
@@ -156,7 +154,7 @@ class RouterLink:
         while True:
             lane = Lane(self._connect(), on_frames=self._receive, name="router", clock=self._clock)
             self._lane = lane
-            lane.send_control(_HELLO, 0, self._hello)
+            lane.send_control(kinds.LANE_HELLO, 0, self._hello)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     patience = tasks.create_task(self._expect_welcome(lane))
@@ -197,10 +195,10 @@ class RouterLink:
                 self._metrics.frame_ignored("unknown_stream")
 
     def _receive_own(self, frame: Frame) -> None:
-        if frame.kind == _GO_AWAY:
+        if frame.kind == kinds.GO_AWAY:
             self.refuse_new()
             return
-        if frame.kind != _WELCOME or self._welcomed:
+        if frame.kind != kinds.LANE_WELCOME or self._welcomed:
             self._metrics.frame_ignored("unexpected_kind")
             return
         try:

@@ -3,13 +3,13 @@
 from datetime import timedelta
 from typing import final
 
-from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.ids import new_id
 from google.protobuf.message import DecodeError
 
-from darkbloom_gateway import convert
+from darkbloom_gateway import convert, kinds
 from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.errors import (
     ApiError,
@@ -38,7 +38,6 @@ ROUTER_GRACE_S = 2.0
 """How long after the deadline the router's own word is awaited."""
 VIOLATION_S = 5.0
 """How long the router's reaction to a violation is awaited."""
-CONTENT_KINDS = (FrameKind.FRAME_KIND_CHUNK, FrameKind.FRAME_KIND_CHUNK_FINAL)
 
 
 @final
@@ -204,22 +203,22 @@ class Seeker:
     async def _advance(self, frame: Frame, exchange: Exchange, reservation: Reservation) -> None:
         kind = frame.kind
         try:
-            if kind == FrameKind.FRAME_KIND_OFFER:
+            if kind == kinds.OFFER:
                 offer = convert.offer(gateway_lane_pb2.Offer.FromString(frame.payload))
                 await self._take_offer(offer, exchange, reservation)
-            elif kind == FrameKind.FRAME_KIND_REFUSED:
+            elif kind == kinds.REFUSED:
                 self._take_refusal(gateway_lane_pb2.Refused.FromString(frame.payload), exchange)
-            elif kind == FrameKind.FRAME_KIND_COMMITTED:
+            elif kind == kinds.COMMITTED:
                 self._win(frame.stream, exchange)
                 message = gateway_lane_pb2.Committed.FromString(frame.payload)
                 self.timing.queue_us = message.queue_ms * 1000
                 self.timing.provider_us = message.provider_ms * 1000
-            elif kind == FrameKind.FRAME_KIND_ATTEMPT_FAILED:
+            elif kind == kinds.ATTEMPT_FAILED:
                 self._take_failure(frame, exchange)
-            elif kind == FrameKind.FRAME_KIND_TERMINAL:
+            elif kind == kinds.TERMINAL:
                 if self.winner is not None and frame.stream == self.winner.offer.stream:
                     self.terminal = frame.payload
-            elif kind in CONTENT_KINDS or kind == FrameKind.FRAME_KIND_PREAMBLE:
+            elif kind in kinds.CONTENT or kind == kinds.PREAMBLE:
                 self._take_chunk(frame, exchange)
         except DecodeError:
             raise internal() from None
@@ -301,9 +300,9 @@ class Seeker:
         attempt = exchange.live.get(frame.stream)
         if attempt is None:
             return
-        if frame.kind in CONTENT_KINDS:
+        if frame.kind in kinds.CONTENT:
             self._win(frame.stream, exchange)
-        final = frame.kind == FrameKind.FRAME_KIND_CHUNK_FINAL
+        final = frame.kind == kinds.CHUNK_FINAL
         try:
             delta = attempt.open(frame.payload, frame.tokens, final=final)
         except ViolationError as error:
