@@ -223,6 +223,13 @@ class Dispatcher:
             self._meter.dispatched("failure")
             self._free(request, Cause.REFUSED)
 
+    def uncommit(self, attempt: Attempt) -> None:
+        """Take a commit back: the edge has handed out nothing, so the request may still move."""
+        request = attempt.request
+        request.committed = False
+        attempt.phase = Phase.ACCEPTED
+        request.timer = self._timers.at(request.deadline, partial(self._deadline, request))
+
     def _unwelcome(self, gateway: GatewayLink, message: Open) -> Refusal | None:
         if self.draining:
             return refusals.DRAINING

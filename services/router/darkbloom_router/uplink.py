@@ -208,6 +208,9 @@ class Uplink:
         if message is None:
             return
         self._note_opened(attempt, message.opened)
+        if attempt.live and attempt.phase is Phase.COMMITTED and not attempt.opened.frames:
+            # What looked like content from outside was none, and the consumer has seen nothing.
+            self._dispatcher.uncommit(attempt)
         self._trust.violated(attempt, _VIOLATIONS.get(message.kind, "unopenable"))
 
     def _note_opened(self, attempt: Attempt, message: Opened) -> None:

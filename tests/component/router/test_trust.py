@@ -78,6 +78,26 @@ async def test_a_violation_untrusts_reports_and_moves_the_request(mesh: World) -
         pass
 
 
+async def test_first_content_that_does_not_open_moves_the_request_after_all(mesh: World) -> None:
+    one, two = await mesh.provider("one"), await mesh.provider("two")
+    gateway = await mesh.gateway()
+    stream, request_id, offer = await gateway.dispatched()
+    liar, honest = (one, two) if offer.provider.provider_id == one.provider_id else (two, one)
+    await liar.serve()
+    await gateway.whole(offer.attempt_stream)
+    gateway.violation(offer.attempt_stream)
+
+    again = await gateway.offer(stream)
+    assert again.provider.provider_id == honest.provider_id
+    gateway.seal(again)
+    await honest.serve()
+    await gateway.whole(again.attempt_stream)
+    gateway.close(again.attempt_stream)
+    assert await mesh.ledger.ending(request_id) == "settled"
+    [settlement] = mesh.ledger.settlements
+    assert settlement.attempt_id == again.attempt_id
+
+
 async def test_a_violation_after_content_settles_what_was_opened_without_the_terminal(
     mesh: World,
 ) -> None:
