@@ -52,7 +52,7 @@ class HostileLane(darkbloom_mesh.lane.Lane):
         if self._kept is not None:
             kept, self._kept = self._kept, None
             return self.send_frame(kept)
-        if mischief.wanted("replayed"):
+        if sequence > 1 and mischief.wanted("replayed"):
             super().send_chunk(kind, stream, sequence + 1, payload, tokens)
         return sent
 
