@@ -50,6 +50,8 @@ from darkbloom_router.upkeep import Router
 from darkbloom_router.uplink import Uplink
 from darkbloom_router.watches import CatalogFile, CatalogWatch, RevocationWatch
 
+GATHER_S = 0.1
+"""Between deliveries of settlements, which nobody waits for."""
 _LATE_SLACK_S = 60.0
 
 
@@ -86,6 +88,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         Backoff(uniform, first_s=0.2, cap_s=10.0),
         limit=config.settlement_limit,
         count=meter.settled,
+        gather_s=GATHER_S,
     )
 
     ends = Ends(fleet, requests, lanes, meter, spans)
