@@ -91,6 +91,8 @@ class Database:
             # Every statement is prepared and called with arrays; planning anew would cost more
             # than running it.
             "plan_cache_mode": "force_generic_plan",
+            # Plans are kept: one made while the tables were empty would read them whole for ever.
+            "enable_seqscan": "off",
             "jit": "off",
             "application_name": "darkbloom-billing",
         }
