@@ -54,7 +54,7 @@ async def _bench(arguments: argparse.Namespace) -> dict[str, Findings]:
         if arguments.no_mesh:
             return await run(systems, extent, _progress)
         with _scratch() as state:
-            async with ours.mesh(state, _progress) as system:
+            async with ours.mesh(state, _progress, providers=extent.providers) as system:
                 return await run([*systems, system], extent, _progress)
 
 

@@ -26,11 +26,23 @@ _ENVIRONMENT = {
 
 
 @contextlib.asynccontextmanager
-async def mesh(state: Path, progress: Callable[[str], None]) -> AsyncIterator[System]:
-    """Run a whole mesh for the length of the block, durable commits included."""
+async def mesh(
+    state: Path, progress: Callable[[str], None], *, providers: int
+) -> AsyncIterator[System]:
+    """Run a whole mesh for the length of the block, durable commits included.
+
+    Args:
+        state: Where its data goes.
+        progress: Gets one line for each step.
+        providers: How many; the router gives one provider at most 24 requests at a time.
+    """
     async with Mesh(
         state, engine="scripted", environment=_ENVIRONMENT, progress=progress
     ) as running:
+        progress(f"providers: {providers} in all")
+        others = [f"{_PROVIDER}-{number}" for number in range(2, providers + 1)]
+        for name in others:
+            await running.start_provider(name)
         await AccountServiceStub(running.channel("billing.grpc")).Grant(
             account_service_pb2.GrantRequest(
                 request_id="grant_bench",
@@ -41,15 +53,15 @@ async def mesh(state: Path, progress: Callable[[str], None]) -> AsyncIterator[Sy
             timeout=_CALL_S,
         )
         pids = dict(running.pids)
-        under_test = {name: pid for name, pid in pids.items() if name != _PROVIDER}
+        around = [pids.pop(name) for name in (_PROVIDER, *others)]
         if placement.can_pin():
-            placement.pin(under_test.values(), placement.UNDER_TEST)
-            placement.pin([pids[_PROVIDER]], placement.AROUND)
+            placement.pin(pids.values(), placement.UNDER_TEST)
+            placement.pin(around, placement.AROUND)
         yield System(
             name="darkbloom",
             port=running.wiring.ports["gateway.http"],
             api_key=running.api_key,
             model=models.SCRIPTED,
-            processes=under_test,
+            processes=pids,
             stores=_STORES,
         )

@@ -7,7 +7,6 @@ from tests.bench import measure as measuring
 from tests.bench.measure import Sample
 from tests.bench.placement import Memory
 from tests.bench.scenarios import (
-    CLEAN_LEVELS,
     CLEAN_SHARE,
     LOAD,
     clean_streams,
@@ -27,10 +26,16 @@ class Extent:
     """Of each measurement."""
     clean_seconds: float
     """Length of a paced stream."""
+    levels: tuple[int, ...]
+    """How many paced streams are tried."""
+    providers: int
+    """Enough for the highest level."""
 
 
-FULL = Extent(rounds=3, seconds=5.0, clean_seconds=4.0)
-QUICK = Extent(rounds=1, seconds=2.0, clean_seconds=2.0)
+FULL = Extent(
+    rounds=3, seconds=5.0, clean_seconds=4.0, levels=(8, 16, 32, 64, 128, 256), providers=12
+)
+QUICK = Extent(rounds=1, seconds=2.0, clean_seconds=2.0, levels=(8, 16, 32), providers=2)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,7 +76,7 @@ async def run(systems: Sequence[System], extent: Extent, progress: Progress) -> 
 
 async def _climb(system: System, findings: Findings, extent: Extent, progress: Progress) -> None:
     """Double the streams until a level does not hold, not even at a second try."""
-    for level in CLEAN_LEVELS:
+    for level in extent.levels:
         progress(f"clean streams: {level} at {system.name}")
         for _ in range(2):
             sample = await measuring.measure(system, clean_streams(level, extent.clean_seconds))

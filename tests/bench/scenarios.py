@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass, replace
 
 WARMUP_S = 1.0
-CLEAN_LEVELS = (8, 16, 32, 64, 128, 256, 512)
 CLEAN_SHARE = 0.95
 """A level holds if so many of its streams are clean."""
 _CLEAN_INTERVAL_S = 0.02
