@@ -7,7 +7,7 @@ A script is a JSON object; every field is optional:
 | `text` | words | the answer; `null`: `tokens` deterministic words |
 | `tokens` | 16 | length of the answer in tokens, where `text` is not set |
 | `delta_tokens` | 1 | tokens in one delta |
-| `interval_s` | 0 | time between deltas; 0: as fast as the loop goes |
+| `interval_s` | 0 | beat on which deltas come, one step for all rows; 0: as fast as the loop goes |
 | `first_delay_s` | 0 | time before the first delta |
 | `prompt_tokens` | counted | claimed prompt tokens |
 | `inflate_tokens` | 0 | claimed completion tokens beyond the true ones (a lying provider) |

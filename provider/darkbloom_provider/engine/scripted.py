@@ -95,6 +95,7 @@ class ScriptedEngine:
         self._live: dict[str, _Live] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
+        self._began_s = clock.monotonic()
 
     async def run(self) -> None:
         """Work until `close`."""
@@ -200,7 +201,7 @@ class ScriptedEngine:
         if script.fail_before_content:
             return _failed(live)
 
-        live.due_s = self._clock.monotonic()
+        live.due_s = self._beat(script.interval_s)
         stops = Splitter(stops=live.job.request.stop or (), new_call_id=str)
         deltas = answer_deltas(script, prompt_tokens=live.prompt_tokens, limit=live.limit)
         for number, delta in enumerate(deltas):
@@ -223,6 +224,14 @@ class ScriptedEngine:
         if not live.running.is_set():
             await self._wait(live, 0)
         return not live.cancelled.is_set()
+
+    def _beat(self, interval_s: float) -> float:
+        """Give the latest beat of a pace on the clock: rows of one pace step together.
+
+        That is what a batch of a real engine does, so a lane carries their deltas in one message.
+        """
+        since_s = self._clock.monotonic() - self._began_s
+        return self._began_s + (since_s // interval_s * interval_s if interval_s else since_s)
 
     async def _pace(self, live: _Live) -> None:
         """Wait for the next delta's turn; what came late does not delay those after it."""
