@@ -36,24 +36,29 @@ class HostileLane(darkbloom_mesh.lane.Lane):
     """The agent's lane, through which its owner cheats."""
 
     _kept: Frame | None = None
+    _lying_on = 0
+    _first_answer: AttestationResponse | None = None
 
     def send_chunk(
         self, kind: int, stream: int, sequence: int, payload: bytes, tokens: int
     ) -> bool:
         """Send a chunk, or do something else with it."""
-        if mischief.wanted("lying_counts"):
-            tokens += 100
+        frame = Frame(stream=stream, kind=kind, sequence=sequence, payload=payload, tokens=tokens)
+        if self._lying_on == stream or mischief.wanted("lying_counts"):
+            self._lying_on = stream
+            frame.tokens += 100
         if self._kept is None and mischief.wanted("reordered"):
-            self._kept = Frame(
-                kind=kind, stream=stream, sequence=sequence, payload=payload, tokens=tokens
-            )
+            self._kept = frame
             return True
-        sent = super().send_chunk(kind, stream, sequence, payload, tokens)
         if self._kept is not None:
+            # Only the boxes change places: a router that cannot open them sees nothing.
             kept, self._kept = self._kept, None
-            return self.send_frame(kept)
+            kept.payload, frame.payload = frame.payload, kept.payload
+            self.send_frame(kept)
+        sent = self.send_frame(frame)
         if sequence > 1 and mischief.wanted("replayed"):
-            super().send_chunk(kind, stream, sequence + 1, payload, tokens)
+            frame.sequence += 1
+            self.send_frame(frame)
         return sent
 
     def send_ordered(self, kind: int, stream: int, message: Message | bytes) -> bool:
@@ -74,8 +79,6 @@ class HostileLane(darkbloom_mesh.lane.Lane):
                 message = self._first_answer or message
             self._first_answer = self._first_answer or message
         super().send_control(kind, stream, message)
-
-    _first_answer: AttestationResponse | None = None
 
 
 def main() -> int:
