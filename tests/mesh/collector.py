@@ -79,7 +79,9 @@ def _spans(body: bytes) -> list[Span]:
             if entry.key == "service.name"
         )
         found += [
-            Span(room, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+            Span(
+                room, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
+            )
             for scope in resource.scope_spans
             for span in scope.spans
         ]

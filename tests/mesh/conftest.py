@@ -50,4 +50,3 @@ def books(mesh: Mesh) -> Books:
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory for a mesh of one's own."""
     return tmp_path_factory.mktemp("own")
-

@@ -192,7 +192,7 @@ async def test_a_settlement_that_was_tampered_with_is_rejected_and_the_truth_sti
 
 
 async def _steal_a_verdict(mesh: Mesh, mischief: Mischief) -> None:
-    """Let a second provider be admitted for a moment, and keep its verdict: it is still in force."""
+    """Let a second provider in for a moment, and keep its verdict, which is still in force."""
     await mesh.start_provider("provider-2")
     await Fleet(mesh).wait_routable(2)
     other = (await Fleet(mesh).providers())[mesh.ready("provider-2")["provider_id"]]

@@ -13,6 +13,7 @@ from darkbloom.billing.v1 import price_service_pb2 as prices_pb
 from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceServicer
 from darkbloom.billing.v1.ledger_service_pb2_grpc import LedgerServiceServicer
 from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceServicer
+from darkbloom_mesh import tracing
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_mesh.interceptors import Context
@@ -50,7 +51,8 @@ class LedgerServer(LedgerServiceServicer):
                 results[index] = model.HoldOutcome(
                     request_id=message.request_id, refusal=model.HoldRefusal.INVALID_ARGUMENT
                 )
-        placed = await self._ledger.hold(list(orders.values()))
+        with tracing.joint("billing.reserve", (order.traceparent for order in request.orders)):
+            placed = await self._ledger.hold(list(orders.values()))
         results.update(zip(orders, placed, strict=True))
         ordered = (results[index] for index in range(len(request.orders)))
         return ledger_pb.HoldResponse(results=map(convert.hold_result, ordered))
@@ -86,7 +88,8 @@ class LedgerServer(LedgerServiceServicer):
     ) -> ledger_pb.SettleHoldsResponse:
         """End holds by paying for what was delivered."""
         settlements = convert.rows(request.settlements, "settlements")
-        outcomes = await self._ledger.settle([convert.settlement(item) for item in settlements])
+        with tracing.joint("billing.settle", (item.traceparent for item in settlements)):
+            outcomes = await self._ledger.settle([convert.settlement(item) for item in settlements])
         return ledger_pb.SettleHoldsResponse(results=map(convert.settlement_result, outcomes))
 
     async def ReleaseHolds(

@@ -101,6 +101,7 @@ def hold_order(order: HoldOrder) -> ledger_pb2.HoldOrder:
         prompt_bound=order.prompt_bound,
         output_bound=order.output_bound,
         requested_model=order.requested_model,
+        traceparent=order.traceparent,
     )
 
 

@@ -64,6 +64,8 @@ class HoldOrder:
     prompt_bound: int
     output_bound: int
     requested_model: str
+    traceparent: str = ""
+    """Trace of the request; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

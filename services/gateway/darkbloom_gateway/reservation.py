@@ -38,6 +38,7 @@ class Reservation:
             prompt_bound=plan.prompt_bound,
             output_bound=plan.output_bound,
             requested_model=plan.requested_model,
+            traceparent=stage.spans.traceparent(),
         )
         try:
             self._answer: HoldAnswer = stage.ledger.hold(order)

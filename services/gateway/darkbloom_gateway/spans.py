@@ -27,6 +27,12 @@ class Spans:
             tracing.adopt({tracing.TRACEPARENT_KEY: given.decode("latin-1")})
         return tracing.span("gateway.request")
 
+    def traceparent(self) -> str:
+        """Return what others need to join the present trace; empty outside of one."""
+        if not self._enabled:
+            return ""
+        return dict(tracing.outgoing()).get(tracing.TRACEPARENT_KEY, "")
+
     def step(self, name: SpanName) -> AbstractContextManager[object]:
         """Open the span of one step under the present one."""
         return tracing.span(name) if self._enabled else nullcontext()

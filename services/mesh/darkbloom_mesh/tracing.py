@@ -4,7 +4,7 @@ The W3C `traceparent` comes and goes with the metadata of calls inside the mesh;
 A failed span records the type of the error, never its text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,27 @@ def span(name: SpanName, **attributes: str | float | bool) -> Iterator[Span]:
             opened.set_attribute("error.type", type(error).__name__)
             opened.set_status(Status(StatusCode.ERROR))
             raise
+
+
+@contextmanager
+def joint(name: SpanName, traceparents: Iterable[str]) -> Iterator[None]:
+    """Open one span in the trace of each request for which work is done at once; empty: none."""
+    tracer = trace.get_tracer("darkbloom")
+    opened = [
+        tracer.start_span(name, context=_PROPAGATOR.extract({TRACEPARENT_KEY: given}))
+        for given in traceparents
+        if given
+    ]
+    try:
+        yield
+    except BaseException as error:
+        for one in opened:
+            one.set_attribute("error.type", type(error).__name__)
+            one.set_status(Status(StatusCode.ERROR))
+        raise
+    finally:
+        for one in opened:
+            one.end()
 
 
 def adopt(metadata: Mapping[str, Any]) -> None:

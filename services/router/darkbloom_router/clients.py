@@ -214,6 +214,7 @@ def _settlement(order: Settle) -> ledger_pb2.Settlement:
         terminal=convert.signed_document(order.terminal) if order.terminal else None,
         opened=convert.opened_counts(order.opened),
         price_id=order.price_id,
+        traceparent=order.traceparent,
     )
 
 

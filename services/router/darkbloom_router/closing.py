@@ -173,6 +173,7 @@ class Closing:
             verdict=attempt.verdict.signed,
             terminal=None if attempt.disowned else attempt.terminal,
             opened=attempt.opened,
+            traceparent=attempt.request.traceparent,
         )
 
     def _submit(self, attempt: Attempt, order: Order) -> None:

@@ -52,6 +52,7 @@ class Settle:
     terminal: Signed | None
     opened: Opened
     price_id: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ try:
         raise ValueError("the patient said")
 except ValueError:
     pass
+with tracing.joint("billing.settle", ["", "00-" + "5a" * 16 + "-b7ad6b7169203331-01"]):
+    pass
 traces.close()
 """
 
@@ -55,4 +57,6 @@ async def test_a_failed_span_says_the_type_of_the_error_and_never_its_text() -> 
     assert b"router.select" in posted
     assert b"ValueError" in posted
     assert bytes.fromhex("0af7651916cd43dd8448eb211c80319c") in posted
+    assert posted.count(b"billing.settle") == 1
+    assert bytes.fromhex("5a" * 16) in posted
     assert CANARY not in posted + out + err

@@ -9,7 +9,7 @@ from typing import Any
 
 import darkbloom_edge.envelope
 import darkbloom_mesh.lane
-from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1.provider_link_pb2 import AttestationResponse, Terminal
 from darkbloom_edge.signatures import P256Signer
 from google.protobuf.message import Message

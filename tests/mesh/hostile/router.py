@@ -95,9 +95,7 @@ def _offer(offer: Offer) -> Offer:
     if mischief.wanted("swap_key"):
         verdict = json.loads(offer.verdict.document)
         verdict["encryption_key"] = base64.b64encode(OWN_KEY).decode()
-        offer.verdict.document = json.dumps(
-            verdict, sort_keys=True, separators=(",", ":")
-        ).encode()
+        offer.verdict.document = json.dumps(verdict, sort_keys=True, separators=(",", ":")).encode()
         mischief.note("offer")
     if mischief.wanted("unsigned_verdict"):
         offer.verdict.signature = bytes(64)

@@ -134,6 +134,7 @@ class HoldOrder(_message.Message):
     PROMPT_BOUND_FIELD_NUMBER: _builtins.int
     OUTPUT_BOUND_FIELD_NUMBER: _builtins.int
     REQUESTED_MODEL_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     account_id: _builtins.str
     key_id: _builtins.str
@@ -145,6 +146,8 @@ class HoldOrder(_message.Message):
     output_bound: _builtins.int
     requested_model: _builtins.str
     """Alias or build that the consumer named; stored in usage."""
+    traceparent: _builtins.str
+    """W3C trace context of the request, because orders of many requests travel together; empty for none."""
     def __init__(
         self,
         *,
@@ -155,10 +158,11 @@ class HoldOrder(_message.Message):
         prompt_bound: _builtins.int = ...,
         output_bound: _builtins.int = ...,
         requested_model: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "key_id", b"key_id", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "requested_model", b"requested_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "key_id", b"key_id", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "requested_model", b"requested_model", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,10 +220,13 @@ class Settlement(_message.Message):
     TERMINAL_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
     PRICE_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt_id: _builtins.str
     price_id: _builtins.str
     """Price row of the winner's offer; empty means the hold's."""
+    traceparent: _builtins.str
+    """W3C trace context of the request; empty for none."""
     @_builtins.property
     def verdict(self) -> _price_pb2.SignedDocument:
         """kind `verdict` of the provider that served."""
@@ -241,10 +248,11 @@ class Settlement(_message.Message):
         terminal: _price_pb2.SignedDocument | None = ...,
         opened: Global___OpenedCounts | None = ...,
         price_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "opened", b"opened", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "attempt_id", b"attempt_id", "opened", b"opened", "price_id", b"price_id", "request_id", b"request_id", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "attempt_id", b"attempt_id", "opened", b"opened", "price_id", b"price_id", "request_id", b"request_id", "terminal", b"terminal", "traceparent", b"traceparent", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__terminal: _TypeAlias = _typing.Literal["terminal"]  # noqa: Y015
     _WhichOneofArgType__terminal: _TypeAlias = _typing.Literal["_terminal", b"_terminal"]  # noqa: Y015
