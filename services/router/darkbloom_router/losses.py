@@ -46,10 +46,14 @@ class Losses:
         self._orphan_s = orphan_s
 
     def gateway(self, gateway: GatewayLink) -> None:
-        """Stop what a lost lane had open."""
+        """Stop what a lost lane had open.
+
+        The first content may have been lost with the lane. As long as nothing was opened there is
+        nothing to pay, and the gateway may come back with the same request and the same hold.
+        """
         for request in list(gateway.requests.values()):
             attempt = request.attempt
-            if attempt is not None and request.committed:
+            if attempt is not None and request.committed and attempt.opened.frames:
                 self._ends.stop_by_edge(attempt, _CLIENT_GONE, "lane_lost")
                 continue
             if attempt is not None:

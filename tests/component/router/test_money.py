@@ -104,6 +104,25 @@ async def test_a_gateway_that_comes_back_keeps_its_hold(mesh: World) -> None:
     assert not mesh.ledger.releases
 
 
+async def test_a_gateway_that_had_not_seen_the_first_content_keeps_its_hold_too(
+    mesh: World,
+) -> None:
+    provider, gateway, attempt, request_id, request = await committed(mesh)
+    gateway.call.cancel()
+    await provider.box.take(K.FRAME_KIND_CANCEL, stream=attempt)
+    provider.terminal(attempt, request.attempt_id)
+    await provider.box.take(K.FRAME_KIND_TERMINAL_ACK)
+
+    again = await mesh.gateway()
+    await again.dispatched(request_id=request_id)
+    stream, _ = await provider.serve()
+    await again.whole(stream)
+    again.close(stream)
+    assert await mesh.ledger.ending(request_id) == "settled"
+    await mesh.clock.advance(6)
+    assert not mesh.ledger.releases
+
+
 async def test_a_terminal_is_acknowledged_only_after_billing_has_committed(mesh: World) -> None:
     provider, gateway = await mesh.provider(), await mesh.gateway()
     mesh.ledger.away = True
