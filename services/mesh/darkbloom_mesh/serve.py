@@ -26,6 +26,7 @@ lane) ends itself on `stopping`.
 import asyncio
 import json
 import os
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
@@ -59,7 +60,11 @@ _log = structlog.get_logger()
 
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
-    """Run a room to its exit code on a fresh event loop; an exception is logged and means 1."""
+    """Run a room to its exit code on a fresh event loop; an exception is logged and means 1.
+
+    From here on the process leaves no core file, which would hold keys and plaintext.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     async def guarded() -> int:
         asyncio.get_running_loop().set_exception_handler(_log_stray)
