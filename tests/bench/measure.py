@@ -48,6 +48,11 @@ class Sample:
             for name, seconds in self.cpu_s.items()
         }
 
+    def cores(self) -> dict[str, float]:
+        """Return how many cores each process kept busy while requests ran."""
+        span_s = self.seen["requests"] / self.seen["requests_per_s"]
+        return {name: round(seconds / span_s, 3) for name, seconds in self.cpu_s.items()}
+
     def _python_s(self) -> float:
         return sum(seconds for name, seconds in self.cpu_s.items() if name not in self.stores)
 

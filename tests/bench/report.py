@@ -56,6 +56,10 @@ def _lines(found: Mapping[str, Findings], names: list[str]) -> Iterator[str]:
     yield "clean streams, a chunk per 20 ms"
     cells = [str(found[name].clean_streams) if found[name].clean else "-" for name in names]
     yield f"  {'most that were clean':56}" + "".join(f"{cell:>12}" for cell in cells)
+    cells = [_gateway_share(found[name]) for name in names]
+    yield f"  {'… with so much of a core for the gateway':56}" + "".join(
+        f"{cell:>12}" for cell in cells
+    )
     for name in names:
         if found[name].memory:
             yield from _processes(name, found[name])
@@ -82,6 +86,11 @@ def _cell(findings: Findings, scenario: str, figure: str) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
+def _gateway_share(findings: Findings) -> str:
+    cores = findings.clean_cores.get(findings.clean_streams, {})
+    return f"{cores['gateway']:.2f}" if "gateway" in cores else "-"
+
+
 def _figures(findings: Findings) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for scenario, figure, _label in _ROWS:
@@ -94,7 +103,11 @@ def _figures(findings: Findings) -> dict[str, Any]:
     )
     figures |= {"failures": failures}
     if findings.clean:
-        figures |= {"clean_streams": findings.clean_streams, "clean_share": findings.clean}
+        figures |= {
+            "clean_streams": findings.clean_streams,
+            "clean_share": findings.clean,
+            "clean_cores": findings.clean_cores,
+        }
     if findings.memory:
         whole = median_cpu_us(findings.samples[WHOLE_32.name])
         figures["processes"] = {

@@ -46,8 +46,8 @@ class Findings:
     """By scenario, one for each round."""
     clean: dict[int, float] = field(default_factory=dict)
     """Share of clean streams by level."""
-    clean_cpu_s: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    """CPU time of a level by process."""
+    clean_cores: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    """Cores that each process kept busy at a level."""
     memory: dict[str, Memory] = field(default_factory=dict)
     """Of each process, after the load."""
 
@@ -83,7 +83,7 @@ async def _climb(system: System, findings: Findings, extent: Extent, progress: P
             share = sample.figure("clean_share")
             if share >= findings.clean.get(level, 0.0):
                 findings.clean[level] = share
-                findings.clean_cpu_s[level] = sample.cpu_s
+                findings.clean_cores[level] = sample.cores()
             if share >= CLEAN_SHARE:
                 break
         else:
