@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -34,22 +34,26 @@ class OpenedCounts(msgspec.Struct, frozen=True, kw_only=True):
     frames: Count
     prompt_tokens: Count
     completion_tokens: Count
+    cached_tokens: Count = 0
 
 
 class Countersign(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway adds to the provider's terminal."""
+    """What the gateway adds to the provider's terminal, or says alone where none was verified."""
 
     version: Version = 1
     request_id: Annotated[str, Meta(pattern=r"^req_[0-9a-f]{32}\Z")]
     attempt_id: Annotated[str, Meta(pattern=r"^att_[0-9a-f]{32}\Z")]
-    terminal_sha256: HexDigest
-    """SHA-256 of the terminal's exact bytes."""
+    verdict_id: Annotated[str, Meta(pattern=r"^ver_[0-9a-f]{32}\Z")] | None = None
+    """The verdict that the request was sealed under."""
+    terminal_sha256: HexDigest | None = None
+    """SHA-256 of the terminal's exact bytes; absent where the answer broke before it came."""
     body_digest: HexDigest
     """Digest of the HTTP body exactly as received, see `transcript.body_digest`."""
     requested_model: Name
     """What the consumer asked for, alias included."""
     opened: OpenedCounts
-    outcome: Outcome
+    outcome: Outcome | Literal["broken"]
+    """The terminal's word, or `broken` without one."""
     issued_at: Instant
     output_bound: Count | None = None
     """The bound inside the canonical request, so that the consumer can rebuild it."""

@@ -169,7 +169,7 @@ def _binding_claims(documents: _Documents) -> Iterator[Claim]:
     same_attempt = (countersign.request_id, countersign.attempt_id) == (
         terminal.request_id,
         terminal.attempt_id,
-    ) and hmac.compare_digest(countersign.terminal_sha256, terminal_sha256(receipt.terminal))
+    ) and hmac.compare_digest(countersign.terminal_sha256 or "", terminal_sha256(receipt.terminal))
     yield Claim(
         "same_attempt",
         same_attempt,
