@@ -155,9 +155,26 @@ _RECEIPTS_MISSING = """
     SELECT count(*) FROM billing.usage u WHERE u.settled_at <= $1
       AND NOT EXISTS (SELECT FROM billing.receipt r WHERE r.request_id = u.request_id)
 """
-_RECEIPTS_DIFFER = """
-    SELECT count(*) FROM billing.usage u JOIN billing.receipt r USING (request_id)
-    WHERE u.terminal_sha256 <> '' AND u.terminal_sha256 <> r.terminal_sha256
+# What the gateway has signed, beside what the router has handed in: the router is believed only up
+# to it. A machine that served its own account is settled without usage.
+_RECEIPTS = """
+    WITH recorded AS (
+      SELECT r.request_id, r.terminal_sha256, d ->> 'attempt_id' AS attempt_id,
+        d ->> 'verdict_id' AS verdict_id, (d #>> '{opened,prompt_tokens}')::bigint AS prompt,
+        (d #>> '{opened,completion_tokens}')::bigint AS completion,
+        coalesce((d #>> '{opened,cached_tokens}')::bigint, 0) AS cached
+      FROM billing.receipt r, LATERAL (SELECT convert_from(r.document, 'UTF8')::jsonb AS d) AS x)
+    SELECT
+      count(*) FILTER (WHERE u.attempt_id <> r.attempt_id OR e.body ->> 'verdict_id' <> r.verdict_id
+        OR u.terminal_sha256 <> '' AND r.terminal_sha256 <> ''
+          AND u.terminal_sha256 <> r.terminal_sha256) AS receipts_differ,
+      count(*) FILTER (WHERE u.prompt_tokens > r.prompt OR u.completion_tokens > r.completion
+        OR u.cached_tokens < least(r.cached, u.prompt_tokens)) AS receipts_exceeded,
+      count(*) FILTER (WHERE r.completion > 0 AND CASE WHEN u.request_id IS NULL
+        THEN e.kind <> 'settle' ELSE u.completion_tokens < r.completion END) AS receipts_unpaid
+    FROM recorded r
+    JOIN ledger.event e ON e.idem_key = 'resolve:' || r.request_id
+    LEFT JOIN billing.usage u USING (request_id)
 """
 _COUNTS = """
     SELECT (SELECT count(*) FROM ledger.event) AS events,
@@ -184,7 +201,10 @@ class Report:
     violations: tuple[Violation, ...]
     """At most 20 of each check."""
     findings: Mapping[str, int]
-    """To look at: `receipts_missing`, `receipts_differ`."""
+    """To look at, by the gateway's own records: settlements without one (`receipts_missing`), of
+    another attempt, verdict or terminal (`receipts_differ`), above what was opened
+    (`receipts_exceeded`), and opened answers that were paid in part or not (`receipts_unpaid`).
+    """
     counts: Mapping[str, int]
     """Size of what was read: `events`, `transfers`, `accounts`, `open_holds`."""
 
@@ -223,7 +243,7 @@ async def audit(database: Database, *, now: datetime, receipts_due: datetime) ->
                 violations=tuple(violations),
                 findings={
                     "receipts_missing": await connection.fetchval(_RECEIPTS_MISSING, receipts_due),
-                    "receipts_differ": await connection.fetchval(_RECEIPTS_DIFFER),
+                    **dict(await connection.fetchrow(_RECEIPTS) or {}),
                 },
                 counts=dict(counts or {}),
             )

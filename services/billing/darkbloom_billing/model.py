@@ -314,6 +314,7 @@ class Receipt:
     request_id: str
     signed: Signed
     terminal_sha256: str
+    """Empty where the answer broke before its terminal was verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

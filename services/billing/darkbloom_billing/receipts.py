@@ -48,7 +48,7 @@ class Receipts:
                 Receipt(
                     request_id=request_id,
                     signed=signed,
-                    terminal_sha256=countersign.terminal_sha256,
+                    terminal_sha256=countersign.terminal_sha256 or "",
                 )
             )
         recorded = await self._store.record(receipts, now=self._clock.now()) if receipts else 0

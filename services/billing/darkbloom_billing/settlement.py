@@ -265,7 +265,9 @@ def _counts(opened: Opened, terminal: Terminal | None, hold: HoldFacts) -> Count
     completion = min(opened.completion_tokens, hold.output_bound)
     if terminal is not None:
         prompt = min(prompt, terminal.prompt_tokens)
-        cached = min(cached, terminal.cached_tokens)
+        # Cached tokens lower a charge, so here the smaller number is no safe one: the signed number
+        # stands, which the edge has compared with its own.
+        cached = terminal.cached_tokens
         completion = min(completion, terminal.completion_tokens)
     return Counts(prompt=prompt, cached=max(0, min(cached, prompt)), completion=completion)
 

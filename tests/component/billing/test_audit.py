@@ -261,5 +261,7 @@ async def test_a_role_that_could_change_history_is_refused_at_the_start(url: str
 async def test_receipts_that_are_missing_are_findings_and_no_violations(books: str) -> None:
     found = await report(books)
     assert found.violations == ()
-    assert found.findings == {"receipts_missing": 1, "receipts_differ": 0}
+    assert {name: number for name, number in found.findings.items() if number} == {
+        "receipts_missing": 1
+    }
     assert found.counts["open_holds"] == 1

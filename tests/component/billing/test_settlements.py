@@ -356,3 +356,14 @@ async def test_a_retired_key_signs_nothing_new(url: str) -> None:
         name = await held(w)
         (result,) = await w.settle(w.settlement(name))
         assert result.rejection == "verdict_signature"
+
+
+async def test_a_router_that_hides_cached_tokens_raises_no_charge(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        await w.price("dear", 1_000_000_000, 1_000_000, cache_read_micros=0)
+        name = await held(w)
+        terminal = w.terminal(name, cached_tokens=30)
+        (ended,) = await w.settle(w.settlement(name, terminal=terminal))
+        assert ended.charge_micros == 10 * 1000 + 20
+        await w.sound()
