@@ -78,6 +78,8 @@ class Script:
     admission: str = "development"
     price: PriceRow | None = None
     prompt_tokens: int = 7
+    preamble_text: str = ""
+    """Content where none may be."""
     cut_lane: bool = False
     """Cut the lane once the request is sealed."""
     scripted: bool = False
@@ -341,7 +343,8 @@ class _Session:
 
         transcript = Transcript(opened.header.receipt_key)
         transcript.request(opened.body)
-        preamble = Delta(prompt_tokens=script.prompt_tokens)
+        transcript.feed(Delta(text=script.preamble_text))
+        preamble = Delta(text=script.preamble_text, prompt_tokens=script.prompt_tokens)
         sequence = 0
         self.chunk(attempt, opened.session, preamble, sequence, FrameKind.FRAME_KIND_PREAMBLE)
         deltas = list(script.deltas if script.deltas is not None else _deltas(script))

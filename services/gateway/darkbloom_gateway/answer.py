@@ -19,7 +19,7 @@ from darkbloom_gateway.errors import (
 )
 from darkbloom_gateway.exchange import Exchange
 from darkbloom_gateway.mailbox import Mailbox
-from darkbloom_gateway.model import KeyRecord, Timing
+from darkbloom_gateway.model import KeyRecord, SignedBytes, Timing
 from darkbloom_gateway.ports import ReceiptRecord
 from darkbloom_gateway.prompt import Prompt
 from darkbloom_gateway.seek import Seeker
@@ -43,6 +43,7 @@ class Answer:
         self._terminal = b""
         self._passed_on = 0
         self._heard_at = 0.0
+        self._recorded = False
 
     @property
     def mailbox(self) -> Mailbox:
@@ -144,24 +145,36 @@ class Answer:
             raise provider_failed("the provider's proof is not valid") from None
 
         self._exchange.close(winner)
-        if terminal.outcome != "completed":
-            raise provider_failed("the provider stopped the answer")
         receipt, record = self._stage.press.press(
             winner, self._prompt.plan, terminal, signed, self._clock.now()
         )
+        self._record(record)
+        if terminal.outcome != "completed":
+            raise provider_failed("the provider stopped the answer")
         self._stage.meters.receipt("made")
-        self._stage.ledger.record(ReceiptRecord(terminal.request_id, record))
         return terminal, receipt
 
     def abort(self) -> None:
-        """End the request wherever it is; does nothing where it has ended."""
+        """End the request wherever it is; does nothing where it has ended.
+
+        What was opened of an answer that broke is recorded too: the router says the same number to
+        billing, and is not to be believed alone.
+        """
         self._seeker.withdraw()
+        winner = self._seeker.winner
+        if winner is None or self._recorded or not winner.opened.completion_tokens:
+            return
+        self._record(self._stage.press.broken(winner, self._prompt.plan, self._clock.now()))
 
     @property
     def _exchange(self) -> Exchange:
         if self._seeker.exchange is None:
             raise RuntimeError("the request is not on a lane")
         return self._seeker.exchange
+
+    def _record(self, record: SignedBytes) -> None:
+        self._recorded = True
+        self._stage.ledger.record(ReceiptRecord(self.winner.request_id, record))
 
     def _look(self) -> None:
         mailbox = self.mailbox

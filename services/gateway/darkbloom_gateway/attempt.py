@@ -36,7 +36,6 @@ class Attempt:
 
     __slots__ = (
         "_edge_nonce",
-        "_request_id",
         "_sealed_to",
         "_session",
         "_transcript",
@@ -49,6 +48,7 @@ class Attempt:
         "output_bound",
         "prompt_bound",
         "receipt_key",
+        "request_id",
     )
 
     def __init__(
@@ -80,7 +80,7 @@ class Attempt:
         self.checked = checked
         self.receipt_key = randomness[:32]
         self._edge_nonce = randomness[32:]
-        self._request_id = request_id
+        self.request_id = request_id
         self.prompt_bound = prompt_bound
         self.output_bound = output_bound
         self._sealed_to = sealed_to
@@ -114,13 +114,14 @@ class Attempt:
             self.frames, last.prompt_tokens, last.completion_tokens, last.cached_tokens
         )
 
-    def seal(self, canonical: bytes, body: bytes, *, not_after_ms: int) -> bytes:
+    def seal(self, canonical: bytes, body: bytes, *, not_after_ms: int, whole: bool = False) -> bytes:
         """Seal the canonical request; slow for large bodies, safe in a thread.
 
         Args:
             canonical: the canonical request.
             body: the HTTP body exactly as received, for its digest.
             not_after_ms: Unix milliseconds after which nobody may open it.
+            whole: the consumer takes the answer in one piece.
         """
         self._transcript.request(canonical)
         self.body_digest = body_digest(self.receipt_key, body)
@@ -132,16 +133,19 @@ class Attempt:
             verdict_id=self.checked.verdict.verdict_id,
             sealed_to=self._sealed_to,
             edge_nonce=self._edge_nonce,
+            whole=whole,
         )
         return self._session.seal_request(header, canonical)
 
-    def open(self, payload: bytes, tokens: int, *, final: bool) -> Delta:
+    def open(self, payload: bytes, tokens: int, *, final: bool, preamble: bool = False) -> Delta:
         """Open the next chunk.
 
         Args:
             payload: ciphertext.
             tokens: the frame's plaintext claim of cumulative completion tokens.
             final: whether the frame says that it is the last one.
+            preamble: whether the frame says that it holds no content; content in it would be
+                counted and signed for, and nobody would pass it on.
 
         Raises:
             ViolationError: it does not open, or a count in it cannot be true.
@@ -161,7 +165,7 @@ class Attempt:
             self._transcript.feed(delta)
         except MalformedError:
             raise ViolationError(ViolationFault.DELTA) from None
-        if final is not (delta.finish_reason is not None):
+        if final is not (delta.finish_reason is not None) or (preamble and delta.has_content):
             raise ViolationError(ViolationFault.DELTA)
         self._check_counts(delta, tokens)
 
@@ -201,7 +205,7 @@ class Attempt:
             terminal.finish_reason,
         )
         known = (
-            self._request_id,
+            self.request_id,
             self.offer.attempt_id,
             self.offer.build,
             verdict.verdict_id,

@@ -40,6 +40,7 @@ from darkbloom_gateway.prompt import THREAD_BYTES, Prompt
 from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.wire import (
     Headers,
+    Message,
     Receive,
     Scope,
     Send,
@@ -91,7 +92,11 @@ class ChatCompletions:
             self._stage.meters.client_gone(model, committed=False)
         except ApiError as error:
             status = error.http_status
-            await send_error(send, error)
+            try:
+                async with asyncio.timeout(self._stage.config.send_stall_s):
+                    await send_error(send, error)
+            except TimeoutError:
+                status = GONE_STATUS
         if status:
             self._stage.meters.outcome(model, status)
 
@@ -260,19 +265,19 @@ class _Reply:
         return b"".join([stream.chunk(delta) for delta in deltas])
 
     async def _start(self, send: Send) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [*_STREAM_HEADERS, *self._headers()],
-            }
-        )
+        headers = [*_STREAM_HEADERS, *self._headers()]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        await self._within_patience(send, start)
 
     async def _write(self, send: Send, events: bytes, *, more: bool = True) -> None:
-        """Write events; a consumer that does not read for too long counts as gone."""
+        body = {"type": "http.response.body", "body": events, "more_body": more}
+        await self._within_patience(send, body)
+
+    async def _within_patience(self, send: Send, message: Message) -> None:
+        """Send; a consumer that does not read for too long counts as gone."""
         try:
             async with asyncio.timeout(self._stage.config.send_stall_s):
-                await send({"type": "http.response.body", "body": events, "more_body": more})
+                await send(message)
         except TimeoutError:
             raise ClientGoneError from None
 

@@ -144,6 +144,7 @@ class TrustNews:
         self._generation = 0
         self._read_at = -MIN_REFRESH_S
         self._unread: list[SignedBytes] = []
+        self._synced = False
         self.published = False
         """Whether attestation has this worker's key."""
         if pins is not None:
@@ -151,8 +152,8 @@ class TrustNews:
 
     @property
     def ready(self) -> bool:
-        """Whether offers can be checked and receipts will count."""
-        return self.published and bool(self._desk.keys)
+        """Whether offers can be checked, revocations included, and receipts will count."""
+        return self.published and self._synced and bool(self._desk.keys)
 
     async def refresh(self) -> None:
         """Read the keys again, unless that was just done; keeps the old ones on failure."""
@@ -206,6 +207,9 @@ class TrustNews:
         self._generation, signed = event
         if signed is not None:
             self._revoke(signed)
+        else:
+            # Attestation says so once everything that still matters was sent.
+            self._synced = True
 
     def _revoke(self, signed: SignedBytes) -> None:
         try:

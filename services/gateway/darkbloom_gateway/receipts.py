@@ -1,7 +1,7 @@
 """Receipts: the gateway's countersignature over what a provider has signed."""
 
 from datetime import datetime
-from typing import final
+from typing import Literal, final
 
 from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.receipt import (
@@ -12,7 +12,7 @@ from darkbloom_edge.receipt import (
     terminal_sha256,
 )
 from darkbloom_edge.signatures import Ed25519Signer
-from darkbloom_edge.terminal import Terminal
+from darkbloom_edge.terminal import Outcome, Terminal
 
 from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.model import Plan, SignedBytes
@@ -47,25 +47,12 @@ class ReceiptPress:
             signed: its exact bytes and signature.
             now: time of issue.
         """
-        opened = attempt.opened
-        document, signature = sign_countersign(
-            Countersign(
-                request_id=terminal.request_id,
-                attempt_id=terminal.attempt_id,
-                terminal_sha256=terminal_sha256(signed.document),
-                body_digest=attempt.body_digest,
-                requested_model=plan.requested_model,
-                opened=OpenedCounts(
-                    frames=opened.frames,
-                    prompt_tokens=opened.prompt_tokens,
-                    completion_tokens=opened.completion_tokens,
-                ),
-                outcome=terminal.outcome,
-                issued_at=rfc3339(now),
-                output_bound=plan.output_bound,
-                prompt_date=plan.prompt_date,
-            ),
-            self._signer,
+        record = self._sign(
+            attempt,
+            plan,
+            terminal_hash=terminal_sha256(signed.document),
+            outcome=terminal.outcome,
+            now=now,
         )
         verdict = attempt.checked.signed
         receipt = build_receipt(
@@ -76,8 +63,49 @@ class ReceiptPress:
             verdict=verdict.document,
             verdict_signature=verdict.signature,
             verdict_key_id=verdict.key_id,
-            countersign=document,
-            countersign_signature=signature,
-            gateway_key_id=self._signer.key_id,
+            countersign=record.document,
+            countersign_signature=record.signature,
+            gateway_key_id=record.key_id,
         )
-        return receipt, SignedBytes(document, signature, self._signer.key_id)
+        return receipt, record
+
+    def broken(self, attempt: Attempt, plan: Plan, now: datetime) -> SignedBytes:
+        """Return the record of an answer without a verified terminal.
+
+        It is not for the consumer: it lets billing see whether a router settled more than was
+        opened, or for another provider.
+        """
+        return self._sign(attempt, plan, terminal_hash=None, outcome="broken", now=now)
+
+    def _sign(
+        self,
+        attempt: Attempt,
+        plan: Plan,
+        *,
+        terminal_hash: str | None,
+        outcome: Outcome | Literal["broken"],
+        now: datetime,
+    ) -> SignedBytes:
+        opened = attempt.opened
+        document, signature = sign_countersign(
+            Countersign(
+                request_id=attempt.request_id,
+                attempt_id=attempt.offer.attempt_id,
+                verdict_id=attempt.checked.verdict.verdict_id,
+                terminal_sha256=terminal_hash,
+                body_digest=attempt.body_digest,
+                requested_model=plan.requested_model,
+                opened=OpenedCounts(
+                    frames=opened.frames,
+                    prompt_tokens=opened.prompt_tokens,
+                    completion_tokens=opened.completion_tokens,
+                    cached_tokens=opened.cached_tokens,
+                ),
+                outcome=outcome,
+                issued_at=rfc3339(now),
+                output_bound=plan.output_bound,
+                prompt_date=plan.prompt_date,
+            ),
+            self._signer,
+        )
+        return SignedBytes(document, signature, self._signer.key_id)

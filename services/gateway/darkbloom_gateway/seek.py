@@ -32,6 +32,8 @@ from darkbloom_gateway.verdicts import Checked, VerdictFault, VerdictRefusedErro
 
 MAX_ROUNDS = 3
 """How often one request may be opened on a lane."""
+MAX_SEALED = 64
+"""To how many providers one request may be sealed."""
 NOT_AFTER_S = 600
 """Life of a sealed request."""
 ROUTER_GRACE_S = 2.0
@@ -227,6 +229,10 @@ class Seeker:
         """Check the verdict, cover the price, seal and send; nothing leaves before all are done."""
         if self.winner is not None:
             return
+        if self._sealed_to >= MAX_SEALED:
+            # Each one may read the prompt; a router that goes on and on is not looking for one.
+            self.withdraw(cancel=provider_link_pb2.CANCEL_REASON_TIMEOUT)
+            raise provider_failed()
         if not offer.hedge:
             exchange.keep_only(())
         self.timing.route_us = _micros(self._clock.monotonic() - self._started_at)
@@ -304,7 +310,9 @@ class Seeker:
             self._win(frame.stream, exchange)
         final = frame.kind == kinds.CHUNK_FINAL
         try:
-            delta = attempt.open(frame.payload, frame.tokens, final=final)
+            delta = attempt.open(
+                frame.payload, frame.tokens, final=final, preamble=frame.kind == kinds.PREAMBLE
+            )
         except ViolationError as error:
             self._blame(attempt, error, exchange)
             return

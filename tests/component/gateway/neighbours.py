@@ -56,7 +56,9 @@ from darkbloom.registry.v1.registry_service_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
+from darkbloom_edge.documents import decode_document
 from darkbloom_edge.ids import new_id
+from darkbloom_edge.receipt import Countersign
 from darkbloom_edge.revocation import Revocation, sign_revocation
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import PreconditionError, StoreUnavailableError, UnauthenticatedError
@@ -87,6 +89,7 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     extensions: list[str] = field(default_factory=list)
     releases: list[str] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
+    records: list[Countersign] = field(default_factory=list)
     lookups: int = 0
     generation: int = 1
     watchers: list[asyncio.Queue[WatchKeysResponse]] = field(default_factory=list)
@@ -164,7 +167,11 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
         return ReleaseHoldsResponse()
 
     async def RecordReceipts(self, request, context):
-        self.receipts.extend(record.request_id for record in request.records)
+        for record in request.records:
+            said = decode_document(record.countersign.document, Countersign)
+            self.records.append(said)
+            if said.outcome == "completed":
+                self.receipts.append(record.request_id)
         self.changed.set()
         return RecordReceiptsResponse(recorded=len(request.records))
 

@@ -6,9 +6,11 @@ import msgspec
 import pytest
 from darkbloom.router.v1 import gateway_lane_pb2 as lane_pb
 from darkbloom.router.v1 import provider_link_pb2 as link_pb
+from darkbloom_gateway.seek import MAX_SEALED
 from darkbloom_mesh.clock import SystemClock
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
+from tests.component.gateway.neighbours import BUILD
 from tests.fakes.router import Script, scripted
 
 CHAT = "/v1/chat/completions"
@@ -53,6 +55,72 @@ async def test_a_provider_lost_after_content_breaks_the_answer(mesh: Harness, st
         assert response.status_code == 502
         assert response.json()["error"]["type"] == "provider_error"
     assert not mesh.billing.releases
+
+
+def first_contents(mesh: Harness) -> float | None:
+    """How many answers have begun."""
+    name, labels = "darkbloom_ttft_seconds_count", {"model": BUILD}
+    return mesh.service.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"breaks_after": 2},
+        {"tamper": 2},
+        {"no_terminal": True},
+        {"terminal": lambda said: msgspec.structs.replace(said, chunks=9)},
+        {"terminal": lambda said: msgspec.structs.replace(said, outcome="cancelled")},
+    ],
+)
+async def test_what_was_opened_of_a_broken_answer_is_recorded_once(
+    mesh: Harness, changes: dict[str, object], stream: bool
+) -> None:
+    released = asyncio.Event()
+    mesh.router.scripts = [scripted("one", "two", "three", pause=released, **changes)]
+
+    asking = asyncio.ensure_future(mesh.chat(stream=stream))
+    await mesh.router.until(lambda: mesh.router.seen.sent_chunks >= 2)
+    await mesh.until(lambda: first_contents(mesh))
+    released.set()
+    await asking
+
+    await mesh.billing.until(lambda: mesh.billing.records)
+    (record,) = mesh.billing.records
+    counts = record.opened
+    whole = "breaks_after" not in changes and "tamper" not in changes
+    assert (counts.prompt_tokens, counts.completion_tokens) == (7, 3 if whole else 2)
+    assert record.request_id == mesh.billing.holds[-1]
+    assert record.verdict_id == mesh.router.seen.headers[0].verdict_id
+    signed = record.outcome == "cancelled"
+    assert signed or (record.outcome, record.terminal_sha256) == ("broken", None)
+
+
+async def test_nothing_is_recorded_of_what_was_never_opened(mesh: Harness) -> None:
+    mesh.router.scripts = [scripted("one", tamper=0)]
+    assert (await mesh.chat()).status_code == 502
+
+    assert (await mesh.chat()).status_code == 200
+    await mesh.billing.until(lambda: mesh.billing.records)
+    assert [record.outcome for record in mesh.billing.records] == ["completed"]
+
+
+async def test_a_preamble_with_content_is_a_violation(mesh: Harness) -> None:
+    mesh.router.scripts = [scripted("two", preamble_text="one")]
+
+    assert (await mesh.chat()).status_code == 502
+    await mesh.router.until(lambda: mesh.router.seen.violations)
+    assert mesh.router.seen.violations == [lane_pb.VIOLATION_KIND_DELTA]
+
+
+async def test_a_router_that_offers_without_end_is_not_sealed_to_without_end(
+    mesh: Harness,
+) -> None:
+    mesh.router.default = Script(fails=True)
+
+    assert (await mesh.chat()).status_code == 502
+    assert len(mesh.router.seen.requests) == MAX_SEALED
 
 
 async def test_a_tampered_first_chunk_is_reported_and_fails_with_502(mesh: Harness) -> None:
@@ -139,6 +207,7 @@ async def test_a_terminal_with_other_digests_is_a_violation(mesh: Harness) -> No
     mesh.router.scripts = [scripted("one", terminal=lie)]
 
     assert (await mesh.chat()).status_code == 502
+    await mesh.router.until(lambda: mesh.router.seen.violations)
     assert mesh.router.seen.violations == [lane_pb.VIOLATION_KIND_TERMINAL]
 
 
@@ -362,3 +431,33 @@ async def test_an_unreadable_offer_is_an_internal_error(mesh: Harness) -> None:
 
 def test_scripts_are_values() -> None:
     assert replace(Script(), texts=("a",)).texts == ("a",)
+
+
+@pytest.mark.parametrize("stalls_at", ["http.response.start", "http.response.body"])
+@pytest.mark.parametrize("model", ["tiny", "absent"])
+async def test_a_consumer_that_takes_nothing_holds_no_place_for_ever(
+    valkey_url: str, stalls_at: str, model: str
+) -> None:
+    async with gateway(valkey_url, send_stall_s=0.2) as mesh:
+        mesh.router.scripts = [scripted("one", "two", pause=asyncio.Event())]
+        body = json.dumps({**BODY, "model": model, "stream": True}).encode()
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, object]:
+            if parts:
+                return parts.pop()
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+
+        async def send(message: dict[str, object]) -> None:
+            if message["type"] == stalls_at:
+                await asyncio.Event().wait()
+
+        headers = [(b"authorization", BEARER["authorization"].encode())]
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
+        scope["query_string"] = b""
+        async with asyncio.timeout(5):
+            await mesh.worker.application()(scope, receive, send)
+
+        assert mesh.worker.gate.inflight == 0
+        if model == "tiny":
+            await mesh.router.until(lambda: mesh.router.seen.cancels)
