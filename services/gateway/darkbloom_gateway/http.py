@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -34,6 +35,14 @@ ROUTES = frozenset(
 )
 """Paths that metrics may name."""
 _NOT_FOUND, _METHOD = 404, 405
+_OWN_TELEMETRY_ONLY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""The framework would send paths, queries and messages of exceptions to the collector."""
 
 
 def make_app(chat: App, plane: ControlPlane, health_reason: Callable[[], str | None]) -> FastAPI:
@@ -51,6 +60,7 @@ def make_app(chat: App, plane: ControlPlane, health_reason: Callable[[], str | N
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry=_OWN_TELEMETRY_ONLY,
     )
     # A class instance is an ASGI application to Starlette: no request object, no response object.
     app.router.routes.append(Route(CHAT_PATH, endpoint=chat, methods=["POST"]))
