@@ -6,7 +6,6 @@ import hashlib
 import json
 import secrets
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from darkbloom.router.v1 import fleet_pb2, fleet_service_pb2
 from darkbloom.router.v1.fleet_service_pb2_grpc import FleetServiceStub
 from darkbloom_edge.report import Report
 from darkbloom_edge.verify import verify_receipt
+from darkbloom_local.environment import inherited
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import SCRIPTED
 from darkbloom_local.seeds import CONSUMER, PROVIDER
@@ -36,6 +36,19 @@ QUICK = {
     "billing": {"DARKBLOOM_BILLING_SWEEP_PERIOD_S": "0.2"},
 }
 """Environments under which the mesh does within a second what it otherwise does in minutes."""
+
+SHORT_LEASES = {
+    "billing": {
+        "DARKBLOOM_BILLING_HOLD_LEASE_S": "4",
+        "DARKBLOOM_BILLING_SWEEP_PERIOD_S": "0.2",
+    },
+    "router": {
+        "DARKBLOOM_ROUTER_BREAK_SETTLE_DELAY_S": "0.5",
+        "DARKBLOOM_ROUTER_HOLD_LEASE_S": "4",
+        "DARKBLOOM_ROUTER_RENEW_INTERVAL_S": "1",
+    },
+}
+"""The same, with holds that lapse within seconds when nobody renews them."""
 
 
 async def until(
@@ -246,20 +259,21 @@ class Books:
         page = await self.accounts.ListEarnings(
             rpc.ListEarningsRequest(account_id=PROVIDER, page=PageRequest(page_size=1000)),
             timeout=CALL_S,
+            wait_for_ready=True,
         )
         return sum(row.amount_micros for row in page.earnings if row.request_id == request_id)
 
     async def earned(self) -> int:
         """Return what the provider has earned in all."""
         found = await self.accounts.GetBalance(
-            rpc.GetBalanceRequest(account_id=PROVIDER), timeout=CALL_S
+            rpc.GetBalanceRequest(account_id=PROVIDER), timeout=CALL_S, wait_for_ready=True
         )
         return int(found.balance_micros)
 
     async def held(self) -> int:
         """Return what the consumer has in open holds."""
         found = await self.accounts.GetBalance(
-            rpc.GetBalanceRequest(account_id=CONSUMER), timeout=CALL_S
+            rpc.GetBalanceRequest(account_id=CONSUMER), timeout=CALL_S, wait_for_ready=True
         )
         return int(found.held_micros)
 
@@ -282,7 +296,9 @@ class Books:
         """Open an account; return its API key and the key's id."""
         account_id, secret = f"acct_{secrets.token_hex(8)}", f"sk-db-{secrets.token_hex(32)}"
         await self.accounts.CreateAccount(
-            rpc.CreateAccountRequest(account_id=account_id, display_name="test"), timeout=CALL_S
+            rpc.CreateAccountRequest(account_id=account_id, display_name="test"),
+            timeout=CALL_S,
+            wait_for_ready=True,
         )
         made = await self.accounts.CreateKey(
             rpc.CreateKeyRequest(
@@ -292,6 +308,7 @@ class Books:
                 name="test",
             ),
             timeout=CALL_S,
+            wait_for_ready=True,
         )
         if grant_micros:
             await self.accounts.Grant(
@@ -302,6 +319,7 @@ class Books:
                     note="test",
                 ),
                 timeout=CALL_S,
+                wait_for_ready=True,
             )
         return secret, made.key.key_id
 
@@ -328,6 +346,7 @@ class Fleet:
         answer = await self._stub.ExplainProvider(
             fleet_service_pb2.ExplainProviderRequest(provider=provider_id, build=SCRIPTED),
             timeout=CALL_S,
+            wait_for_ready=True,
         )
         return answer.explanations[0]
 
@@ -398,11 +417,17 @@ def request_id_of(receipt: Mapping[str, Any]) -> str:
     return str(json.loads(base64.b64decode(receipt["terminal"]))["request_id"])
 
 
-def darkbloom(mesh: Mesh, *arguments: str, name: str = "provider") -> Callable[[], Any]:
-    """Return a call of the provider's command line, for a thread."""
+def darkbloom(
+    mesh: Mesh, *arguments: str, name: str = "provider"
+) -> "Callable[[], subprocess.CompletedProcess[str]]":
+    """Return a call of a provider's command line, for a thread."""
     setup = mesh._provider(name)
-    environment = {"PATH": "/usr/bin:/bin", **setup.environment()}
-    command = [sys.executable, "-m", "darkbloom_provider", *arguments]
+    environment = inherited() | setup.environment()
     return lambda: subprocess.run(
-        command, env=environment, capture_output=True, check=False, timeout=60, text=True
+        setup.argv(*arguments),
+        env=environment,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        text=True,
     )

@@ -8,21 +8,9 @@ import pytest
 import pytest_asyncio
 from darkbloom_local.mesh import Mesh
 
-from tests.mesh.harness import Books, Consumer, Fleet, Stream, gateway_ready, until
+from tests.mesh.harness import SHORT_LEASES, Books, Consumer, Fleet, Stream, gateway_ready, until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
-
-SHORT_LEASES = {
-    "billing": {
-        "DARKBLOOM_BILLING_HOLD_LEASE_S": "4",
-        "DARKBLOOM_BILLING_SWEEP_PERIOD_S": "0.2",
-    },
-    "router": {
-        "DARKBLOOM_ROUTER_BREAK_SETTLE_DELAY_S": "0.5",
-        "DARKBLOOM_ROUTER_HOLD_LEASE_S": "4",
-        "DARKBLOOM_ROUTER_RENEW_INTERVAL_S": "1",
-    },
-}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -134,7 +134,7 @@ async def test_an_engine_that_fails_before_content_moves_the_request_and_after_i
     failed = await consumer.ask(fail_before_content=True)
     assert (failed.status_code, failed.json()["error"]["type"]) == (502, "provider_error")
 
-    async with consumer.streaming(tokens=50, fail_after_deltas=10) as reading:
+    async with consumer.streaming(tokens=50, fail_after_deltas=10, interval_s=0.05) as reading:
         stream = await reading.rest()
     assert stream.words == 10
     assert stream.done == 0
