@@ -36,6 +36,8 @@ PENDING_CHARS = 4096
 """Text that may wait for credit before the engine's row is paused."""
 PENDING_TOKENS = 32
 """Tokens that may wait for credit before the engine's row is paused."""
+WHOLE_TOKENS = 64
+"""Tokens that are merged into one chunk where the consumer takes the answer in one piece."""
 
 
 class Outlet(Protocol):
@@ -144,7 +146,7 @@ class Attempt:
             return
         self._pending = delta if self._pending is None else merge(self._pending, delta)
         self._advance()
-        if not self._paused and self._too_much_pending():
+        if not self._paused and self._credit_left <= 0 and self._too_much_pending():
             self._paused = True
             self._engine.pause(self.attempt_id)
 
@@ -224,6 +226,14 @@ class Attempt:
         chars += sum(len(part.arguments) for part in pending.tool_calls)
         return tokens > PENDING_TOKENS or chars > PENDING_CHARS
 
+    def _worth_waiting(self) -> bool:
+        """Whether more may be merged: nobody reads before the end, and the request is committed."""
+        pending = self._pending
+        if pending is None or not self._header.whole or not self.completion_tokens:
+            return False
+        waiting = pending.completion_tokens - self.completion_tokens
+        return waiting < WHOLE_TOKENS and len(pending.text) < PENDING_CHARS
+
     def _advance(self) -> None:
         """Send what credit allows; an answer that cannot be carried ends the attempt."""
         try:
@@ -240,7 +250,7 @@ class Attempt:
         if self._final is not None:
             self._finish(self._final)
             return
-        if self._pending is not None:
+        if self._pending is not None and not self._worth_waiting():
             pending, self._pending = self._pending, None
             content = FrameKind.FRAME_KIND_CHUNK
             self._send(content if pending.has_content else FrameKind.FRAME_KIND_PREAMBLE, pending)

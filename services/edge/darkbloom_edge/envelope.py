@@ -76,6 +76,8 @@ class RequestHeader(msgspec.Struct, frozen=True, kw_only=True):
     """How many providers this request has been sealed to, this one included."""
     edge_nonce: Bytes32
     """Drawn by the edge; whoever stands at the edge can recognise its own request."""
+    whole: bool = False
+    """The consumer takes the answer in one piece: after the first content, chunks may be merged."""
 
     def __repr__(self) -> str:
         return f"RequestHeader(verdict_id={self.verdict_id!r}, <redacted>)"

@@ -24,6 +24,7 @@ lane) ends itself on `stopping`.
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -56,6 +57,7 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _READINESS_PERIOD_S = 2.0
 _LAG_PERIOD_S = 1.0
 _CLOSE_BOUND_S = 10.0
+_GC_THRESHOLD = 50_000
 _log = structlog.get_logger()
 
 
@@ -65,6 +67,8 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
     From here on the process leaves no core file, which would hold keys and plaintext.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    _settle_collector()
 
     async def guarded() -> int:
         asyncio.get_running_loop().set_exception_handler(_log_stray)
@@ -312,6 +316,16 @@ class Service:
             due = self._clock.monotonic() + _LAG_PERIOD_S
             await self._clock.sleep(_LAG_PERIOD_S)
             lag.observe(max(0.0, self._clock.monotonic() - due))
+
+
+def _settle_collector() -> None:
+    """Let the collector of cycles run a hundredth as often, and never over what start-up made.
+
+    The paths here make garbage by the thousand and cycles by the dozen; counting frees the rest.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
 
 
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -119,13 +119,12 @@ class Downlink:
         request.gateway.lane.send_ordered(FrameKind.FRAME_KIND_COMMITTED, attempt.stream, committed)
         self._meter.dispatched("success")
 
-    def _accepted(self, attempt: Attempt, frame: Frame) -> None:
+    def _accepted(self, attempt: Attempt, _frame: Frame) -> None:
         if attempt.phase is not Phase.SENT:
             self._meter.ignored(_LINK, "unexpected")
             return
         attempt.phase = Phase.ACCEPTED
         attempt.arm(self._timers, self._patience.content_s, self._ends.stalled)
-        attempt.request.gateway.lane.send_frame(frame)
 
     def _error(self, attempt: Attempt, frame: Frame) -> None:
         message = read(AttemptError, frame.payload, self._meter, _LINK)

@@ -34,6 +34,7 @@ from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 from darkbloom_router.app import build
+from darkbloom_router.attempts import Phase
 from darkbloom_router.config import RouterConfig
 from darkbloom_router.upkeep import Router
 from google.protobuf.duration_pb2 import Duration
@@ -302,7 +303,6 @@ class ScriptedGateway(Peer):
         kinds = []
         while not kinds or kinds[-1] != K.FRAME_KIND_TERMINAL:
             frame = await self.box.take(
-                K.FRAME_KIND_ACCEPTED,
                 K.FRAME_KIND_COMMITTED,
                 K.FRAME_KIND_PREAMBLE,
                 K.FRAME_KIND_CHUNK,
@@ -372,6 +372,11 @@ class World:
         async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110 - what it waits for has no event
                 await asyncio.sleep(0.001)  # noqa: TID251 - polls the real loop, tests no time
+
+    async def accepted(self, stream: int) -> None:
+        """Let the loop run until the router knows that an attempt was admitted."""
+        attempts = self.router.dispatcher._attempts.by_stream
+        await self.until(lambda: attempts[stream].phase is Phase.ACCEPTED)
 
     async def turn(self, seconds_: float) -> None:
         """Let a little time pass, and what it causes cross the sockets."""

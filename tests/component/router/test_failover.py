@@ -138,7 +138,7 @@ async def test_acceptance_does_not_extend_patience_for_ever(mesh: World) -> None
     stalled, other = served_by(offer, one, two_)
     attempt, _ = await stalled.request()
     stalled.accept(attempt)
-    await gateway.box.take(K.FRAME_KIND_ACCEPTED)
+    await mesh.accepted(attempt)
     await mesh.clock.advance(2.5)
     assert not gateway.box.frames
     await mesh.clock.advance(2)

@@ -37,7 +37,7 @@ async def full(mesh: World) -> tuple[ScriptedProvider, ScriptedGateway]:
     await mesh.until(lambda: mesh.provider_state(provider).capacity is not None)
     _, _, offer = await gateway.dispatched()
     provider.accept(offer.attempt_stream)
-    await gateway.box.take(K.FRAME_KIND_ACCEPTED)
+    await mesh.accepted(offer.attempt_stream)
     return provider, gateway
 
 

@@ -14,7 +14,6 @@ async def test_a_request_is_offered_sealed_relayed_and_settled(mesh: World) -> N
     assert request.request_id == request_id
     assert (await provider.box.take(K.FRAME_KIND_BODY_PART)).payload == b"ciphertext"
     assert await gateway.whole(stream) == [
-        K.FRAME_KIND_ACCEPTED,
         K.FRAME_KIND_COMMITTED,
         K.FRAME_KIND_CHUNK,
         K.FRAME_KIND_CHUNK,

@@ -19,7 +19,7 @@ from darkbloom_edge.request import ChatRequest, canonical_bytes
 from darkbloom_edge.signatures import P256Signer
 from darkbloom_edge.terminal import verify_terminal
 from darkbloom_edge.usage import Usage
-from darkbloom_provider.attempt import PENDING_TOKENS, Attempt, Ending, Hosted
+from darkbloom_provider.attempt import PENDING_TOKENS, WHOLE_TOKENS, Attempt, Ending, Hosted
 from darkbloom_provider.engine.errors import ErrorReason, capacity
 from darkbloom_provider.engine.interface import Outcome, OutcomeKind
 
@@ -67,7 +67,7 @@ class Outlet:
 class Bench:
     """An attempt with both ends of its envelope."""
 
-    def __init__(self, credit=32):
+    def __init__(self, credit=32, *, whole=False):
         request_id, attempt_id = new_id("req"), new_id("att")
         self.verdict_id = new_id("ver")
         key_pair = new_key_pair()
@@ -82,6 +82,7 @@ class Bench:
             verdict_id=self.verdict_id,
             sealed_to=1,
             edge_nonce=new_edge_nonce(),
+            whole=whole,
         )
         body = canonical_bytes(
             ChatRequest(model="dev/x", messages=[{"role": "user", "content": "hi"}], max_tokens=9)
@@ -288,3 +289,15 @@ def test_reasoning_and_tool_calls_count_as_waiting_text_too():
     bench = Bench(credit=0)
     bench.attempt.on_delta(Delta(reasoning="r" * 5000, prompt_tokens=5, completion_tokens=1))
     assert bench.engine.said == ["pause"]
+
+
+def test_an_answer_that_is_taken_whole_is_sealed_in_few_boxes():
+    bench = Bench(whole=True)
+    for count in range(1, 2 * WHOLE_TOKENS + 3):
+        bench.attempt.on_delta(delta("x", count))
+    bench.attempt.on_end(completed(2 * WHOLE_TOKENS + 2))
+
+    # The first content at once, because it commits; then by the bound; the rest with the end.
+    assert [len(d.text) for d in bench.opened()] == [1, WHOLE_TOKENS, WHOLE_TOKENS, 1]
+    assert bench.terminal().chunks == 4
+    assert bench.engine.said == []

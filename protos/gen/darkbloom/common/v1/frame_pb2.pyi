@@ -48,7 +48,7 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     FRAME_KIND_CANCEL: _FrameKind.ValueType  # 23
     """G to R, R to P: stop this attempt. router.v1.Cancel."""
     FRAME_KIND_ACCEPTED: _FrameKind.ValueType  # 24
-    """P to R to G: the request was opened and admitted; before any model load. router.v1.Accepted."""
+    """P to R: the request was opened and admitted; before any model load. router.v1.Accepted."""
     FRAME_KIND_PREAMBLE: _FrameKind.ValueType  # 25
     """P to R to G: a sealed delta without content (role, prompt count). Does not commit. Ciphertext."""
     FRAME_KIND_CHUNK: _FrameKind.ValueType  # 26
@@ -155,7 +155,7 @@ FRAME_KIND_CREDIT: FrameKind.ValueType  # 22
 FRAME_KIND_CANCEL: FrameKind.ValueType  # 23
 """G to R, R to P: stop this attempt. router.v1.Cancel."""
 FRAME_KIND_ACCEPTED: FrameKind.ValueType  # 24
-"""P to R to G: the request was opened and admitted; before any model load. router.v1.Accepted."""
+"""P to R: the request was opened and admitted; before any model load. router.v1.Accepted."""
 FRAME_KIND_PREAMBLE: FrameKind.ValueType  # 25
 """P to R to G: a sealed delta without content (role, prompt count). Does not commit. Ciphertext."""
 FRAME_KIND_CHUNK: FrameKind.ValueType  # 26
