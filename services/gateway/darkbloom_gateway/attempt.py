@@ -114,7 +114,9 @@ class Attempt:
             self.frames, last.prompt_tokens, last.completion_tokens, last.cached_tokens
         )
 
-    def seal(self, canonical: bytes, body: bytes, *, not_after_ms: int, whole: bool = False) -> bytes:
+    def seal(
+        self, canonical: bytes, body: bytes, *, not_after_ms: int, whole: bool = False
+    ) -> bytes:
         """Seal the canonical request; slow for large bodies, safe in a thread.
 
         Args:

@@ -31,13 +31,14 @@ class SealedBody:
 class Prompt:
     """Seals one request as often as failover needs; repr shows no content."""
 
-    __slots__ = ("_body", "_builds", "_canonical", "_lowered", "plan")
+    __slots__ = ("_body", "_builds", "_canonical", "_lowered", "_whole", "plan")
 
     def __init__(
         self, lowered: Lowered, body: bytes, plan: Plan, builds: Mapping[str, Build]
     ) -> None:
         self.plan = plan
         self._lowered: Lowered | None = lowered
+        self._whole = not lowered.stream
         self._body = body
         self._builds = builds
         self._canonical: dict[str, bytes] = {}
@@ -71,7 +72,9 @@ class Prompt:
         canonical = self._canonical.get(build)
         if canonical is None:
             canonical = self._canonical[build] = self._write(build)
-        ciphertext = attempt.seal(canonical, self._body, not_after_ms=not_after_ms)
+        ciphertext = attempt.seal(
+            canonical, self._body, not_after_ms=not_after_ms, whole=self._whole
+        )
         return SealedBody(ciphertext, hashlib.sha256(ciphertext).digest())
 
     def _write(self, build: str) -> bytes:
