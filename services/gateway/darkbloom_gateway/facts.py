@@ -7,13 +7,15 @@ from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.model import Timing
 from darkbloom_gateway.wire import shown
 
+_HARDWARE = "hardware"
+"""The one level at which somebody else than the provider says where its key lives."""
 _BOOLEANS = {True: b"true", False: b"false"}
 
 
 def provider_headers(attempt: Attempt, timing: Timing) -> list[tuple[bytes, bytes]]:
     """Return the `X-Provider-*` headers; the verdict, not the router, backs the trust words."""
     verdict, offer = attempt.checked.verdict, attempt.offer
-    attested = verdict.trust_level != "none"
+    attested = verdict.trust_level == _HARDWARE
     headers = [
         (b"x-inference-job-id", offer.attempt_id.encode("ascii")),
         (b"x-provider-id", verdict.provider_id.encode("ascii")),
@@ -37,7 +39,7 @@ def provider_headers(attempt: Attempt, timing: Timing) -> list[tuple[bytes, byte
 def metadata_json(attempt: Attempt, timing: Timing) -> bytes:
     """Return the opt-in `metadata` of an answer."""
     verdict, offer = attempt.checked.verdict, attempt.offer
-    attested = verdict.trust_level != "none"
+    attested = verdict.trust_level == _HARDWARE
     content = {
         "provider_id": verdict.provider_id,
         "provider_attested": attested,

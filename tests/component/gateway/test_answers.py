@@ -92,6 +92,19 @@ async def test_headers_name_the_provider_and_nothing_of_it_can_inject_one(mesh: 
     assert headers["x-ratelimit-limit-requests"] == "10000"
 
 
+async def test_a_key_that_only_says_where_it_lives_is_not_called_attested(mesh: Harness) -> None:
+    mesh.router.default = scripted("x", trust_level="self_signed")
+
+    response = await mesh.chat(metadata_details=True)
+
+    assert response.headers["x-provider-trust-level"] == "self_signed"
+    assert response.headers["x-provider-attested"] == "false"
+    assert response.headers["x-provider-secure-enclave"] == "false"
+    assert "x-attestation-se-public-key" not in response.headers
+    metadata = response.json()["metadata"]
+    assert (metadata["provider_attested"], metadata["provider_secure_enclave"]) == (False, False)
+
+
 async def test_a_scripted_engine_says_so(mesh: Harness) -> None:
     mesh.router.scripts = [scripted("x", scripted=True)]
 

@@ -41,7 +41,7 @@ def make_router(plane: ControlPlane) -> APIRouter:
 
 def _provider(row: Provider) -> dict[str, Any]:
     hardware, level = row.hardware, row.trust_level
-    attested = level not in ("", "none")
+    attested = level == _HARDWARE
     content = {
         "provider_id": row.provider_id,
         "chip_name": hardware.chip_name,
