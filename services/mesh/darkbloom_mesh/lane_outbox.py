@@ -40,6 +40,8 @@ class LaneLimits:
     """Longest time that one write may take."""
     linger_s: float = 5.0
     """Longest time for a clean close."""
+    gather_turns: int = 12
+    """Turns of the loop that the writer waits for company before each batch; see `lane`."""
 
 
 class OutboxOverflowError(Exception):
@@ -121,11 +123,21 @@ class Outbox:
         self._turns.clear()
         self._body_bytes = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._control or self._data or self._turns)
+
+    @property
+    def full(self) -> bool:
+        """Whether a batch would leave something behind, so that waiting for more is idle."""
+        return len(self._control) + len(self._data) >= BATCH_FRAMES
+
     def take(self) -> FrameBatch | None:
         """Return the next batch, or None where nothing waits."""
-        control, data, turns = self._control, self._data, self._turns
-        if not (control or data or turns):
+        if not self.waiting:
             return None
+        control, data, turns = self._control, self._data, self._turns
         frames: list[Frame] = []
         # A waiting body keeps its place in the batch, so that chunks cannot starve it either.
         most, room = (
