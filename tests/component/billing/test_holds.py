@@ -292,3 +292,21 @@ async def test_an_expired_lease_is_swept_and_a_renewed_one_is_not(url: str) -> N
         (replayed,) = await w.release(lost.request_id)
         assert replayed.status == 3
         await w.sound()
+
+
+async def test_renewals_end_two_hours_after_the_hold(url: str) -> None:
+    async with world(url, sweep_period_s=60) as w:
+        await w.people()
+        order = w.order()
+        await w.hold(order)
+        renewal = ledger_pb.RenewHoldsRequest(
+            request_ids=[order.request_id], lease=Duration(seconds=900)
+        )
+        for _ in range(9):
+            await w.ledger.RenewHolds(renewal, timeout=5)
+            await w.clock.advance(850)
+
+        async with asyncio.timeout(10):
+            while (await w.balance(CONSUMER))[2]:
+                await w.clock.advance(60)
+        await w.sound()

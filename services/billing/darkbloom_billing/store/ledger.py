@@ -31,8 +31,12 @@ _HOLD = "SELECT * FROM billing.hold_many($1, $2, $3, $4, $5, $6, $7, $8)"
 _EXTEND = "SELECT * FROM billing.extend_hold($1, $2, $3, $4, $5, $6)"
 _CONTEXT = "SELECT * FROM billing.settle_context($1, $2)"
 _RESOLVE = "SELECT * FROM billing.resolve_many($1, $2, $3, $4, $5, $6, $7)"
+# No request lives as long as this; without a last hour a router could freeze money for ever.
 _RENEW = """
-    UPDATE billing.lease SET lease_until = greatest(lease_until, $2)
+    UPDATE billing.lease SET lease_until = least(
+      greatest(lease_until, $2),
+      (SELECT occurred_at + interval '2 hours' FROM ledger.event
+       WHERE idem_key = 'hold:' || request_id))
     WHERE request_id = ANY ($1) RETURNING request_id
 """
 _EXPIRED = """

@@ -88,7 +88,7 @@ class LedgerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RenewHolds(self, request, context):
-        """Push the lease of running holds out. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors.
+        """Push the lease of running holds out, at most to two hours after the hold. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ class LedgerServiceStub:
     ExtendHold: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ExtendHoldRequest, _ledger_service_pb2.ExtendHoldResponse]
     """Raise a hold to a dearer price row or a larger bound. Caller: gateway, before it seals. Idempotent by (request_id, extension)."""
     RenewHolds: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RenewHoldsRequest, _ledger_service_pb2.RenewHoldsResponse]
-    """Push the lease of running holds out. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors."""
+    """Push the lease of running holds out, at most to two hours after the hold. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors."""
     SettleHolds: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.SettleHoldsRequest, _ledger_service_pb2.SettleHoldsResponse]
     """End holds by paying for what was delivered. Caller: router. Each item is judged alone; idempotent by request_id.
     Billing checks verdict, terminal, opened, bounds and link itself and pays the account linked to the verdict's identity key.
@@ -62,7 +62,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.RenewHoldsRequest,
         context: _aio.ServicerContext[_ledger_service_pb2.RenewHoldsRequest, _abc.Awaitable[_ledger_service_pb2.RenewHoldsResponse]],
     ) -> _abc.Awaitable[_ledger_service_pb2.RenewHoldsResponse]:
-        """Push the lease of running holds out. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors."""
+        """Push the lease of running holds out, at most to two hours after the hold. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors."""
 
     @_abc_1.abstractmethod
     def SettleHolds(
