@@ -25,7 +25,7 @@ SAMPLING = (
     "max_tokens",
 )
 _FEATURES = ("tools", "json_mode", "structured_outputs", "logprobs", "web_search", "reasoning")
-_OWNER = "eigeninference"
+_OWNER = "darkbloom"
 _PER_MILLION = Decimal(1_000_000)
 _MICRO = Decimal(1_000_000)
 
