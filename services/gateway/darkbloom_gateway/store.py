@@ -1,5 +1,6 @@
 """Shared token buckets in Valkey, and the last good catalog on disk."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import StoreUnavailableError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from darkbloom_gateway.buckets import Charge, Decision, decide
 
@@ -41,7 +43,10 @@ return {1, 'account', string.format('%.6f', tokens - 1)}
 
 
 class ValkeyBuckets:
-    """One atomic script per request; a batch of them travels in one pipeline.
+    """One atomic script per request; a batch of them travels in one write.
+
+    One batch at a time, on one connection: what the client's pool, pipeline and retries do around a
+    command costs more than the command, and this is on the path of every request.
 
     Args:
         url: `redis://…`.
@@ -49,14 +54,15 @@ class ValkeyBuckets:
     """
 
     def __init__(self, url: Secret, *, timeout_s: float = 0.5) -> None:
-        self._redis: Any = redis.Redis.from_url(
+        pool: Any = redis.ConnectionPool.from_url(
             url.reveal(),
-            socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),
+            retry=Retry(NoBackoff(), 0),
             decode_responses=False,
         )
-        self._sha = ""
+        self._connection: Any = pool.make_connection()
+        self._timeout_s = timeout_s
+        self._sha = b""
 
     async def take(self, charges: Sequence[Charge]) -> Sequence[Decision]:
         """Decide on each charge.
@@ -65,40 +71,71 @@ class ValkeyBuckets:
             StoreUnavailableError: Valkey does not answer.
         """
         try:
-            if not self._sha:
-                self._sha = await self._redis.script_load(_SCRIPT)
             answers = await self._run(charges)
-            if any(isinstance(answer, NoScriptError) for answer in answers):
-                self._sha = await self._redis.script_load(_SCRIPT)
-                answers = await self._run(charges)
         except (RedisError, OSError, TimeoutError):
             raise StoreUnavailableError("rate buckets do not answer") from None
-        if any(isinstance(answer, Exception) for answer in answers):
+        if any(isinstance(answer, RedisError) for answer in answers):
             raise StoreUnavailableError("rate buckets do not answer")
         return [_decision(charge, answer) for charge, answer in zip(charges, answers, strict=True)]
 
     async def _run(self, charges: Sequence[Charge]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for charge in charges:
-            keys, values = _arguments(charge)
-            pipeline.evalsha(self._sha, len(keys), *keys, _IDLE_MS, *values)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if not self._sha:
+            self._sha = await self._load()
+        try:
+            answers = await self._ask([_command(self._sha, charge) for charge in charges])
+        except LostError:
+            # The store was restarted meanwhile; it may be there again, without the script.
+            answers = await self._ask([_command(self._sha, charge) for charge in charges])
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self._sha = await self._load()
+            answers = await self._ask([_command(self._sha, charge) for charge in charges])
         return answers
 
+    async def _load(self) -> bytes:
+        (sha,) = await self._ask([_packed(b"SCRIPT", b"LOAD", _SCRIPT.encode())])
+        if isinstance(sha, RedisError):
+            raise sha
+        return bytes(sha)
+
+    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send commands and return their answers, errors of the store among them."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                packed = b"".join(commands)
+                await self._connection.send_packed_command(packed, check_health=False)
+                return [await self._answer() for _ in commands]
+        except BaseException:
+            # Half an exchange may be on the line.
+            await self._connection.disconnect(nowait=True)
+            raise
+
+    async def _answer(self) -> Any:
+        try:
+            return await self._connection.read_response(disconnect_on_error=False)
+        except ResponseError as error:
+            return error
+
     async def close(self) -> None:
-        """Close all connections."""
-        await self._redis.aclose()
+        """Close the connection."""
+        await self._connection.disconnect()
 
 
-def _arguments(charge: Charge) -> tuple[list[str], list[str]]:
-    """Name the buckets; the braces keep both on one node of a cluster."""
-    account = charge.account
-    keys = [f"rate:{{{account.name}}}"]
+def _command(sha: bytes, charge: Charge) -> bytes:
+    """Write the script's call; the braces keep both buckets on one node of a cluster."""
+    account, key = charge.account, charge.key
+    names = [f"rate:{{{account.name}}}"]
     values = [repr(account.rate), str(account.burst)]
-    if charge.key is not None:
-        keys.append(f"rate:{{{account.name}}}:{charge.key.name}")
-        values += [repr(charge.key.rate), str(charge.key.burst)]
-    return keys, values
+    if key is not None:
+        names.append(f"rate:{{{account.name}}}:{key.name}")
+        values += [repr(key.rate), str(key.burst)]
+    texts = (str(len(names)), *names, str(_IDLE_MS), *values)
+    return _packed(b"EVALSHA", sha, *[text.encode() for text in texts])
+
+
+def _packed(*parts: bytes) -> bytes:
+    """Write a command of the Redis protocol."""
+    head = b"*%d\r\n" % len(parts)
+    return head + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 def _decision(charge: Charge, answer: Any) -> Decision:
