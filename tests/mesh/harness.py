@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +25,6 @@ from darkbloom_local.models import SCRIPTED
 from darkbloom_local.seeds import CONSUMER, PROVIDER
 from darkbloom_mesh.clock import SystemClock
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 30.0
 CALL_S = 10.0
 _POLL_S = 0.02

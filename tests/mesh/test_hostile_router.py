@@ -13,7 +13,6 @@ from darkbloom_local.mesh import Mesh
 
 from tests.mesh.harness import (
     QUICK,
-    ROOT,
     Books,
     Consumer,
     Fleet,
@@ -35,10 +34,7 @@ def mischief(state: Path) -> Mischief:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def taken(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
     """A mesh whose router belongs to somebody else."""
-    environment = {
-        **QUICK,
-        "router": {**QUICK["router"], **mischief.environment, "PYTHONPATH": _path()},
-    }
+    environment = {**QUICK, "router": {**QUICK["router"], **mischief.environment}}
     programs = {"router": [sys.executable, "-m", "tests.mesh.hostile.router"]}
     async with Mesh(
         state / "mesh", environment=environment, programs=programs, durable=False
@@ -47,16 +43,13 @@ async def taken(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
         yield found
 
 
-def _path() -> str:
-    """The repository, for a process that runs a module of the tests."""
-    return ":".join([str(ROOT), *(part for part in sys.path if part.startswith("/"))])
-
-
-@pytest.fixture(autouse=True)
-def good_again(mischief: Mischief) -> Any:
-    """Whatever a test ordered is over with it."""
-    yield
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def good_again(taken: Mesh, mischief: Mischief) -> None:
+    """Before each test the router behaves, and a provider that it has framed starts again."""
     mischief.behave()
+    if not await Fleet(taken).routable():
+        await taken.restart("provider")
+        await Fleet(taken).wait_routable()
 
 
 async def settlement_of(mischief: Mischief, request_id: str) -> list[dict[str, Any]]:
@@ -219,3 +212,37 @@ async def test_a_router_that_inflates_counts_on_their_way_is_caught_by_the_gatew
     assert answer.json()["error"]["type"] == "provider_error"
     await Books(taken).clean()
     assert await consumer.balance() == before
+
+
+@pytest.mark.parametrize(
+    ("order", "charged", "finding"),
+    [
+        ("hide_terminal", 10_000, "receipts_exceeded"),
+        ("deflate", 100, "receipts_unpaid"),
+        ("other_verdict", 1000, "receipts_differ"),
+    ],
+)
+async def test_what_a_router_says_of_a_break_that_never_was_is_found_by_the_audit(
+    taken: Mesh, mischief: Mischief, order: str, charged: int, finding: str
+) -> None:
+    """Without a terminal its word stands up to the hold, but the gateway's signed record does not.
+
+    Kept last: it leaves findings in the books.
+    """
+    consumer, books = Consumer(taken), Books(taken)
+    if order == "other_verdict" and not mischief.seen("verdict"):
+        await _steal_a_verdict(taken, mischief)
+    before = (await taken.audit())["findings"]
+
+    mischief.order(order)
+    answer = await consumer.ask(tokens=1000, delta_tokens=100)
+    row = await consumer.usage(answer.headers["x-inference-job-id"])
+    mischief.behave()
+
+    assert row["completion_tokens"] == charged
+
+    async def found() -> bool:
+        return bool((await taken.audit())["findings"][finding] == before[finding] + 1)
+
+    await until(found, f"the audit reports {finding}")
+    await books.clean()

@@ -140,6 +140,12 @@ def _settle(settlement: ledger_pb2.Settlement) -> None:
     if mischief.wanted("inflate_opened"):
         settlement.opened.prompt_tokens *= 1000
         settlement.opened.completion_tokens *= 1000
+    if mischief.wanted("hide_terminal"):
+        settlement.ClearField("terminal")
+        settlement.opened.completion_tokens *= 10
+    if mischief.wanted("deflate"):
+        settlement.ClearField("terminal")
+        settlement.opened.completion_tokens //= 10
     if mischief.wanted("inflate_terminal"):
         terminal = json.loads(settlement.terminal.document)
         terminal["completion_tokens"] *= 10
