@@ -10,10 +10,10 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.migrate import migrate as migrate_schema
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.serve import Service
 
 from darkbloom_attestation.config import AttestationConfig
-from darkbloom_attestation.database import Database
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging

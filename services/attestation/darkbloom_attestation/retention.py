@@ -8,8 +8,7 @@ from datetime import timedelta
 import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import StoreUnavailableError
-
-from darkbloom_attestation.database import Database
+from darkbloom_mesh.postgres import Database
 
 SWEEP_INTERVAL_S = 3600.0
 BATCH_ROWS = 5000

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import final
 
 import asyncpg
+from darkbloom_mesh.postgres import Connection, Database
 
-from darkbloom_attestation.database import Connection, Database
 from darkbloom_attestation.errors import KeyConflictError
 from darkbloom_attestation.model import CodeRelease, IssuedRevocation, PublicKey, ReceiptKey
 from darkbloom_attestation.tables import (

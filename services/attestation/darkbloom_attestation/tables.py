@@ -6,8 +6,8 @@ from typing import Any, final
 
 import asyncpg
 from darkbloom_edge.strict_json import canonical_json, parse_json_object
+from darkbloom_mesh.postgres import Connection
 
-from darkbloom_attestation.database import Connection
 from darkbloom_attestation.model import (
     ChallengeState,
     CodeRelease,

@@ -1,14 +1,13 @@
 """Builds and aliases in PostgreSQL, schema `registry`."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, TypeAlias, final
+from typing import Any, final
 
 import asyncpg
 from darkbloom_edge.manifest import Manifest
-from darkbloom_mesh.errors import StoreUnavailableError
+from darkbloom_mesh.postgres import Connection, Database
 
 from darkbloom_registry.model import (
     LISTED,
@@ -21,14 +20,9 @@ from darkbloom_registry.model import (
     VersionState,
 )
 
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
 CHANNEL = "registry_catalog"
 """Notified at the commit of every write."""
 
-_POOL_SIZE = 8
-_COMMAND_TIMEOUT_S = 10.0
-_CONNECT_TIMEOUT_S = 10.0
 _FACTS = (
     "id, display_name, family, architecture, quantization, max_context_length, max_output_length,"
     " min_ram_gb, capabilities, required_provider_capabilities, status, description, model_type,"
@@ -38,14 +32,6 @@ _FACTS = (
 _VERSION = (
     "build, version, state, aggregate_sha256, identity_sha256, total_size_bytes, file_count,"
     " register_time"
-)
-_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.exceptions.OperatorInterventionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    OSError,
-    TimeoutError,
 )
 
 
@@ -57,55 +43,26 @@ class PostgresStore:
         StoreUnavailableError: from every method, when PostgreSQL cannot be reached in time.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        self._pool = pool
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @classmethod
     async def connect(cls, url: str) -> "PostgresStore":
         """Open a pool; the caller closes it."""
-        with _guarded():
-            pool = await asyncpg.create_pool(
-                url,
-                min_size=1,
-                max_size=_POOL_SIZE,
-                command_timeout=_COMMAND_TIMEOUT_S,
-                timeout=_CONNECT_TIMEOUT_S,
-            )
-        return cls(pool)
+        return cls(await Database.connect(url))
 
     async def close(self) -> None:
         """Close every connection, waiting a moment for those in use."""
-        try:
-            async with asyncio.timeout(_COMMAND_TIMEOUT_S):
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+        await self._database.close()
 
     async def listen(self, notify: Callable[[], None]) -> None:
         """Call `notify` once listening and after every write, until the connection is lost."""
-        with _guarded():
-            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
-                lost = asyncio.Event()
-
-                def on_lost(_: object) -> None:
-                    lost.set()
-
-                def on_notification(*_: object) -> None:
-                    notify()
-
-                connection.add_termination_listener(on_lost)
-                await connection.add_listener(CHANNEL, on_notification)
-                try:
-                    notify()
-                    await lost.wait()
-                finally:
-                    await connection.remove_listener(CHANNEL, on_notification)
-                    connection.remove_termination_listener(on_lost)
+        await self._database.listen(CHANNEL, notify)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator["Write"]:
         """Begin a write; others wait until it ends."""
-        async with self._acquire() as connection, connection.transaction():
+        async with self._database.transaction() as connection:
             generation = await connection.fetchval(
                 "SELECT generation FROM registry.generation FOR UPDATE"
             )
@@ -113,7 +70,7 @@ class PostgresStore:
 
     async def generation(self) -> int:
         """Return the newest generation."""
-        async with self._acquire() as connection:
+        async with self._database.acquire() as connection:
             return int(await connection.fetchval("SELECT generation FROM registry.generation"))
 
     async def catalog(self) -> Catalog:
@@ -145,7 +102,7 @@ class PostgresStore:
 
     async def manifest(self, build: str, version: str) -> bytes | None:
         """Return the manifest of a version as registered; an empty version means the active one."""
-        async with self._acquire() as connection:
+        async with self._database.acquire() as connection:
             data: bytes | None = await connection.fetchval(
                 "SELECT manifest FROM registry.versions WHERE build = $1"
                 " AND CASE WHEN $2 = '' THEN state = 'active' ELSE version = $2 END",
@@ -155,16 +112,10 @@ class PostgresStore:
         return data
 
     @asynccontextmanager
-    async def _acquire(self) -> AsyncIterator[Connection]:
-        with _guarded():
-            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
-                yield connection
-
-    @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Connection]:
         """Several reads of one moment."""
         async with (
-            self._acquire() as connection,
+            self._database.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield connection
@@ -251,15 +202,6 @@ class Write:
             "UPDATE registry.generation SET generation = generation + 1 RETURNING generation"
         )
         await self._connection.execute("SELECT pg_notify($1, '')", CHANNEL)
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    # The driver's text may name hosts and statements, so it is cut off.
-    try:
-        yield
-    except _LOST:
-        raise StoreUnavailableError("postgresql did not answer") from None
 
 
 async def _build(connection: Connection, build: str) -> Build | None:

@@ -1,9 +1,9 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from darkbloom_attestation.database import Database
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.migrate import migrate
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.testing import FakeClock
 
 from tests.stores import Postgres, postgres

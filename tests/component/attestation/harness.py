@@ -14,7 +14,6 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
     AttestationServiceStub,
     add_AttestationServiceServicer_to_server,
 )
-from darkbloom_attestation.database import Database
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
@@ -38,6 +37,7 @@ from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError, from_rpc_error
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 

@@ -2,11 +2,11 @@ import asyncio
 
 import pytest
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
-from darkbloom_attestation.database import Database
 from darkbloom_edge.attestation import Challenge
 from darkbloom_edge.ids import new_id
 from darkbloom_edge.signatures import P256Signer, from_base64, to_base64
 from darkbloom_mesh.errors import ConflictError, NotFoundError, PreconditionError
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.testing import FakeClock
 
 from tests.component.attestation.harness import (

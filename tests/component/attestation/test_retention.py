@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 import pytest
-from darkbloom_attestation.database import Database
 from darkbloom_attestation.retention import Retention
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.testing import FakeClock
 
 TABLES = ("registrations", "sessions", "challenges", "verdicts", "revocations", "violations")

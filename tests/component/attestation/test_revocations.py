@@ -3,7 +3,6 @@ import asyncio
 import pytest
 from darkbloom.attestation.v1 import attestation_pb2
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
-from darkbloom_attestation.database import Database
 from darkbloom_edge.revocation import verify_revocation
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import (
@@ -14,6 +13,7 @@ from darkbloom_mesh.errors import (
     PreconditionError,
     from_rpc_error,
 )
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.testing import FakeClock
 
 from tests.component.attestation.harness import (

@@ -5,10 +5,10 @@ from typing import Any
 import asyncpg
 import pytest
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
-from darkbloom_attestation.database import Database
 from darkbloom_edge.attestation import Challenge
 from darkbloom_edge.verdict import trust_level_rank
 from darkbloom_mesh.errors import MeshError
+from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.testing import FakeClock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

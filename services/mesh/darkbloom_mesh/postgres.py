@@ -1,4 +1,13 @@
-"""The connection to PostgreSQL, schema `attestation`: pool, transactions, notifications."""
+"""PostgreSQL for a room: a bounded pool, transactions, and word of what others committed.
+
+    database = await Database.connect(config.database_url.reveal())
+    async with database.transaction() as connection:
+        await connection.execute(...)
+    await database.listen("registry_catalog", notify)       # until the connection is lost
+
+The driver's errors end here: a room sees `StoreUnavailableError`, without the driver's text, which
+may name hosts and statements.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -6,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias, final
 
 import asyncpg
+
 from darkbloom_mesh.errors import StoreUnavailableError
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -16,6 +26,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
     OSError,
