@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
 OFTEN = {
     "DARKBLOOM_ROUTER_CHALLENGE_INTERVAL_S": "1",
-    "DARKBLOOM_ROUTER_CHALLENGE_ANSWER_S": "0.5",
+    "DARKBLOOM_ROUTER_CHALLENGE_ANSWER_S": "1",
     "DARKBLOOM_ROUTER_CHALLENGE_MAX_AGE_S": "5",
 }
 
