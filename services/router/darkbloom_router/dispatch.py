@@ -235,11 +235,26 @@ class Dispatcher:
             return refusals.DRAINING
         if len(gateway.requests) >= self._limits.requests_per_lane:
             return refusals.SATURATED
-        if message.request_id in self._requests:
+        earlier = self._requests.get(message.request_id)
+        if earlier is not None and not self._superseded(earlier, gateway):
             return refusals.INTERNAL
         # A gateway that lost its lane and came back: the hold lives on in the new request.
         self._requests.adopt(message.request_id)
         return None
+
+    def _superseded(self, earlier: Request, gateway: GatewayLink) -> bool:
+        """Let go of a request that its gateway opens again on a newer lane.
+
+        The gateway knows before us that the old lane is dead. What was opened there is paid for
+        under this id, so then the id cannot be used again.
+        """
+        attempt = earlier.attempt
+        if earlier.gateway is gateway or (attempt is not None and attempt.opened.frames):
+            return False
+        if attempt is not None:
+            self._ends.stop(attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+        self._requests.finish(earlier)
+        return True
 
     def _time_left(self, message: Open) -> float:
         if not message.HasField("deadline_time"):

@@ -20,8 +20,9 @@ class Requests:
     def __len__(self) -> int:
         return len(self._live)
 
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._live
+    def get(self, request_id: str) -> Request | None:
+        """Return a live request by id."""
+        return self._live.get(request_id)
 
     def ids(self) -> set[str]:
         """Return the requests whose holds the router keeps from lapsing."""

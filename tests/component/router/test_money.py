@@ -87,6 +87,36 @@ async def test_a_lost_gateway_lane_without_content_releases_after_the_delay(mesh
     assert await mesh.ledger.ending(request_id) == "released"
 
 
+async def test_a_request_opened_again_on_a_newer_lane_moves_there(mesh: World) -> None:
+    provider, half_open = await mesh.provider(), await mesh.gateway()
+    _, request_id, _ = await half_open.dispatched()
+    attempt, _ = await provider.request()
+
+    again = await mesh.gateway()
+    await again.dispatched(request_id=request_id)
+    await provider.box.take(K.FRAME_KIND_CANCEL, stream=attempt)
+    stream, _ = await provider.serve()
+    await again.whole(stream)
+    again.close(stream)
+
+    assert await mesh.ledger.ending(request_id) == "settled"
+    assert len(mesh.ledger.settlements) == 1
+
+
+async def test_what_was_opened_on_an_old_lane_is_not_opened_again_on_a_newer_one(
+    mesh: World,
+) -> None:
+    provider, half_open, attempt, request_id, _ = await committed(mesh)
+    half_open.credit(attempt, 48, frames=2, tokens=2)
+    await provider.box.take(K.FRAME_KIND_CREDIT)
+
+    again = await mesh.gateway()
+    stream, _ = again.open(request_id=request_id)
+    refused = await again.box.message(K.FRAME_KIND_REFUSED, gw.Refused, stream=stream)
+
+    assert refused.http_status == 500
+
+
 async def test_a_gateway_that_comes_back_keeps_its_hold(mesh: World) -> None:
     provider, gateway = await mesh.provider(), await mesh.gateway()
     _, request_id, _ = await gateway.dispatched()
