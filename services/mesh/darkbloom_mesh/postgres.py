@@ -106,4 +106,8 @@ def _guarded() -> Iterator[None]:
     try:
         yield
     except _LOST:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Cleaning up on a dead connection fails too; that must not undo a cancellation.
+            raise asyncio.CancelledError from None
         raise StoreUnavailableError("postgresql did not answer") from None
