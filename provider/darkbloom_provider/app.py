@@ -83,6 +83,7 @@ async def _serve(
             name=config.name,
             private_only=config.private_only,
             generation=secrets.token_hex(16),
+            metrics_port=int(service.listeners["metrics"].rpartition(":")[2]),
         ),
         desk=Desk(
             key_pair=key_pair,

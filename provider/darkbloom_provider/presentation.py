@@ -35,6 +35,7 @@ from darkbloom_provider.engine import interface as engine_interface
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware as HardwareFacts
 from darkbloom_provider.hardware import Load
+from darkbloom_provider.isolation import measure
 from darkbloom_provider.work import Stats
 
 PROTOCOL = ProtocolVersion(major=1, minor=0)
@@ -70,6 +71,8 @@ class Presence:
     private_only: bool
     generation: str
     """Random id of this process: equal across streams means the same K."""
+    metrics_port: int = 0
+    """The one port that this process may listen on."""
 
     def register(self, now: datetime, *, previous: str, inflight: Iterable[str]) -> Register:
         """Return the first frame of a stream.
@@ -144,9 +147,10 @@ class Presence:
         )
 
     def _privacy(self) -> PrivacyCapabilities:
+        isolation = measure(self.metrics_port)
         return PrivacyCapabilities(
-            text_backend_inprocess=True,
-            text_proxy_disabled=True,
+            text_backend_inprocess=isolation.text_backend_inprocess,
+            text_proxy_disabled=isolation.text_proxy_disabled,
             sip_enabled=self.hardening.sip_enabled,
             anti_debug_enabled=self.hardening.anti_debug_enabled,
             core_dumps_disabled=self.hardening.core_dumps_disabled,
