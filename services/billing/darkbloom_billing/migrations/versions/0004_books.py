@@ -1,0 +1,10 @@
+"""Every flow of money that may exist, and the commands that are rare."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

@@ -1,0 +1,1 @@
+-- Every flow of money that may exist, and the commands that are rare.

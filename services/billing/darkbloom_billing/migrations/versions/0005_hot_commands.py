@@ -1,0 +1,10 @@
+"""Hold and settle as set-based statements."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

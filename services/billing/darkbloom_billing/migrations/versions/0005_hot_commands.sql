@@ -1,0 +1,1 @@
+-- Hold and settle as set-based statements.

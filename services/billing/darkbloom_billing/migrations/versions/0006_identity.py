@@ -1,0 +1,10 @@
+"""Users, sign-in, keys with every limit, device codes, provider tokens."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

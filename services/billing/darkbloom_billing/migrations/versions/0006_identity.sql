@@ -1,0 +1,1 @@
+-- Users, sign-in, keys with every limit, device codes, provider tokens.

@@ -1,0 +1,10 @@
+"""Prices of providers, budgets, invites, referrals, audit of operators."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

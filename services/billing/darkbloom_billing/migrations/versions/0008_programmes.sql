@@ -1,0 +1,1 @@
+-- Prices of providers, budgets, invites, referrals, audit of operators.

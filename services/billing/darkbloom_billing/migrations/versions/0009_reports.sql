@@ -1,0 +1,1 @@
+-- Roll-ups for usage, earnings and the public figures.
