@@ -56,6 +56,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A signed document fails its check, has expired, or names other ids than the hold. FAILED_PRECONDITION."""
     ERROR_REASON_UNLINKED: _ErrorReason.ValueType  # 26
     """The identity key is linked to no account. FAILED_PRECONDITION."""
+    ERROR_REASON_PROGRAMME_REFUSED: _ErrorReason.ValueType  # 38
+    """An invite or a referral is refused. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
+    ERROR_REASON_OPERATOR_REFUSED: _ErrorReason.ValueType  # 39
+    """A rule for operators forbids it. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
     ERROR_REASON_IMMUTABLE: _ErrorReason.ValueType  # 40
     """Two writes to a (model, version) differ. ALREADY_EXISTS."""
     ERROR_REASON_MANIFEST_INVALID: _ErrorReason.ValueType  # 41
@@ -106,6 +110,10 @@ ERROR_REASON_EVIDENCE_REJECTED: ErrorReason.ValueType  # 25
 """A signed document fails its check, has expired, or names other ids than the hold. FAILED_PRECONDITION."""
 ERROR_REASON_UNLINKED: ErrorReason.ValueType  # 26
 """The identity key is linked to no account. FAILED_PRECONDITION."""
+ERROR_REASON_PROGRAMME_REFUSED: ErrorReason.ValueType  # 38
+"""An invite or a referral is refused. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
+ERROR_REASON_OPERATOR_REFUSED: ErrorReason.ValueType  # 39
+"""A rule for operators forbids it. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
 ERROR_REASON_IMMUTABLE: ErrorReason.ValueType  # 40
 """Two writes to a (model, version) differ. ALREADY_EXISTS."""
 ERROR_REASON_MANIFEST_INVALID: ErrorReason.ValueType  # 41
