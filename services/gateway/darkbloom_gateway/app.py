@@ -18,6 +18,7 @@ from darkbloom_mesh.serve import Service
 
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
+from darkbloom_gateway.billing_identity import IdentityClient
 from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.chat import ChatCompletions
 from darkbloom_gateway.clients import (
@@ -133,7 +134,14 @@ class Worker:
             clock=clock,
             metrics=self.meters,
         )
-        self.authenticator = Authenticator(billing, KeyCache(config.key_cache_s), clock)
+        identity = self._identity = IdentityClient(to_billing, timeout_s=config.rpc_s)
+        self.authenticator = Authenticator(
+            billing,
+            identity,
+            KeyCache(config.key_cache_s),
+            clock,
+            admin_hash=config.admin_hash(),
+        )
         self.press = ReceiptPress(Ed25519Signer.generate())
         desk = VerdictDesk(
             floor=config.trust_floor, development=config.environment == "development"

@@ -19,10 +19,18 @@ from darkbloom.registry.v1.registry_service_pb2 import WatchCatalogRequest
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom.router.v1 import fleet_pb2, fleet_service_pb2
 from darkbloom.router.v1.fleet_service_pb2_grpc import FleetServiceStub
-from darkbloom_mesh.errors import UnauthenticatedError, from_rpc_error
+from darkbloom_mesh.errors import MeshError, from_rpc_error
 
 from darkbloom_gateway import convert
-from darkbloom_gateway.model import Hold, HoldOrder, HoldRefusal, KeyRecord, Price, SignedBytes
+from darkbloom_gateway.model import (
+    Hold,
+    HoldOrder,
+    HoldRefusal,
+    KeyRecord,
+    Price,
+    Refusal,
+    SignedBytes,
+)
 from darkbloom_gateway.ports import (
     Balance,
     KeyEvent,
@@ -33,12 +41,17 @@ from darkbloom_gateway.ports import (
 )
 
 T = TypeVar("T")
-_UNUSABLE = (ErrorReason.ERROR_REASON_KEY_UNKNOWN, ErrorReason.ERROR_REASON_KEY_REVOKED)
+_UNUSABLE = (
+    ErrorReason.ERROR_REASON_KEY_UNKNOWN,
+    ErrorReason.ERROR_REASON_KEY_REVOKED,
+    ErrorReason.ERROR_REASON_LOGIN_INVALID,
+    ErrorReason.ERROR_REASON_TOKEN_UNKNOWN,
+)
 _FLEET_PAGE = 1000
 _MAX_FLEET_PAGES = 16
 
 
-async def _answer(call: Awaitable[T]) -> T:
+async def answer(call: Awaitable[T]) -> T:
     """Await a unary call and rebuild the other room's error."""
     try:
         return await call
@@ -46,13 +59,22 @@ async def _answer(call: Awaitable[T]) -> T:
         raise from_rpc_error(error) from None
 
 
-async def _events(call: grpc.aio.UnaryStreamCall[Any, T]) -> AsyncIterator[T]:
+async def events(call: grpc.aio.UnaryStreamCall[Any, T]) -> AsyncIterator[T]:
     """Read a watch stream and rebuild the other room's error."""
     try:
         async for event in call:
             yield event
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
+
+
+def refusal_of(error: MeshError) -> Refusal:
+    """Return the refusal that billing means; any other error goes on."""
+    if error.reason in _UNUSABLE:
+        return Refusal.UNUSABLE
+    if error.reason == ErrorReason.ERROR_REASON_ACCOUNT_PENDING_DELETION:
+        return Refusal.CLOSING
+    raise error
 
 
 class BillingClient:
@@ -64,34 +86,33 @@ class BillingClient:
         self._prices = PriceServiceStub(channel)
         self._timeout_s = timeout_s
 
-    async def resolve_key(self, key_hash: bytes) -> tuple[KeyRecord | None, int | None]:
+    async def resolve_key(self, key_hash: bytes) -> tuple[KeyRecord | Refusal, int | None]:
         """See `ports.Billing`."""
         request = account_service_pb2.ResolveKeyRequest(key_hash=key_hash)
         try:
-            response = await _answer(self._accounts.ResolveKey(request, timeout=self._timeout_s))
-        except UnauthenticatedError as error:
-            if error.reason in _UNUSABLE:
-                return None, None
-            raise
+            response = await answer(self._accounts.ResolveKey(request, timeout=self._timeout_s))
+        except MeshError as error:
+            return refusal_of(error), None
         if response.key.revoked:
-            return None, response.generation
+            return Refusal.UNUSABLE, response.generation
         return convert.key_record(response.key), response.generation
 
     async def watch_keys(self, after_generation: int) -> AsyncIterator[KeyEvent]:
         """See `ports.Billing`."""
         request = account_service_pb2.WatchKeysRequest(after_generation=after_generation)
-        async for event in _events(self._accounts.WatchKeys(request)):
+        async for event in events(self._accounts.WatchKeys(request)):
             kind = event.WhichOneof("event")
             yield KeyEvent(
                 event.generation,
                 changed=event.changed.key_hash if kind == "changed" else None,
                 reset=kind == "reset",
+                account_id=event.account_changed.account_id,
             )
 
     async def hold(self, orders: Sequence[HoldOrder]) -> Sequence[Hold | HoldRefusal]:
         """See `ports.Billing`."""
         request = ledger_service_pb2.HoldRequest(orders=map(convert.hold_order, orders))
-        response = await _answer(self._ledger.Hold(request, timeout=self._timeout_s))
+        response = await answer(self._ledger.Hold(request, timeout=self._timeout_s))
         return [convert.hold_result(result) for result in response.results]
 
     async def extend_hold(self, request_id: str, extension: int, price: Price) -> None:
@@ -99,7 +120,7 @@ class BillingClient:
         request = ledger_service_pb2.ExtendHoldRequest(
             request_id=request_id, extension=extension, price=convert.price_row(price)
         )
-        await _answer(self._ledger.ExtendHold(request, timeout=self._timeout_s))
+        await answer(self._ledger.ExtendHold(request, timeout=self._timeout_s))
 
     async def release(self, releases: Sequence[tuple[str, str]]) -> None:
         """See `ports.Billing`."""
@@ -112,7 +133,7 @@ class BillingClient:
                 for request_id, reason in releases
             ]
         )
-        await _answer(self._ledger.ReleaseHolds(request, timeout=self._timeout_s))
+        await answer(self._ledger.ReleaseHolds(request, timeout=self._timeout_s))
 
     async def record_receipts(self, records: Sequence[ReceiptRecord]) -> None:
         """See `ports.Billing`."""
@@ -129,12 +150,12 @@ class BillingClient:
                 for record in records
             ]
         )
-        await _answer(self._ledger.RecordReceipts(request, timeout=self._timeout_s))
+        await answer(self._ledger.RecordReceipts(request, timeout=self._timeout_s))
 
     async def balance(self, account_id: str) -> Balance:
         """See `ports.Billing`."""
         request = account_service_pb2.GetBalanceRequest(account_id=account_id)
-        response = await _answer(self._accounts.GetBalance(request, timeout=self._timeout_s))
+        response = await answer(self._accounts.GetBalance(request, timeout=self._timeout_s))
         return Balance(response.balance_micros, response.withdrawable_micros)
 
     async def usage(
@@ -145,7 +166,7 @@ class BillingClient:
             account_id=account_id,
             page=PageRequest(page_size=page_size, page_token=page_token),
         )
-        response = await _answer(self._accounts.ListUsage(request, timeout=self._timeout_s))
+        response = await answer(self._accounts.ListUsage(request, timeout=self._timeout_s))
         rows = [
             UsageRow(
                 job_id=row.attempt_id,
@@ -162,7 +183,7 @@ class BillingClient:
 
     async def prices(self) -> PriceList:
         """See `ports.Billing`."""
-        response = await _answer(
+        response = await answer(
             self._prices.ListPrices(ListPricesRequest(), timeout=self._timeout_s)
         )
         return PriceList(
@@ -180,13 +201,13 @@ class AttestationClient:
     async def verdict_keys(self) -> Sequence[PublicKey]:
         """See `ports.Attestation`."""
         request = attestation_service_pb2.ListVerdictKeysRequest()
-        response = await _answer(self._stub.ListVerdictKeys(request, timeout=self._timeout_s))
+        response = await answer(self._stub.ListVerdictKeys(request, timeout=self._timeout_s))
         return [_public_key(key) for key in response.keys]
 
     async def receipt_keys(self) -> Sequence[PublicKey]:
         """See `ports.Attestation`."""
         request = attestation_service_pb2.ListReceiptKeysRequest()
-        response = await _answer(self._stub.ListReceiptKeys(request, timeout=self._timeout_s))
+        response = await answer(self._stub.ListReceiptKeys(request, timeout=self._timeout_s))
         return [_public_key(key) for key in response.keys]
 
     async def register_receipt_key(self, key: PublicKey, gateway: str) -> None:
@@ -199,14 +220,14 @@ class AttestationClient:
             ),
             gateway=gateway,
         )
-        await _answer(self._stub.RegisterReceiptKey(request, timeout=self._timeout_s))
+        await answer(self._stub.RegisterReceiptKey(request, timeout=self._timeout_s))
 
     async def watch_revocations(
         self, after_generation: int
     ) -> AsyncIterator[tuple[int, SignedBytes | None]]:
         """See `ports.Attestation`."""
         request = attestation_service_pb2.WatchRevocationsRequest(after_generation=after_generation)
-        async for event in _events(self._stub.WatchRevocations(request)):
+        async for event in events(self._stub.WatchRevocations(request)):
             revoked = event.WhichOneof("event") == "revocation"
             yield event.generation, convert.signed(event.revocation) if revoked else None
 
@@ -220,7 +241,7 @@ class RegistryClient:
     async def watch_catalog(self, after_generation: int) -> AsyncIterator[Catalog | None]:
         """Yield each snapshot, and None as a sign of life."""
         call = self._stub.WatchCatalog(WatchCatalogRequest(after_generation=after_generation))
-        async for event in _events(call):
+        async for event in events(call):
             yield event.snapshot if event.WhichOneof("event") == "snapshot" else None
 
 
@@ -239,7 +260,7 @@ class FleetClient:
             request = fleet_service_pb2.ListProvidersRequest(
                 page=PageRequest(page_size=_FLEET_PAGE, page_token=token), public_only=True
             )
-            response = await _answer(self._stub.ListProviders(request, timeout=self._timeout_s))
+            response = await answer(self._stub.ListProviders(request, timeout=self._timeout_s))
             found.extend(response.providers)
             token = response.next_page_token
             if not token:
@@ -249,7 +270,7 @@ class FleetClient:
     async def capacity(self) -> dict[str, fleet_pb2.BuildCapacity]:
         """Return live capacity by build."""
         request = fleet_service_pb2.ListBuildCapacityRequest()
-        response = await _answer(self._stub.ListBuildCapacity(request, timeout=self._timeout_s))
+        response = await answer(self._stub.ListBuildCapacity(request, timeout=self._timeout_s))
         return {row.build: row for row in response.builds}
 
 

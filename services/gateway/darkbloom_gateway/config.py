@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
-from darkbloom_gateway.pins import read_pins
+from darkbloom_gateway.pins import read_admin_key, read_pins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,9 @@ class GatewayConfig(RoomConfig):
     request_burst: Annotated[int, Setting("burst of an account", minimum=1)] = 120
     service_rate: Annotated[float, Setting("same, role service; 0 lifts it", minimum=0)] = 200.0
     service_burst: Annotated[int, Setting("burst of a service account", minimum=1)] = 600
+    admin_key_file: Annotated[
+        Path | None, Setting("file with the operator's key; unset: there is none")
+    ] = None
     key_cache_s: Annotated[float, Setting("life of a cached key", minimum=0, maximum=60)] = 60.0
     default_output_bound: Annotated[
         int, Setting("tokens, where neither request nor catalog says", minimum=1)
@@ -86,6 +89,18 @@ class GatewayConfig(RoomConfig):
             self.pins()
         except ValueError as error:
             yield f"DARKBLOOM_GATEWAY_VERDICT_KEYS_FILE: {error}"
+        try:
+            self.admin_hash()
+        except ValueError as error:
+            yield f"DARKBLOOM_GATEWAY_ADMIN_KEY_FILE: {error}"
+
+    def admin_hash(self) -> bytes | None:
+        """Return the hash of the operator's key; None where there is none.
+
+        Raises:
+            ValueError: the file cannot be read, or holds too short a key.
+        """
+        return None if self.admin_key_file is None else read_admin_key(self.admin_key_file)
 
     def pins(self) -> dict[str, bytes] | None:
         """Read the pinned keys; None where none are pinned.

@@ -46,6 +46,9 @@ def key_record(key: account_pb2.ApiKey) -> KeyRecord:
         account_role=key.account_role,
         allowed_models=frozenset(key.allowed_models),
         rpm_limit=key.rpm_limit if key.HasField("rpm_limit") else None,
+        itpm_limit=key.input_tpm_limit if key.HasField("input_tpm_limit") else None,
+        otpm_limit=key.output_tpm_limit if key.HasField("output_tpm_limit") else None,
+        self_route_only=key.self_route_only,
         expire_time=instant(key.expire_time) if key.HasField("expire_time") else None,
     )
 

@@ -95,6 +95,16 @@ def unauthenticated(message: str) -> ApiError:
     return ApiError(401, "authentication_error", message)
 
 
+def forbidden(message: str) -> ApiError:
+    """403: a credential of the wrong kind for this."""
+    return ApiError(403, "forbidden", message)
+
+
+def closing_account() -> ApiError:
+    """403: nothing of this account counts any more."""
+    return ApiError(403, "account_pending_deletion", "this account is being deleted")
+
+
 def insufficient_funds(required: int, available: int) -> ApiError:
     """402: confirmed shortfall, in micro-USD."""
     return ApiError(

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 MAX_BOUND = 1 << 24
 """Largest token bound that a hold accepts."""
+ADMIN_ACCOUNT = "admin"
+"""Account of the operator's key: a name for limits and audit, without money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +20,46 @@ class KeyRecord:
     allowed_models: frozenset[str] = frozenset()
     """Empty: every model."""
     rpm_limit: int | None = None
+    itpm_limit: int | None = None
+    """Input tokens per minute."""
+    otpm_limit: int | None = None
+    """Output tokens per minute."""
+    self_route_only: bool = False
+    """Requests go to the account's own machines only."""
     expire_time: datetime | None = None
 
     def allows(self, requested_model: str) -> bool:
         """Whether the key may name this model; matched before any alias is resolved."""
         return not self.allowed_models or requested_model in self.allowed_models
+
+
+class Refusal(StrEnum):
+    """Why a credential does not count."""
+
+    UNUSABLE = "unusable"
+    """Unknown, revoked, disabled or expired."""
+    CLOSING = "closing"
+    """Its account is being deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever presented a credential."""
+
+    account_id: str
+    """`ADMIN_ACCOUNT` for the operator's key, which has no account."""
+    user_id: str = ""
+    """Empty unless this is a login."""
+    email: str = ""
+    role: str = ""
+    """Role of the account: empty or `service`."""
+    key: KeyRecord | None = None
+    """The API key; None for a login and for the operator."""
+    is_admin: bool = False
+
+    def allows(self, requested_model: str) -> bool:
+        """Whether the caller may name this model; only a key narrows that."""
+        return self.key is None or self.key.allows(requested_model)
 
 
 @dataclass(frozen=True, slots=True)

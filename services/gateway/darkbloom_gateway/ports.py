@@ -10,11 +10,13 @@ from typing import Protocol
 
 from darkbloom_gateway.buckets import Charge, Decision
 from darkbloom_gateway.model import (
+    Caller,
     Hold,
     HoldOrder,
     HoldRefusal,
     KeyRecord,
     Price,
+    Refusal,
     SignedBytes,
 )
 
@@ -28,6 +30,16 @@ class KeyEvent:
     """Hash of the key that changed."""
     reset: bool = False
     """Forget all of them."""
+    account_id: str = ""
+    """Forget everything of this account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login token that billing has verified."""
+
+    caller: Caller
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +92,8 @@ class PublicKey:
 class Billing(Protocol):
     """Keys, holds and books."""
 
-    async def resolve_key(self, key_hash: bytes) -> tuple[KeyRecord | None, int | None]:
-        """Return (record or None, generation at which it was read, where known)."""
+    async def resolve_key(self, key_hash: bytes) -> tuple[KeyRecord | Refusal, int | None]:
+        """Return (record or refusal, generation at which it was read, where known)."""
         ...
 
     def watch_keys(self, after_generation: int) -> AsyncIterator[KeyEvent]:
@@ -116,6 +128,14 @@ class Billing(Protocol):
 
     async def prices(self) -> PriceList:
         """Read the rows in force."""
+        ...
+
+
+class Identity(Protocol):
+    """Logins."""
+
+    async def verify_login(self, token: str) -> tuple[Login | Refusal, int | None]:
+        """Return (login or refusal, generation at which it was read, where known)."""
         ...
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 
 from darkbloom_gateway.catalog import Catalog, Resolution
 from darkbloom_gateway.errors import model_not_allowed, model_not_found, unavailable
-from darkbloom_gateway.model import KeyRecord, Price
+from darkbloom_gateway.model import Price
 from darkbloom_gateway.ports import PriceList
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
@@ -37,12 +37,12 @@ def make_router(plane: ControlPlane) -> APIRouter:
     @router.get("/v1/models")
     async def list_models(request: Request, include_builds: Annotated[str, Query()] = "") -> Reply:
         """List what the key may call."""
-        key = await plane.caller(request)
+        caller = await plane.caller(request)
         catalog = _catalog(plane)
         rows = [
             row
             for row in catalog.listed(include_builds=include_builds in ("1", "true"))
-            if key.allows(row.name)
+            if caller.allows(row.name)
         ]
         prices, capacity = await plane.prices.get(), await plane.capacity_or_nothing()
         return reply({"object": "list", "data": [_entry(row, prices, capacity) for row in rows]})
@@ -50,8 +50,8 @@ def make_router(plane: ControlPlane) -> APIRouter:
     @router.get("/v1/models/{model_id:path}")
     async def get_model(request: Request, model_id: str) -> Reply:
         """Return one entry, exactly as the list has it."""
-        key: KeyRecord = await plane.caller(request)
-        if not key.allows(model_id):
+        caller = await plane.caller(request)
+        if not caller.allows(model_id):
             raise model_not_allowed()
         catalog = _catalog(plane)
         known = {row.name: row for row in catalog.listed(include_builds=True)}

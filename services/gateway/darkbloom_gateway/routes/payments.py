@@ -21,9 +21,9 @@ def make_router(plane: ControlPlane) -> APIRouter:
     @router.get("/v1/payments/balance")
     async def get_balance(request: Request) -> Reply:
         """Return what the caller's account can spend and withdraw."""
-        key = await plane.caller(request)
+        caller = await plane.account(request)
         try:
-            money = await plane.billing.balance(key.account_id)
+            money = await plane.billing.balance(caller.account_id)
         except MeshError as error:
             raise _away(error) from None
         return reply(
@@ -42,9 +42,9 @@ def make_router(plane: ControlPlane) -> APIRouter:
         page_token: Annotated[str, Query(max_length=512)] = "",
     ) -> Reply:
         """Return a page of charged requests, newest first."""
-        key = await plane.caller(request)
+        caller = await plane.account(request)
         try:
-            rows, following = await plane.billing.usage(key.account_id, limit, page_token)
+            rows, following = await plane.billing.usage(caller.account_id, limit, page_token)
         except InvalidArgumentError:
             raise bad_request("page_token is not one of ours", param="page_token") from None
         except MeshError as error:

@@ -9,13 +9,15 @@ from fastapi import Request, Response
 
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.cached import Cached
-from darkbloom_gateway.errors import ApiError
+from darkbloom_gateway.errors import ApiError, forbidden
 from darkbloom_gateway.gate import Gate
-from darkbloom_gateway.model import KeyRecord
+from darkbloom_gateway.keys import Credential, Kind
+from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller
 from darkbloom_gateway.ports import Billing, PriceList, PublicKey
 from darkbloom_gateway.stage import CatalogShelf
 
 Reply: TypeAlias = Response
+_UNAUTHENTICATED = 401
 
 
 class ControlPlane:
@@ -54,16 +56,69 @@ class ControlPlane:
         self.version = version
         self.commit = commit
 
-    async def caller(self, request: Request) -> KeyRecord:
-        """Return the key of a request.
+    async def caller(self, request: Request) -> Caller:
+        """Label `key`: any API key, login, or the operator's key.
 
         Raises:
-            ApiError: 401 or 503.
+            ApiError: 401 without a usable one, 403 for an account in deletion, 503.
         """
+        return await self._authenticator.identify(self._presented(request))
+
+    async def account(self, request: Request) -> Caller:
+        """Label `user`: an API key or a login, so that there is an account.
+
+        Raises:
+            ApiError: As `caller`; 401 `auth_error` for the operator's key.
+        """
+        caller = await self.caller(request)
+        if caller.account_id == ADMIN_ACCOUNT:
+            raise ApiError(401, "auth_error", "the admin key belongs to no account")
+        return caller
+
+    async def login(self, request: Request) -> Caller:
+        """Label `login`: a person; a leaked key must not manage keys or move money.
+
+        Raises:
+            ApiError: 401 without credentials or for a bad login token, 403 for any other kind.
+        """
+        presented = self._presented(request)
+        if presented.kind is not Kind.LOGIN:
+            raise forbidden("sign in to do this: an api key cannot")
+        return await self._authenticator.identify(presented)
+
+    async def admin(self, request: Request) -> Caller:
+        """Label `admin`: the operator's key, or a login whose e-mail the operator lists.
+
+        Raises:
+            ApiError: 403 for everybody else, 503.
+        """
+        caller = await self._administrator(request)
+        if not caller.is_admin:
+            raise _not_admin()
+        return caller
+
+    async def admin_key(self, request: Request) -> Caller:
+        """Label `admin-key`: the operator's key and nothing else.
+
+        Raises:
+            ApiError: 403 for everybody else.
+        """
+        caller = await self.admin(request)
+        if caller.account_id != ADMIN_ACCOUNT:
+            raise _not_admin()
+        return caller
+
+    async def _administrator(self, request: Request) -> Caller:
+        try:
+            return await self.caller(request)
+        except ApiError as error:
+            if error.http_status == _UNAUTHENTICATED:
+                raise _not_admin() from None
+            raise
+
+    def _presented(self, request: Request) -> Credential:
         given = request.headers.get("authorization")
-        return await self._authenticator.authenticate(
-            given.encode("latin-1") if given is not None else None
-        )
+        return self._authenticator.read(given.encode("latin-1") if given is not None else None)
 
     async def capacity_or_nothing(self) -> Mapping[str, BuildCapacity]:
         """Return live capacity; empty while the router is away, because lists must still work."""
@@ -71,6 +126,10 @@ class ControlPlane:
             return await self._capacity.get()
         except ApiError:
             return {}
+
+
+def _not_admin() -> ApiError:
+    return forbidden("only an administrator may do this")
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

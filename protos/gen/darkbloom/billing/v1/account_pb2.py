@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"darkbloom/billing/v1/account.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x07\x41\x63\x63ount\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbb\x03\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x16\n\x0e\x61llowed_models\x18\x06 \x03(\t\x12\x19\n\x0climit_micros\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\trpm_limit\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0finput_tpm_limit\x18\t \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10output_tpm_limit\x18\n \x01(\x03H\x03\x88\x01\x01\x12\x17\n\x0fself_route_only\x18\x0b \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61\x63\x63ount_role\x18\x0e \x01(\tB\x0f\n\r_limit_microsB\x0c\n\n_rpm_limitB\x12\n\x10_input_tpm_limitB\x13\n\x11_output_tpm_limit\"u\n\x0cProviderLink\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12-\n\tlink_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"darkbloom/billing/v1/account.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x07\x41\x63\x63ount\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x05\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x16\n\x0e\x61llowed_models\x18\x06 \x03(\t\x12\x19\n\x0climit_micros\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\trpm_limit\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0finput_tpm_limit\x18\t \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10output_tpm_limit\x18\n \x01(\x03H\x03\x88\x01\x01\x12\x17\n\x0fself_route_only\x18\x0b \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61\x63\x63ount_role\x18\x0e \x01(\t\x12\x10\n\x08\x64isabled\x18\x0f \x01(\x08\x12\x35\n\x0blimit_reset\x18\x10 \x01(\x0e\x32 .darkbloom.billing.v1.LimitReset\x12\x14\n\x0cusage_micros\x18\x11 \x01(\x03\x12\x1d\n\x10remaining_micros\x18\x12 \x01(\x03H\x04\x88\x01\x01\x12\x31\n\rlast_use_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0f\n\r_limit_microsB\x0c\n\n_rpm_limitB\x12\n\x10_input_tpm_limitB\x13\n\x11_output_tpm_limitB\x13\n\x11_remaining_micros\"u\n\x0cProviderLink\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12-\n\tlink_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x87\x01\n\nLimitReset\x12\x1b\n\x17LIMIT_RESET_UNSPECIFIED\x10\x00\x12\x14\n\x10LIMIT_RESET_NONE\x10\x01\x12\x15\n\x11LIMIT_RESET_DAILY\x10\x02\x12\x16\n\x12LIMIT_RESET_WEEKLY\x10\x03\x12\x17\n\x13LIMIT_RESET_MONTHLY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'darkbloom.billing.v1.account_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LIMITRESET']._serialized_start=973
+  _globals['_LIMITRESET']._serialized_end=1108
   _globals['_ACCOUNT']._serialized_start=93
   _globals['_ACCOUNT']._serialized_end=207
   _globals['_APIKEY']._serialized_start=210
-  _globals['_APIKEY']._serialized_end=653
-  _globals['_PROVIDERLINK']._serialized_start=655
-  _globals['_PROVIDERLINK']._serialized_end=772
+  _globals['_APIKEY']._serialized_end=851
+  _globals['_PROVIDERLINK']._serialized_start=853
+  _globals['_PROVIDERLINK']._serialized_end=970
 # @@protoc_insertion_point(module_scope)

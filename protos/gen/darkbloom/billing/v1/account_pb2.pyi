@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LimitReset:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitResetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitReset.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_RESET_UNSPECIFIED: _LimitReset.ValueType  # 0
+    """As NONE."""
+    LIMIT_RESET_NONE: _LimitReset.ValueType  # 1
+    """Never: the cap is for life."""
+    LIMIT_RESET_DAILY: _LimitReset.ValueType  # 2
+    """At midnight."""
+    LIMIT_RESET_WEEKLY: _LimitReset.ValueType  # 3
+    """On Monday."""
+    LIMIT_RESET_MONTHLY: _LimitReset.ValueType  # 4
+    """On the first."""
+
+class LimitReset(_LimitReset, metaclass=_LimitResetEnumTypeWrapper):
+    """When the spend of a capped key starts at zero again, UTC."""
+
+LIMIT_RESET_UNSPECIFIED: LimitReset.ValueType  # 0
+"""As NONE."""
+LIMIT_RESET_NONE: LimitReset.ValueType  # 1
+"""Never: the cap is for life."""
+LIMIT_RESET_DAILY: LimitReset.ValueType  # 2
+"""At midnight."""
+LIMIT_RESET_WEEKLY: LimitReset.ValueType  # 3
+"""On Monday."""
+LIMIT_RESET_MONTHLY: LimitReset.ValueType  # 4
+"""On the first."""
+Global___LimitReset: _TypeAlias = LimitReset  # noqa: Y015
 
 @_typing.final
 class Account(_message.Message):
@@ -71,6 +104,11 @@ class ApiKey(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ACCOUNT_ROLE_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    LIMIT_RESET_FIELD_NUMBER: _builtins.int
+    USAGE_MICROS_FIELD_NUMBER: _builtins.int
+    REMAINING_MICROS_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     account_id: _builtins.str
     name: _builtins.str
@@ -83,6 +121,13 @@ class ApiKey(_message.Message):
     self_route_only: _builtins.bool
     account_role: _builtins.str
     """Role of the account, repeated for rate limits."""
+    disabled: _builtins.bool
+    """Refused until it is enabled again."""
+    limit_reset: Global___LimitReset.ValueType
+    usage_micros: _builtins.int
+    """Settled spend in the present window; only in the owner's views."""
+    remaining_micros: _builtins.int
+    """What the cap leaves in the present window, holds subtracted; only in the owner's views, absent without a cap."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: every model."""
@@ -91,6 +136,10 @@ class ApiKey(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """Some seconds late; absent when it was never used."""
+
     def __init__(
         self,
         *,
@@ -108,10 +157,15 @@ class ApiKey(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         account_role: _builtins.str = ...,
+        disabled: _builtins.bool = ...,
+        limit_reset: Global___LimitReset.ValueType = ...,
+        usage_micros: _builtins.int = ...,
+        remaining_micros: _builtins.int | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit", "_limit_micros", b"_limit_micros", "_output_tpm_limit", b"_output_tpm_limit", "_rpm_limit", b"_rpm_limit", "create_time", b"create_time", "expire_time", b"expire_time", "input_tpm_limit", b"input_tpm_limit", "limit_micros", b"limit_micros", "output_tpm_limit", b"output_tpm_limit", "rpm_limit", b"rpm_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit", "_limit_micros", b"_limit_micros", "_output_tpm_limit", b"_output_tpm_limit", "_remaining_micros", b"_remaining_micros", "_rpm_limit", b"_rpm_limit", "create_time", b"create_time", "expire_time", b"expire_time", "input_tpm_limit", b"input_tpm_limit", "last_use_time", b"last_use_time", "limit_micros", b"limit_micros", "output_tpm_limit", b"output_tpm_limit", "remaining_micros", b"remaining_micros", "rpm_limit", b"rpm_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit", "_limit_micros", b"_limit_micros", "_output_tpm_limit", b"_output_tpm_limit", "_rpm_limit", b"_rpm_limit", "account_id", b"account_id", "account_role", b"account_role", "allowed_models", b"allowed_models", "create_time", b"create_time", "expire_time", b"expire_time", "input_tpm_limit", b"input_tpm_limit", "key_id", b"key_id", "label", b"label", "limit_micros", b"limit_micros", "name", b"name", "output_tpm_limit", b"output_tpm_limit", "revoked", b"revoked", "rpm_limit", b"rpm_limit", "self_route_only", b"self_route_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit", "_limit_micros", b"_limit_micros", "_output_tpm_limit", b"_output_tpm_limit", "_remaining_micros", b"_remaining_micros", "_rpm_limit", b"_rpm_limit", "account_id", b"account_id", "account_role", b"account_role", "allowed_models", b"allowed_models", "create_time", b"create_time", "disabled", b"disabled", "expire_time", b"expire_time", "input_tpm_limit", b"input_tpm_limit", "key_id", b"key_id", "label", b"label", "last_use_time", b"last_use_time", "limit_micros", b"limit_micros", "limit_reset", b"limit_reset", "name", b"name", "output_tpm_limit", b"output_tpm_limit", "remaining_micros", b"remaining_micros", "revoked", b"revoked", "rpm_limit", b"rpm_limit", "self_route_only", b"self_route_only", "usage_micros", b"usage_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__input_tpm_limit: _TypeAlias = _typing.Literal["input_tpm_limit"]  # noqa: Y015
     _WhichOneofArgType__input_tpm_limit: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit"]  # noqa: Y015
@@ -119,6 +173,8 @@ class ApiKey(_message.Message):
     _WhichOneofArgType__limit_micros: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros"]  # noqa: Y015
     _WhichOneofReturnType__output_tpm_limit: _TypeAlias = _typing.Literal["output_tpm_limit"]  # noqa: Y015
     _WhichOneofArgType__output_tpm_limit: _TypeAlias = _typing.Literal["_output_tpm_limit", b"_output_tpm_limit"]  # noqa: Y015
+    _WhichOneofReturnType__remaining_micros: _TypeAlias = _typing.Literal["remaining_micros"]  # noqa: Y015
+    _WhichOneofArgType__remaining_micros: _TypeAlias = _typing.Literal["_remaining_micros", b"_remaining_micros"]  # noqa: Y015
     _WhichOneofReturnType__rpm_limit: _TypeAlias = _typing.Literal["rpm_limit"]  # noqa: Y015
     _WhichOneofArgType__rpm_limit: _TypeAlias = _typing.Literal["_rpm_limit", b"_rpm_limit"]  # noqa: Y015
     @_typing.overload
@@ -127,6 +183,8 @@ class ApiKey(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_micros) -> _WhichOneofReturnType__limit_micros | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_tpm_limit) -> _WhichOneofReturnType__output_tpm_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_micros) -> _WhichOneofReturnType__remaining_micros | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rpm_limit) -> _WhichOneofReturnType__rpm_limit | None: ...
 

@@ -102,6 +102,7 @@ class WatchKeysResponse(_message.Message):
     RESET_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_CHANGED_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     @_builtins.property
     def reset(self) -> Global___KeysReset:
@@ -115,6 +116,10 @@ class WatchKeysResponse(_message.Message):
     def heartbeat(self) -> Global___KeysHeartbeat:
         """Nothing happened; sent every 10 s so that a dead stream is noticed."""
 
+    @_builtins.property
+    def account_changed(self) -> Global___AccountChanged:
+        """An account changed (role, frozen, closed): forget its keys and logins."""
+
     def __init__(
         self,
         *,
@@ -122,12 +127,13 @@ class WatchKeysResponse(_message.Message):
         reset: Global___KeysReset | None = ...,
         changed: Global___KeyChanged | None = ...,
         heartbeat: Global___KeysHeartbeat | None = ...,
+        account_changed: Global___AccountChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "event", b"event", "heartbeat", b"heartbeat", "reset", b"reset"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_changed", b"account_changed", "changed", b"changed", "event", b"event", "heartbeat", b"heartbeat", "reset", b"reset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "event", b"event", "generation", b"generation", "heartbeat", b"heartbeat", "reset", b"reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_changed", b"account_changed", "changed", b"changed", "event", b"event", "generation", b"generation", "heartbeat", b"heartbeat", "reset", b"reset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["reset", "changed", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["reset", "changed", "heartbeat", "account_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -173,6 +179,27 @@ class KeyChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyChanged: _TypeAlias = KeyChanged  # noqa: Y015
+
+@_typing.final
+class AccountChanged(_message.Message):
+    """Forget everything of this account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountChanged: _TypeAlias = AccountChanged  # noqa: Y015
 
 @_typing.final
 class KeysHeartbeat(_message.Message):
@@ -252,6 +279,10 @@ class CreateKeyRequest(_message.Message):
     LIMIT_MICROS_FIELD_NUMBER: _builtins.int
     RPM_LIMIT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIMIT_RESET_FIELD_NUMBER: _builtins.int
+    INPUT_TPM_LIMIT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TPM_LIMIT_FIELD_NUMBER: _builtins.int
+    SELF_ROUTE_ONLY_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     key_hash: _builtins.bytes
     label: _builtins.str
@@ -259,6 +290,10 @@ class CreateKeyRequest(_message.Message):
     name: _builtins.str
     limit_micros: _builtins.int
     rpm_limit: _builtins.int
+    limit_reset: _account_pb2.LimitReset.ValueType
+    input_tpm_limit: _builtins.int
+    output_tpm_limit: _builtins.int
+    self_route_only: _builtins.bool
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -274,17 +309,29 @@ class CreateKeyRequest(_message.Message):
         limit_micros: _builtins.int | None = ...,
         rpm_limit: _builtins.int | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        limit_reset: _account_pb2.LimitReset.ValueType = ...,
+        input_tpm_limit: _builtins.int | None = ...,
+        output_tpm_limit: _builtins.int | None = ...,
+        self_route_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros", "_rpm_limit", b"_rpm_limit", "expire_time", b"expire_time", "limit_micros", b"limit_micros", "rpm_limit", b"rpm_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit", "_limit_micros", b"_limit_micros", "_output_tpm_limit", b"_output_tpm_limit", "_rpm_limit", b"_rpm_limit", "expire_time", b"expire_time", "input_tpm_limit", b"input_tpm_limit", "limit_micros", b"limit_micros", "output_tpm_limit", b"output_tpm_limit", "rpm_limit", b"rpm_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros", "_rpm_limit", b"_rpm_limit", "account_id", b"account_id", "allowed_models", b"allowed_models", "expire_time", b"expire_time", "key_hash", b"key_hash", "label", b"label", "limit_micros", b"limit_micros", "name", b"name", "rpm_limit", b"rpm_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit", "_limit_micros", b"_limit_micros", "_output_tpm_limit", b"_output_tpm_limit", "_rpm_limit", b"_rpm_limit", "account_id", b"account_id", "allowed_models", b"allowed_models", "expire_time", b"expire_time", "input_tpm_limit", b"input_tpm_limit", "key_hash", b"key_hash", "label", b"label", "limit_micros", b"limit_micros", "limit_reset", b"limit_reset", "name", b"name", "output_tpm_limit", b"output_tpm_limit", "rpm_limit", b"rpm_limit", "self_route_only", b"self_route_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__input_tpm_limit: _TypeAlias = _typing.Literal["input_tpm_limit"]  # noqa: Y015
+    _WhichOneofArgType__input_tpm_limit: _TypeAlias = _typing.Literal["_input_tpm_limit", b"_input_tpm_limit"]  # noqa: Y015
     _WhichOneofReturnType__limit_micros: _TypeAlias = _typing.Literal["limit_micros"]  # noqa: Y015
     _WhichOneofArgType__limit_micros: _TypeAlias = _typing.Literal["_limit_micros", b"_limit_micros"]  # noqa: Y015
+    _WhichOneofReturnType__output_tpm_limit: _TypeAlias = _typing.Literal["output_tpm_limit"]  # noqa: Y015
+    _WhichOneofArgType__output_tpm_limit: _TypeAlias = _typing.Literal["_output_tpm_limit", b"_output_tpm_limit"]  # noqa: Y015
     _WhichOneofReturnType__rpm_limit: _TypeAlias = _typing.Literal["rpm_limit"]  # noqa: Y015
     _WhichOneofArgType__rpm_limit: _TypeAlias = _typing.Literal["_rpm_limit", b"_rpm_limit"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_tpm_limit) -> _WhichOneofReturnType__input_tpm_limit | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_micros) -> _WhichOneofReturnType__limit_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_tpm_limit) -> _WhichOneofReturnType__output_tpm_limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rpm_limit) -> _WhichOneofReturnType__rpm_limit | None: ...
 

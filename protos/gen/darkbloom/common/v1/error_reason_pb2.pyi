@@ -42,6 +42,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bound on concurrent or queued work is reached. RESOURCE_EXHAUSTED."""
     ERROR_REASON_DEADLINE: _ErrorReason.ValueType  # 9
     """The call carried no deadline, or one that has passed. DEADLINE_EXCEEDED."""
+    ERROR_REASON_CODE_EXPIRED: _ErrorReason.ValueType  # 10
+    """A device code or its user code has expired. FAILED_PRECONDITION."""
+    ERROR_REASON_CODE_USED: _ErrorReason.ValueType  # 11
+    """A device code was decided on before. FAILED_PRECONDITION."""
+    ERROR_REASON_SLOW_DOWN: _ErrorReason.ValueType  # 12
+    """Polled, guessed or asked too often; the metadata `darkbloom-retry-after-s` says when to come again. RESOURCE_EXHAUSTED."""
     ERROR_REASON_KEY_UNKNOWN: _ErrorReason.ValueType  # 20
     """The API key does not exist. UNAUTHENTICATED."""
     ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 21
@@ -60,6 +66,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An invite or a referral is refused. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
     ERROR_REASON_OPERATOR_REFUSED: _ErrorReason.ValueType  # 39
     """A rule for operators forbids it. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
+    ERROR_REASON_LOGIN_INVALID: _ErrorReason.ValueType  # 34
+    """The login token is not one that a known issuer has signed for us, or its time is over. UNAUTHENTICATED."""
+    ERROR_REASON_ACCOUNT_PENDING_DELETION: _ErrorReason.ValueType  # 35
+    """The account is being deleted; none of its credentials counts. PERMISSION_DENIED."""
+    ERROR_REASON_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 36
+    """The provider token does not exist or was revoked. UNAUTHENTICATED."""
     ERROR_REASON_IMMUTABLE: _ErrorReason.ValueType  # 40
     """Two writes to a (model, version) differ. ALREADY_EXISTS."""
     ERROR_REASON_MANIFEST_INVALID: _ErrorReason.ValueType  # 41
@@ -96,6 +108,12 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 8
 """A bound on concurrent or queued work is reached. RESOURCE_EXHAUSTED."""
 ERROR_REASON_DEADLINE: ErrorReason.ValueType  # 9
 """The call carried no deadline, or one that has passed. DEADLINE_EXCEEDED."""
+ERROR_REASON_CODE_EXPIRED: ErrorReason.ValueType  # 10
+"""A device code or its user code has expired. FAILED_PRECONDITION."""
+ERROR_REASON_CODE_USED: ErrorReason.ValueType  # 11
+"""A device code was decided on before. FAILED_PRECONDITION."""
+ERROR_REASON_SLOW_DOWN: ErrorReason.ValueType  # 12
+"""Polled, guessed or asked too often; the metadata `darkbloom-retry-after-s` says when to come again. RESOURCE_EXHAUSTED."""
 ERROR_REASON_KEY_UNKNOWN: ErrorReason.ValueType  # 20
 """The API key does not exist. UNAUTHENTICATED."""
 ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 21
@@ -114,6 +132,12 @@ ERROR_REASON_PROGRAMME_REFUSED: ErrorReason.ValueType  # 38
 """An invite or a referral is refused. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
 ERROR_REASON_OPERATOR_REFUSED: ErrorReason.ValueType  # 39
 """A rule for operators forbids it. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
+ERROR_REASON_LOGIN_INVALID: ErrorReason.ValueType  # 34
+"""The login token is not one that a known issuer has signed for us, or its time is over. UNAUTHENTICATED."""
+ERROR_REASON_ACCOUNT_PENDING_DELETION: ErrorReason.ValueType  # 35
+"""The account is being deleted; none of its credentials counts. PERMISSION_DENIED."""
+ERROR_REASON_TOKEN_UNKNOWN: ErrorReason.ValueType  # 36
+"""The provider token does not exist or was revoked. UNAUTHENTICATED."""
 ERROR_REASON_IMMUTABLE: ErrorReason.ValueType  # 40
 """Two writes to a (model, version) differ. ALREADY_EXISTS."""
 ERROR_REASON_MANIFEST_INVALID: ErrorReason.ValueType  # 41
