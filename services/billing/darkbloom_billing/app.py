@@ -83,6 +83,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     await prices.refresh()
     await feed.start()
     service.on_drain(feed.close)
+    service.on_drain(prices.close)
 
     for name, work in ledger.batches():
         service.spawn(work, name=name)
@@ -99,13 +100,16 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     account_server = AccountServer(
         Accounts(accounts, clock), accounts, feed, heartbeat_s=config.heartbeat_s
     )
+    price_server = PriceServer(
+        prices, Accounts(accounts, clock), clock, heartbeat_s=config.heartbeat_s
+    )
     service.add_listener(
         "grpc",
         config.listen,
         registrars=[
             partial(add_LedgerServiceServicer_to_server, LedgerServer(ledger, receipts)),
             partial(add_AccountServiceServicer_to_server, account_server),
-            partial(add_PriceServiceServicer_to_server, PriceServer(prices, clock)),
+            partial(add_PriceServiceServicer_to_server, price_server),
         ],
         mesh_token=config.mesh_token(),
         reflection=_SERVICES,

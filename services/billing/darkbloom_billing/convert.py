@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -130,7 +130,42 @@ def new_price(message: price_service_pb2.SetPriceRequest) -> model.NewPrice:
         output_micros=between(message.output_micros, 1, MAX_PRICE_MICROS, "output_micros"),
         cache_read_micros=cache_read,
         effective_at=moment(effective, "effective_time") if effective is not None else None,
+        account_id=account_id(message.account_id) if message.account_id else "",
+        cache_read_defaulted=not message.HasField("cache_read_micros"),
     )
+
+
+def quote(value: model.Quote) -> price_service_pb2.QuoteResponse:
+    """Write a quote."""
+    return price_service_pb2.QuoteResponse(
+        price=price(value.price),
+        amount_micros=value.amount_micros,
+        available_micros=value.available_micros,
+        max_affordable_tokens=value.max_affordable_tokens,
+    )
+
+
+def own_price_changes(
+    changed: Sequence[model.PriceRow], ended: Sequence[tuple[str, str]]
+) -> Iterator[price_service_pb2.WatchOwnPricesResponse]:
+    """Write what changed in providers' own prices, in messages of a bounded size."""
+    for start in range(0, len(changed), _PAGE_MAX):
+        rows = changed[start : start + _PAGE_MAX]
+        yield price_service_pb2.WatchOwnPricesResponse(
+            prices=[
+                price_service_pb2.OwnPrice(account_id=row.account_id, price=price(row))
+                for row in rows
+            ]
+        )
+    for start in range(0, len(ended), _PAGE_MAX):
+        pairs = ended[start : start + _PAGE_MAX]
+        yield price_service_pb2.WatchOwnPricesResponse(
+            ended=[
+                price_service_pb2.OwnPriceEnd(account_id=owner, build=build)
+                for owner, build in pairs
+            ]
+        )
+    yield price_service_pb2.WatchOwnPricesResponse(complete=True)
 
 
 def settlement(message: ledger_pb2.Settlement) -> model.Settlement:

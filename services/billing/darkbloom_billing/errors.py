@@ -52,6 +52,12 @@ class KeyCapReachedError(PreconditionError):
     reason = ErrorReason.ERROR_REASON_KEY_CAP_REACHED
 
 
+class PriceTooHighError(InvalidArgumentError):
+    """An own price is above what the platform allows for this build."""
+
+    reason = ErrorReason.ERROR_REASON_PRICE_TOO_HIGH
+
+
 class KeysUnavailableError(UnavailableError):
     """A document names a key that is not known here, and attestation cannot be asked."""
 

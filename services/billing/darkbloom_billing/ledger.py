@@ -28,7 +28,7 @@ from darkbloom_billing.model import (
 )
 from darkbloom_billing.ports import LedgerStore
 from darkbloom_billing.prices import Prices
-from darkbloom_billing.pricing import worst_case
+from darkbloom_billing.pricing import is_wholesale, worst_case
 
 _log = structlog.get_logger()
 
@@ -85,7 +85,7 @@ class Ledger:
         now = self._clock.now()
         book = self._prices.book
         outcomes = await self.holds.submit(
-            [(order, book.in_force(order.build, now)) for order in orders]
+            [(order, book.for_payer(order.account_id, order.build, now)) for order in orders]
         )
         for outcome in outcomes:
             self._meters.hold(outcome)
@@ -93,6 +93,8 @@ class Ledger:
 
     async def extend(self, request_id: str, extension: int, price: PriceRow) -> HoldOutcome:
         """Raise a hold to the worst case of a dearer row of ours; a cheaper one costs nothing.
+
+        A service account pays the platform's price whatever is offered: its hold stays as it is.
 
         Raises:
             InvalidArgumentError: The row is not one of billing's for the build of the hold: a
@@ -102,18 +104,28 @@ class Ledger:
         (facts,) = await self.questions.submit([(request_id, b"")])
         if facts is None:
             return HoldOutcome(request_id=request_id, refusal=HoldRefusal.NOT_FOUND)
-        known = self._prices.book.offered(
-            price.price_id, facts.build, since=facts.held_at, until=now
+        price = (
+            facts.prices[0] if is_wholesale(facts.prices[0]) else self._issued(facts, price, now)
         )
-        own = {row.price_id: row for row in facts.prices}.get(price.price_id, known)
-        # The fallback is listed once, without a build.
-        price = replace(price, build=facts.build)
-        if own != price:
-            raise InvalidArgumentError("price is not a row of this build", "price")
         total = worst_case(price, prompt_bound=facts.prompt_bound, output_bound=facts.output_bound)
         outcome = await self._store.extend_hold(request_id, extension, price, total=total, now=now)
         self._meters.hold(outcome)
         return outcome
+
+    def _issued(self, facts: HoldFacts, price: PriceRow, now: datetime) -> PriceRow:
+        """Return our own row behind what a caller names.
+
+        Raises:
+            InvalidArgumentError: There is no such row of this build, or it says something else.
+        """
+        known = self._prices.book.offered(
+            price.price_id, facts.build, since=facts.held_at, until=now
+        )
+        row = {row.price_id: row for row in facts.prices}.get(price.price_id, known)
+        # The fallback is listed once, without a build; whose row it is does not travel.
+        if row is None or row != replace(price, build=facts.build, account_id=row.account_id):
+            raise InvalidArgumentError("price is not a row of this build", "price")
+        return row
 
     async def renew(self, request_ids: Sequence[str], lease_s: float) -> tuple[datetime, list[str]]:
         """Push leases out; return the new expiry and the ids that are no longer held."""

@@ -15,6 +15,8 @@ class PriceRow:
     output_micros: int
     cache_read_micros: int
     minimum_charge_micros: int
+    account_id: str = ""
+    """Account whose machines serve at it; empty: the platform's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class PriceVersion:
     effective_at: datetime
     sequence: int
     """Order of writing: of two rows with one time, the later written wins."""
+    ended: bool = False
+    """From then on there is no own price."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,32 @@ class NewPrice:
     cache_read_micros: int
     effective_at: datetime | None
     """None: from now on."""
+    account_id: str = ""
+    """Account whose machines serve at it; empty: the platform's."""
+    cache_read_defaulted: bool = False
+    """Nobody named the price of cached input."""
+
+    def rates(self) -> PriceRow:
+        """Return the rates as a row that is not written yet."""
+        return PriceRow(
+            price_id="",
+            build=self.build,
+            input_micros=self.input_micros,
+            output_micros=self.output_micros,
+            cache_read_micros=self.cache_read_micros,
+            minimum_charge_micros=0,
+            account_id=self.account_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What a request may cost at most, and how far money reaches."""
+
+    price: PriceRow
+    amount_micros: int
+    available_micros: int
+    max_affordable_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

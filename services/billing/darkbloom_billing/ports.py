@@ -131,12 +131,22 @@ class AccountStore(Protocol):
 class PriceStore(Protocol):
     """Price rows; raises StoreUnavailableError as above."""
 
-    async def versions(self) -> list[PriceVersion]:
-        """Return every row."""
+    async def versions(self, *, since: datetime) -> list[PriceVersion]:
+        """Return every row that was in force at some time since, or will be."""
+        ...
+
+    async def wholesale(self) -> frozenset[str]:
+        """Return the accounts of role `service`."""
         ...
 
     async def set_price(self, new: NewPrice, price_id: str, *, now: datetime) -> PriceVersion:
         """Add a row, once per request id."""
+        ...
+
+    async def end_price(
+        self, request_id: str, account_id: str, build: str, *, now: datetime
+    ) -> bool:
+        """End an account's own price, once per request id; False: there is none."""
         ...
 
 

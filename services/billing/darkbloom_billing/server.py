@@ -4,6 +4,8 @@ The servicers hold no resource of their own. Errors are those of the domain and 
 the mesh. In batches, what is wrong with one item is said in the result of that item.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from darkbloom.billing.v1 import account_service_pb2 as accounts_pb
@@ -24,8 +26,8 @@ from darkbloom_billing.errors import refusal_error
 from darkbloom_billing.key_feed import KeyFeed
 from darkbloom_billing.ledger import Ledger
 from darkbloom_billing.ports import AccountStore
-from darkbloom_billing.prices import Prices
-from darkbloom_billing.pricing import fallback
+from darkbloom_billing.prices import Prices, changes
+from darkbloom_billing.pricing import MAX_TOKENS, fallback
 from darkbloom_billing.receipts import Receipts
 
 MAX_EXTENSIONS = 1000
@@ -261,11 +263,15 @@ class AccountServer(AccountServiceServicer):
 
 
 class PriceServer(PriceServiceServicer):
-    """Platform prices."""
+    """Prices of the platform and of providers; quotes from memory."""
 
-    def __init__(self, prices: Prices, clock: Clock) -> None:
+    def __init__(
+        self, prices: Prices, accounts: Accounts, clock: Clock, *, heartbeat_s: float
+    ) -> None:
         self._prices = prices
+        self._accounts = accounts
         self._clock = clock
+        self._heartbeat_s = heartbeat_s
 
     async def ListPrices(
         self, request: prices_pb.ListPricesRequest, context: Context
@@ -276,9 +282,61 @@ class PriceServer(PriceServiceServicer):
             prices=map(convert.price, current), fallback=convert.price(fallback(""))
         )
 
+    async def ListOwnPrices(
+        self, request: prices_pb.ListOwnPricesRequest, context: Context
+    ) -> prices_pb.ListOwnPricesResponse:
+        """Return a provider's own rows in force."""
+        rows = self._prices.own(convert.account_id(request.account_id))
+        return prices_pb.ListOwnPricesResponse(prices=map(convert.price, rows))
+
     async def SetPrice(
         self, request: prices_pb.SetPriceRequest, context: Context
     ) -> prices_pb.SetPriceResponse:
         """Set the price of a build."""
         version = await self._prices.set_price(convert.new_price(request))
         return prices_pb.SetPriceResponse(price=convert.price(version.row))
+
+    async def DeletePrice(
+        self, request: prices_pb.DeletePriceRequest, context: Context
+    ) -> prices_pb.DeletePriceResponse:
+        """Take an own price back."""
+        await self._prices.end_price(
+            convert.token(request.request_id, "request_id"),
+            convert.account_id(request.account_id),
+            convert.token(request.build, "build"),
+        )
+        return prices_pb.DeletePriceResponse()
+
+    async def Quote(
+        self, request: prices_pb.QuoteRequest, context: Context
+    ) -> prices_pb.QuoteResponse:
+        """Say what a request may cost, and how far the money reaches."""
+        account_id = convert.token(request.account_id, "account_id")
+        available = (
+            request.available_micros
+            if request.HasField("available_micros")
+            else (await self._accounts.balance(account_id)).available_micros
+        )
+        quoted = self._prices.quote(
+            account_id,
+            convert.token(request.build, "build"),
+            prompt_bound=convert.between(request.prompt_bound, 1, MAX_TOKENS, "prompt_bound"),
+            output_bound=convert.between(request.output_bound, 1, MAX_TOKENS, "output_bound"),
+            available=available,
+        )
+        return convert.quote(quoted)
+
+    async def WatchOwnPrices(
+        self, request: prices_pb.WatchOwnPricesRequest, context: Context
+    ) -> AsyncIterator[prices_pb.WatchOwnPricesResponse]:
+        """Send own prices, then what changes; the stream ends when this replica drains."""
+        known: dict[tuple[str, str], model.PriceRow] = {}
+        with self._prices.watching():
+            while not self._prices.closed:
+                ticket, current = self._prices.ticket(), self._prices.own_rows()
+                for message in convert.own_price_changes(*changes(known, current)):
+                    yield message
+                known = current
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat_s):
+                        await ticket.wait()

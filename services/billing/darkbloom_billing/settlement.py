@@ -28,7 +28,7 @@ from darkbloom_billing.model import (
     Signed,
     SigningKey,
 )
-from darkbloom_billing.pricing import PriceBook, cost, worst_case
+from darkbloom_billing.pricing import PriceBook, cost, is_wholesale, worst_case
 
 _VERDICTS_KEPT = 4096
 _OUTCOMES: Mapping[str, str] = {
@@ -244,19 +244,24 @@ def _open_terminal(evidence: Evidence, hold: HoldFacts) -> Terminal | None:
 
 
 def _price(settlement: Settlement, hold: HoldFacts, book: PriceBook, now: datetime) -> PriceRow:
-    """Return the row of the winner's offer: a snapshot of the hold, or one offered meanwhile."""
-    if not settlement.price_id:
-        return hold.prices[-1]
-    for row in hold.prices:
-        if row.price_id == settlement.price_id:
-            return row
+    """Return the row of the winner's offer: a snapshot of the hold, or one offered meanwhile.
 
-    offered = book.offered(settlement.price_id, hold.build, since=hold.held_at, until=now)
-    if offered is None or hold.amount_micros < worst_case(
-        offered, prompt_bound=hold.prompt_bound, output_bound=hold.output_bound
-    ):
+    It is the platform's or the payee's: a router can choose among honest prices only. Where the
+    offer named none it is the hold's own, and so it is for a service account in any case.
+    """
+    if not settlement.price_id or is_wholesale(hold.prices[0]):
+        return hold.prices[0]
+    snapshots = {row.price_id: row for row in hold.prices}
+    row = snapshots.get(settlement.price_id)
+    if row is None:
+        row = book.offered(settlement.price_id, hold.build, since=hold.held_at, until=now)
+        if row is None or hold.amount_micros < worst_case(
+            row, prompt_bound=hold.prompt_bound, output_bound=hold.output_bound
+        ):
+            raise RejectedError(Rejection.PRICE)
+    if row.account_id not in ("", hold.payee):
         raise RejectedError(Rejection.PRICE)
-    return offered
+    return row
 
 
 def _counts(opened: Opened, terminal: Terminal | None, hold: HoldFacts) -> Counts:

@@ -12,11 +12,33 @@ from darkbloom_billing.pricing import MINIMUM_CHARGE_MICROS
 from darkbloom_billing.store.database import Connection, Database
 from darkbloom_billing.store.rows import price_row
 
-_INSERT = """
-    INSERT INTO billing.price (price_id, request_id, body_hash, build, input_micros, output_micros,
-      cache_read_micros, minimum_charge_micros, effective_at, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (request_id) DO NOTHING
+# Of each owner and build, the row in force at a time and everything after it.
+_VERSIONS = """
+    SELECT * FROM (SELECT DISTINCT ON (account_id, build) * FROM billing.price
+      WHERE effective_at <= $1
+      ORDER BY account_id, build, effective_at DESC, sequence DESC) AS begun
+    UNION ALL SELECT * FROM billing.price WHERE effective_at > $1
 """
+_WHOLESALE = "SELECT account_id FROM billing.account WHERE role = 'service'"
+_INSERT = """
+    INSERT INTO billing.price (price_id, request_id, body_hash, account_id, build, input_micros,
+      output_micros, cache_read_micros, minimum_charge_micros, effective_at, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (request_id) DO NOTHING
+"""
+# Repeats the rates of the row that it ends, so that the history reads by itself.
+_END = """
+    INSERT INTO billing.price (price_id, request_id, body_hash, account_id, build, input_micros,
+      output_micros, cache_read_micros, minimum_charge_micros, effective_at, created_at, ended)
+    SELECT 'price_end_' || p.sequence, $1, $2, p.account_id, p.build, p.input_micros,
+      p.output_micros, p.cache_read_micros, p.minimum_charge_micros,
+      greatest($5, p.effective_at), $5, true
+    FROM billing.price p WHERE p.account_id = $3 AND p.build = $4 AND NOT p.ended
+      AND p.sequence = (SELECT q.sequence FROM billing.price q
+        WHERE q.account_id = $3 AND q.build = $4
+        ORDER BY q.effective_at DESC, q.sequence DESC LIMIT 1)
+    ON CONFLICT DO NOTHING
+"""
+_BY_REQUEST = "SELECT * FROM billing.price WHERE request_id = $1"
 
 
 class PostgresPrices:
@@ -25,13 +47,21 @@ class PostgresPrices:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def versions(self) -> list[PriceVersion]:
-        """Return every row."""
+    async def versions(self, *, since: datetime) -> list[PriceVersion]:
+        """Return every row that was in force at some time since, or will be."""
 
         async def work(connection: Connection) -> list[Any]:
-            return await connection.fetch("SELECT * FROM billing.price")
+            return await connection.fetch(_VERSIONS, since)
 
         return [_version(row) for row in await self._database.run(work)]
+
+    async def wholesale(self) -> frozenset[str]:
+        """Return the accounts of role `service`."""
+
+        async def work(connection: Connection) -> list[Any]:
+            return await connection.fetch(_WHOLESALE)
+
+        return frozenset(row["account_id"] for row in await self._database.run(work))
 
     async def set_price(self, new: NewPrice, price_id: str, *, now: datetime) -> PriceVersion:
         """Add a row, once per request id.
@@ -39,14 +69,14 @@ class PostgresPrices:
         Raises:
             ConflictError: The request id came before with another price.
         """
-        fields = (
+        digest = _digest(
+            new.account_id,
             new.build,
             str(new.input_micros),
             str(new.output_micros),
             str(new.cache_read_micros),
             new.effective_at.isoformat() if new.effective_at else "",
         )
-        digest = hashlib.sha256("\n".join(fields).encode()).digest()
 
         async def work(connection: Connection) -> Any:
             await connection.execute(
@@ -54,6 +84,7 @@ class PostgresPrices:
                 price_id,
                 new.request_id,
                 digest,
+                new.account_id,
                 new.build,
                 new.input_micros,
                 new.output_micros,
@@ -62,17 +93,43 @@ class PostgresPrices:
                 new.effective_at or now,
                 now,
             )
-            return await connection.fetchrow(
-                "SELECT * FROM billing.price WHERE request_id = $1", new.request_id
-            )
+            return await connection.fetchrow(_BY_REQUEST, new.request_id)
 
         row = await self._database.run(work)
         if row["body_hash"] != digest:
             raise ConflictError("the same request id came before with another price")
         return _version(row)
 
+    async def end_price(
+        self, request_id: str, account_id: str, build: str, *, now: datetime
+    ) -> bool:
+        """End an account's own price, once per request id; False: there is none.
+
+        Raises:
+            ConflictError: The request id came before with another command.
+        """
+        digest = _digest("end", account_id, build)
+
+        async def work(connection: Connection) -> Any:
+            await connection.execute(_END, request_id, digest, account_id, build, now)
+            return await connection.fetchrow(_BY_REQUEST, request_id)
+
+        row = await self._database.run(work)
+        if row is None:
+            return False
+        if row["body_hash"] != digest:
+            raise ConflictError("the same request id came before with another command")
+        return True
+
+
+def _digest(*fields: str) -> bytes:
+    return hashlib.sha256("\n".join(fields).encode()).digest()
+
 
 def _version(row: Mapping[str, Any]) -> PriceVersion:
     return PriceVersion(
-        row=price_row(row), effective_at=row["effective_at"], sequence=row["sequence"]
+        row=price_row(row),
+        effective_at=row["effective_at"],
+        sequence=row["sequence"],
+        ended=row["ended"],
     )

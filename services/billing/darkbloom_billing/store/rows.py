@@ -17,6 +17,7 @@ def price_body(price: PriceRow) -> dict[str, Any]:
         "output_micros": price.output_micros,
         "cache_read_micros": price.cache_read_micros,
         "minimum_charge_micros": price.minimum_charge_micros,
+        "account_id": price.account_id,
     }
 
 
@@ -29,6 +30,8 @@ def price_row(body: Mapping[str, Any]) -> PriceRow:
         output_micros=body["output_micros"],
         cache_read_micros=body["cache_read_micros"],
         minimum_charge_micros=body["minimum_charge_micros"],
+        # Snapshots from before providers had prices of their own name nobody.
+        account_id=body.get("account_id", ""),
     )
 
 

@@ -26,7 +26,7 @@ from darkbloom.common.v1 import price_pb2 as darkbloom_dot_common_dot_v1_dot_pri
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(darkbloom/billing/v1/price_service.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11ListPricesRequest\"t\n\x12ListPricesResponse\x12-\n\x06prices\x18\x01 \x03(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\x12/\n\x08\x66\x61llback\x18\x02 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\"\xcb\x01\n\x0fSetPriceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x14\n\x0cinput_micros\x18\x03 \x01(\x03\x12\x15\n\routput_micros\x18\x04 \x01(\x03\x12\x1e\n\x11\x63\x61\x63he_read_micros\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x14\n\x12_cache_read_micros\"@\n\x10SetPriceResponse\x12,\n\x05price\x18\x01 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow2\xca\x01\n\x0cPriceService\x12_\n\nListPrices\x12\'.darkbloom.billing.v1.ListPricesRequest\x1a(.darkbloom.billing.v1.ListPricesResponse\x12Y\n\x08SetPrice\x12%.darkbloom.billing.v1.SetPriceRequest\x1a&.darkbloom.billing.v1.SetPriceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(darkbloom/billing/v1/price_service.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11ListPricesRequest\"t\n\x12ListPricesResponse\x12-\n\x06prices\x18\x01 \x03(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\x12/\n\x08\x66\x61llback\x18\x02 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\"*\n\x14ListOwnPricesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"F\n\x15ListOwnPricesResponse\x12-\n\x06prices\x18\x01 \x03(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\"\xdf\x01\n\x0fSetPriceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x14\n\x0cinput_micros\x18\x03 \x01(\x03\x12\x15\n\routput_micros\x18\x04 \x01(\x03\x12\x1e\n\x11\x63\x61\x63he_read_micros\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\naccount_id\x18\x07 \x01(\tB\x14\n\x12_cache_read_micros\"@\n\x10SetPriceResponse\x12,\n\x05price\x18\x01 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\"K\n\x12\x44\x65letePriceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\r\n\x05\x62uild\x18\x03 \x01(\t\"\x15\n\x13\x44\x65letePriceResponse\"\x91\x01\n\x0cQuoteRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x14\n\x0cprompt_bound\x18\x03 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x04 \x01(\x05\x12\x1d\n\x10\x61vailable_micros\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_available_micros\"\x8d\x01\n\rQuoteResponse\x12,\n\x05price\x18\x01 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\x12\x15\n\ramount_micros\x18\x02 \x01(\x03\x12\x18\n\x10\x61vailable_micros\x18\x03 \x01(\x03\x12\x1d\n\x15max_affordable_tokens\x18\x04 \x01(\x05\"\x17\n\x15WatchOwnPricesRequest\"\x8c\x01\n\x16WatchOwnPricesResponse\x12.\n\x06prices\x18\x01 \x03(\x0b\x32\x1e.darkbloom.billing.v1.OwnPrice\x12\x30\n\x05\x65nded\x18\x02 \x03(\x0b\x32!.darkbloom.billing.v1.OwnPriceEnd\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"L\n\x08OwnPrice\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12,\n\x05price\x18\x02 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\"0\n\x0bOwnPriceEnd\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t2\xd9\x04\n\x0cPriceService\x12_\n\nListPrices\x12\'.darkbloom.billing.v1.ListPricesRequest\x1a(.darkbloom.billing.v1.ListPricesResponse\x12h\n\rListOwnPrices\x12*.darkbloom.billing.v1.ListOwnPricesRequest\x1a+.darkbloom.billing.v1.ListOwnPricesResponse\x12Y\n\x08SetPrice\x12%.darkbloom.billing.v1.SetPriceRequest\x1a&.darkbloom.billing.v1.SetPriceResponse\x12\x62\n\x0b\x44\x65letePrice\x12(.darkbloom.billing.v1.DeletePriceRequest\x1a).darkbloom.billing.v1.DeletePriceResponse\x12P\n\x05Quote\x12\".darkbloom.billing.v1.QuoteRequest\x1a#.darkbloom.billing.v1.QuoteResponse\x12m\n\x0eWatchOwnPrices\x12+.darkbloom.billing.v1.WatchOwnPricesRequest\x1a,.darkbloom.billing.v1.WatchOwnPricesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPRICESREQUEST']._serialized_end=151
   _globals['_LISTPRICESRESPONSE']._serialized_start=153
   _globals['_LISTPRICESRESPONSE']._serialized_end=269
-  _globals['_SETPRICEREQUEST']._serialized_start=272
-  _globals['_SETPRICEREQUEST']._serialized_end=475
-  _globals['_SETPRICERESPONSE']._serialized_start=477
-  _globals['_SETPRICERESPONSE']._serialized_end=541
-  _globals['_PRICESERVICE']._serialized_start=544
-  _globals['_PRICESERVICE']._serialized_end=746
+  _globals['_LISTOWNPRICESREQUEST']._serialized_start=271
+  _globals['_LISTOWNPRICESREQUEST']._serialized_end=313
+  _globals['_LISTOWNPRICESRESPONSE']._serialized_start=315
+  _globals['_LISTOWNPRICESRESPONSE']._serialized_end=385
+  _globals['_SETPRICEREQUEST']._serialized_start=388
+  _globals['_SETPRICEREQUEST']._serialized_end=611
+  _globals['_SETPRICERESPONSE']._serialized_start=613
+  _globals['_SETPRICERESPONSE']._serialized_end=677
+  _globals['_DELETEPRICEREQUEST']._serialized_start=679
+  _globals['_DELETEPRICEREQUEST']._serialized_end=754
+  _globals['_DELETEPRICERESPONSE']._serialized_start=756
+  _globals['_DELETEPRICERESPONSE']._serialized_end=777
+  _globals['_QUOTEREQUEST']._serialized_start=780
+  _globals['_QUOTEREQUEST']._serialized_end=925
+  _globals['_QUOTERESPONSE']._serialized_start=928
+  _globals['_QUOTERESPONSE']._serialized_end=1069
+  _globals['_WATCHOWNPRICESREQUEST']._serialized_start=1071
+  _globals['_WATCHOWNPRICESREQUEST']._serialized_end=1094
+  _globals['_WATCHOWNPRICESRESPONSE']._serialized_start=1097
+  _globals['_WATCHOWNPRICESRESPONSE']._serialized_end=1237
+  _globals['_OWNPRICE']._serialized_start=1239
+  _globals['_OWNPRICE']._serialized_end=1315
+  _globals['_OWNPRICEEND']._serialized_start=1317
+  _globals['_OWNPRICEEND']._serialized_end=1365
+  _globals['_PRICESERVICE']._serialized_start=1368
+  _globals['_PRICESERVICE']._serialized_end=1969
 # @@protoc_insertion_point(module_scope)

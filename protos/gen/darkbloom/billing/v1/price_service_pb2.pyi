@@ -64,6 +64,49 @@ class ListPricesResponse(_message.Message):
 Global___ListPricesResponse: _TypeAlias = ListPricesResponse  # noqa: Y015
 
 @_typing.final
+class ListOwnPricesRequest(_message.Message):
+    """Whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOwnPricesRequest: _TypeAlias = ListOwnPricesRequest  # noqa: Y015
+
+@_typing.final
+class ListOwnPricesResponse(_message.Message):
+    """Rows in force, by build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[_price_pb2.PriceRow]: ...
+    def __init__(
+        self,
+        *,
+        prices: _abc.Iterable[_price_pb2.PriceRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOwnPricesResponse: _TypeAlias = ListOwnPricesResponse  # noqa: Y015
+
+@_typing.final
 class SetPriceRequest(_message.Message):
     """A new price."""
 
@@ -75,12 +118,15 @@ class SetPriceRequest(_message.Message):
     OUTPUT_MICROS_FIELD_NUMBER: _builtins.int
     CACHE_READ_MICROS_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     build: _builtins.str
     input_micros: _builtins.int
     output_micros: _builtins.int
     cache_read_micros: _builtins.int
     """Absent: half of the input price."""
+    account_id: _builtins.str
+    """Account whose machines serve at this price; empty: the platform's price."""
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
         """When it takes effect; absent: now."""
@@ -94,10 +140,11 @@ class SetPriceRequest(_message.Message):
         output_micros: _builtins.int = ...,
         cache_read_micros: _builtins.int | None = ...,
         effective_time: _timestamp_pb2.Timestamp | None = ...,
+        account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_read_micros", b"_cache_read_micros", "cache_read_micros", b"cache_read_micros", "effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_read_micros", b"_cache_read_micros", "build", b"build", "cache_read_micros", b"cache_read_micros", "effective_time", b"effective_time", "input_micros", b"input_micros", "output_micros", b"output_micros", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_read_micros", b"_cache_read_micros", "account_id", b"account_id", "build", b"build", "cache_read_micros", b"cache_read_micros", "effective_time", b"effective_time", "input_micros", b"input_micros", "output_micros", b"output_micros", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_read_micros: _TypeAlias = _typing.Literal["cache_read_micros"]  # noqa: Y015
     _WhichOneofArgType__cache_read_micros: _TypeAlias = _typing.Literal["_cache_read_micros", b"_cache_read_micros"]  # noqa: Y015
@@ -126,3 +173,215 @@ class SetPriceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetPriceResponse: _TypeAlias = SetPriceResponse  # noqa: Y015
+
+@_typing.final
+class DeletePriceRequest(_message.Message):
+    """An own price that ends now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    build: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        build: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePriceRequest: _TypeAlias = DeletePriceRequest  # noqa: Y015
+
+@_typing.final
+class DeletePriceResponse(_message.Message):
+    """It is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePriceResponse: _TypeAlias = DeletePriceResponse  # noqa: Y015
+
+@_typing.final
+class QuoteRequest(_message.Message):
+    """The bounds of one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
+    PROMPT_BOUND_FIELD_NUMBER: _builtins.int
+    OUTPUT_BOUND_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MICROS_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    build: _builtins.str
+    prompt_bound: _builtins.int
+    output_bound: _builtins.int
+    available_micros: _builtins.int
+    """Micro-USD that may be spent, such as a refusal named; absent: what the account can spend now."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        build: _builtins.str = ...,
+        prompt_bound: _builtins.int = ...,
+        output_bound: _builtins.int = ...,
+        available_micros: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_micros", b"_available_micros", "available_micros", b"available_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_micros", b"_available_micros", "account_id", b"account_id", "available_micros", b"available_micros", "build", b"build", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available_micros: _TypeAlias = _typing.Literal["available_micros"]  # noqa: Y015
+    _WhichOneofArgType__available_micros: _TypeAlias = _typing.Literal["_available_micros", b"_available_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_micros) -> _WhichOneofReturnType__available_micros | None: ...
+
+Global___QuoteRequest: _TypeAlias = QuoteRequest  # noqa: Y015
+
+@_typing.final
+class QuoteResponse(_message.Message):
+    """The worst case at the price that a hold would take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_AFFORDABLE_TOKENS_FIELD_NUMBER: _builtins.int
+    amount_micros: _builtins.int
+    available_micros: _builtins.int
+    max_affordable_tokens: _builtins.int
+    """Largest output bound that the money covers beside this prompt; 0 where it does not even cover the prompt and one token."""
+    @_builtins.property
+    def price(self) -> _price_pb2.PriceRow: ...
+    def __init__(
+        self,
+        *,
+        price: _price_pb2.PriceRow | None = ...,
+        amount_micros: _builtins.int = ...,
+        available_micros: _builtins.int = ...,
+        max_affordable_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "available_micros", b"available_micros", "max_affordable_tokens", b"max_affordable_tokens", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuoteResponse: _TypeAlias = QuoteResponse  # noqa: Y015
+
+@_typing.final
+class WatchOwnPricesRequest(_message.Message):
+    """All of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOwnPricesRequest: _TypeAlias = WatchOwnPricesRequest  # noqa: Y015
+
+@_typing.final
+class WatchOwnPricesResponse(_message.Message):
+    """What changed since the answer before; empty while nothing does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICES_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """True once everything that is in force has been sent."""
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnPrice]:
+        """Rows that are in force now."""
+
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnPriceEnd]:
+        """Pairs that have no row any more."""
+
+    def __init__(
+        self,
+        *,
+        prices: _abc.Iterable[Global___OwnPrice] | None = ...,
+        ended: _abc.Iterable[Global___OwnPriceEnd] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "ended", b"ended", "prices", b"prices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOwnPricesResponse: _TypeAlias = WatchOwnPricesResponse  # noqa: Y015
+
+@_typing.final
+class OwnPrice(_message.Message):
+    """One account's row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    @_builtins.property
+    def price(self) -> _price_pb2.PriceRow: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        price: _price_pb2.PriceRow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnPrice: _TypeAlias = OwnPrice  # noqa: Y015
+
+@_typing.final
+class OwnPriceEnd(_message.Message):
+    """An account and a build without an own row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    build: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        build: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnPriceEnd: _TypeAlias = OwnPriceEnd  # noqa: Y015

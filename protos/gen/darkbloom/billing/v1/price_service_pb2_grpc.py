@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PriceServiceStub(object):
-    """Price rows. Versioned: a change adds a row; holds keep their snapshot.
+    """Price rows. Versioned: a change adds a row; holds keep their snapshot. What counts for a request: the serving provider's own row,
+    else the platform's row, else the fallback; a service account pays the platform's price only.
     """
 
     def __init__(self, channel):
@@ -40,15 +41,36 @@ class PriceServiceStub(object):
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListPricesRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListPricesResponse.FromString,
                 _registered_method=True)
+        self.ListOwnPrices = channel.unary_unary(
+                '/darkbloom.billing.v1.PriceService/ListOwnPrices',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListOwnPricesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListOwnPricesResponse.FromString,
+                _registered_method=True)
         self.SetPrice = channel.unary_unary(
                 '/darkbloom.billing.v1.PriceService/SetPrice',
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.SetPriceRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.SetPriceResponse.FromString,
                 _registered_method=True)
+        self.DeletePrice = channel.unary_unary(
+                '/darkbloom.billing.v1.PriceService/DeletePrice',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.DeletePriceRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.DeletePriceResponse.FromString,
+                _registered_method=True)
+        self.Quote = channel.unary_unary(
+                '/darkbloom.billing.v1.PriceService/Quote',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.QuoteRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.QuoteResponse.FromString,
+                _registered_method=True)
+        self.WatchOwnPrices = channel.unary_stream(
+                '/darkbloom.billing.v1.PriceService/WatchOwnPrices',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.WatchOwnPricesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.WatchOwnPricesResponse.FromString,
+                _registered_method=True)
 
 
 class PriceServiceServicer(object):
-    """Price rows. Versioned: a change adds a row; holds keep their snapshot.
+    """Price rows. Versioned: a change adds a row; holds keep their snapshot. What counts for a request: the serving provider's own row,
+    else the platform's row, else the fallback; a service account pays the platform's price only.
     """
 
     def ListPrices(self, request, context):
@@ -58,8 +80,39 @@ class PriceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOwnPrices(self, request, context):
+        """A provider's own prices in force. Caller: gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetPrice(self, request, context):
-        """Set the platform's price of a build. Caller: operators' tools, registry publishing later. Idempotent by request_id.
+        """Set the price of a build: the platform's, or an account's own for what its machines serve. Callers: gateway, operators' tools.
+        INVALID_ARGUMENT price_too_high where an own price is above four times the platform's. Idempotent by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePrice(self, request, context):
+        """Take an account's own price back; the platform's counts again. NOT_FOUND where there is none. Idempotent by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Quote(self, request, context):
+        """What a request may cost an account at most, and how many tokens its money reaches for. Caller: gateway (402 bodies).
+        From memory; nothing is reserved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOwnPrices(self, request, context):
+        """Providers' own rows in force, all of them first and then each change. Caller: router, which puts them into its offers.
+        Silence is broken by empty answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,10 +126,30 @@ def add_PriceServiceServicer_to_server(servicer, server):
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListPricesRequest.FromString,
                     response_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListPricesResponse.SerializeToString,
             ),
+            'ListOwnPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOwnPrices,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListOwnPricesRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListOwnPricesResponse.SerializeToString,
+            ),
             'SetPrice': grpc.unary_unary_rpc_method_handler(
                     servicer.SetPrice,
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.SetPriceRequest.FromString,
                     response_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.SetPriceResponse.SerializeToString,
+            ),
+            'DeletePrice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePrice,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.DeletePriceRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.DeletePriceResponse.SerializeToString,
+            ),
+            'Quote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quote,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.QuoteRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.QuoteResponse.SerializeToString,
+            ),
+            'WatchOwnPrices': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOwnPrices,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.WatchOwnPricesRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_price__service__pb2.WatchOwnPricesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,7 +160,8 @@ def add_PriceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PriceService(object):
-    """Price rows. Versioned: a change adds a row; holds keep their snapshot.
+    """Price rows. Versioned: a change adds a row; holds keep their snapshot. What counts for a request: the serving provider's own row,
+    else the platform's row, else the fallback; a service account pays the platform's price only.
     """
 
     @staticmethod
@@ -118,6 +192,33 @@ class PriceService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListOwnPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.PriceService/ListOwnPrices',
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListOwnPricesRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.ListOwnPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetPrice(request,
             target,
             options=(),
@@ -134,6 +235,87 @@ class PriceService(object):
             '/darkbloom.billing.v1.PriceService/SetPrice',
             darkbloom_dot_billing_dot_v1_dot_price__service__pb2.SetPriceRequest.SerializeToString,
             darkbloom_dot_billing_dot_v1_dot_price__service__pb2.SetPriceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePrice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.PriceService/DeletePrice',
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.DeletePriceRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.DeletePriceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.PriceService/Quote',
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.QuoteRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.QuoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOwnPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/darkbloom.billing.v1.PriceService/WatchOwnPrices',
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.WatchOwnPricesRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_price__service__pb2.WatchOwnPricesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,16 +13,34 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PriceServiceStub:
-    """Price rows. Versioned: a change adds a row; holds keep their snapshot."""
+    """Price rows. Versioned: a change adds a row; holds keep their snapshot. What counts for a request: the serving provider's own row,
+    else the platform's row, else the fallback; a service account pays the platform's price only.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPrices: _aio.UnaryUnaryMultiCallable[_price_service_pb2.ListPricesRequest, _price_service_pb2.ListPricesResponse]
     """Platform prices in force. Caller: gateway (`GET /v1/pricing`, `/v1/models`), cached a minute."""
+    ListOwnPrices: _aio.UnaryUnaryMultiCallable[_price_service_pb2.ListOwnPricesRequest, _price_service_pb2.ListOwnPricesResponse]
+    """A provider's own prices in force. Caller: gateway."""
     SetPrice: _aio.UnaryUnaryMultiCallable[_price_service_pb2.SetPriceRequest, _price_service_pb2.SetPriceResponse]
-    """Set the platform's price of a build. Caller: operators' tools, registry publishing later. Idempotent by request_id."""
+    """Set the price of a build: the platform's, or an account's own for what its machines serve. Callers: gateway, operators' tools.
+    INVALID_ARGUMENT price_too_high where an own price is above four times the platform's. Idempotent by request_id.
+    """
+    DeletePrice: _aio.UnaryUnaryMultiCallable[_price_service_pb2.DeletePriceRequest, _price_service_pb2.DeletePriceResponse]
+    """Take an account's own price back; the platform's counts again. NOT_FOUND where there is none. Idempotent by request_id."""
+    Quote: _aio.UnaryUnaryMultiCallable[_price_service_pb2.QuoteRequest, _price_service_pb2.QuoteResponse]
+    """What a request may cost an account at most, and how many tokens its money reaches for. Caller: gateway (402 bodies).
+    From memory; nothing is reserved.
+    """
+    WatchOwnPrices: _aio.UnaryStreamMultiCallable[_price_service_pb2.WatchOwnPricesRequest, _price_service_pb2.WatchOwnPricesResponse]
+    """Providers' own rows in force, all of them first and then each change. Caller: router, which puts them into its offers.
+    Silence is broken by empty answers.
+    """
 
 class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Price rows. Versioned: a change adds a row; holds keep their snapshot."""
+    """Price rows. Versioned: a change adds a row; holds keep their snapshot. What counts for a request: the serving provider's own row,
+    else the platform's row, else the fallback; a service account pays the platform's price only.
+    """
 
     @_abc_1.abstractmethod
     def ListPrices(
@@ -33,11 +51,49 @@ class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Platform prices in force. Caller: gateway (`GET /v1/pricing`, `/v1/models`), cached a minute."""
 
     @_abc_1.abstractmethod
+    def ListOwnPrices(
+        self,
+        request: _price_service_pb2.ListOwnPricesRequest,
+        context: _aio.ServicerContext[_price_service_pb2.ListOwnPricesRequest, _abc.Awaitable[_price_service_pb2.ListOwnPricesResponse]],
+    ) -> _abc.Awaitable[_price_service_pb2.ListOwnPricesResponse]:
+        """A provider's own prices in force. Caller: gateway."""
+
+    @_abc_1.abstractmethod
     def SetPrice(
         self,
         request: _price_service_pb2.SetPriceRequest,
         context: _aio.ServicerContext[_price_service_pb2.SetPriceRequest, _abc.Awaitable[_price_service_pb2.SetPriceResponse]],
     ) -> _abc.Awaitable[_price_service_pb2.SetPriceResponse]:
-        """Set the platform's price of a build. Caller: operators' tools, registry publishing later. Idempotent by request_id."""
+        """Set the price of a build: the platform's, or an account's own for what its machines serve. Callers: gateway, operators' tools.
+        INVALID_ARGUMENT price_too_high where an own price is above four times the platform's. Idempotent by request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePrice(
+        self,
+        request: _price_service_pb2.DeletePriceRequest,
+        context: _aio.ServicerContext[_price_service_pb2.DeletePriceRequest, _abc.Awaitable[_price_service_pb2.DeletePriceResponse]],
+    ) -> _abc.Awaitable[_price_service_pb2.DeletePriceResponse]:
+        """Take an account's own price back; the platform's counts again. NOT_FOUND where there is none. Idempotent by request_id."""
+
+    @_abc_1.abstractmethod
+    def Quote(
+        self,
+        request: _price_service_pb2.QuoteRequest,
+        context: _aio.ServicerContext[_price_service_pb2.QuoteRequest, _abc.Awaitable[_price_service_pb2.QuoteResponse]],
+    ) -> _abc.Awaitable[_price_service_pb2.QuoteResponse]:
+        """What a request may cost an account at most, and how many tokens its money reaches for. Caller: gateway (402 bodies).
+        From memory; nothing is reserved.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOwnPrices(
+        self,
+        request: _price_service_pb2.WatchOwnPricesRequest,
+        context: _aio.ServicerContext[_price_service_pb2.WatchOwnPricesRequest, _abc.AsyncIterator[_price_service_pb2.WatchOwnPricesResponse]],
+    ) -> _abc.AsyncIterator[_price_service_pb2.WatchOwnPricesResponse]:
+        """Providers' own rows in force, all of them first and then each change. Caller: router, which puts them into its offers.
+        Silence is broken by empty answers.
+        """
 
 def add_PriceServiceServicer_to_server(servicer: PriceServiceServicer, server: _aio.Server) -> None: ...

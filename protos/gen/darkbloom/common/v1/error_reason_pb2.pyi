@@ -72,6 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The account is being deleted; none of its credentials counts. PERMISSION_DENIED."""
     ERROR_REASON_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 36
     """The provider token does not exist or was revoked. UNAUTHENTICATED."""
+    ERROR_REASON_PRICE_TOO_HIGH: _ErrorReason.ValueType  # 37
+    """An own price is above four times the platform's. INVALID_ARGUMENT; metadata `darkbloom-limit-micros`."""
     ERROR_REASON_IMMUTABLE: _ErrorReason.ValueType  # 40
     """Two writes to a (model, version) differ. ALREADY_EXISTS."""
     ERROR_REASON_MANIFEST_INVALID: _ErrorReason.ValueType  # 41
@@ -138,6 +140,8 @@ ERROR_REASON_ACCOUNT_PENDING_DELETION: ErrorReason.ValueType  # 35
 """The account is being deleted; none of its credentials counts. PERMISSION_DENIED."""
 ERROR_REASON_TOKEN_UNKNOWN: ErrorReason.ValueType  # 36
 """The provider token does not exist or was revoked. UNAUTHENTICATED."""
+ERROR_REASON_PRICE_TOO_HIGH: ErrorReason.ValueType  # 37
+"""An own price is above four times the platform's. INVALID_ARGUMENT; metadata `darkbloom-limit-micros`."""
 ERROR_REASON_IMMUTABLE: ErrorReason.ValueType  # 40
 """Two writes to a (model, version) differ. ALREADY_EXISTS."""
 ERROR_REASON_MANIFEST_INVALID: ErrorReason.ValueType  # 41
