@@ -32,6 +32,7 @@ from darkbloom.billing.v1.account_service_pb2_grpc import (
     AccountServiceServicer,
     add_AccountServiceServicer_to_server,
 )
+from darkbloom.billing.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from darkbloom.billing.v1.ledger_pb2 import Hold, HoldResult, Usage
 from darkbloom.billing.v1.ledger_service_pb2 import (
     ExtendHoldResponse,
@@ -64,6 +65,7 @@ from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import PreconditionError, StoreUnavailableError, UnauthenticatedError
 from darkbloom_mesh.testing import serve_ephemeral
 
+from tests.fakes.identity import FakeIdentity
 from tests.fakes.router import WEIGHTS
 
 BUILD = "dev/tiny"
@@ -94,6 +96,7 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     generation: int = 1
     watchers: list[asyncio.Queue[WatchKeysResponse]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    identity: FakeIdentity = field(default_factory=FakeIdentity)
 
     def add_key(self, secret: str, **changes: object) -> bytes:
         key_hash = hashlib.sha256(secret.encode()).digest()
@@ -280,6 +283,7 @@ async def serving(
     """Serve all three on one port."""
     async with serve_ephemeral(
         partial(add_AccountServiceServicer_to_server, billing),
+        partial(add_IdentityServiceServicer_to_server, billing.identity),
         partial(add_LedgerServiceServicer_to_server, billing),
         partial(add_PriceServiceServicer_to_server, billing),
         partial(add_AttestationServiceServicer_to_server, attestation),
