@@ -161,6 +161,7 @@ class Answer:
         billing, and is not to be believed alone.
         """
         self._seeker.withdraw()
+        self._seeker.settle_rates()
         winner = self._seeker.winner
         if winner is None or self._recorded or not winner.opened.completion_tokens:
             return

@@ -19,6 +19,7 @@ from darkbloom_mesh.serve import Service
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
 from darkbloom_gateway.billing_identity import IdentityClient
+from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.chat import ChatCompletions
 from darkbloom_gateway.clients import (
@@ -29,6 +30,7 @@ from darkbloom_gateway.clients import (
 )
 from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.gate import Gate
+from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.http import CHAT_PATH, ROUTES, make_app
 from darkbloom_gateway.keys import KeyCache
 from darkbloom_gateway.ledger import Ledger
@@ -101,13 +103,14 @@ class Worker:
 
         self._buckets = ValkeyBuckets(config.redis_url)
         service.on_close(self._buckets.close)
-        self.limiter = RateLimiter(
-            self._buckets,
+        self.limiter = RateLimiter(self._buckets, clock=clock)
+        guards = Guards(
+            self.limiter,
+            financial=Rate(config.financial_rate, config.financial_burst),
+            address=Rate(config.address_rate, config.address_burst),
+            proxies=config.proxies,
             clock=clock,
-            rate=config.request_rate,
-            burst=config.request_burst,
-            service_rate=config.service_rate,
-            service_burst=config.service_burst,
+            meters=self.meters,
         )
         self._releases: Outbox[tuple[str, str]] = Outbox(
             billing.release,
@@ -167,6 +170,7 @@ class Worker:
             link=self.link,
             ledger=self.ledger,
             limiter=self.limiter,
+            tiers=config.tiers(),
             verdicts=desk,
             shelf=self.shelf,
             press=self.press,
@@ -177,6 +181,7 @@ class Worker:
         )
         self.plane = ControlPlane(
             authenticator=self.authenticator,
+            guards=guards,
             billing=billing,
             shelf=self.shelf,
             gate=self.gate,

@@ -118,6 +118,7 @@ class ChatCompletions:
                 lowered,
                 key,
                 catalog,
+                self._stage.tiers,
                 default_bound=config.default_output_bound,
                 now=clock.now(),
             )

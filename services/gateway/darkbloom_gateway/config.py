@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
+from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.pins import read_admin_key, read_pins
+from darkbloom_gateway.tiers import Tier, Tiers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,41 @@ class GatewayConfig(RoomConfig):
     ] = ""
     request_rate: Annotated[float, Setting("requests per second and account", minimum=0.01)] = 20.0
     request_burst: Annotated[int, Setting("burst of an account", minimum=1)] = 120
-    service_rate: Annotated[float, Setting("same, role service; 0 lifts it", minimum=0)] = 200.0
+    input_tokens: Annotated[
+        int, Setting("prompt tokens per minute and account; 0 lifts it", minimum=0)
+    ] = 5_000_000
+    input_burst: Annotated[int, Setting("burst of them", minimum=1)] = 1_000_000
+    output_tokens: Annotated[
+        int, Setting("output tokens per minute and account; 0 lifts it", minimum=0)
+    ] = 500_000
+    output_burst: Annotated[int, Setting("burst of them", minimum=1)] = 64_000
+    service_rate: Annotated[float, Setting("requests, role service; 0 lifts it", minimum=0)] = 200.0
     service_burst: Annotated[int, Setting("burst of a service account", minimum=1)] = 600
     admin_key_file: Annotated[
         Path | None, Setting("file with the operator's key; unset: there is none")
     ] = None
+    service_input_tokens: Annotated[
+        int, Setting("prompt tokens per minute, role service; 0 lifts it", minimum=0)
+    ] = 50_000_000
+    service_input_burst: Annotated[int, Setting("burst of them", minimum=1)] = 5_000_000
+    service_output_tokens: Annotated[
+        int, Setting("output tokens per minute, role service; 0 lifts it", minimum=0)
+    ] = 5_000_000
+    service_output_burst: Annotated[int, Setting("burst of them", minimum=1)] = 512_000
+    service_output_estimate: Annotated[
+        bool, Setting("a service account claims a quarter of its output bound, the rest when known")
+    ] = False
+    financial_rate: Annotated[
+        float, Setting("changes of money and keys per second and account", minimum=0.001)
+    ] = 0.2
+    financial_burst: Annotated[int, Setting("burst of them", minimum=1)] = 3
+    address_rate: Annotated[
+        float, Setting("calls without a credential per second and address", minimum=0.001)
+    ] = 1.0
+    address_burst: Annotated[int, Setting("burst of them", minimum=1)] = 20
+    proxies: Annotated[
+        int, Setting("proxies of ours in front that append to X-Forwarded-For", minimum=0)
+    ] = 0
     key_cache_s: Annotated[float, Setting("life of a cached key", minimum=0, maximum=60)] = 60.0
     default_output_bound: Annotated[
         int, Setting("tokens, where neither request nor catalog says", minimum=1)
@@ -102,6 +134,22 @@ class GatewayConfig(RoomConfig):
         """
         return None if self.admin_key_file is None else read_admin_key(self.admin_key_file)
 
+    def tiers(self) -> Tiers:
+        """Return the limits of inference by role."""
+        return Tiers(
+            account=Tier(
+                Rate(self.request_rate, self.request_burst),
+                _per_minute(self.input_tokens, self.input_burst),
+                _per_minute(self.output_tokens, self.output_burst),
+            ),
+            service=Tier(
+                Rate(self.service_rate, self.service_burst) if self.service_rate > 0 else None,
+                _per_minute(self.service_input_tokens, self.service_input_burst),
+                _per_minute(self.service_output_tokens, self.service_output_burst),
+                estimates_output=self.service_output_estimate,
+            ),
+        )
+
     def pins(self) -> dict[str, bytes] | None:
         """Read the pinned keys; None where none are pinned.
 
@@ -114,3 +162,7 @@ class GatewayConfig(RoomConfig):
         """Return host and port of the public listener."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+def _per_minute(tokens: int, burst: int) -> Rate | None:
+    return Rate(tokens / 60, burst) if tokens else None

@@ -178,6 +178,28 @@ def prompt_too_large() -> ApiError:
     )
 
 
+def prompt_above_limit(owner: str, words: str, needed: int, limit: int) -> ApiError:
+    """413: a prompt that no wait makes small enough for the limit of this key or account."""
+    return ApiError(
+        413,
+        "invalid_request_error",
+        f"this request needs {needed} {words}, the limit of this {owner} is {limit} at once",
+        code="payload_too_large",
+        facts={"limit": limit, "requested": needed},
+    )
+
+
+def above_limit(owner: str, words: str, needed: int, limit: int) -> ApiError:
+    """400: more than a full bucket of this key or account ever holds."""
+    return ApiError(
+        400,
+        "invalid_request_error",
+        f"this request needs {needed} {words}, the limit of this {owner} is {limit} at once",
+        code="above_rate_limit",
+        facts={"limit": limit, "requested": needed},
+    )
+
+
 def rate_limited(retry_after_s: float, headers: tuple[tuple[bytes, bytes], ...] = ()) -> ApiError:
     """429: a bucket is empty."""
     return ApiError(

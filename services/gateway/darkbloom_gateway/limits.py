@@ -1,74 +1,84 @@
-"""Request-rate limits, shared by all gateways."""
+"""Rates, shared by all gateways: claims on the path, corrections behind it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import StoreUnavailableError
+from darkbloom_mesh.errors import MeshError, StoreUnavailableError
 
 from darkbloom_gateway.batching import Batcher
-from darkbloom_gateway.buckets import Bucket, Charge, Decision, LocalBuckets
-from darkbloom_gateway.model import KeyRecord
+from darkbloom_gateway.buckets import Charge, Decision, LocalBuckets
 from darkbloom_gateway.ports import BucketStore
 
 RETRY_STORE_S = 1.0
 """How long a store that did not answer is left alone."""
-_SERVICE = "service"
+CORRECT_S = 0.5
+"""Longest time that a correction waits for a claim to travel with."""
+_BATCH = 256
+_MAX_CORRECTIONS = 8192
 
 
 class RateLimiter:
-    """Decides on requests in natural batches; without its store, inside this process.
+    """Decides on claims in natural batches; without its store, inside this process.
+
+    A claim that says `shared_only` is then not decided at all: its answer is None.
 
     Args:
         store: the shared buckets.
         clock: time.
-        rate: requests per second and account.
-        burst: of an account.
-        service_rate: of an account with role `service`; 0 lifts the limit.
-        service_burst: of such an account.
     """
 
-    def __init__(
-        self,
-        store: BucketStore,
-        *,
-        clock: Clock,
-        rate: float,
-        burst: int,
-        service_rate: float,
-        service_burst: int,
-    ) -> None:
+    def __init__(self, store: BucketStore, *, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._tiers = {"": (rate, burst), _SERVICE: (service_rate, service_burst)}
         self._local = LocalBuckets()
         self._store_back_at = 0.0
-        self._batcher: Batcher[Charge, Decision] = Batcher(self._take, max_batch=256)
+        self._batcher: Batcher[Charge, Decision | None] = Batcher(self._take, max_batch=_BATCH)
+        # One that finds no room is lost: the bucket it belongs to refills by itself.
+        self._corrections: deque[Charge] = deque(maxlen=_MAX_CORRECTIONS)
+        self._owing = asyncio.Event()
 
-    def submit(self, key: KeyRecord) -> asyncio.Future[Decision] | None:
-        """Claim one request for a key; None where nothing limits it.
+    def submit(self, charge: Charge) -> asyncio.Future[Decision | None]:
+        """Claim; the answer comes with the next batch.
 
         Raises:
-            OverloadedError: too many requests wait for a decision.
+            OverloadedError: too many claims wait.
         """
-        tier = _SERVICE if key.account_role == _SERVICE else ""
-        rate, burst = self._tiers[tier]
-        if rate <= 0:
-            return None
-        own = None
-        if key.rpm_limit is not None:
-            own = Bucket(key.key_id, max(key.rpm_limit, 0) / 60 or 1e-9, max(key.rpm_limit, 0))
-        return self._batcher.submit(Charge(Bucket(key.account_id, rate, burst), own))
+        return self._batcher.submit(charge)
+
+    def correct(self, charge: Charge) -> None:
+        """Change what was claimed before; travels with a later claim, so it costs no call."""
+        self._corrections.append(charge)
+        self._owing.set()
 
     async def run(self) -> None:
-        """Serve claims until cancelled."""
-        await self._batcher.run()
+        """Serve claims and corrections until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._batcher.run())
+            tasks.create_task(self._nudge())
 
-    async def _take(self, charges: Sequence[Charge]) -> Sequence[Decision]:
+    async def _nudge(self) -> None:
+        """Send corrections with which no claim has travelled for a while."""
+        while True:
+            await self._owing.wait()
+            await self._clock.sleep(CORRECT_S)
+            self._owing.clear()
+            if self._corrections:
+                try:
+                    await self._batcher.submit(self._corrections.popleft())
+                except MeshError:
+                    continue
+
+    async def _take(self, charges: Sequence[Charge]) -> Sequence[Decision | None]:
+        ready = min(len(self._corrections), _BATCH)
+        corrections = [self._corrections.popleft() for _ in range(ready)]
         now = self._clock.monotonic()
         if now >= self._store_back_at:
             try:
-                return await self._store.take(charges)
+                return (await self._store.take([*corrections, *charges]))[ready:]
             except StoreUnavailableError:
                 self._store_back_at = now + RETRY_STORE_S
-        return [self._local.take(charge, now) for charge in charges]
+        for correction in corrections:
+            self._local.take(correction, now)
+        return [None if charge.shared_only else self._local.take(charge, now) for charge in charges]

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from darkbloom_gateway.buckets import Charge
+
 MAX_BOUND = 1 << 24
 """Largest token bound that a hold accepts."""
 ADMIN_ACCOUNT = "admin"
@@ -175,6 +177,8 @@ class Plan:
     tool_choice_mode: str = ""
     parallel_tool_calls: bool = True
     json_schema: bool = False
+    claim: Charge | None = None
+    """What it takes of the rates; None where nothing limits it."""
 
     @property
     def constrains_tools(self) -> bool:

@@ -8,6 +8,7 @@ from darkbloom_edge.dialects.chat import Lowered, prompt_bound
 from darkbloom_gateway.catalog import Build, Catalog
 from darkbloom_gateway.errors import bad_request, model_not_allowed, prompt_too_large
 from darkbloom_gateway.model import MAX_BOUND, KeyRecord, Plan
+from darkbloom_gateway.tiers import Tiers
 
 BYTES_PER_TOKEN = 4
 """Routing estimate of text."""
@@ -16,7 +17,13 @@ TOKENS_PER_MESSAGE = 4
 
 
 def make_plan(
-    lowered: Lowered, key: KeyRecord, catalog: Catalog, *, default_bound: int, now: datetime
+    lowered: Lowered,
+    key: KeyRecord,
+    catalog: Catalog,
+    tiers: Tiers,
+    *,
+    default_bound: int,
+    now: datetime,
 ) -> Plan:
     """Decide everything that does not need another room.
 
@@ -24,6 +31,7 @@ def make_plan(
         lowered: the parsed body.
         key: who asks.
         catalog: the newest one.
+        tiers: limits of key and account.
         default_bound: tokens, where neither request nor build has an output bound.
         now: for the prompt's date, set once so that a retry renders the same prompt.
 
@@ -39,8 +47,10 @@ def make_plan(
     bound = prompt_bound(lowered)
     if bound > MAX_BOUND:
         raise prompt_too_large()
-    most = found.build.max_output_length or MAX_BOUND
-    wanted = lowered.explicit_output_bound or found.build.max_output_length or default_bound
+    estimate = min(bound, _estimate(lowered))
+    most = min(found.build.max_output_length or MAX_BOUND, MAX_BOUND)
+    asked = lowered.explicit_output_bound
+    output_bound = min(asked or found.build.max_output_length or default_bound, most)
     return Plan(
         account_id=key.account_id,
         key_id=key.key_id,
@@ -48,13 +58,16 @@ def make_plan(
         build=found.build.build_id,
         fallback_build=found.fallback_build,
         prompt_bound=bound,
-        output_bound=min(wanted, most, MAX_BOUND),
-        prompt_estimate=min(bound, _estimate(lowered)),
+        output_bound=output_bound,
+        prompt_estimate=estimate,
         prompt_date=now.strftime("%Y-%m-%d"),
         tools=lowered.has_tools,
         tool_choice_mode=lowered.tool_policy if lowered.has_tools else "",
         parallel_tool_calls=lowered.fields.get("parallel_tool_calls") is not False,
         json_schema="structured_outputs" in lowered.needs,
+        claim=tiers.claim(
+            key, prompt_estimate=estimate, output_bound=output_bound, asked=bool(asked)
+        ),
     )
 
 

@@ -165,5 +165,5 @@ class BucketStore(Protocol):
     """The shared token buckets."""
 
     async def take(self, charges: Sequence[Charge]) -> Sequence[Decision]:
-        """Decide on each charge, atomically each."""
+        """Decide on each charge, in order, all in one step."""
         ...

@@ -1,10 +1,14 @@
 """What a request reserves before it is dispatched: its place in the rate, and its money."""
 
+import asyncio
+from dataclasses import replace
 from typing import final
 
 from darkbloom_mesh.errors import MeshError
 
-from darkbloom_gateway.errors import ApiError, rate_limited, unavailable
+from darkbloom_gateway.buckets import Charge, Decision, Dimension
+from darkbloom_gateway.errors import ApiError, unavailable
+from darkbloom_gateway.guards import limited
 from darkbloom_gateway.ledger import HoldAnswer, held_or_refused
 from darkbloom_gateway.model import HoldOrder, KeyRecord, Plan, Price
 from darkbloom_gateway.stage import Stage
@@ -80,21 +84,28 @@ class Reservation:
 
 
 class RateClaim:
-    """One request's claim on the rate of its key and account; made once, whatever happens later."""
+    """One request's claim on the rates of its key and account; made once, whatever happens later.
 
-    __slots__ = ("_answer", "_key", "_stage", "headers")
+    What was claimed for tokens is corrected once, at the end, to what was used.
+    """
 
-    def __init__(self, stage: Stage, key: KeyRecord) -> None:
+    __slots__ = ("_answer", "_charge", "_role", "_stage", "headers")
+
+    def __init__(self, stage: Stage, key: KeyRecord, charge: Charge | None) -> None:
         """Make the claim; the answer is awaited later.
 
         Raises:
             ApiError: 503: too many claims wait.
         """
         self._stage = stage
-        self._key = key
+        self._charge = charge
+        self._role = key.account_role
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._answer: asyncio.Future[Decision | None] | None = None
+        if charge is None:
+            return
         try:
-            self._answer = stage.limiter.submit(key)
+            self._answer = stage.limiter.submit(charge)
         except MeshError:
             raise unavailable() from None
 
@@ -104,16 +115,54 @@ class RateClaim:
         Raises:
             ApiError: 429.
         """
-        if self._answer is None:
+        if self._answer is None or self.headers:
             return
         try:
             decision = await self._answer
         except MeshError:
             raise unavailable() from None
-        self._answer = None
+        if decision is None:
+            raise unavailable()
         self.headers = decision.headers()
-        if decision.allowed:
+        if decision.refused is None:
             return
-        self._stage.meters.rate_limited(self._key.account_role, decision.dimension)
-        reset = b"%d" % (self._stage.clock.now().timestamp() + decision.wait_s + 1)
-        raise rate_limited(decision.wait_s, (*self.headers, (b"x-ratelimit-reset", reset)))
+        refused = decision.refused
+        word = (
+            refused.owner if refused.dimension is Dimension.REQUESTS else _WORDS[refused.dimension]
+        )
+        self._stage.meters.rate_limited(self._role, word)
+        raise limited(decision, self._stage.clock)
+
+    def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Correct the claim to what was used, off the path; only the first call does.
+
+        Args:
+            prompt_tokens: 0 where no prompt was read.
+            completion_tokens: that were opened.
+        """
+        charge, answer = self._charge, self._answer
+        self._charge = None
+        if charge is None or answer is None:
+            return
+        _, claimed_in, claimed_out = charge.amounts
+        used_in = min(prompt_tokens, claimed_in)
+        amounts = (0, used_in - claimed_in, completion_tokens - claimed_out)
+        if not any(amounts):
+            return
+        correction = replace(charge, amounts=amounts, forced=True)
+        limiter = self._stage.limiter
+
+        def correct(done: asyncio.Future[Decision | None]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                return
+            decision = done.result()
+            if decision is not None and decision.refused is None:
+                limiter.correct(correction)
+
+        if answer.done():
+            correct(answer)
+        else:
+            answer.add_done_callback(correct)
+
+
+_WORDS = {Dimension.INPUT_TOKENS: "input_tokens", Dimension.OUTPUT_TOKENS: "output_tokens"}

@@ -67,7 +67,7 @@ class Seeker:
         self._plan = prompt.plan
         self._started_at = stage.clock.monotonic()
         self._deadline_at = self._started_at + stage.config.first_content_s
-        self._claim = RateClaim(stage, key)
+        self._claim = RateClaim(stage, key, prompt.plan.claim)
         self._reservation: Reservation | None = None
         self._sealed_to = 0
         self._sealed_at = 0.0
@@ -89,6 +89,14 @@ class Seeker:
     def rate_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """`x-ratelimit-*`, once known."""
         return self._claim.headers
+
+    def settle_rates(self) -> None:
+        """Correct the claim on the rates to what was used; the first call counts."""
+        winner = self.winner
+        if winner is None:
+            self._claim.settle(0, 0)
+        else:
+            self._claim.settle(self._plan.prompt_estimate, winner.opened.completion_tokens)
 
     async def seek(self) -> None:
         """Return when the first content is there.

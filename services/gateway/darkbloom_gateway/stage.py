@@ -13,6 +13,7 @@ from darkbloom_gateway.link import RouterLink
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.spans import Spans
+from darkbloom_gateway.tiers import Tiers
 from darkbloom_gateway.verdicts import VerdictDesk
 
 
@@ -32,6 +33,7 @@ class Stage:
     link: RouterLink
     ledger: Ledger
     limiter: RateLimiter
+    tiers: Tiers
     verdicts: VerdictDesk
     shelf: CatalogShelf
     press: ReceiptPress

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import redis.asyncio as redis
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import StoreUnavailableError
@@ -13,37 +14,72 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from darkbloom_gateway.buckets import Charge, Decision, decide
+from darkbloom_gateway.buckets import Charge, Decision, Dimension, Meter, decide
 
 _IDLE_MS = 30 * 60 * 1000
-# The account's bucket is touched only once the key's own limit has let the request pass.
+_WIDTH = len(Dimension)
+# One call for a whole batch. The levels of a meter are one value, read and written once a batch.
+# ARGV[1] is a list of charges {forced, amounts, meters}, each meter {index of its key, rates}, each
+# rate {per second, burst} or nothing; the answer is a list of {refused, levels...} in their order,
+# `refused` being 1 + 3 * meter + dimension, or 0.
 _SCRIPT = """
 local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local function level(name, rate, burst)
-  local kept = redis.call('HMGET', name, 't', 'a')
-  if not kept[1] then return burst end
-  return math.min(burst, kept[1] + math.max(0, now - kept[2]) * rate / 1000000)
+local now = clock[1] + clock[2] / 1000000
+local NO_LIMIT = 1e15
+local cells, touched = {}, {}
+
+local function cell(index, rates)
+  local found = cells[index]
+  if found then return found end
+  found = {}
+  local kept = redis.call('GET', KEYS[index])
+  local past = nil
+  if kept and #kept == 32 then past = {struct.unpack('<dddd', kept)} end
+  for d = 1, 3 do
+    local rate = rates[d]
+    if not rate then found[d] = NO_LIMIT
+    elseif not past then found[d] = rate[2]
+    else found[d] = math.min(rate[2], past[d + 1] + math.max(0, now - past[1]) * rate[1]) end
+  end
+  cells[index] = found
+  return found
 end
-local function put(name, tokens)
-  redis.call('HSET', name, 't', string.format('%.6f', tokens), 'a', string.format('%.0f', now))
-  redis.call('PEXPIRE', name, ARGV[1])
+
+local answers = {}
+for n, charge in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local forced, amounts, meters = charge[1], charge[2], charge[3]
+  local mine, refused = {}, 0
+  for m, meter in ipairs(meters) do mine[m] = cell(meter[1], meter[2]) end
+  if not forced then
+    for d = 1, 3 do
+      for m, meter in ipairs(meters) do
+        if refused == 0 and meter[2][d] and amounts[d] > 0 and mine[m][d] < amounts[d] then
+          refused = 3 * (m - 1) + d
+        end
+      end
+    end
+  end
+  local answer = {refused}
+  for m, meter in ipairs(meters) do
+    for d = 1, 3 do
+      local rate = meter[2][d]
+      if rate and refused == 0 then mine[m][d] = math.min(rate[2], mine[m][d] - amounts[d]) end
+      answer[#answer + 1] = mine[m][d]
+    end
+    if refused == 0 then touched[meter[1]] = mine[m] end
+  end
+  answers[n] = answer
 end
-local own = nil
-if KEYS[2] then
-  own = level(KEYS[2], tonumber(ARGV[4]), tonumber(ARGV[5]))
-  if own < 1 then return {0, 'key', string.format('%.6f', own)} end
+for index, levels in pairs(touched) do
+  local value = struct.pack('<dddd', now, levels[1], levels[2], levels[3])
+  redis.call('SET', KEYS[index], value, 'PX', ARGV[2])
 end
-local tokens = level(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
-if tokens < 1 then return {0, 'account', string.format('%.6f', tokens)} end
-if own then put(KEYS[2], own - 1) end
-put(KEYS[1], tokens - 1)
-return {1, 'account', string.format('%.6f', tokens - 1)}
+return cmsgpack.pack(answers)
 """
 
 
 class ValkeyBuckets:
-    """One atomic script per request; a batch of them travels in one write.
+    """One atomic script call for a batch of charges.
 
     One batch at a time, on one connection: what the client's pool, pipeline and retries do around a
     command costs more than the command, and this is on the path of every request.
@@ -65,71 +101,79 @@ class ValkeyBuckets:
         self._sha = b""
 
     async def take(self, charges: Sequence[Charge]) -> Sequence[Decision]:
-        """Decide on each charge.
+        """Decide on each charge, in order.
 
         Raises:
             StoreUnavailableError: Valkey does not answer.
         """
         try:
-            answers = await self._run(charges)
-        except (RedisError, OSError, TimeoutError):
+            answers = _ANSWERS.decode(await self._run(charges))
+        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError):
             raise StoreUnavailableError("rate buckets do not answer") from None
-        if any(isinstance(answer, RedisError) for answer in answers):
-            raise StoreUnavailableError("rate buckets do not answer")
         return [_decision(charge, answer) for charge, answer in zip(charges, answers, strict=True)]
 
-    async def _run(self, charges: Sequence[Charge]) -> list[Any]:
+    async def _run(self, charges: Sequence[Charge]) -> bytes:
         if not self._sha:
             self._sha = await self._load()
         try:
-            answers = await self._ask([_command(self._sha, charge) for charge in charges])
+            return await self._ask(_command(self._sha, charges))
         except LostError:
             # The store was restarted meanwhile; it may be there again, without the script.
-            answers = await self._ask([_command(self._sha, charge) for charge in charges])
-        if any(isinstance(answer, NoScriptError) for answer in answers):
+            pass
+        except NoScriptError:
             self._sha = await self._load()
-            answers = await self._ask([_command(self._sha, charge) for charge in charges])
-        return answers
+        try:
+            return await self._ask(_command(self._sha, charges))
+        except NoScriptError:
+            self._sha = await self._load()
+            return await self._ask(_command(self._sha, charges))
 
     async def _load(self) -> bytes:
-        (sha,) = await self._ask([_packed(b"SCRIPT", b"LOAD", _SCRIPT.encode())])
-        if isinstance(sha, RedisError):
-            raise sha
-        return bytes(sha)
+        return await self._ask(_packed(b"SCRIPT", b"LOAD", _SCRIPT.encode()))
 
-    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands and return their answers, errors of the store among them."""
+    async def _ask(self, command: bytes) -> bytes:
         try:
             async with asyncio.timeout(self._timeout_s):
-                packed = b"".join(commands)
-                await self._connection.send_packed_command(packed, check_health=False)
-                return [await self._answer() for _ in commands]
+                await self._connection.send_packed_command(command, check_health=False)
+                return bytes(await self._connection.read_response(disconnect_on_error=False))
+        except ResponseError:
+            # A whole answer, and the line is free again.
+            raise
         except BaseException:
             # Half an exchange may be on the line.
             await self._connection.disconnect(nowait=True)
             raise
-
-    async def _answer(self) -> Any:
-        try:
-            return await self._connection.read_response(disconnect_on_error=False)
-        except ResponseError as error:
-            return error
 
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.disconnect()
 
 
-def _command(sha: bytes, charge: Charge) -> bytes:
-    """Write the script's call; the braces keep both buckets on one node of a cluster."""
-    account, key = charge.account, charge.key
-    names = [f"rate:{{{account.name}}}"]
-    values = [repr(account.rate), str(account.burst)]
-    if key is not None:
-        names.append(f"rate:{{{account.name}}}:{key.name}")
-        values += [repr(key.rate), str(key.burst)]
-    texts = (str(len(names)), *names, str(_IDLE_MS), *values)
-    return _packed(b"EVALSHA", sha, *[text.encode() for text in texts])
+_ANSWERS = msgspec.msgpack.Decoder(list[list[float]])
+
+
+def _command(sha: bytes, charges: Sequence[Charge]) -> bytes:
+    """Write the script's call."""
+    places: dict[str, int] = {}
+    asked = [
+        (
+            charge.forced,
+            charge.amounts,
+            [
+                (places.setdefault(meter.name, len(places) + 1), _rates(meter))
+                for meter in charge.meters
+            ],
+        )
+        for charge in charges
+    ]
+    names = [b"limit:" + name.encode() for name in places]
+    blob = msgspec.msgpack.encode(asked)
+    return _packed(b"EVALSHA", sha, b"%d" % len(names), *names, blob, b"%d" % _IDLE_MS)
+
+
+def _rates(meter: Meter) -> list[tuple[float, int] | bool]:
+    """Write what the script needs of the rates; `false`, because Lua has no nil inside a list."""
+    return [(rate.per_s, rate.burst) if rate is not None else False for rate in meter.rates]
 
 
 def _packed(*parts: bytes) -> bytes:
@@ -138,15 +182,10 @@ def _packed(*parts: bytes) -> bytes:
     return head + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
-def _decision(charge: Charge, answer: Any) -> Decision:
-    allowed, dimension, tokens = answer
-    of_key = dimension == b"key" and charge.key is not None
-    return decide(
-        allowed=bool(allowed),
-        dimension="key" if of_key else "account",
-        bucket=charge.key if of_key and charge.key is not None else charge.account,
-        tokens=float(tokens),
-    )
+def _decision(charge: Charge, answer: Sequence[float]) -> Decision:
+    code = int(answer[0])
+    levels = [answer[place : place + _WIDTH] for place in range(1, len(answer), _WIDTH)]
+    return decide(charge, levels, divmod(code - 1, _WIDTH) if code else None)
 
 
 class SnapshotFile:

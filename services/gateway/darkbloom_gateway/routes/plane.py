@@ -1,7 +1,7 @@
 """What the control plane's routes share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
@@ -11,6 +11,7 @@ from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.errors import ApiError, forbidden
 from darkbloom_gateway.gate import Gate
+from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.keys import Credential, Kind
 from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller
 from darkbloom_gateway.ports import Billing, PriceList, PublicKey
@@ -18,6 +19,15 @@ from darkbloom_gateway.stage import CatalogShelf
 
 Reply: TypeAlias = Response
 _UNAUTHENTICATED = 401
+
+
+class HasAccount(Protocol):
+    """Whoever acts for an account."""
+
+    @property
+    def account_id(self) -> str:
+        """The account."""
+        ...
 
 
 class ControlPlane:
@@ -31,6 +41,7 @@ class ControlPlane:
         self,
         *,
         authenticator: Authenticator,
+        guards: Guards,
         billing: Billing,
         shelf: CatalogShelf,
         gate: Gate,
@@ -44,6 +55,7 @@ class ControlPlane:
         commit: str,
     ) -> None:
         self._authenticator = authenticator
+        self._guards = guards
         self.billing = billing
         self.shelf = shelf
         self.gate = gate
@@ -119,6 +131,32 @@ class ControlPlane:
     def _presented(self, request: Request) -> Credential:
         given = request.headers.get("authorization")
         return self._authenticator.read(given.encode("latin-1") if given is not None else None)
+
+    async def financial(self, caller: HasAccount, *, revokes: bool = False) -> None:
+        """Claim one change of money or keys, at most 0.2 a second and account, whatever its role.
+
+        The operator's key is not limited.
+
+        Args:
+            caller: whose account changes.
+            revokes: the change only takes something away, such as a leaked key; then it is possible
+                while the shared buckets are away.
+
+        Raises:
+            ApiError: 429 with Retry-After; 503 where the shared buckets do not answer.
+        """
+        if caller.account_id == ADMIN_ACCOUNT:
+            return
+        await self._guards.financial(caller.account_id, revokes=revokes)
+
+    async def stranger(self, request: Request) -> None:
+        """Claim one call of a caller without a credential, per network address.
+
+        Raises:
+            ApiError: 429 with Retry-After.
+        """
+        peer = request.client.host if request.client is not None else ""
+        await self._guards.address(peer, request.headers.get("x-forwarded-for"))
 
     async def capacity_or_nothing(self) -> Mapping[str, BuildCapacity]:
         """Return live capacity; empty while the router is away, because lists must still work."""

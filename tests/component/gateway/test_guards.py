@@ -1,0 +1,116 @@
+"""Limits of the control plane: who changes money or keys, and who has no credential."""
+
+from typing import Any
+
+import pytest
+from darkbloom_gateway.errors import ApiError
+from darkbloom_gateway.guards import network_of
+from darkbloom_gateway.model import Caller, KeyRecord
+from darkbloom_mesh.config import Secret
+from starlette.requests import Request
+
+from tests.component.gateway.harness import Harness, gateway
+
+NO_STORE: dict[str, Any] = {"redis_url": Secret("redis://127.0.0.1:1")}
+
+
+def stranger(address: str, forwarded: str = "") -> Request:
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    return Request({"type": "http", "client": (address, 1), "headers": headers})
+
+
+async def refusal(call: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await call
+    return caught.value
+
+
+async def test_an_account_changes_money_three_times_and_then_every_five_seconds(
+    mesh: Harness,
+) -> None:
+    caller = KeyRecord("key_1", "acct_financial", account_role="service")
+    for _ in range(3):
+        await mesh.worker.plane.financial(caller)
+
+    error = await refusal(mesh.worker.plane.financial(caller))
+
+    assert (error.http_status, error.kind, error.code) == (
+        429,
+        "rate_limit_exceeded",
+        "rate_limit_exceeded",
+    )
+    assert error.retry_after_s == 5
+    assert dict(error.headers)[b"x-ratelimit-limit-requests"] == b"3"
+    assert b"x-ratelimit-reset" in dict(error.headers)
+    await mesh.worker.plane.financial(KeyRecord("key_1", "acct_other"))
+
+
+async def test_the_operators_key_is_not_limited(mesh: Harness) -> None:
+    for _ in range(9):
+        await mesh.worker.plane.financial(Caller("admin", is_admin=True))
+
+
+async def test_the_financial_limit_is_one_for_all_gateways(mesh: Harness, valkey_url: str) -> None:
+    caller = KeyRecord("key_1", "acct_two_gateways")
+    async with gateway(valkey_url) as second:
+        for one in (mesh, second, mesh):
+            await one.worker.plane.financial(caller)
+
+        assert (await refusal(second.worker.plane.financial(caller))).http_status == 429
+
+
+async def test_without_the_shared_buckets_money_waits_but_a_key_can_be_revoked(
+    valkey_url: str,
+) -> None:
+    caller = KeyRecord("key_1", "acct_closed")
+    async with gateway(valkey_url, **NO_STORE) as mesh:
+        plane = mesh.worker.plane
+
+        error = await refusal(plane.financial(caller))
+        assert (error.http_status, error.kind, error.retry_after_s) == (
+            503,
+            "service_unavailable",
+            5,
+        )
+        for _ in range(3):
+            await plane.financial(caller, revokes=True)
+        assert (await refusal(plane.financial(caller, revokes=True))).http_status == 429
+
+
+async def test_strangers_are_counted_by_address(valkey_url: str) -> None:
+    async with gateway(valkey_url, address_rate=0.01, address_burst=2) as mesh:
+        plane = mesh.worker.plane
+        for _ in range(2):
+            await plane.stranger(stranger("192.0.2.1", "198.51.100.7"))
+
+        assert (await refusal(plane.stranger(stranger("192.0.2.1")))).retry_after_s == 60
+        await plane.stranger(stranger("192.0.2.2"))
+
+
+async def test_without_the_shared_buckets_strangers_are_counted_here(valkey_url: str) -> None:
+    async with gateway(valkey_url, address_rate=0.01, address_burst=1, **NO_STORE) as mesh:
+        await mesh.worker.plane.stranger(stranger("192.0.2.3"))
+
+        assert (await refusal(mesh.worker.plane.stranger(stranger("192.0.2.3")))).http_status == 429
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "proxies", "network"),
+    [
+        ("192.0.2.1", None, 0, "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", 0, "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.9", 1, "203.0.113.9"),
+        ("192.0.2.1", "6.6.6.6, 203.0.113.9", 1, "203.0.113.9"),
+        ("192.0.2.1", "6.6.6.6, 203.0.113.9, 192.0.2.8", 2, "203.0.113.9"),
+        ("192.0.2.1", "203.0.113.9", 2, "192.0.2.1"),
+        ("192.0.2.1", "nonsense", 1, "192.0.2.1"),
+        ("192.0.2.1", None, 1, "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", None, 0, "2001:db8:1:2::"),
+        ("::ffff:192.0.2.1", None, 0, "192.0.2.1"),
+        ("", None, 0, ""),
+    ],
+)
+def test_an_address_is_what_the_outermost_proxy_of_ours_saw(
+    peer: str, forwarded: str | None, proxies: int, network: str
+) -> None:
+    assert network_of(peer, forwarded, proxies) == network
