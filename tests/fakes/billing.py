@@ -9,8 +9,10 @@ import grpc
 from darkbloom.billing.v1 import account_pb2, ledger_pb2
 from darkbloom.billing.v1 import account_service_pb2 as accounts
 from darkbloom.billing.v1 import ledger_service_pb2 as ledger
+from darkbloom.billing.v1 import price_service_pb2 as prices
 from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceServicer
 from darkbloom.billing.v1.ledger_service_pb2_grpc import LedgerServiceServicer
+from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceServicer
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import PriceRow
 from darkbloom_mesh.clock import Clock, SystemClock
@@ -214,6 +216,34 @@ class FakeAccounts(AccountServiceServicer):
     async def _present(self, context: Context) -> None:
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "billing is away")
+
+
+class FakePrices(PriceServiceServicer):
+    """Providers' own prices; every change goes to every watcher."""
+
+    def __init__(self) -> None:
+        self.own: dict[tuple[str, str], PriceRow] = {}
+        self._changed = asyncio.Condition()
+
+    async def set(self, account_id: str, row: PriceRow) -> None:
+        """Give an account a price of its own."""
+        async with self._changed:
+            self.own[account_id, row.build] = row
+            self._changed.notify_all()
+
+    async def WatchOwnPrices(
+        self, request: prices.WatchOwnPricesRequest, context: Context
+    ) -> AsyncIterator[prices.WatchOwnPricesResponse]:
+        while True:
+            async with self._changed:
+                rows = [
+                    prices.OwnPrice(account_id=account_id, price=row)
+                    for (account_id, _), row in self.own.items()
+                ]
+            yield prices.WatchOwnPricesResponse(prices=rows, complete=True)
+            async with self._changed:
+                while len(self.own) == len(rows):
+                    await self._changed.wait()
 
 
 def _result(request_id: str, status: str, rejection: str = "") -> ledger_pb2.SettlementResult:

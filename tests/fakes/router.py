@@ -97,6 +97,7 @@ class Seen:
     cancels: list[link_pb.Cancel] = field(default_factory=list)
     closes: list[lane_pb.Close] = field(default_factory=list)
     violations: list[int] = field(default_factory=list)
+    declines: list[int] = field(default_factory=list)
     credits: list[int] = field(default_factory=list)
     sent_chunks: int = 0
 
@@ -263,6 +264,9 @@ class _Session:
         elif kind == FrameKind.FRAME_KIND_VIOLATION:
             seen.violations.append(lane_pb.Violation.FromString(frame.payload).kind)
             self.take_violation(attempt)
+        elif kind == FrameKind.FRAME_KIND_DECLINE:
+            seen.declines.append(lane_pb.Decline.FromString(frame.payload).reason)
+            self.take_decline(attempt)
 
     def take_violation(self, attempt: _Attempt) -> None:
         if attempt.task is not None:
@@ -271,6 +275,20 @@ class _Session:
             self.fail(attempt, lane_pb.ATTEMPT_FAILURE_ENCRYPTION_FAILURE)
         else:
             self.offer_again(attempt)
+
+    def take_decline(self, attempt: _Attempt) -> None:
+        """Offer the next script, if there is one; otherwise nobody is cheap enough."""
+        if self.router.scripts:
+            self.offer_again(attempt)
+            return
+        refused = lane_pb.Refused(
+            http_status=402,
+            type="provider_error",
+            code="provider_error",
+            reason=lane_pb.REFUSAL_REASON_PRICE,
+            message="insufficient funds for provider price",
+        )
+        self.lane.send_control(FrameKind.FRAME_KIND_REFUSED, attempt.request_stream, refused)
 
     def offer_again(self, attempt: _Attempt) -> None:
         self.offer(

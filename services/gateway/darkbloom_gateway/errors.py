@@ -126,11 +126,6 @@ def key_cap_reached(required: int, available: int) -> ApiError:
     )
 
 
-def top_up_refused() -> ApiError:
-    """402: the only provider is dearer than the hold, and its extension was refused."""
-    return ApiError(402, "provider_error", "the only available provider charges more than the hold")
-
-
 def model_not_allowed() -> ApiError:
     """403: outside the key's list."""
     return ApiError(403, "model_not_allowed", "this key may not use this model", param="model")

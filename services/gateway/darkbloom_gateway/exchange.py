@@ -125,6 +125,11 @@ class Exchange:
         self._send(kinds.VIOLATION, stream, convert.violation(fault, opened))
         self.live.pop(stream, None)
 
+    def decline(self, stream: int) -> None:
+        """Refuse an offer whose price the money does not reach; the router offers another one."""
+        reason = gateway_lane_pb2.DECLINE_REASON_PRICE
+        self._send(kinds.DECLINE, stream, gateway_lane_pb2.Decline(reason=reason))
+
     def keep_only(self, streams: Iterable[int]) -> None:
         """Forget live attempts that the router has ended."""
         kept = set(streams)

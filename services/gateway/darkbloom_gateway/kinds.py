@@ -21,6 +21,7 @@ CANCEL: Final = int(FrameKind.FRAME_KIND_CANCEL)
 CLOSE: Final = int(FrameKind.FRAME_KIND_CLOSE)
 VIOLATION: Final = int(FrameKind.FRAME_KIND_VIOLATION)
 ABANDON: Final = int(FrameKind.FRAME_KIND_ABANDON)
+DECLINE: Final = int(FrameKind.FRAME_KIND_DECLINE)
 ATTEMPT_FAILED: Final = int(FrameKind.FRAME_KIND_ATTEMPT_FAILED)
 CONTENT: Final = (CHUNK, CHUNK_FINAL)
 """Kinds that commit."""

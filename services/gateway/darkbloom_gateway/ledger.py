@@ -2,13 +2,13 @@
 
 import asyncio
 
+from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom_mesh.errors import MeshError, PreconditionError
 
 from darkbloom_gateway.batching import Batcher, Outbox
 from darkbloom_gateway.errors import (
     insufficient_funds,
     key_cap_reached,
-    top_up_refused,
     unavailable,
 )
 from darkbloom_gateway.model import Hold, HoldOrder, HoldRefusal, Price
@@ -49,18 +49,21 @@ class Ledger:
         """
         return self._holds.submit(order)
 
-    async def extend(self, request_id: str, extension: int, price: Price) -> None:
-        """Raise a hold to a dearer row, before anything is sealed.
+    async def extend(self, request_id: str, extension: int, price: Price) -> bool:
+        """Raise a hold to a dearer row, before anything is sealed; False: money is missing.
 
         Raises:
-            ApiError: 402 where money is missing, 503 where billing does not answer.
+            ApiError: 503 where billing does not answer, or the hold is gone.
         """
         try:
             await self._billing.extend_hold(request_id, extension, price)
-        except PreconditionError:
-            raise top_up_refused() from None
+        except PreconditionError as error:
+            if error.reason == ErrorReason.ERROR_REASON_HOLD_ENDED:
+                raise unavailable() from None
+            return False
         except MeshError:
             raise unavailable() from None
+        return True
 
     def release(self, request_id: str, answer: HoldAnswer, reason: str) -> None:
         """Give a hold back, now or as soon as it is known that there is one.

@@ -64,17 +64,20 @@ class Reservation:
         if self._price is None:
             self._price = hold.price
 
-    async def cover(self, price: Price | None) -> None:
-        """Raise the hold where an offer is dearer than what it assumed.
+    async def cover(self, price: Price | None) -> bool:
+        """Raise the hold where an offer is dearer than what it assumed; False: money is missing.
 
         Raises:
-            ApiError: 402 where money is missing, 503 where the ledger does not answer.
+            ApiError: 503 where the ledger does not answer.
         """
         if price is None or self._price is None or not price.dearer_than(self._price):
-            return
+            return True
+        # A refused extension left no trace, so its number is used again.
+        if not await self._stage.ledger.extend(self.request_id, self._extensions + 1, price):
+            return False
         self._extensions += 1
-        await self._stage.ledger.extend(self.request_id, self._extensions, price)
         self._price = price
+        return True
 
     def release(self, reason: str) -> None:
         """Give the hold back; `reason` is `NOT_DISPATCHED`, `REFUSED` or `CLIENT_GONE`."""

@@ -248,10 +248,13 @@ class Seeker:
             raise internal()
         checked = await self._check(offer)
         try:
-            await reservation.cover(offer.price)
+            covered = await reservation.cover(offer.price)
         except ApiError:
             self.withdraw(abandon=gateway_lane_pb2.ABANDON_REASON_HOLD_REFUSED)
             raise
+        if not covered:
+            exchange.decline(offer.stream)
+            return
 
         attempt = self._attempt(offer, checked, reservation.request_id)
         sealing_at = self._clock.monotonic()

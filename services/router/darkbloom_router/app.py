@@ -36,6 +36,7 @@ from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Rules, TrustLevel
+from darkbloom_router.own_prices import OwnPrices, OwnPriceWatch
 from darkbloom_router.provider import Provider
 from darkbloom_router.provider_links import ProviderLinks
 from darkbloom_router.queueing import Line, LineLimits
@@ -80,6 +81,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     spans = Spans(clock, enabled=config.otlp_endpoint is not None)
     fleet, attempts = Fleet(_rules(config)), Attempts(WINDOW)
     lanes: dict[Provider, Lane] = {}
+    prices = OwnPrices()
     line = Line(timers, meter, LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s))
     requests = Requests(timers, line)
     desk = SettlementDesk(
@@ -115,6 +117,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         limits=DispatchLimits(
             max_attempts=config.max_attempts, default_deadline_s=config.default_deadline_s
         ),
+        prices=prices,
         new_id=_new_id,
         pick=secrets.randbelow,
         unix_now=lambda: clock.now().timestamp(),
@@ -204,6 +207,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         router.apply_catalog,
     )
     revocations = RevocationWatch(to_attestation, timers, clock, Backoff(uniform), trust.revoked)
+    price_watch = OwnPriceWatch(to_billing, timers, clock, Backoff(uniform), prices)
     await catalog.load()
     _listen(config, service, router, timers)
     service.ready_if(lambda: catalog.known and not dispatcher.draining)
@@ -214,6 +218,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         ("reports", reports.run()),
         ("catalog", catalog.run()),
         ("revocations", revocations.run()),
+        ("own_prices", price_watch.run()),
         ("sweeps", router.sweep()),
         ("gauges", router.gauge()),
         ("renewals", router.renew()),

@@ -91,6 +91,8 @@ class Attempt:
     verdict: Verdict
     tokens: int
     """Debited, to be credited once."""
+    price_id: str = ""
+    """Row that the offer named; empty: the hold's own."""
     phase: Phase = Phase.OFFERED
     debited: bool = True
     granted: int = 0

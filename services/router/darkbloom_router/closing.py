@@ -173,6 +173,7 @@ class Closing:
             verdict=attempt.verdict.signed,
             terminal=None if attempt.disowned else attempt.terminal,
             opened=attempt.opened,
+            price_id=attempt.price_id,
             traceparent=attempt.request.traceparent,
         )
 

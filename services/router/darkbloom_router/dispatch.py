@@ -12,6 +12,7 @@ from functools import partial
 from time import perf_counter
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
+from darkbloom.common.v1.price_pb2 import PriceRow
 from darkbloom.router.v1.gateway_lane_pb2 import AbandonReason, Offer, Open
 from darkbloom.router.v1.provider_link_pb2 import CancelReason
 from darkbloom_mesh.errors import InvalidArgumentError
@@ -32,6 +33,7 @@ from darkbloom_router.fleet import Fleet
 from darkbloom_router.gates import View
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Gate
+from darkbloom_router.own_prices import OwnPrices
 from darkbloom_router.placement import Choice, choose
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.queueing import Line, Tallies
@@ -68,6 +70,7 @@ class Dispatcher:
         meter: Counters.
         spans: Traces.
         limits: Bounds.
+        prices: What providers charge of their own.
         new_id: Makes an id of a prefix.
         pick: Returns an index below its argument, at random.
         unix_now: Wall clock, for deadlines that others name.
@@ -86,6 +89,7 @@ class Dispatcher:
         spans: Spans,
         *,
         limits: DispatchLimits,
+        prices: OwnPrices,
         new_id: Callable[[str], str],
         pick: Callable[[int], int],
         unix_now: Callable[[], float],
@@ -101,6 +105,7 @@ class Dispatcher:
         self._meter = meter
         self._spans = spans
         self._limits = limits
+        self._prices = prices
         self._new_id = new_id
         self._pick = pick
         self._unix_now = unix_now
@@ -314,6 +319,7 @@ class Dispatcher:
         now, tokens = self._timers.now(), request.demand.tokens
         self._fleet.debit(candidate, tokens)
         request.ladder.attempts += 1
+        price = self._price(request, candidate)
         attempt = Attempt(
             attempt_id=self._new_id("att"),
             stream=self._attempts.next_stream(),
@@ -324,6 +330,7 @@ class Dispatcher:
             lane=lane,
             verdict=verdict,
             tokens=tokens,
+            price_id=price.price_id if price is not None else "",
             started_at=now,
             started_unix_ns=self._spans.now_ns(),
             seen_at=now,
@@ -335,6 +342,7 @@ class Dispatcher:
             attempt_stream=attempt.stream,
             attempt_number=attempt.number,
             verdict=convert.signed_document(verdict.signed),
+            price=price,
             build=candidate.build.build,
             provider=convert.facts(provider),
             scripted=candidate.build.scripted,
@@ -342,6 +350,16 @@ class Dispatcher:
         request.gateway.lane.send_control(FrameKind.FRAME_KIND_OFFER, request.stream, offer)
         if request.reserve_s:
             attempt.timer = self._timers.after(request.reserve_s, partial(self._unsealed, attempt))
+
+    def _price(self, request: Request, candidate: Candidate) -> PriceRow | None:
+        """Return the provider's own row; None: the hold's price counts.
+
+        One's own machine costs nothing, and a hold knows the prices of its own build only.
+        """
+        owner, build = candidate.provider.account_id, candidate.build.build
+        if owner == request.demand.account_id or build != request.demand.build:
+            return None
+        return self._prices.of(owner, build)
 
     def _unsealed(self, attempt: Attempt) -> None:
         """Give up a reserved place that nobody sealed for in time."""

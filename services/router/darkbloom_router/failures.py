@@ -83,6 +83,7 @@ STALLED = Failure(Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "first_chunk_timeo
 PROTOCOL = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "protocol")
 VIOLATION = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")
 CONGESTED = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "link_congested")
+TOO_DEAR = Failure(Kind.FREE, refusals.TOO_DEAR, "price")
 ENDED_EMPTY = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "terminal_without_answer")
 
 _DRAINING = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "draining", draining=True)

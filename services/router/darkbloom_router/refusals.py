@@ -34,6 +34,7 @@ class Reason(IntEnum):
     TEMPLATE_RENDER_FAILED = 15
     DRAINING = 16
     ENCRYPTION_FAILURE = 17
+    PRICE = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,13 @@ PROVIDER_UNAVAILABLE = _fault(
 PROVIDER_TIMEOUT = _fault(504, None, Reason.DISPATCH_EXHAUSTED, "every machine timed out")
 ENCRYPTION_FAILED = _fault(
     502, None, Reason.ENCRYPTION_FAILURE, "no machine answered with a valid envelope"
+)
+TOO_DEAR = Refusal(
+    402,
+    "provider_error",
+    "provider_error",
+    Reason.PRICE,
+    "every machine that could answer charges more: insufficient funds for provider price",
 )
 INTERNAL = Refusal(
     500,

@@ -7,6 +7,7 @@ from darkbloom.router.v1.gateway_lane_pb2 import (
     Abandon,
     AbandonReason,
     Close,
+    Decline,
     Open,
     Sealed,
     Violation,
@@ -75,6 +76,7 @@ class Uplink:
             FrameKind.FRAME_KIND_CANCEL: self._cancel,
             FrameKind.FRAME_KIND_CLOSE: self._close,
             FrameKind.FRAME_KIND_VIOLATION: self._violation,
+            FrameKind.FRAME_KIND_DECLINE: self._decline,
         }
 
     def take(self, gateway: GatewayLink, frame: Frame) -> None:
@@ -212,6 +214,13 @@ class Uplink:
             # What looked like content from outside was none, and the consumer has seen nothing.
             self._dispatcher.uncommit(attempt)
         self._trust.violated(attempt, _VIOLATIONS.get(message.kind, "unopenable"))
+
+    def _decline(self, attempt: Attempt, payload: bytes) -> None:
+        message = read(Decline, payload, self._meter, _LINK)
+        if message is None or attempt.phase is not Phase.OFFERED:
+            self._meter.ignored(_LINK, "unexpected")
+            return
+        self._ends.fail(attempt, failures.TOO_DEAR, tell=False)
 
     def _note_opened(self, attempt: Attempt, message: Opened) -> None:
         """Keep the edge's counts; cumulative, so an older frame never lowers them."""

@@ -96,7 +96,7 @@ class CatalogWatch:
         while True:
             request = registry_rpc.WatchCatalogRequest(after_generation=self.generation)
             try:
-                async for event in _alive(self._stub.WatchCatalog(request), self._timers):
+                async for event in alive(self._stub.WatchCatalog(request), self._timers):
                     self._backoff.reset()
                     if event.HasField("snapshot") and self._take(event.snapshot):
                         await asyncio.to_thread(self._file.save, event.snapshot)
@@ -138,7 +138,7 @@ class RevocationWatch:
         while True:
             request = attestation_rpc.WatchRevocationsRequest(after_generation=self._generation)
             try:
-                async for event in _alive(self._stub.WatchRevocations(request), self._timers):
+                async for event in alive(self._stub.WatchRevocations(request), self._timers):
                     self._backoff.reset()
                     if event.HasField("revocation"):
                         self._apply(*read_revocation(event.revocation.document))
@@ -165,7 +165,7 @@ def read_revocation(document: bytes) -> tuple[str, bytes]:
     return str(verdict_id), identity if len(identity) == _POINT else b""
 
 
-async def _alive(
+async def alive(
     call: grpc.aio.UnaryStreamCall[Any, EventT], timers: Timers
 ) -> AsyncIterator[EventT]:
     """Yield the events of a watch; a silence of 30 s cancels the call as a whole."""

@@ -331,12 +331,25 @@ async def test_a_refused_top_up_is_402_and_nothing_is_sealed(mesh: Harness) -> N
     dear = PriceRow()
     dear.CopyFrom(PRICE)
     dear.price_id, dear.output_micros = "p2", 900_000
-    mesh.router.scripts = [Script(price=dear)]
+    mesh.router.scripts = [Script(price=dear), Script(price=dear)]
     mesh.billing.extension_refused = True
 
     assert error(await mesh.chat()) == (402, "provider_error", "provider_error", None, False)
     assert not mesh.router.seen.requests
+    assert mesh.router.seen.declines == [lane_pb.DECLINE_REASON_PRICE] * 2
     await mesh.billing.until(lambda: mesh.billing.releases)
+
+
+async def test_a_provider_that_is_too_dear_makes_room_for_the_next(mesh: Harness) -> None:
+    dear = PriceRow()
+    dear.CopyFrom(PRICE)
+    dear.price_id, dear.output_micros = "p2", 900_000
+    mesh.router.scripts = [Script(price=dear), Script(price=PRICE)]
+    mesh.billing.extension_refused = True
+
+    assert (await mesh.chat()).status_code == 200
+    assert mesh.router.seen.declines == [lane_pb.DECLINE_REASON_PRICE]
+    assert len(mesh.router.seen.requests) == 1
 
 
 async def test_an_unknown_endpoint_is_404_and_a_wrong_method_405_in_json(mesh: Harness) -> None:

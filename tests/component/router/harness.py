@@ -18,6 +18,7 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
 )
 from darkbloom.billing.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from darkbloom.billing.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from darkbloom.billing.v1.price_service_pb2_grpc import add_PriceServiceServicer_to_server
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.common.v1.price_pb2 import SignedDocument
 from darkbloom.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
@@ -41,7 +42,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tests.fakes.attestation import FakeAttestation
-from tests.fakes.billing import FakeAccounts, FakeLedger
+from tests.fakes.billing import FakeAccounts, FakeLedger, FakePrices
 from tests.fakes.registry import SCRIPTED_BUILD, SCRIPTED_HASH, FakeRegistry
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -332,6 +333,7 @@ class World:
     attestation: FakeAttestation
     ledger: FakeLedger
     accounts: FakeAccounts
+    prices: FakePrices
     registry: FakeRegistry
     service: Service
     router: Router
@@ -401,6 +403,7 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
     """Start a router in development mode with everything around it."""
     clock = FakeClock()
     attestation, ledger, accounts = FakeAttestation(clock), FakeLedger(clock), FakeAccounts()
+    prices = FakePrices()
     registry = settings.pop("registry", None) or FakeRegistry()
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
@@ -412,6 +415,7 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
                 (
                     partial(add_LedgerServiceServicer_to_server, ledger),
                     partial(add_AccountServiceServicer_to_server, accounts),
+                    partial(add_PriceServiceServicer_to_server, prices),
                 ),
                 (partial(add_RegistryServiceServicer_to_server, registry),),
             )
@@ -444,6 +448,7 @@ async def world(tmp_path: Path, **settings: Any) -> AsyncIterator[World]:
             attestation,
             ledger,
             accounts,
+            prices,
             registry,
             service,
             router,

@@ -119,6 +119,8 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     """G to R on the attempt stream: a box did not open or a count lied. router.v1.Violation."""
     FRAME_KIND_ABANDON: _FrameKind.ValueType  # 110
     """G to R on the request stream: the consumer left, or the hold was refused. router.v1.Abandon."""
+    FRAME_KIND_DECLINE: _FrameKind.ValueType  # 111
+    """G to R on the attempt stream, instead of SEALED: not this provider, another one may do. router.v1.Decline."""
     FRAME_KIND_RESERVE: _FrameKind.ValueType  # 120
     """R to R. router.v1.Reserve."""
     FRAME_KIND_RESERVED: _FrameKind.ValueType  # 121
@@ -226,6 +228,8 @@ FRAME_KIND_VIOLATION: FrameKind.ValueType  # 109
 """G to R on the attempt stream: a box did not open or a count lied. router.v1.Violation."""
 FRAME_KIND_ABANDON: FrameKind.ValueType  # 110
 """G to R on the request stream: the consumer left, or the hold was refused. router.v1.Abandon."""
+FRAME_KIND_DECLINE: FrameKind.ValueType  # 111
+"""G to R on the attempt stream, instead of SEALED: not this provider, another one may do. router.v1.Decline."""
 FRAME_KIND_RESERVE: FrameKind.ValueType  # 120
 """R to R. router.v1.Reserve."""
 FRAME_KIND_RESERVED: FrameKind.ValueType  # 121

@@ -73,6 +73,8 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     REFUSAL_REASON_TEMPLATE_RENDER_FAILED: _RefusalReason.ValueType  # 15
     REFUSAL_REASON_DRAINING: _RefusalReason.ValueType  # 16
     REFUSAL_REASON_ENCRYPTION_FAILURE: _RefusalReason.ValueType  # 17
+    REFUSAL_REASON_PRICE: _RefusalReason.ValueType  # 18
+    """Everybody who could serve charges more than the money reaches."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why a request was refused (routing section 10, reason codes)."""
@@ -95,6 +97,8 @@ REFUSAL_REASON_CLIENT_ERROR: RefusalReason.ValueType  # 14
 REFUSAL_REASON_TEMPLATE_RENDER_FAILED: RefusalReason.ValueType  # 15
 REFUSAL_REASON_DRAINING: RefusalReason.ValueType  # 16
 REFUSAL_REASON_ENCRYPTION_FAILURE: RefusalReason.ValueType  # 17
+REFUSAL_REASON_PRICE: RefusalReason.ValueType  # 18
+"""Everybody who could serve charges more than the money reaches."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 class _AttemptFailure:
@@ -154,6 +158,24 @@ VIOLATION_KIND_TERMINAL: ViolationKind.ValueType  # 4
 VIOLATION_KIND_DELTA: ViolationKind.ValueType  # 5
 """The delta inside the box is malformed."""
 Global___ViolationKind: _TypeAlias = ViolationKind  # noqa: Y015
+
+class _DeclineReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeclineReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeclineReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECLINE_REASON_UNSPECIFIED: _DeclineReason.ValueType  # 0
+    DECLINE_REASON_PRICE: _DeclineReason.ValueType  # 1
+    """The provider's own price makes the worst case dearer than the money reaches."""
+
+class DeclineReason(_DeclineReason, metaclass=_DeclineReasonEnumTypeWrapper):
+    """Why an offer was not taken."""
+
+DECLINE_REASON_UNSPECIFIED: DeclineReason.ValueType  # 0
+DECLINE_REASON_PRICE: DeclineReason.ValueType  # 1
+"""The provider's own price makes the worst case dearer than the money reaches."""
+Global___DeclineReason: _TypeAlias = DeclineReason  # noqa: Y015
 
 class _AbandonReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -673,3 +695,24 @@ class Abandon(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Abandon: _TypeAlias = Abandon  # noqa: Y015
+
+@_typing.final
+class Decline(_message.Message):
+    """An offer is not taken, and the request goes on: the router excludes this provider and offers the next, or refuses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: Global___DeclineReason.ValueType
+    def __init__(
+        self,
+        *,
+        reason: Global___DeclineReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decline: _TypeAlias = Decline  # noqa: Y015
