@@ -52,10 +52,58 @@ class KeyCapReachedError(PreconditionError):
     reason = ErrorReason.ERROR_REASON_KEY_CAP_REACHED
 
 
+<<<<<<< HEAD
 class PriceTooHighError(InvalidArgumentError):
     """An own price is above what the platform allows for this build."""
 
     reason = ErrorReason.ERROR_REASON_PRICE_TOO_HIGH
+=======
+class WithdrawalsStoppedError(PreconditionError):
+    """No withdrawal may begin now; metadata `darkbloom-cause`: payable, audit or funds."""
+
+    reason = ErrorReason.ERROR_REASON_WITHDRAWALS_STOPPED
+
+    @classmethod
+    def because(cls, cause: str) -> "WithdrawalsStoppedError":
+        """Return the error with its cause."""
+        return cls("withdrawals are stopped for now", metadata={"darkbloom-cause": cause})
+
+
+class AccountFrozenError(PreconditionError):
+    """The account owes money, or an operator froze it."""
+
+    reason = ErrorReason.ERROR_REASON_ACCOUNT_FROZEN
+
+    @classmethod
+    def of(cls, debt_micros: int) -> "AccountFrozenError":
+        """Return the error with what is owed."""
+        return cls("account is frozen", metadata={"darkbloom-debt-micros": str(debt_micros)})
+
+
+class BudgetExhaustedError(InsufficientFundsError):
+    """A programme's budget has less than is asked of it; metadata `darkbloom-budget`."""
+
+    @classmethod
+    def of(cls, budget: str, required: int, available: int) -> "BudgetExhaustedError":
+        """Return the error with the budget's name and the money that is needed and there."""
+        return cls(
+            "the budget has less",
+            metadata={
+                "darkbloom-budget": budget,
+                "darkbloom-required-micros": str(required),
+                "darkbloom-available-micros": str(available),
+            },
+        )
+
+
+class OpenBusinessError(PreconditionError):
+    """The account cannot be emptied while a hold, withdrawal or dispute is open."""
+
+    reason = ErrorReason.ERROR_REASON_OPERATOR_REFUSED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, metadata={"darkbloom-refusal": "open_business"})
+>>>>>>> 41a3a41 (billing: the books, every rare command with its rules and wallets)
 
 
 class KeysUnavailableError(UnavailableError):

@@ -62,6 +62,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A signed document fails its check, has expired, or names other ids than the hold. FAILED_PRECONDITION."""
     ERROR_REASON_UNLINKED: _ErrorReason.ValueType  # 26
     """The identity key is linked to no account. FAILED_PRECONDITION."""
+    ERROR_REASON_WITHDRAWALS_STOPPED: _ErrorReason.ValueType  # 27
+    """Withdrawals are stopped for now. FAILED_PRECONDITION; metadata `darkbloom-cause`: payable, audit or funds."""
+    ERROR_REASON_ACCOUNT_FROZEN: _ErrorReason.ValueType  # 28
+    """The account owes money or was frozen by an operator. FAILED_PRECONDITION; metadata `darkbloom-debt-micros`."""
     ERROR_REASON_PROGRAMME_REFUSED: _ErrorReason.ValueType  # 38
     """An invite or a referral is refused. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
     ERROR_REASON_OPERATOR_REFUSED: _ErrorReason.ValueType  # 39
@@ -130,6 +134,10 @@ ERROR_REASON_EVIDENCE_REJECTED: ErrorReason.ValueType  # 25
 """A signed document fails its check, has expired, or names other ids than the hold. FAILED_PRECONDITION."""
 ERROR_REASON_UNLINKED: ErrorReason.ValueType  # 26
 """The identity key is linked to no account. FAILED_PRECONDITION."""
+ERROR_REASON_WITHDRAWALS_STOPPED: ErrorReason.ValueType  # 27
+"""Withdrawals are stopped for now. FAILED_PRECONDITION; metadata `darkbloom-cause`: payable, audit or funds."""
+ERROR_REASON_ACCOUNT_FROZEN: ErrorReason.ValueType  # 28
+"""The account owes money or was frozen by an operator. FAILED_PRECONDITION; metadata `darkbloom-debt-micros`."""
 ERROR_REASON_PROGRAMME_REFUSED: ErrorReason.ValueType  # 38
 """An invite or a referral is refused. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why in one word."""
 ERROR_REASON_OPERATOR_REFUSED: ErrorReason.ValueType  # 39
