@@ -52,12 +52,12 @@ class KeyCapReachedError(PreconditionError):
     reason = ErrorReason.ERROR_REASON_KEY_CAP_REACHED
 
 
-<<<<<<< HEAD
 class PriceTooHighError(InvalidArgumentError):
     """An own price is above what the platform allows for this build."""
 
     reason = ErrorReason.ERROR_REASON_PRICE_TOO_HIGH
-=======
+
+
 class WithdrawalsStoppedError(PreconditionError):
     """No withdrawal may begin now; metadata `darkbloom-cause`: payable, audit or funds."""
 
@@ -103,7 +103,6 @@ class OpenBusinessError(PreconditionError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, metadata={"darkbloom-refusal": "open_business"})
->>>>>>> 41a3a41 (billing: the books, every rare command with its rules and wallets)
 
 
 class KeysUnavailableError(UnavailableError):
