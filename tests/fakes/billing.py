@@ -201,6 +201,18 @@ class FakeAccounts(AccountServiceServicer):
             link=account_pb2.ProviderLink(identity_key=request.identity_key, account_id=account_id)
         )
 
+    async def ListProviderLinks(
+        self, request: accounts.ListProviderLinksRequest, context: Context
+    ) -> accounts.ListProviderLinksResponse:
+        await self._present(context)
+        return accounts.ListProviderLinksResponse(
+            links=[
+                account_pb2.ProviderLink(identity_key=key, account_id=owner)
+                for key, owner in sorted(self.links.items())
+                if owner == request.account_id
+            ]
+        )
+
     async def GetBalance(
         self, request: accounts.GetBalanceRequest, context: Context
     ) -> accounts.GetBalanceResponse:

@@ -1,6 +1,7 @@
 """Accounts, keys and links: who may spend and who earns."""
 
 import secrets
+from collections.abc import Sequence
 
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import ConflictError, NotFoundError
@@ -86,6 +87,12 @@ class Accounts:
         if link.account_id != account_id:
             raise ConflictError("identity key is linked to another account")
         return link
+
+    async def provider_links(
+        self, account_id: str, *, limit: int, after: bytes
+    ) -> Sequence[ProviderLink]:
+        """Return machines of an account after a key, in order of their keys."""
+        return await self._store.provider_links(account_id, limit=limit, after=after)
 
     async def provider_link(self, identity_key: bytes) -> ProviderLink:
         """Return the link of a machine.

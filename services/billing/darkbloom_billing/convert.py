@@ -326,6 +326,14 @@ def cursor(request: page_pb2.PageRequest) -> model.Cursor | None:
     return model.Cursor(settled_at=at, request_id=last)
 
 
+def machine_cursor(request: page_pb2.PageRequest) -> bytes:
+    """Read after which identity key the page begins; empty: at the first."""
+    try:
+        return bytes.fromhex(request.page_token)
+    except ValueError:
+        raise InvalidArgumentError("page token is not one of ours", "page.page_token") from None
+
+
 def page(
     found: Sequence[T], size: int, cursor_of: Callable[[T], model.Cursor]
 ) -> tuple[Sequence[T], str]:

@@ -117,6 +117,12 @@ class AccountStore(Protocol):
         """Link a machine, or return the link that is there, whoever it belongs to."""
         ...
 
+    async def provider_links(
+        self, account_id: str, *, limit: int, after: bytes
+    ) -> Sequence[ProviderLink]:
+        """Return machines of an account after a key, in order of their keys."""
+        ...
+
     async def provider_link(self, identity_key: bytes) -> ProviderLink | None:
         """Return the link of a machine."""
         ...

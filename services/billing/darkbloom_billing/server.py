@@ -249,6 +249,21 @@ class AccountServer(AccountServiceServicer):
         link = await self._accounts.provider_link(convert.identity_key(request.identity_key))
         return accounts_pb.GetProviderLinkResponse(link=convert.link(link))
 
+    async def ListProviderLinks(
+        self, request: accounts_pb.ListProviderLinksRequest, context: Context
+    ) -> accounts_pb.ListProviderLinksResponse:
+        """Return a page of an account's machines."""
+        size = convert.page_size(request.page)
+        found = await self._accounts.provider_links(
+            convert.token(request.account_id, "account_id"),
+            limit=size + 1,
+            after=convert.machine_cursor(request.page),
+        )
+        following = found[size - 1].identity_key.hex() if len(found) > size else ""
+        return accounts_pb.ListProviderLinksResponse(
+            links=map(convert.link, found[:size]), next_page_token=following
+        )
+
     async def Grant(
         self, request: accounts_pb.GrantRequest, context: Context
     ) -> accounts_pb.GrantResponse:

@@ -76,9 +76,8 @@ class Closing:
 
     def holds(self) -> set[str]:
         """Return the requests whose holds wait for the end of an attempt."""
-        parked = self._attempts.by_stream.values()
-        waiting = {attempt.request.request_id for attempt in parked}
-        return waiting | {found.request.request_id for found in self._settling.values()}
+        open_ones = (*self._attempts.by_stream.values(), *self._settling.values())
+        return {one.request.request_id for one in open_ones if not one.request.demand.free}
 
     def open_for(self, provider: Provider) -> bool:
         """Return whether money of this provider is still open."""
@@ -133,6 +132,8 @@ class Closing:
 
     def free(self, request: Request, cause: Cause) -> None:
         """Give the money of a request back; nothing of it was delivered."""
+        if request.demand.free:
+            return
         self._desk.submit(Free(request_id=request.request_id, cause=cause), _nothing)
 
     def hurry(self) -> None:
@@ -160,6 +161,12 @@ class Closing:
         if attempt.phase is Phase.DONE:
             return
         self._drop(attempt)
+        if attempt.request.demand.free:
+            # Nobody pays and nobody is paid: the provider may forget it.
+            self._remember(attempt.attempt_id, Disposition.DISPOSITION_RELEASED)
+            if attempt.terminal is not None:
+                self._acknowledge(attempt.provider, attempt.attempt_id)
+            return
         self._settling[attempt.attempt_id] = attempt
         self._submit(attempt, self._order(attempt))
 

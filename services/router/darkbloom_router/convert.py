@@ -165,6 +165,7 @@ def demand(message: gateway_lane_pb2.Open) -> Demand:
         prompt_bound=message.prompt_bound,
         account_id=message.account_id,
         policy=_enum(OwnerPolicy, message.owner_policy, OwnerPolicy.PUBLIC),
+        machine=message.machine[:MAX_TEXT],
         floor=TrustLevel.parse_floor(message.trust_floor),
         tools=traits.tools,
         tool_constraint=traits.requires_tool_constraint,

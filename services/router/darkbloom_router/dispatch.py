@@ -159,7 +159,7 @@ class Dispatcher:
             self.refuse(request, refusals.UNAVAILABLE)
         elif build is not None and 0 < build.max_context < demand.prompt_tokens:
             self.refuse(request, refusals.CONTEXT_EXCEEDED)
-        elif self.line.depth(demand.build):
+        elif self.line.depth(demand.build) and not demand.free:
             # Who came first is served first.
             self._queue(request)
             self.drain_line(demand.build)
@@ -296,7 +296,7 @@ class Dispatcher:
             return
         view = View(demand, self._fleet.rules, self._timers.now(), request.excluded)
         gates = self._tallies.of(view)
-        if first and refusals.worth_waiting(gates):
+        if first and not demand.free and refusals.worth_waiting(gates):
             self._queue(request, gates)
         else:
             self.refuse(request, refusals.for_gates(gates, demand), gates)

@@ -19,7 +19,7 @@ from darkbloom_router.model import (
     Thermal,
     TrustLevel,
 )
-from darkbloom_router.provider import Candidate, Lack
+from darkbloom_router.provider import Candidate, Lack, Provider
 from darkbloom_router.versions import version_key
 
 _KEY_BYTES = 32
@@ -51,8 +51,13 @@ class Check:
 
 
 def owns(candidate: Candidate, demand: Demand) -> bool:
-    """Return whether the request's account earns with this machine."""
-    return candidate.provider.owned_by(demand.account_id)
+    """Return whether the request's account earns with this machine, and names no other."""
+    return owned(candidate.provider, demand)
+
+
+def owned(provider: Provider, demand: Demand) -> bool:
+    """Return whether a machine is one of those that the caller may call his own here."""
+    return provider.owned_by(demand.account_id) and demand.machine in ("", provider.provider_id)
 
 
 def floor_of(candidate: Candidate, view: View) -> TrustLevel:

@@ -262,12 +262,19 @@ class Demand:
     prompt_bound: int = 0
     account_id: str = ""
     policy: OwnerPolicy = OwnerPolicy.PUBLIC
+    machine: str = ""
+    """With EXCLUSIVE: the one connection that is wanted; empty for any of the caller's."""
     floor: TrustLevel = TrustLevel.HARDWARE
     tools: bool = False
     tool_constraint: bool = False
     native_media_tools: bool = False
     vision: bool = False
     avoid_version: str = ""
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody pays, so that there is no hold to end."""
+        return self.policy is OwnerPolicy.EXCLUSIVE
 
     @property
     def tokens(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from darkbloom_router.cost import LOAD_SHIFT
-from darkbloom_router.gates import View, first_gate, floor_of, owns, wants
+from darkbloom_router.gates import View, first_gate, floor_of, owned, owns, wants
 from darkbloom_router.model import Demand, Gate, OwnerPolicy, Rules
 from darkbloom_router.provider import Candidate, Provider
 
@@ -54,8 +54,7 @@ def eligible(rows: Iterable[Candidate], view: View) -> list[Candidate]:
         if excluded and row.provider in excluded:
             continue
         if row.owner_only or exclusive or row.effective_level < floor:
-            owned = owns(row, demand)
-            if (row.owner_only or exclusive) and not owned:
+            if (row.owner_only or exclusive) and not owns(row, demand):
                 continue
             if row.effective_level < floor_of(row, view):
                 continue
@@ -98,7 +97,7 @@ def _gate_of(provider: Provider, build: str, view: View) -> Gate:
     if candidate is not None:
         return first_gate(candidate, view)
     demand = view.demand
-    if demand.policy is OwnerPolicy.EXCLUSIVE and not provider.owned_by(demand.account_id):
+    if demand.policy is OwnerPolicy.EXCLUSIVE and not owned(provider, demand):
         return Gate.ALLOWLIST
     return Gate.EXCLUDED if provider in view.excluded else Gate.NOT_SERVING_MODEL
 

@@ -15,7 +15,7 @@ from darkbloom_router.waiting import Waiting
 _TALLY_AGE_S = 0.1
 _MAX_TALLIES = 1024
 
-Shape = tuple[str, OwnerPolicy, str, int, int]
+Shape = tuple[str, OwnerPolicy, str, str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,4 +115,11 @@ class Tallies:
 
 def shape(demand: Demand) -> Shape:
     """Return everything about a request that gates look at, but its size."""
-    return (demand.build, demand.policy, demand.account_id, wants(demand), demand.floor)
+    return (
+        demand.build,
+        demand.policy,
+        demand.account_id,
+        demand.machine,
+        wants(demand),
+        demand.floor,
+    )

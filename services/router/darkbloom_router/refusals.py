@@ -35,6 +35,8 @@ class Reason(IntEnum):
     DRAINING = 16
     ENCRYPTION_FAILURE = 17
     PRICE = 18
+    MACHINE_OFFLINE = 20
+    MODEL_NOT_LOADED = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,24 @@ OWN_MACHINE_OFFLINE = Refusal(
     503,
     "machine_offline",
     "machine_offline",
-    Reason.NO_PROVIDER,
-    "none of your machines can serve this model now",
+    Reason.MACHINE_OFFLINE,
+    "none of your machines can serve now",
     30,
+)
+MACHINE_NOT_FOUND = Refusal(
+    404,
+    "machine_not_found",
+    "machine_not_found",
+    Reason.MACHINE_OFFLINE,
+    "no machine of yours is connected under this id",
+)
+OWN_MODEL_NOT_LOADED = Refusal(
+    503,
+    "model_not_loaded",
+    "model_not_loaded",
+    Reason.MODEL_NOT_LOADED,
+    "none of your machines has this model ready",
+    15,
 )
 UNAVAILABLE = Refusal(
     503,
@@ -169,6 +186,7 @@ INTERNAL = Refusal(
 
 _CAPACITY = frozenset({Gate.NO_HEADROOM, Gate.FREE_MEMORY, Gate.SLOT_RELOADING, Gate.OFFLINE})
 _ABILITY = frozenset({Gate.TRAIT_FLOOR, Gate.VISION})
+_NOT_READY = frozenset({Gate.NOT_SERVING_MODEL, Gate.SLOT_RELOADING, Gate.SLOT_CRASHED})
 _ELSEWHERE = frozenset({Gate.NOT_SERVING_MODEL, Gate.EXCLUDED, Gate.ALLOWLIST})
 
 
@@ -179,14 +197,28 @@ def worth_waiting(gates: Mapping[Gate, int]) -> bool:
 
 def for_gates(gates: Mapping[Gate, int], demand: Demand) -> Refusal:
     """Return the answer when a scan found nobody, from who failed where."""
-    relevant = {gate for gate, count in gates.items() if count and gate not in _ELSEWHERE}
     if demand.policy is OwnerPolicy.EXCLUSIVE:
-        return OWN_MACHINE_BUSY if relevant & _CAPACITY else OWN_MACHINE_OFFLINE
+        return _for_own({gate for gate, count in gates.items() if count}, demand)
+    relevant = {gate for gate, count in gates.items() if count and gate not in _ELSEWHERE}
     if relevant == {Gate.MODEL_TOO_LARGE}:
         return TOO_LARGE
     if relevant and relevant <= _ABILITY:
         return INCAPABLE
     return MACHINE_BUSY if relevant & _CAPACITY else NO_PROVIDER
+
+
+def _for_own(shut: set[Gate], demand: Demand) -> Refusal:
+    """Return the answer of self-route, from where the caller's own machines failed."""
+    own = shut - {Gate.ALLOWLIST, Gate.EXCLUDED}
+    if not own:
+        return MACHINE_NOT_FOUND if demand.machine else OWN_MACHINE_OFFLINE
+    if own & {Gate.NO_HEADROOM, Gate.FREE_MEMORY}:
+        return OWN_MACHINE_BUSY
+    if own & _NOT_READY:
+        return OWN_MODEL_NOT_LOADED
+    if own <= _ABILITY:
+        return INCAPABLE
+    return TOO_LARGE if own == {Gate.MODEL_TOO_LARGE} else OWN_MACHINE_OFFLINE
 
 
 def retry_after_s(waiting: int) -> int:

@@ -26,7 +26,12 @@ class Requests:
 
     def ids(self) -> set[str]:
         """Return the requests whose holds the router keeps from lapsing."""
-        return set(self._live) | set(self._orphans)
+        return {
+            name
+            for requests in (self._live, self._orphans)
+            for name, request in requests.items()
+            if not request.demand.free
+        }
 
     def add(self, request: Request) -> None:
         """Take a request in, on its lane and by its id."""

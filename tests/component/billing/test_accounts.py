@@ -162,6 +162,42 @@ async def test_an_identity_key_earns_for_one_account_for_ever(url: str) -> None:
         assert (link.account_id, link.identity_key) == (PROVIDER, w.machine.public)
 
 
+async def test_an_account_lists_its_machines_page_by_page(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        machines = sorted([w.machine, *[P256Signer.generate() for _ in range(2)]], key=_public)
+        for machine in machines:
+            await w.link(machine, PROVIDER)
+        await w.link(P256Signer.generate(), CONSUMER)
+
+        found: list[bytes] = []
+        token = ""
+        for pages in (1, 2):
+            page = await w.accounts.ListProviderLinks(
+                accounts_pb.ListProviderLinksRequest(
+                    account_id=PROVIDER, page={"page_size": 2, "page_token": token}
+                ),
+                timeout=5,
+            )
+            assert all(link.account_id == PROVIDER for link in page.links)
+            found += [link.identity_key for link in page.links]
+            token = page.next_page_token
+            assert bool(token) is (pages == 1)
+
+        assert found == [machine.public for machine in machines]
+        nobody = accounts_pb.ListProviderLinksRequest(account_id="acct_nobody")
+        assert not (await w.accounts.ListProviderLinks(nobody, timeout=5)).links
+        odd = accounts_pb.ListProviderLinksRequest(
+            account_id=PROVIDER, page={"page_token": "not hex"}
+        )
+        error = await refused(w.accounts.ListProviderLinks(odd, timeout=5))
+        assert error.status is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _public(machine: P256Signer) -> bytes:
+    return machine.public
+
+
 async def test_what_does_not_exist_is_not_found(url: str) -> None:
     async with world(url) as w:
         calls = (

@@ -19,11 +19,12 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
     AttestationServiceServicer,
     add_AttestationServiceServicer_to_server,
 )
-from darkbloom.billing.v1.account_pb2 import ApiKey
+from darkbloom.billing.v1.account_pb2 import ApiKey, ProviderLink
 from darkbloom.billing.v1.account_service_pb2 import (
     GetBalanceResponse,
     KeyChanged,
     KeysReset,
+    ListProviderLinksResponse,
     ListUsageResponse,
     ResolveKeyResponse,
     WatchKeysResponse,
@@ -93,6 +94,9 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     receipts: list[str] = field(default_factory=list)
     records: list[Countersign] = field(default_factory=list)
     lookups: int = 0
+    machines: dict[str, list[bytes]] = field(default_factory=dict)
+    """Identity keys by account."""
+    link_reads: int = 0
     generation: int = 1
     watchers: list[asyncio.Queue[WatchKeysResponse]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,6 +141,12 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     async def GetBalance(self, request, context):
         self._check_store()
         return GetBalanceResponse(balance_micros=1_234_567, withdrawable_micros=5)
+
+    async def ListProviderLinks(self, request, context):
+        self._check_store()
+        self.link_reads += 1
+        keys = self.machines.get(request.account_id, [])
+        return ListProviderLinksResponse(links=[ProviderLink(identity_key=key) for key in keys])
 
     async def ListUsage(self, request, context):
         row = Usage(request_id="req_1", attempt_id="att_1", model=ALIAS, charge_micros=100)

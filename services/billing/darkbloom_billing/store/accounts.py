@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -189,6 +189,23 @@ class PostgresAccounts:
             )
 
         return _link(await self._database.run(work))
+
+    async def provider_links(
+        self, account_id: str, *, limit: int, after: bytes
+    ) -> Sequence[ProviderLink]:
+        """Return machines of an account after a key, in order of their keys."""
+
+        async def work(connection: Connection) -> list[Any]:
+            return await connection.fetch(
+                "SELECT * FROM billing.provider_link WHERE account_id = $1 AND identity_key > $2"
+                " ORDER BY identity_key LIMIT $3",
+                account_id,
+                after,
+                limit,
+            )
+
+        rows = await self._database.run(work)
+        return [_link(row) for row in rows]
 
     async def provider_link(self, identity_key: bytes) -> ProviderLink | None:
         """Return the link of a machine."""

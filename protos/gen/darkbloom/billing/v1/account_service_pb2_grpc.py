@@ -85,6 +85,11 @@ class AccountServiceStub(object):
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GetProviderLinkRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GetProviderLinkResponse.FromString,
                 _registered_method=True)
+        self.ListProviderLinks = channel.unary_unary(
+                '/darkbloom.billing.v1.AccountService/ListProviderLinks',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.ListProviderLinksRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.ListProviderLinksResponse.FromString,
+                _registered_method=True)
         self.Grant = channel.unary_unary(
                 '/darkbloom.billing.v1.AccountService/Grant',
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GrantRequest.SerializeToString,
@@ -168,6 +173,13 @@ class AccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProviderLinks(self, request, context):
+        """Machines of an account, ordered by identity key. Caller: gateway, for self-route. An account that does not exist has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Grant(self, request, context):
         """Put promotional or owner-funded money on an account. Caller: operators' tools. Idempotent by request_id.
         """
@@ -227,6 +239,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.GetProviderLink,
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GetProviderLinkRequest.FromString,
                     response_serializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GetProviderLinkResponse.SerializeToString,
+            ),
+            'ListProviderLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviderLinks,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.ListProviderLinksRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_account__service__pb2.ListProviderLinksResponse.SerializeToString,
             ),
             'Grant': grpc.unary_unary_rpc_method_handler(
                     servicer.Grant,
@@ -505,6 +522,33 @@ class AccountService(object):
             '/darkbloom.billing.v1.AccountService/GetProviderLink',
             darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GetProviderLinkRequest.SerializeToString,
             darkbloom_dot_billing_dot_v1_dot_account__service__pb2.GetProviderLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviderLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.AccountService/ListProviderLinks',
+            darkbloom_dot_billing_dot_v1_dot_account__service__pb2.ListProviderLinksRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_account__service__pb2.ListProviderLinksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class AccountServiceStub:
     """Link a provider's identity key to the account that earns. Callers: operators' tools; device login later. Idempotent; a key has one account."""
     GetProviderLink: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetProviderLinkRequest, _account_service_pb2.GetProviderLinkResponse]
     """Account of an identity key. Caller: router, at registration and with each challenge. NOT_FOUND unlinked."""
+    ListProviderLinks: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListProviderLinksRequest, _account_service_pb2.ListProviderLinksResponse]
+    """Machines of an account, ordered by identity key. Caller: gateway, for self-route. An account that does not exist has none."""
     Grant: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GrantRequest, _account_service_pb2.GrantResponse]
     """Put promotional or owner-funded money on an account. Caller: operators' tools. Idempotent by request_id."""
 
@@ -129,6 +131,14 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.GetProviderLinkRequest, _abc.Awaitable[_account_service_pb2.GetProviderLinkResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.GetProviderLinkResponse]:
         """Account of an identity key. Caller: router, at registration and with each challenge. NOT_FOUND unlinked."""
+
+    @_abc_1.abstractmethod
+    def ListProviderLinks(
+        self,
+        request: _account_service_pb2.ListProviderLinksRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListProviderLinksRequest, _abc.Awaitable[_account_service_pb2.ListProviderLinksResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListProviderLinksResponse]:
+        """Machines of an account, ordered by identity key. Caller: gateway, for self-route. An account that does not exist has none."""
 
     @_abc_1.abstractmethod
     def Grant(

@@ -35,7 +35,7 @@ class _OwnerPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OwnerPoli
     OWNER_POLICY_PREFER: _OwnerPolicy.ValueType  # 2
     """The caller's first."""
     OWNER_POLICY_EXCLUSIVE: _OwnerPolicy.ValueType  # 3
-    """Only the caller's."""
+    """Only the caller's; free, so that there is no hold, and the router neither renews, settles nor releases one."""
 
 class OwnerPolicy(_OwnerPolicy, metaclass=_OwnerPolicyEnumTypeWrapper):
     """Whose machines may serve."""
@@ -46,7 +46,7 @@ OWNER_POLICY_PUBLIC: OwnerPolicy.ValueType  # 1
 OWNER_POLICY_PREFER: OwnerPolicy.ValueType  # 2
 """The caller's first."""
 OWNER_POLICY_EXCLUSIVE: OwnerPolicy.ValueType  # 3
-"""Only the caller's."""
+"""Only the caller's; free, so that there is no hold, and the router neither renews, settles nor releases one."""
 Global___OwnerPolicy: _TypeAlias = OwnerPolicy  # noqa: Y015
 
 class _RefusalReason:
@@ -75,6 +75,10 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     REFUSAL_REASON_ENCRYPTION_FAILURE: _RefusalReason.ValueType  # 17
     REFUSAL_REASON_PRICE: _RefusalReason.ValueType  # 18
     """Everybody who could serve charges more than the money reaches."""
+    REFUSAL_REASON_MACHINE_OFFLINE: _RefusalReason.ValueType  # 20
+    """Self-route: none of the caller's machines is there, or not the one he named."""
+    REFUSAL_REASON_MODEL_NOT_LOADED: _RefusalReason.ValueType  # 21
+    """Self-route: the caller's machine is there without this model."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why a request was refused (routing section 10, reason codes)."""
@@ -99,6 +103,10 @@ REFUSAL_REASON_DRAINING: RefusalReason.ValueType  # 16
 REFUSAL_REASON_ENCRYPTION_FAILURE: RefusalReason.ValueType  # 17
 REFUSAL_REASON_PRICE: RefusalReason.ValueType  # 18
 """Everybody who could serve charges more than the money reaches."""
+REFUSAL_REASON_MACHINE_OFFLINE: RefusalReason.ValueType  # 20
+"""Self-route: none of the caller's machines is there, or not the one he named."""
+REFUSAL_REASON_MODEL_NOT_LOADED: RefusalReason.ValueType  # 21
+"""Self-route: the caller's machine is there without this model."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 class _AttemptFailure:
@@ -282,6 +290,7 @@ class Open(_message.Message):
     RESERVE_FOR_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     PREFIX_HINT_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     build: _builtins.str
     """Build after alias resolution, and the one to fall back to (alias previous build), may be empty."""
@@ -302,6 +311,8 @@ class Open(_message.Message):
     """W3C trace context of the request, so that the router's spans join; never sent to providers."""
     prefix_hint: _builtins.bytes
     """Keyed prefix hint (routing section 16), empty when there is none."""
+    machine: _builtins.str
+    """With OWNER_POLICY_EXCLUSIVE: only this connection of the caller's; empty for any of his."""
     @_builtins.property
     def traits(self) -> Global___Traits: ...
     @_builtins.property
@@ -330,10 +341,11 @@ class Open(_message.Message):
         reserve_for: _duration_pb2.Duration | None = ...,
         traceparent: _builtins.str = ...,
         prefix_hint: _builtins.bytes = ...,
+        machine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "reserve_for", b"reserve_for", "traits", b"traits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "avoid_version", b"avoid_version", "build", b"build", "deadline_time", b"deadline_time", "fallback_build", b"fallback_build", "output_bound", b"output_bound", "owner_policy", b"owner_policy", "prefix_hint", b"prefix_hint", "prompt_bound", b"prompt_bound", "prompt_tokens_estimate", b"prompt_tokens_estimate", "request_id", b"request_id", "reserve_for", b"reserve_for", "traceparent", b"traceparent", "traits", b"traits", "trust_floor", b"trust_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "avoid_version", b"avoid_version", "build", b"build", "deadline_time", b"deadline_time", "fallback_build", b"fallback_build", "machine", b"machine", "output_bound", b"output_bound", "owner_policy", b"owner_policy", "prefix_hint", b"prefix_hint", "prompt_bound", b"prompt_bound", "prompt_tokens_estimate", b"prompt_tokens_estimate", "request_id", b"request_id", "reserve_for", b"reserve_for", "traceparent", b"traceparent", "traits", b"traits", "trust_floor", b"trust_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
