@@ -128,7 +128,8 @@ CHECKS: Mapping[str, str] = {
       SELECT coalesce(c.request_id, u.request_id, n.request_id) FROM charged c
       FULL JOIN billing.usage u ON u.request_id = c.request_id
       FULL JOIN billing.earning n ON n.request_id = coalesce(c.request_id, u.request_id)
-      WHERE c.amount IS DISTINCT FROM u.charge_micros OR c.amount IS DISTINCT FROM n.amount_micros
+      WHERE coalesce(c.amount, 0) IS DISTINCT FROM u.charge_micros
+        OR c.amount IS DISTINCT FROM n.amount_micros
     """,
     "accounts_do_not_add_up": """
       SELECT 'assets ' || assets || ' claims ' || claims FROM (

@@ -113,6 +113,7 @@ _ERRORS: Mapping[HoldRefusal, tuple[type[MeshError], str]] = {
     HoldRefusal.INSUFFICIENT_FUNDS: (InsufficientFundsError, "not enough money for the hold"),
     HoldRefusal.KEY_CAP_REACHED: (KeyCapReachedError, "key cap is below the hold"),
     HoldRefusal.KEY_REVOKED: (KeyRevokedError, "key is revoked"),
+    HoldRefusal.ACCOUNT_FROZEN: (AccountFrozenError, "account is frozen"),
     HoldRefusal.HOLD_ENDED: (HoldEndedError, "hold has ended"),
     HoldRefusal.IDEMPOTENCY_CONFLICT: (ConflictError, "the same id came before, but different"),
     HoldRefusal.NOT_FOUND: (NotFoundError, "no such hold"),

@@ -103,6 +103,7 @@ class HoldRefusal(StrEnum):
     INSUFFICIENT_FUNDS = "insufficient_funds"
     KEY_CAP_REACHED = "key_cap_reached"
     KEY_REVOKED = "key_revoked"
+    ACCOUNT_FROZEN = "account_frozen"
     HOLD_ENDED = "hold_ended"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     NOT_FOUND = "not_found"
@@ -263,6 +264,37 @@ class ApiKey:
     revoked: bool
     account_role: str
     created_at: datetime
+
+
+class CapReset(StrEnum):
+    """How long a key's limit counts before it starts anew, in UTC."""
+
+    NONE = "none"
+    """For the whole life of the key."""
+    DAILY = "daily"
+    """From midnight."""
+    WEEKLY = "weekly"
+    """From Monday."""
+    MONTHLY = "monthly"
+    """From the 1st."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySpend:
+    """What one key has spent and may still spend."""
+
+    key_id: str
+    limit_micros: int | None
+    """None: no limit; usage is then that of the key's whole life."""
+    reset: CapReset
+    window_start: datetime | None
+    """None: the window has no beginning."""
+    usage_micros: int
+    """Settled in this window."""
+    held_micros: int
+    """In open holds of this window."""
+    remaining_micros: int | None
+    """None: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

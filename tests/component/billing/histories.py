@@ -41,6 +41,7 @@ class Model:
 
     free: dict[str, int]
     earned: dict[str, int] = field(default_factory=dict)
+    maturing: dict[str, int] = field(default_factory=dict)
     held: dict[str, tuple[str, int]] = field(default_factory=dict)
     ended: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
@@ -76,21 +77,28 @@ class Model:
         del self.held[end.request_id]
         self.ended[end.request_id] = (end.kind.value, end.body_hash)
         from_free = self.parts[end.request_id]
-        spent_free = min(end.charge_micros, from_free)
+        # Promotional money pays nobody for work on their own account.
+        charge = 0 if from_free and end.payee == account else end.charge_micros
+        spent_free = min(charge, from_free)
         self.free[account] += from_free - spent_free
-        self.earned[account] += amount - from_free - (end.charge_micros - spent_free)
-        if end.charge_micros:
-            self.earned[end.payee] = self.earned.get(end.payee, 0) + end.charge_micros
+        self.earned[account] += amount - from_free - (charge - spent_free)
+        if charge:
+            self.maturing[end.payee] = self.maturing.get(end.payee, 0) + charge
         return "settled" if end.kind is EndKind.SETTLE else "released"
 
-    def balances(self) -> dict[str, tuple[int, int, int]]:
-        """Return (promotional, earned, held) by account."""
+    def balances(self) -> dict[str, tuple[int, int, int, int]]:
+        """Return (promotional, earned, held, maturing) by account."""
         held: dict[str, int] = {}
         for account, amount in self.held.values():
             held[account] = held.get(account, 0) + amount
         names = {*ACCOUNTS, *PROVIDERS}
         return {
-            name: (self.free.get(name, 0), self.earned.get(name, 0), held.get(name, 0))
+            name: (
+                self.free.get(name, 0),
+                self.earned.get(name, 0),
+                held.get(name, 0),
+                self.maturing.get(name, 0),
+            )
             for name in names
         }
 

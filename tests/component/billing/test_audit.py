@@ -52,8 +52,8 @@ CORRUPTIONS = {
         {"unit_unbalanced", "account_totals", "accounts_do_not_add_up"},
     ),
     "two balances are edited alike": (
-        """UPDATE ledger.account SET cr = cr + CASE WHEN path = 'user:acct_provider:earned'
-             THEN 5 ELSE -5 END WHERE path IN ('user:acct_provider:earned',
+        """UPDATE ledger.account SET cr = cr + CASE WHEN path = 'user:acct_provider:maturing'
+             THEN 5 ELSE -5 END WHERE path IN ('user:acct_provider:maturing',
              'user:acct_consumer:promo')""",
         {"account_totals"},
     ),
@@ -148,6 +148,23 @@ ATTACKS = {
     "edit a transfer": "UPDATE ledger.transfer SET amount = 1",
     "delete a transfer": "DELETE FROM ledger.transfer",
     "delete an event": "DELETE FROM ledger.event",
+    "forge a posting": """INSERT INTO ledger.posting
+        SELECT account_id, version + 1000, transfer_id + 1000, side, dr, cr + 1, dr_pend, cr_pend
+        FROM ledger.posting LIMIT 1""",
+    "edit a balance and forge its posting": """WITH p AS (INSERT INTO ledger.posting
+        SELECT id, version + 1, 999999, 'C', dr, cr + 1, dr_pend, cr_pend
+        FROM ledger.account WHERE path = 'user:acct_consumer:promo')
+        UPDATE ledger.account SET cr = cr + 1, version = version + 1
+        WHERE path = 'user:acct_consumer:promo'""",
+    "overdraw for the length of a statement": """INSERT INTO ledger.transfer (event_id, mode,
+        code, unit, debit_id, debit_class, credit_id, credit_class, amount)
+        SELECT e.id, 'single', r.code, 'uUSD', d.id, d.class, c.id, c.class, 1
+        FROM (SELECT min(id) AS id FROM ledger.event) e,
+          (VALUES (1, 'grant', 'platform:budget:promo', 'user:acct_consumer:promo'),
+            (2, 'funding', 'platform:equity', 'platform:budget:promo'),
+            (3, 'funding', 'asset:owner:available', 'platform:equity')) AS r (n, code, f, t)
+        JOIN ledger.account d ON d.path = r.f JOIN ledger.account c ON c.path = r.t
+        ORDER BY r.n""",
     "edit a posting": "UPDATE ledger.posting SET cr = 0",
     "empty the history": "TRUNCATE ledger.posting",
     "an account born rich": """INSERT INTO ledger.account (path, class, normal, cr)

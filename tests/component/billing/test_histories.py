@@ -9,7 +9,7 @@ import pytest
 from darkbloom_billing.audit import audit
 from darkbloom_billing.model import End, EndKind
 from darkbloom_billing.store.accounts import PostgresAccounts
-from darkbloom_billing.store.database import Database
+from darkbloom_billing.store.database import Connection, Database
 from darkbloom_billing.store.ledger import PostgresLedger
 from darkbloom_mesh.errors import StoreUnavailableError
 
@@ -30,7 +30,7 @@ FUNDS = 3_000
 
 
 @asynccontextmanager
-async def books(url: str) -> AsyncIterator[tuple[Database, PostgresLedger, PostgresAccounts]]:
+async def books(url: str) -> AsyncIterator[tuple[Database, PostgresLedger]]:
     database = await open_database(url)
     accounts = PostgresAccounts(database)
     for name in sorted({*ACCOUNTS, *PROVIDERS}):
@@ -38,7 +38,7 @@ async def books(url: str) -> AsyncIterator[tuple[Database, PostgresLedger, Postg
     for name in ACCOUNTS:
         await accounts.grant(f"g_{name}", name, FUNDS, "", now=NOW)
     try:
-        yield database, PostgresLedger(database), accounts
+        yield database, PostgresLedger(database)
     finally:
         await database.close()
 
@@ -52,13 +52,15 @@ async def run(ledger: PostgresLedger, command: Command) -> str:
     return ended.status.value
 
 
-async def read(accounts: PostgresAccounts) -> dict[str, tuple[int, int, int]]:
-    found = {}
-    for name in {*ACCOUNTS, *PROVIDERS}:
-        balance = await accounts.balance(name)
-        assert balance is not None
-        found[name] = (balance.promo_micros, balance.earned_micros, balance.held_micros)
-    return found
+async def read(database: Database) -> dict[str, tuple[int, int, int, int]]:
+    async def work(connection: Connection) -> dict[str, tuple[int, int, int, int]]:
+        rows = await connection.fetch(
+            """SELECT a.account_id, w.promo, w.earned, w.held, w.maturing
+               FROM billing.account a, billing.wallets(a.account_id) w"""
+        )
+        return {name: tuple(money) for name, *money in rows}
+
+    return await database.run(work)
 
 
 async def violations(database: Database) -> list[object]:
@@ -67,7 +69,7 @@ async def violations(database: Database) -> list[object]:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_any_history_gives_the_answers_and_balances_of_the_model(url: str, seed: int) -> None:
-    async with books(url) as (database, ledger, accounts):
+    async with books(url) as (database, ledger):
         model = Model(free=dict.fromkeys(ACCOUNTS, FUNDS))
         for command in commands(random.Random(seed), 25):
             told = await run(ledger, command)
@@ -77,14 +79,14 @@ async def test_any_history_gives_the_answers_and_balances_of_the_model(url: str,
                 else model.resolve(command.end)
             )
             assert told == expected
-            assert await read(accounts) == model.balances()
+            assert await read(database) == model.balances()
         assert await violations(database) == []
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_batches_give_what_single_commands_give(url: str, seed: int) -> None:
     rng = random.Random(seed)
-    async with books(url) as (database, ledger, accounts):
+    async with books(url) as (database, ledger):
         model = Model(free=dict.fromkeys(ACCOUNTS, FUNDS))
         waiting = commands(rng, 60)
         while waiting:
@@ -104,14 +106,14 @@ async def test_batches_give_what_single_commands_give(url: str, seed: int) -> No
                 told = [e.status.value for e in ended if e]
                 expected = [model.resolve(c.end) for c in batch]
             assert told == expected
-        assert await read(accounts) == model.balances()
+        assert await read(database) == model.balances()
         assert await violations(database) == []
 
 
 async def test_killed_connections_lose_no_money_and_repeat_no_command(url: str) -> None:
     rng = random.Random(7)
     names = ("held", "hold_ended", "insufficient_funds")
-    async with books(url) as (database, ledger, accounts):
+    async with books(url) as (database, ledger):
         done = asyncio.Event()
         kills = 0
 
@@ -161,14 +163,16 @@ async def test_killed_connections_lose_no_money_and_repeat_no_command(url: str) 
             for name in open_holds
         ]
         await ledger.resolve_many(ends, now=LEASE_UNTIL)
-        balances = (await read(accounts)).values()
-        assert sum(held for _, _, held in balances) == 0
-        assert sum(free + earned for free, earned, _ in balances) == FUNDS * len(ACCOUNTS)
+        balances = (await read(database)).values()
+        assert sum(held for _, _, held, _ in balances) == 0
+        assert sum(free + earned + late for free, earned, _, late in balances) == FUNDS * len(
+            ACCOUNTS
+        )
         assert await violations(database) == []
 
 
 async def test_many_writers_over_the_same_accounts_do_not_deadlock(url: str) -> None:
-    async with books(url) as (database, ledger, _accounts):
+    async with books(url) as (database, ledger):
         rng = random.Random(3)
 
         async def writer(seed: int) -> None:

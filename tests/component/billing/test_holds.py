@@ -161,6 +161,55 @@ async def test_a_revoked_key_places_no_hold(url: str) -> None:
         assert result.refusal == reasons.ERROR_REASON_KEY_REVOKED
 
 
+async def test_a_frozen_account_gets_no_hold_and_no_extension(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        before = w.order()
+        await w.hold(before)
+        dear = await w.price("dear", 20_000_000, 20_000_000)
+        async with owner(url) as db:
+            await db.execute("UPDATE billing.account SET frozen_at = now()")
+        (result,) = await w.hold(w.order())
+        assert result.refusal == reasons.ERROR_REASON_ACCOUNT_FROZEN
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await w.ledger.ExtendHold(
+                ledger_pb.ExtendHoldRequest(request_id=before.request_id, extension=1, price=dear),
+                timeout=5,
+            )
+        assert from_rpc_error(caught.value).reason_name == "ACCOUNT_FROZEN"
+        # What was held before may still be settled: the work is done.
+        (settled,) = await w.settle(w.settlement(before.request_id))
+        assert settled.status == 1
+        await w.sound()
+
+
+async def test_an_account_in_debt_gets_no_hold_until_it_has_repaid(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        await move(w, "refund", f"user:{CONSUMER}:debt", "platform:stripe_payable", 5)
+        (refused,) = await w.hold(w.order())
+        assert refused.refusal == reasons.ERROR_REASON_ACCOUNT_FROZEN
+
+        await credit(w, "user_credit", 5)
+        await move(w, "repay", f"user:{CONSUMER}:credit", f"user:{CONSUMER}:debt", 5)
+        (result,) = await w.hold(w.order())
+        assert result.HasField("hold")
+
+
+async def test_closed_wallets_refuse_alone(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        await w.account("acct_gone", 10_000)
+        async with owner(url) as db:
+            await db.execute(
+                "UPDATE ledger.account SET closed = true WHERE path LIKE 'user:acct_gone:%'"
+            )
+        gone, here = await w.hold(w.order(account_id="acct_gone"), w.order())
+        assert gone.refusal == reasons.ERROR_REASON_NOT_FOUND
+        assert here.HasField("hold")
+
+
 async def test_money_is_held_promotional_first_then_purchased_then_earned(url: str) -> None:
     async with world(url) as w:
         await w.people(500)
@@ -194,17 +243,25 @@ async def credit(w: World, kind: str, micros: int) -> None:
         await db.execute(
             "INSERT INTO ledger.rule VALUES ('test', 'user_promo', $1) ON CONFLICT DO NOTHING", kind
         )
+    target = f"user:{CONSUMER}:{kind.removeprefix('user_')}"
+    await move(w, "test", "user:acct_other:promo", target, micros)
+
+
+async def move(w: World, code: str, source: str, target: str, micros: int) -> None:
+    """Book one transfer as the owner."""
+    async with owner(w.url) as db:
         await db.execute(
             """WITH e AS (INSERT INTO ledger.event (idem_key, kind, body_hash, body, result,
-                 occurred_at) VALUES ('test:' || $1, 'test', '', '{}', '{}', now()) RETURNING id)
+                 occurred_at) VALUES ('test:' || $1 || $3, 'test', '', '{}', '{}', now())
+                 RETURNING id)
                INSERT INTO ledger.transfer (event_id, mode, code, unit, debit_id, debit_class,
                  credit_id, credit_class, amount)
-               SELECT e.id, 'single', 'test', 'uUSD', f.id, f.class, t.id, t.class, $2
-               FROM e, ledger.account f, ledger.account t
-               WHERE f.path = 'user:acct_other:promo' AND t.path = $3""",
-            kind,
+               SELECT e.id, 'single', $1, 'uUSD', f.id, f.class, t.id, t.class, $4
+               FROM e, ledger.account f, ledger.account t WHERE f.path = $2 AND t.path = $3""",
+            code,
+            source,
+            target,
             micros,
-            f"user:{CONSUMER}:{kind.removeprefix('user_')}",
         )
 
 
@@ -269,7 +326,7 @@ async def test_an_extension_is_refused_without_money_with_a_gap_or_after_the_end
 
 
 async def test_an_expired_lease_is_swept_and_a_renewed_one_is_not(url: str) -> None:
-    async with world(url, sweep_period_s=60) as w:
+    async with world(url, sweep_period_s=4) as w:
         await w.people()
         lost, kept = w.order(), w.order()
         await w.hold(lost, kept)
@@ -286,7 +343,7 @@ async def test_an_expired_lease_is_swept_and_a_renewed_one_is_not(url: str) -> N
 
         async with asyncio.timeout(10):
             while (await w.balance(CONSUMER))[2] != WORST_CASE:
-                await w.clock.advance(60)
+                await w.clock.advance(4)
         (late,) = await w.settle(w.settlement(lost.request_id))
         assert late.status == 4
         (replayed,) = await w.release(lost.request_id)

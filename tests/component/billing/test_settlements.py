@@ -11,7 +11,16 @@ from darkbloom.billing.v1 import ledger_pb2
 from darkbloom_edge.ids import id_text
 from darkbloom_edge.signatures import Ed25519Signer, P256Signer, to_base64
 
-from tests.component.billing.world import CONSUMER, PROVIDER, World, attempt_id, request_id, world
+from tests.component.billing.test_holds import credit
+from tests.component.billing.world import (
+    CONSUMER,
+    PROVIDER,
+    World,
+    attempt_id,
+    owner,
+    request_id,
+    world,
+)
 
 SETTLED, RELEASED, REPLAYED, LATE, REJECTED, UNKNOWN = range(1, 7)
 CHARGE = 40 * 10 + 20 * 20
@@ -35,7 +44,8 @@ async def test_a_settlement_charges_the_consumer_and_pays_the_provider_the_same(
         assert (result.charge_micros, result.provider_credit_micros) == (CHARGE, CHARGE)
         assert (result.prompt_tokens, result.completion_tokens) == (40, 20)
         assert await w.balance(CONSUMER) == (10_000 - CHARGE, 0, 0)
-        assert await w.balance(PROVIDER) == (CHARGE, CHARGE, 0)
+        assert await w.balance(PROVIDER) == (0, 0, 0)
+        assert await w.maturing(PROVIDER) == CHARGE
         await w.sound()
 
 
@@ -49,7 +59,7 @@ async def test_a_replay_returns_the_stored_numbers_and_moves_nothing(url: str) -
 
         assert [result.status for result in results] == [REPLAYED] * 3
         assert {result.charge_micros for result in results} == {CHARGE}
-        assert (await w.balance(PROVIDER))[0] == CHARGE
+        assert await w.maturing(PROVIDER) == CHARGE
         await w.sound()
 
 
@@ -64,7 +74,7 @@ async def test_another_end_after_the_end_is_late_and_moves_nothing(url: str) -> 
         results = await w.settle(dearer, w.settlement(released))
         (late,) = await w.release(settled)
         assert [item.status for item in (*results, late)] == [LATE] * 3
-        assert (await w.balance(PROVIDER))[0] == CHARGE
+        assert await w.maturing(PROVIDER) == CHARGE
         await w.sound()
 
 
@@ -189,7 +199,7 @@ async def test_a_router_cannot_pay_its_own_machine_for_the_work_of_another(url: 
             w.settlement(name, terminal=w.terminal(name, machine=thief)),
         )
         assert [result.rejection for result in results] == ["terminal_signature"] * 2
-        assert (await w.balance("acct_thief"))[0] == 0
+        assert await w.maturing("acct_thief") == 0
 
 
 async def test_a_development_verdict_moves_no_money_in_production(url: str, tmp_path: Any) -> None:
@@ -223,6 +233,74 @@ async def test_an_owners_own_machine_costs_nothing_and_earns_nothing(url: str) -
             0,
         )
         assert await w.balance(CONSUMER) == (10_000, 0, 0)
+        await w.sound()
+
+
+async def fingerprints(w: World, *accounts: str) -> None:
+    async with owner(w.url) as db:
+        for account in accounts:
+            await db.execute(
+                "INSERT INTO billing.fingerprint VALUES ($1, 'card', $2)", account, b"c" * 32
+            )
+
+
+async def test_promotional_money_never_pays_a_relation_of_the_payer(url: str) -> None:
+    async with world(url) as w:
+        await w.people(10_000)
+        await fingerprints(w, CONSUMER, PROVIDER)
+        name = await held(w)
+        (result,) = await w.settle(w.settlement(name))
+        assert (result.status, result.charge_micros, result.provider_credit_micros) == (
+            SETTLED,
+            0,
+            0,
+        )
+        assert result.completion_tokens == 20
+        assert await w.balance(CONSUMER) == (10_000, 0, 0)
+        assert await w.maturing(PROVIDER) == 0
+        usage = await w.accounts.ListUsage(
+            accounts_pb.ListUsageRequest(account_id=CONSUMER), timeout=5
+        )
+        assert [row.charge_micros for row in usage.usage] == [0]
+        (again,) = await w.settle(w.settlement(name))
+        assert (again.status, again.charge_micros) == (REPLAYED, 0)
+        await w.sound()
+
+
+async def test_bought_money_pays_a_relation_of_the_payer(url: str) -> None:
+    async with world(url) as w:
+        await w.people(0)
+        await credit(w, "user_credit", 10_000)
+        await fingerprints(w, CONSUMER, PROVIDER)
+        (result,) = await w.settle(w.settlement(await held(w)))
+        assert result.charge_micros == CHARGE
+        assert await w.maturing(PROVIDER) == CHARGE
+        await w.sound()
+
+
+async def test_an_account_that_closed_its_wallet_is_not_paid_and_fails_nobody_else(
+    url: str,
+) -> None:
+    async with world(url) as w:
+        await w.people(10_000)
+        other = P256Signer.generate()
+        await w.account("acct_other")
+        await w.link(other, "acct_other")
+        async with owner(url) as db:
+            await db.execute(
+                "UPDATE ledger.account SET closed = true WHERE path = 'user:acct_other:maturing'"
+            )
+        first, second = await held(w), await held(w)
+        results = await w.settle(
+            w.settlement(
+                first,
+                verdict=w.verdict(machine=other)[1],
+                terminal=w.terminal(first, machine=other),
+            ),
+            w.settlement(second),
+        )
+        assert [result.status for result in results] == [REJECTED, SETTLED]
+        assert results[0].rejection == "unlinked"
         await w.sound()
 
 
@@ -278,7 +356,7 @@ async def test_settle_and_release_race_to_one_winner(url: str) -> None:
         assert set(pairs) <= {(SETTLED, LATE), (LATE, RELEASED)}
         paid = sum(pair == (SETTLED, LATE) for pair in pairs)
         assert await w.balance(CONSUMER) == (1_000_000 - paid * CHARGE, 0, 0)
-        assert (await w.balance(PROVIDER))[0] == paid * CHARGE
+        assert await w.maturing(PROVIDER) == paid * CHARGE
         await w.sound()
 
 

@@ -155,6 +155,16 @@ class World:
         )
         return b.balance_micros, b.withdrawable_micros, b.held_micros
 
+    async def maturing(self, account_id: str) -> int:
+        """Return what an account has earned that is not mature."""
+        async with owner(self.url) as db:
+            return int(
+                await db.fetchval(
+                    "SELECT cr - dr FROM ledger.account WHERE path = $1",
+                    f"user:{account_id}:maturing",
+                )
+            )
+
     async def hold(self, *orders: ledger_pb2.HoldOrder) -> list[ledger_pb2.HoldResult]:
         return list(
             (await self.ledger.Hold(ledger_pb.HoldRequest(orders=orders), timeout=10)).results

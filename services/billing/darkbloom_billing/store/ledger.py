@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from darkbloom_billing.pricing import worst_case
 from darkbloom_billing.store.database import Connection, Database
 from darkbloom_billing.store.rows import (
     held,
+    new_hold,
     order_body,
     order_fields,
     price_body,
@@ -49,6 +50,7 @@ _REFUSALS: Mapping[str, HoldRefusal] = {
     "ended": HoldRefusal.HOLD_ENDED,
     "unknown": HoldRefusal.NOT_FOUND,
     "revoked": HoldRefusal.KEY_REVOKED,
+    "frozen": HoldRefusal.ACCOUNT_FROZEN,
     "capped": HoldRefusal.KEY_CAP_REACHED,
     "short": HoldRefusal.INSUFFICIENT_FUNDS,
     "gap": HoldRefusal.INVALID_ARGUMENT,
@@ -69,6 +71,16 @@ class PostgresLedger:
         self, orders: Sequence[tuple[HoldOrder, PriceRow]], *, now: datetime, lease_until: datetime
     ) -> list[HoldOutcome]:
         """Place holds, each judged alone; a repeat returns the first hold."""
+        outcomes: list[HoldOutcome | None] = [None] * len(orders)
+        for places in _rounds([order.request_id for order, _ in orders]):
+            placed = await self._hold([orders[n] for n in places], now, lease_until)
+            for n, outcome in zip(places, placed, strict=True):
+                outcomes[n] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _hold(
+        self, orders: Sequence[tuple[HoldOrder, PriceRow]], now: datetime, lease_until: datetime
+    ) -> list[HoldOutcome]:
         amounts = [
             worst_case(price, prompt_bound=order.prompt_bound, output_bound=order.output_bound)
             for order, price in orders
@@ -90,7 +102,16 @@ class PostgresLedger:
         outcomes: dict[int, HoldOutcome] = {}
         for row in rows:
             index = row["n"] - 1
-            outcomes[index] = _hold_outcome(orders[index][0].request_id, row, amounts[index])
+            order, price = orders[index]
+            outcomes[index] = (
+                # Placed just now: what came back is what went in.
+                HoldOutcome(
+                    request_id=order.request_id,
+                    hold=new_hold(order, price, amounts[index], row["expires_at"]),
+                )
+                if row["status"] == "held" and row["body"] is None
+                else _hold_outcome(order.request_id, row, amounts[index])
+            )
         return [outcomes[index] for index in range(len(orders))]
 
     async def extend_hold(
@@ -122,6 +143,14 @@ class PostgresLedger:
 
     async def resolve_many(self, ends: Sequence[End], *, now: datetime) -> list[EndOutcome | None]:
         """End holds, each judged alone; None: a lease that was renewed is not swept."""
+        outcomes: list[EndOutcome | None] = [None] * len(ends)
+        for places in _rounds([end.request_id for end in ends]):
+            ended = await self._resolve([ends[n] for n in places], now)
+            for n, outcome in zip(places, ended, strict=True):
+                outcomes[n] = outcome
+        return outcomes
+
+    async def _resolve(self, ends: Sequence[End], now: datetime) -> list[EndOutcome | None]:
         rows = await self._fetch(
             _RESOLVE,
             [end.request_id for end in ends],
@@ -160,6 +189,23 @@ class PostgresLedger:
             return await connection.fetch(statement, *arguments)
 
         return await self._database.run(work)
+
+
+def _rounds(request_ids: Sequence[str]) -> Iterable[list[int]]:
+    """Yield places of rows so that no round has a request twice and each keeps its order.
+
+    A set cannot see its own rows: a repeat within a batch must find the first one written.
+    """
+    waiting = list(range(len(request_ids)))
+    while waiting:
+        seen: set[str] = set()
+        places: list[int] = []
+        repeats: list[int] = []
+        for n in waiting:
+            (repeats if request_ids[n] in seen else places).append(n)
+            seen.add(request_ids[n])
+        yield places
+        waiting = repeats
 
 
 def _digest(fields: Sequence[str]) -> bytes:

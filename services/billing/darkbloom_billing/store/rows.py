@@ -64,6 +64,19 @@ def order_fields(order: HoldOrder) -> tuple[str, ...]:
     )
 
 
+def new_hold(order: HoldOrder, price: PriceRow, amount: int, expires_at: datetime) -> Hold:
+    """Return the hold that an order has just been given."""
+    return Hold(
+        request_id=order.request_id,
+        account_id=order.account_id,
+        amount_micros=amount,
+        price=price,
+        expires_at=expires_at,
+        prompt_bound=order.prompt_bound,
+        output_bound=order.output_bound,
+    )
+
+
 def held(request_id: str, body: Mapping[str, Any], expires_at: datetime) -> Hold:
     """Return a hold from the body of its event."""
     return Hold(

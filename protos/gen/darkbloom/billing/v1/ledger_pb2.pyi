@@ -181,7 +181,7 @@ class HoldResult(_message.Message):
     AVAILABLE_MICROS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     refusal: _error_reason_pb2.ErrorReason.ValueType
-    """Set when refused: insufficient_funds, key_cap_reached, hold_ended, idempotency_conflict, key_revoked, not_found or invalid_argument."""
+    """Set when refused: insufficient_funds, key_cap_reached, account_frozen, hold_ended, idempotency_conflict, key_revoked, not_found or invalid_argument."""
     required_micros: _builtins.int
     """With insufficient_funds and key_cap_reached: what the hold needs, and what is there."""
     available_micros: _builtins.int
