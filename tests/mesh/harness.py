@@ -254,19 +254,27 @@ class Books:
 
     async def earning(self, request_id: str) -> int:
         """Return what the provider earned with a request."""
-        page = await self.accounts.ListEarnings(
-            rpc.ListEarningsRequest(account_id=PROVIDER, page=PageRequest(page_size=1000)),
-            timeout=CALL_S,
-            wait_for_ready=True,
-        )
-        return sum(row.amount_micros for row in page.earnings if row.request_id == request_id)
+        return (await self._earnings()).get(request_id, 0)
 
     async def earned(self) -> int:
-        """Return what the provider has earned in all."""
-        found = await self.accounts.GetBalance(
-            rpc.GetBalanceRequest(account_id=PROVIDER), timeout=CALL_S, wait_for_ready=True
-        )
-        return int(found.balance_micros)
+        """Return what the provider has earned in all, mature or not."""
+        return sum((await self._earnings()).values())
+
+    async def _earnings(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        token = ""
+        while True:
+            page = await self.accounts.ListEarnings(
+                rpc.ListEarningsRequest(
+                    account_id=PROVIDER, page=PageRequest(page_size=1000, page_token=token)
+                ),
+                timeout=CALL_S,
+                wait_for_ready=True,
+            )
+            found |= {row.request_id: row.amount_micros for row in page.earnings}
+            token = page.next_page_token
+            if not token:
+                return found
 
     async def held(self) -> int:
         """Return what the consumer has in open holds."""
