@@ -5,10 +5,16 @@ from datetime import timedelta
 from functools import partial
 
 import structlog
-from darkbloom.billing.v1 import account_service_pb2, ledger_service_pb2, price_service_pb2
+from darkbloom.billing.v1 import (
+    account_service_pb2,
+    ledger_service_pb2,
+    price_service_pb2,
+    report_service_pb2,
+)
 from darkbloom.billing.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from darkbloom.billing.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from darkbloom.billing.v1.price_service_pb2_grpc import add_PriceServiceServicer_to_server
+from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.errors import MeshError
@@ -25,6 +31,10 @@ from darkbloom_billing.ledger import Ledger
 from darkbloom_billing.meters import Meters
 from darkbloom_billing.prices import Prices
 from darkbloom_billing.receipts import Receipts
+from darkbloom_billing.reports.figures import PublicFigures
+from darkbloom_billing.reports.rollups import PostgresFigures
+from darkbloom_billing.reports.server import ReportServer
+from darkbloom_billing.reports.store import PostgresReports
 from darkbloom_billing.server import AccountServer, LedgerServer, PriceServer
 from darkbloom_billing.store.accounts import PostgresAccounts
 from darkbloom_billing.store.database import Database
@@ -39,6 +49,7 @@ _SERVICES = (
     ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
     price_service_pb2.DESCRIPTOR.services_by_name["PriceService"].full_name,
+    report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
 )
 _AUDIT_CONNECTIONS = 1
 _log = structlog.get_logger()
@@ -92,6 +103,9 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     service.spawn(feed.run(config.poll_period_s), name="keys")
     service.spawn(verdict_keys.run(config.key_refresh_s), name="verdict_keys")
     service.spawn(receipt_keys.run(config.key_refresh_s), name="receipt_keys")
+    figures = PublicFigures(PostgresFigures(database), clock)
+    service.spawn(figures.run(config.rollup_period_s), name="figures")
+    report_server = ReportServer(PostgresReports(database), figures, clock)
     service.spawn(_watch_balance(config, database, clock, meters), name="balance")
     hooks = {"billing_keys": feed.invalidate, "billing_prices": prices.invalidate}
     service.spawn(database.run_listener(hooks), name="listener")
@@ -110,6 +124,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
             partial(add_LedgerServiceServicer_to_server, LedgerServer(ledger, receipts)),
             partial(add_AccountServiceServicer_to_server, account_server),
             partial(add_PriceServiceServicer_to_server, price_server),
+            partial(add_ReportServiceServicer_to_server, report_server),
         ],
         mesh_token=config.mesh_token(),
         reflection=_SERVICES,

@@ -54,6 +54,10 @@ class BillingConfig(RoomConfig):
     audit_period_s: Annotated[
         float, Setting("how often the balance of the whole ledger is measured", minimum=1)
     ] = 300.0
+    rollup_period_s: Annotated[
+        float,
+        Setting("how often settled work is counted into sums and figures", minimum=0.05),
+    ] = 5.0
     receipt_due_s: Annotated[
         float, Setting("age at which a settlement without a receipt is a finding", minimum=1)
     ] = 600.0

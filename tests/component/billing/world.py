@@ -23,6 +23,7 @@ from darkbloom.billing.v1 import price_service_pb2 as prices_pb
 from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceStub
 from darkbloom.billing.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceStub
+from darkbloom.billing.v1.report_service_pb2_grpc import ReportServiceStub
 from darkbloom.common.v1 import price_pb2
 from darkbloom_billing.app import wire
 from darkbloom_billing.audit import Report, audit
@@ -92,6 +93,7 @@ class World:
     ledger: LedgerServiceStub
     accounts: AccountServiceStub
     prices: PriceServiceStub
+    reports: ReportServiceStub
     clock: Clock
     url: str
     service: Service
@@ -316,6 +318,7 @@ async def world(url: str, *, clock: Clock | None = None, **settings: Any) -> Asy
                     ledger=LedgerServiceStub(dialled),
                     accounts=AccountServiceStub(dialled),
                     prices=PriceServiceStub(dialled),
+                    reports=ReportServiceStub(dialled),
                     clock=clock,
                     url=url,
                     service=service,

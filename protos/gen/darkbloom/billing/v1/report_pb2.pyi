@@ -423,6 +423,37 @@ class DayWork(_message.Message):
 Global___DayWork: _TypeAlias = DayWork  # noqa: Y015
 
 @_typing.final
+class MinuteWork(_message.Message):
+    """One minute's work of everybody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINUTE_TIME_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    completion_tokens: _builtins.int
+    jobs: _builtins.int
+    @_builtins.property
+    def minute_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        minute_time: _timestamp_pb2.Timestamp | None = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["minute_time", b"minute_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "jobs", b"jobs", "minute_time", b"minute_time", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MinuteWork: _TypeAlias = MinuteWork  # noqa: Y015
+
+@_typing.final
 class LeaderboardEntry(_message.Message):
     """One place on a board."""
 

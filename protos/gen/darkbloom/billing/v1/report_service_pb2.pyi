@@ -387,6 +387,7 @@ class GetNetworkTotalsResponse(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
     active_accounts: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of prompts and of completions apart."""
@@ -395,6 +396,10 @@ class GetNetworkTotalsResponse(_message.Message):
     def work(self) -> _report_pb2.Work: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[_report_pb2.MinuteWork]:
+        """The last 30 minutes, oldest first, whatever the window; minutes without work are left out."""
+
     def __init__(
         self,
         *,
@@ -403,10 +408,11 @@ class GetNetworkTotalsResponse(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
+        series: _abc.Iterable[_report_pb2.MinuteWork] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_accounts", b"active_accounts", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "update_time", b"update_time", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_accounts", b"active_accounts", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "series", b"series", "update_time", b"update_time", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
