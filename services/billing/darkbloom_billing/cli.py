@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,3 +50,17 @@ def audit(
             typer.echo(f"{name} {number}")
         typer.echo(f"violations {len(report.violations)}")
     raise typer.Exit(1 if report.violations else 0)
+
+
+@cli.command()
+def head(
+    *,
+    directory: Annotated[
+        Path | None, typer.Option(help="Also write it to a file of its own in this directory.")
+    ] = None,
+) -> None:
+    """Print the head of the sealed history; the exit code is 1 where nothing is sealed yet."""
+    block = asyncio.run(app.sealed_head(main_config(BillingConfig, app.ROOM), directory))
+    if block is None:
+        raise typer.Exit(1)
+    typer.echo(json.dumps(block.head()))

@@ -52,12 +52,21 @@ class BillingConfig(RoomConfig):
         float, Setting("silence on a key watch before a heartbeat", minimum=0.05)
     ] = 10.0
     audit_period_s: Annotated[
-        float, Setting("how often the balance of the whole ledger is measured", minimum=1)
+        float, Setting("how often what moved is audited, and history is sealed", minimum=1)
     ] = 300.0
     rollup_period_s: Annotated[
         float,
         Setting("how often settled work is counted into sums and figures", minimum=0.05),
     ] = 5.0
+    seal_directory: Annotated[
+        str, Setting("directory for copies of each sealed head, never overwritten; unset: none")
+    ] = ""
+    maturation_s: Annotated[
+        float, Setting("age at which earnings may be spent and withdrawn", minimum=0)
+    ] = 604800.0
+    maturation_period_s: Annotated[
+        float, Setting("how often earnings that are old enough mature", minimum=0.05)
+    ] = 60.0
     receipt_due_s: Annotated[
         float, Setting("age at which a settlement without a receipt is a finding", minimum=1)
     ] = 600.0

@@ -18,6 +18,10 @@ class Meters:
         self._receipts = metrics.counter(telemetry.RECEIPTS)
         self._overdue = metrics.gauge(telemetry.OLD_HOLDS)
         self._imbalance = metrics.gauge(telemetry.LEDGER_IMBALANCE)
+        self._violations = metrics.gauge(telemetry.AUDIT_VIOLATIONS)
+        self._blocks = metrics.gauge(telemetry.SEALED_BLOCKS)
+        self._matured = metrics.counter(telemetry.MATURED)
+        self._owed = metrics.gauge(telemetry.OUTBOX_AGE)
         self._rows = metrics.histogram(telemetry.BATCH_ROWS)
 
     def hold(self, outcome: HoldOutcome) -> None:
@@ -51,6 +55,22 @@ class Meters:
     def imbalance(self, micros: int) -> None:
         """Show by how much debits and credits differ: 0, or the books are broken."""
         self._imbalance.set(micros)
+
+    def violations(self, count: int) -> None:
+        """Show how many violations of the books are open: above 0, withdrawals stop."""
+        self._violations.set(count)
+
+    def sealed(self, height: int) -> None:
+        """Show how many blocks of history are sealed."""
+        self._blocks.set(height)
+
+    def matured(self, micros: int) -> None:
+        """Count earnings that became spendable."""
+        self._matured.inc(micros)
+
+    def owed(self, age_s: float) -> None:
+        """Show the age of the oldest job that is owed to the outside."""
+        self._owed.set(age_s)
 
     def batch(self, kind: str) -> Callable[[int], None]:
         """Return what is told the size of each batch of a kind."""

@@ -151,6 +151,8 @@ async def _execute(
         raise _AccountsGrewError
     rows = await connection.fetch(_FREE, ids)
     plan = command.plan(Draft({row["path"]: row["free"] for row in rows}), facts)
+    if plan.skipped:
+        return Outcome(result=plan.result)
 
     event = await connection.fetchval(
         _EVENT,

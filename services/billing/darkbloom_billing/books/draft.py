@@ -69,6 +69,11 @@ class Draft:
         self.plan.result.update(result)
         return self.plan
 
+    def skip(self) -> Plan:
+        """Return a plan that writes nothing, not even an event."""
+        self.plan.skipped = True
+        return self.plan
+
     def _change(self, debit: str, credit: str, amount: int) -> None:
         for path, side in ((debit, True), (credit, False)):
             if debit_normal(path) is side:

@@ -7,12 +7,51 @@ from darkbloom_billing.books import plans
 from darkbloom_billing.books.base import Base, own_wallets
 from darkbloom_billing.books.core import Also, Command
 from darkbloom_billing.books.model import EXPENSE, Budget, Outcome, Wallet, revenue
-from darkbloom_billing.books.rows import forfeit_earnings, is_busy, mark_matured, unmatured
+from darkbloom_billing.books.rows import (
+    able_debtors,
+    due_earnings,
+    forfeit_earnings,
+    is_busy,
+    mark_matured,
+    unmatured,
+)
 from darkbloom_billing.store.database import Connection
 
 
 class Endings(Base):
     """Maturation and erasure."""
+
+    async def due(self, due: datetime, *, limit: int) -> dict[str, list[str]]:
+        """Return the oldest requests and bonuses that may mature, by account.
+
+        Args:
+            due: Requests settled until then are old enough.
+            limit: Most of each kind.
+        """
+
+        async def work(connection: Connection) -> dict[str, list[str]]:
+            return await due_earnings(connection, due=due, now=self.clock.now(), limit=limit)
+
+        return await self.database.run(work)
+
+    async def debtors(self) -> list[str]:
+        """Return accounts that owe and have something to pay with."""
+
+        async def work(connection: Connection) -> list[str]:
+            return await able_debtors(connection)
+
+        return await self.database.run(work)
+
+    async def repay(self, account_id: str) -> Outcome:
+        """Pay an account's debt from its purchased and earned money; returns `repaid`."""
+        command = self.simple(
+            f"repay:{account_id}:{self._moment()}",
+            "repay",
+            {"account_id": account_id},
+            own_wallets(account_id),
+            lambda d: plans.pay_debt(d, account_id),
+        )
+        return await self.run(command, None)
 
     async def mature(self, account_id: str, sources: Sequence[str], *, due: datetime) -> Outcome:
         """Move earnings of one account that are due to its spendable money.
@@ -38,7 +77,7 @@ class Endings(Base):
             await mark_matured(connection, list(found), now)
 
         command = Command(
-            key=f"mature:{account_id}:{min(sources)}:{len(sources)}:{int(now.timestamp() * 1e6)}",
+            key=f"mature:{account_id}:{min(sources)}:{self._moment()}",
             kind="mature",
             body={"account_id": account_id, "sources": sorted(sources)},
             accounts=lambda _: [Wallet.MATURING.of(account_id), *own_wallets(account_id)],
@@ -83,3 +122,7 @@ class Endings(Base):
             effects=close,
         )
         return await self.run(command, also)
+
+    def _moment(self) -> int:
+        """Return now in microseconds: these commands have no id, what they may do is looked up."""
+        return round(self.clock.now().timestamp() * 1e6)

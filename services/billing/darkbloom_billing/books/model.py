@@ -172,3 +172,5 @@ class Plan:
 
     legs: list[Leg] = field(default_factory=list)
     result: dict[str, int] = field(default_factory=dict)
+    skipped: bool = False
+    """There was nothing to do: no event is written."""

@@ -265,6 +265,8 @@ def fee_returned(d: Draft, account_id: str, withdrawal_id: str, amount: int) -> 
 
 def mature(d: Draft, account_id: str, amount: int) -> Plan:
     """Earnings are old enough; debts are paid from them first."""
+    if not amount:
+        return d.skip()
     d.move("mature", Wallet.MATURING.of(account_id), Wallet.EARNED.of(account_id), amount)
     return d.done(matured=amount, repaid=repay(d, account_id))
 
@@ -284,6 +286,12 @@ def forfeit(d: Draft, account_id: str, *, busy: bool) -> Plan:
         forfeited += d.move("forfeit", path, revenue(account_id), d.free(path))
     written_off = d.move("write_off", EXPENSE, debt, d.free(debt))
     return d.done(forfeited=forfeited, written_off=written_off)
+
+
+def pay_debt(d: Draft, account_id: str) -> Plan:
+    """Pay what is owed from what is there; nothing is written where nothing can be paid."""
+    repaid = repay(d, account_id)
+    return d.done(repaid=repaid) if repaid else d.skip()
 
 
 def repay(d: Draft, account_id: str) -> int:

@@ -21,7 +21,8 @@ _END_HOLDS = """
     WHERE h.dispute_id = $1 AND h.request_id = l.request_id
 """
 _LOSE = """
-    UPDATE billing.earning n SET lost_micros = n.lost_micros + l.lost
+    UPDATE billing.earning n SET lost_micros = n.lost_micros + l.lost,
+      matured_at = CASE WHEN n.lost_micros + l.lost = n.amount_micros THEN $3::timestamptz END
     FROM unnest($1::text[], $2::bigint[]) AS l (request_id, lost)
     WHERE n.request_id = l.request_id AND l.lost > 0
 """
@@ -60,6 +61,14 @@ _FORFEIT = (
        WHERE account_id = $1 AND matured_at IS NULL""",
     "UPDATE billing.account SET frozen_at = coalesce(frozen_at, $2) WHERE account_id = $1",
 )
+_DEBTORS = """
+    SELECT a.account_id FROM billing.account a
+    JOIN ledger.account o ON o.id = a.debt_id AND o.dr > o.cr
+    JOIN ledger.account c ON c.id = a.credit_id
+    JOIN ledger.account e ON e.id = a.earned_id
+    WHERE c.cr > c.dr + c.dr_pend OR e.cr > e.dr + e.dr_pend
+    ORDER BY a.account_id
+"""
 _BUSY = """
     SELECT coalesce(bool_or(l.dr_pend + l.cr_pend > 0), false) FROM billing.account a
     JOIN ledger.account l
@@ -96,7 +105,7 @@ async def end_holds(
     requests = [share.request_id for share in shares]
     lost = [share.lost for share in shares]
     await connection.execute(_END_HOLDS, dispute_id, requests, lost, now)
-    await connection.execute(_LOSE, requests, lost)
+    await connection.execute(_LOSE, requests, lost, now)
 
 
 async def due_earnings(
@@ -127,6 +136,11 @@ async def forfeit_earnings(connection: Connection, account_id: str, now: datetim
     """Remember that nothing of an erased account will mature, and freeze it."""
     for statement in _FORFEIT:
         await connection.execute(statement, account_id, now)
+
+
+async def able_debtors(connection: Connection) -> list[str]:
+    """Return accounts that owe and have money to pay with."""
+    return [row["account_id"] for row in await connection.fetch(_DEBTORS)]
 
 
 async def is_frozen(connection: Connection, account_id: str) -> bool:

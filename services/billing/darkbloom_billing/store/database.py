@@ -19,6 +19,7 @@ _ATTEMPTS = 4
 _FIRST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 0.5
 _LISTEN_CHECK_S = 5.0
+_TRANSACTION_MS = 30_000
 # What a repetition with the same key may cure: lost connections, restarts, deadlocks, time-outs.
 _REPEATABLE = (
     OSError,
@@ -95,6 +96,8 @@ class Database:
             "enable_seqscan": "off",
             "jit": "off",
             "application_name": "darkbloom-billing",
+            # A seal covers what is older than a minute: nothing may be committed behind it.
+            "transaction_timeout": str(_TRANSACTION_MS),
         }
         try:
             pool = await asyncpg.create_pool(

@@ -306,6 +306,14 @@ CREATE TABLE billing.audit_mark (
   cr_pend bigint NOT NULL
 );
 
+CREATE VIEW billing.changed_accounts AS
+  SELECT a.id, a.path, a.version, a.dr, a.cr, a.dr_pend, a.cr_pend,
+    coalesce(m.version, 0) AS seen, coalesce(m.dr, 0) AS dr_seen, coalesce(m.cr, 0) AS cr_seen,
+    coalesce(m.dr_pend, 0) AS dr_pend_seen, coalesce(m.cr_pend, 0) AS cr_pend_seen
+  FROM ledger.account a LEFT JOIN billing.audit_mark m ON m.account_id = a.id
+  WHERE a.version <> coalesce(m.version, 0) OR (a.dr, a.cr, a.dr_pend, a.cr_pend)
+    <> (coalesce(m.dr, 0), coalesce(m.cr, 0), coalesce(m.dr_pend, 0), coalesce(m.cr_pend, 0));
+
 -- What Stripe said it held, beside what the books said at the same moment.
 CREATE TABLE billing.stripe_balance (
   taken_at timestamptz PRIMARY KEY,
