@@ -1,6 +1,7 @@
 """The composition root: every part of the router, made and wired in one place."""
 
 import secrets
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -10,6 +11,9 @@ from darkbloom.router.v1.fleet_service_pb2_grpc import add_FleetServiceServicer_
 from darkbloom.router.v1.gateway_lane_service_pb2_grpc import (
     add_GatewayLaneServiceServicer_to_server,
 )
+from darkbloom.router.v1.peer_lane_service_pb2_grpc import (
+    add_PeerLaneServiceServicer_to_server,
+)
 from darkbloom.router.v1.provider_link_service_pb2_grpc import (
     add_ProviderLinkServiceServicer_to_server,
 )
@@ -17,7 +21,6 @@ from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.credits import WINDOW
-from darkbloom_mesh.lane import Lane
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 
@@ -40,9 +43,28 @@ from darkbloom_router.own_prices import OwnPrices, OwnPriceWatch
 from darkbloom_router.provider import Provider
 from darkbloom_router.provider_links import ProviderLinks
 from darkbloom_router.queueing import Line, LineLimits
+from darkbloom_router.replicas.asker import AskerParts
+from darkbloom_router.replicas.carried import Carriage
+from darkbloom_router.replicas.holder import HolderParts, PeerLanes
+from darkbloom_router.replicas.join import (
+    hello,
+    make_cluster,
+    new_member,
+    open_store,
+    welcome,
+)
+from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.replicas.members import Member
+from darkbloom_router.replicas.parts import Replicas
+from darkbloom_router.replicas.publisher import Publisher
 from darkbloom_router.reports import Reports
 from darkbloom_router.requests import Requests
-from darkbloom_router.server import FleetServer, GatewayLaneServer, ProviderLinkServer
+from darkbloom_router.server import (
+    FleetServer,
+    GatewayLaneServer,
+    PeerLaneServer,
+    ProviderLinkServer,
+)
 from darkbloom_router.settlement import SettlementDesk
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
@@ -80,7 +102,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     meter, timers = Meter(service.metrics), Timers(clock)
     spans = Spans(clock, enabled=config.otlp_endpoint is not None)
     fleet, attempts = Fleet(_rules(config)), Attempts(WINDOW)
-    lanes: dict[Provider, Lane] = {}
+    lanes: dict[Provider, ProviderLane] = {}
     prices = OwnPrices()
     line = Line(timers, meter, LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s))
     requests = Requests(timers, line)
@@ -94,6 +116,9 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     )
 
     ends = Ends(fleet, requests, lanes, meter, spans)
+    carriage = Carriage(fleet, attempts)
+    replicas = Replicas(carriage, Publisher(carriage, clock))
+    fleet.on_change = replicas.publisher.changed
     closing = Closing(
         attempts,
         desk,
@@ -101,6 +126,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         meter,
         lane_of=partial(_lane_of, fleet, lanes),
         gone=ends.gone,
+        elsewhere=replicas.elsewhere,
         delay_s=config.break_settle_delay_s,
         lease_s=config.hold_lease_s + _LATE_SLACK_S,
     )
@@ -124,6 +150,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     )
     ends.wire(closing, retry=dispatcher.retry, freed=dispatcher.drain_lines)
     dispatcher.wire(closing.free)
+    carriage.wire(dispatcher.drain_lines)
     losses = Losses(attempts, requests, ends, closing, lanes, orphan_s=config.break_settle_delay_s)
 
     reports = Reports(attestation, clock, Backoff(uniform), meter, _new_id)
@@ -135,13 +162,16 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         meter,
         report=reports.add,
         freed=dispatcher.drain_lines,
+        caught=replicas.caught,
     )
     patience = Patience(
         accept_s=config.accept_timeout_s,
         content_s=config.content_timeout_s,
         silence_s=config.silence_timeout_s,
     )
-    downlink = Downlink(attempts, ends, closing, trust, timers, meter, patience)
+    downlink = Downlink(
+        attempts, ends, closing, trust, timers, meter, patience, relay=replicas.relay
+    )
     uplink = Uplink(
         attempts,
         dispatcher,
@@ -166,6 +196,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             meter=meter,
             attestation=attestation,
             links=accounts,
+            replicas=replicas,
             limits=LinkLimits(
                 max_links=config.max_providers,
                 heartbeat_s=config.heartbeat_s,
@@ -191,6 +222,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         losses=losses,
         links=links,
         lanes=gateways,
+        replicas=replicas,
         ledger=ledger,
         meter=meter,
         drain_grace_s=config.drain_grace_s,
@@ -209,7 +241,38 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     revocations = RevocationWatch(to_attestation, timers, clock, Backoff(uniform), trust.revoked)
     price_watch = OwnPriceWatch(to_billing, timers, clock, Backoff(uniform), prices)
     await catalog.load()
-    _listen(config, service, router, timers)
+    member = new_member(config.replica, config.advertise)
+    replicas.lanes = PeerLanes(
+        HolderParts(
+            fleet=fleet,
+            carriage=carriage,
+            publisher=replicas.publisher,
+            lanes=lanes,
+            trust=trust,
+            timers=timers,
+            clock=clock,
+            meter=meter,
+            welcome=welcome(member),
+            superseded=replicas.superseded,
+        )
+    )
+    _listen(config, service, router, replicas.lanes, timers)
+    asker = AskerParts(
+        fleet=fleet,
+        attempts=attempts,
+        downlink=downlink,
+        losses=losses,
+        lanes=lanes,
+        timers=timers,
+        clock=clock,
+        meter=meter,
+        hello=hello(member),
+        drain_lines=dispatcher.drain_lines,
+        granted=dispatcher.granted,
+        refused=dispatcher.declined,
+        terminal=downlink.stray,
+    )
+    _join(config, service, router, member, asker)
     service.ready_if(lambda: catalog.known and not dispatcher.draining)
     service.on_drain(router.drain)
     for name, work in (
@@ -222,12 +285,15 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         ("sweeps", router.sweep()),
         ("gauges", router.gauge()),
         ("renewals", router.renew()),
+        ("presence", replicas.publisher.run()),
     ):
         service.spawn(work, name=name)
     return router
 
 
-def _listen(config: RouterConfig, service: Service, router: Router, timers: Timers) -> None:
+def _listen(
+    config: RouterConfig, service: Service, router: Router, peers: PeerLanes, timers: Timers
+) -> None:
     """Bind the public listener for providers and the internal one for everybody else."""
     provider_link = ProviderLinkServer(router.links)
     service.add_listener(
@@ -247,12 +313,34 @@ def _listen(config: RouterConfig, service: Service, router: Router, timers: Time
         config.internal_listen,
         registrars=[
             partial(add_GatewayLaneServiceServicer_to_server, GatewayLaneServer(router.lanes)),
+            partial(add_PeerLaneServiceServicer_to_server, PeerLaneServer(peers)),
             partial(add_FleetServiceServicer_to_server, FleetServer(reads)),
         ],
         mesh_token=config.mesh_token(),
         reflection=[gateway_lane.full_name, fleet_service.full_name],
         max_message_bytes=MAX_LANE_BYTES,
     )
+
+
+def _join(
+    config: RouterConfig, service: Service, router: Router, member: Member, asker: AskerParts
+) -> None:
+    """Become one of many, where there is a store to meet in."""
+    if config.redis_url is None:
+        return
+    store = open_store(config.redis_url.reveal())
+    service.on_close(store.aclose)
+    cluster = make_cluster(
+        store,
+        replace(member, address=config.advertise or service.listeners["internal"]),
+        asker,
+        dial=partial(channel, mesh_token=config.mesh_token(), room="router"),
+        clock=router.clock,
+        uniform=secrets.SystemRandom().random,
+        fenced=router.links.superseded,
+    )
+    router.replicas.cluster = cluster
+    service.spawn(cluster.run(), name="cluster")
 
 
 def _rules(config: RouterConfig) -> Rules:
@@ -268,7 +356,9 @@ def _new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(16)}"
 
 
-def _lane_of(fleet: Fleet, lanes: dict[Provider, Lane], provider: Provider) -> Lane | None:
+def _lane_of(
+    fleet: Fleet, lanes: dict[Provider, ProviderLane], provider: Provider
+) -> ProviderLane | None:
     """Return a provider's lane, or that of the stream which has taken its identity over."""
     holder = fleet.by_identity(provider.identity_key)
     return lanes.get(provider) or (lanes.get(holder) if holder else None)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 
+from darkbloom.router.v1.gateway_lane_pb2 import Open
 from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.failures import Ladder
 from darkbloom_router.model import Demand, Opened, Signed, Verdict
 from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.timers import Timer, Timers
 
 ATTEMPT_BIT = 1 << 63
@@ -24,6 +26,8 @@ MAX_PREFIX = 1 << 23
 class Phase(IntEnum):
     """How far an attempt has come."""
 
+    RESERVING = -1
+    """Another replica, which holds the provider's stream, is asked for a place."""
     OFFERED = 0
     """A place is debited; nothing was sent to the provider."""
     SENT = 1
@@ -63,6 +67,8 @@ class Request:
     traceparent: str = ""
     reserve_s: float = 0.0
     """How long an offer waits for its SEALED; 0 is until the deadline."""
+    message: Open = field(default_factory=Open)
+    """As it came; shown to replicas that are asked for a place."""
     excluded: set[Provider] = field(default_factory=set)
     attempt: "Attempt | None" = None
     build: str = ""
@@ -86,7 +92,7 @@ class Attempt:
     request: Request
     candidate: Candidate
     provider: Provider
-    lane: Lane
+    lane: ProviderLane
     """The provider's."""
     verdict: Verdict
     tokens: int

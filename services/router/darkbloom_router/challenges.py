@@ -6,7 +6,7 @@ consequences. A neighbour that is away costs nobody a strike: trust simply runs 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,7 +62,7 @@ class Challenges:
         times: ChallengeTimes,
         *,
         hashes: Callable[[], Mapping[str, str]],
-        on_pass: Callable[[], None],
+        on_pass: Callable[[], Awaitable[None]],
         uniform: Callable[[], float],
     ) -> None:
         self._provider = provider
@@ -136,7 +136,7 @@ class Challenges:
             return
         if judgement.passed and not provider.untrusted_for_good:
             self._meter.challenged("passed")
-            self._on_pass()
+            await self._on_pass()
             self._trust.passed(provider, judgement, self._timers.now())
         elif judgement.untrust:
             self._meter.challenged("untrusted")

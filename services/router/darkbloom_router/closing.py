@@ -12,12 +12,12 @@ from functools import partial
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.provider_link_pb2 import Disposition, TerminalAck
-from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.attempts import Attempt, Attempts, Phase, Request
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Signed
 from darkbloom_router.provider import Provider
+from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.settlement import Cause, End, Free, Order, Settle, SettlementDesk
 from darkbloom_router.timers import Timers
 
@@ -46,6 +46,7 @@ class Closing:
         meter: Counters.
         lane_of: The present lane of a provider's identity, if it is connected.
         gone: Called when an attempt is over, whatever its money does.
+        elsewhere: Shows a terminal that nobody here knows to other replicas.
         delay_s: How long a broken attempt waits for its terminal.
         lease_s: Life of a hold: after it, nothing can be settled any more.
     """
@@ -57,8 +58,9 @@ class Closing:
         timers: Timers,
         meter: Meter,
         *,
-        lane_of: Callable[[Provider], Lane | None],
+        lane_of: Callable[[Provider], ProviderLane | None],
         gone: Callable[[Attempt], None],
+        elsewhere: Callable[[Provider, Signed], None],
         delay_s: float,
         lease_s: float,
     ) -> None:
@@ -68,6 +70,7 @@ class Closing:
         self._meter = meter
         self._lane_of = lane_of
         self._gone = gone
+        self._elsewhere = elsewhere
         self._delay_s = delay_s
         self._lease_s = lease_s
         self._settling: dict[str, Attempt] = {}
@@ -124,6 +127,10 @@ class Closing:
         if attempt_id in self._ended:
             self._acknowledge(provider, attempt_id)
             return
+        if provider.remote:
+            # Its holder asks everybody, and gives the answer if nobody knows.
+            return
+        self._elsewhere(provider, terminal)
         # Nothing here proves what was delivered, so it settles nothing; once the hold must have
         # ended the provider may forget it.
         if len(self._late) < _WAITING_LATE and attempt_id not in self._late:

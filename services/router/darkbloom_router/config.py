@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from darkbloom_mesh.config import RoomConfig, Setting
+from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,16 @@ class RouterConfig(RoomConfig):
     billing_target: Annotated[str, Setting("address of billing")] = "127.0.0.1:7420"
     registry_target: Annotated[str, Setting("address of the registry")] = "127.0.0.1:7440"
     replica: Annotated[str, Setting("name of this replica in logs and lanes")] = "router-0"
+    redis_url: Annotated[
+        Secret | None,
+        Setting(
+            "Valkey, where replicas find each other; unset: this one is alone", env="REDIS_URL"
+        ),
+    ] = None
+    advertise: Annotated[
+        str,
+        Setting("host:port at which other replicas reach the internal listener; empty: as bound"),
+    ] = ""
     state_dir: Annotated[
         Path | None, Setting("where the last good catalog is kept; unset keeps none")
     ] = None

@@ -14,9 +14,9 @@ from time import perf_counter
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.common.v1.price_pb2 import PriceRow
 from darkbloom.router.v1.gateway_lane_pb2 import AbandonReason, Offer, Open
+from darkbloom.router.v1.peer_lane_pb2 import Reserve
 from darkbloom.router.v1.provider_link_pb2 import CancelReason
 from darkbloom_mesh.errors import InvalidArgumentError
-from darkbloom_mesh.lane import Lane
 
 from darkbloom_router import convert, failures, refusals
 from darkbloom_router.attempts import (
@@ -32,18 +32,21 @@ from darkbloom_router.failures import Ladder
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.gates import View
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Gate
+from darkbloom_router.model import Gate, Verdict
 from darkbloom_router.own_prices import OwnPrices
 from darkbloom_router.placement import Choice, choose
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.queueing import Line, Tallies
 from darkbloom_router.refusals import Refusal
+from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
 from darkbloom_router.requests import Requests
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
 
 _MAX_RESERVE_S = 2.0
+RESERVE_S = 2.0
+"""Longest wait for another replica's answer to a reservation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ class Dispatcher:
         requests: Requests,
         ends: Ends,
         line: Line,
-        lanes: dict[Provider, Lane],
+        lanes: dict[Provider, ProviderLane],
         timers: Timers,
         meter: Meter,
         spans: Spans,
@@ -144,6 +147,7 @@ class Dispatcher:
             demand=demand,
             deadline=now + self._time_left(message),
             ladder=Ladder(self._limits.max_attempts),
+            message=message,
             opened_at=now,
             opened_unix_ns=self._spans.now_ns(),
             traceparent=message.traceparent,
@@ -320,7 +324,7 @@ class Dispatcher:
         self._fleet.debit(candidate, tokens)
         request.ladder.attempts += 1
         price = self._price(request, candidate)
-        attempt = Attempt(
+        attempt = request.attempt = Attempt(
             attempt_id=self._new_id("att"),
             stream=self._attempts.next_stream(),
             number=request.ladder.attempts,
@@ -336,15 +340,50 @@ class Dispatcher:
             seen_at=now,
         )
         self._attempts.add(attempt)
-        request.attempt = attempt
+        if isinstance(lane, RemoteLane):
+            self._reserve(attempt, lane)
+        else:
+            self._announce(attempt)
+
+    def _reserve(self, attempt: Attempt, lane: RemoteLane) -> None:
+        """Ask the replica that holds the provider's stream; it has the last word on its places."""
+        attempt.phase = Phase.RESERVING
+        attempt.timer = self._timers.after(RESERVE_S, partial(self._unreserved, attempt))
+        message = Reserve(
+            attempt_id=attempt.attempt_id,
+            provider_id=attempt.provider.provider_id,
+            epoch=attempt.provider.epoch,
+            build=attempt.candidate.build.build,
+            open=attempt.request.message,
+        )
+        lane.peer.send_control(FrameKind.FRAME_KIND_RESERVE, attempt.stream, message)
+
+    def granted(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Go on with an attempt whose place another replica has debited."""
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        attempt.verdict = verdict
+        attempt.phase = Phase.OFFERED
+        self._announce(attempt)
+
+    def declined(self, attempt: Attempt) -> None:
+        """Try elsewhere: the holder knows better than our picture of its provider."""
+        if attempt.phase is Phase.RESERVING:
+            self._ends.fail(attempt, failures.MOVED, tell=False)
+
+    def _unreserved(self, attempt: Attempt) -> None:
+        self.declined(attempt)
+
+    def _announce(self, attempt: Attempt) -> None:
+        request, candidate = attempt.request, attempt.candidate
         offer = Offer(
             attempt_id=attempt.attempt_id,
             attempt_stream=attempt.stream,
             attempt_number=attempt.number,
-            verdict=convert.signed_document(verdict.signed),
-            price=price,
+            verdict=convert.signed_document(attempt.verdict.signed),
+            price=self._price(request, candidate) if attempt.price_id else None,
             build=candidate.build.build,
-            provider=convert.facts(provider),
+            provider=convert.facts(attempt.provider),
             scripted=candidate.build.scripted,
         )
         request.gateway.lane.send_control(FrameKind.FRAME_KIND_OFFER, request.stream, offer)

@@ -52,7 +52,9 @@ class Downlink:
         timers: Timers,
         meter: Meter,
         patience: Patience,
+        relay: Callable[[Provider, Frame], bool],
     ) -> None:
+        self._relay = relay
         self._attempts = attempts
         self._ends = ends
         self._closing = closing
@@ -70,14 +72,15 @@ class Downlink:
         """Take one frame of an attempt stream from a provider's lane."""
         attempt = self._attempts.by_stream.get(frame.stream)
         if attempt is None or attempt.provider is not provider:
-            self.stray(provider, frame)
+            if not self._relay(provider, frame):
+                self.stray(provider, frame)
             return
         kind = frame.kind
         if kind in _SEALED_KINDS:
             self._chunk(attempt, frame, kind, now)
             return
         handle = self._handlers.get(kind)
-        if handle is None or attempt.phase is Phase.OFFERED:
+        if handle is None or attempt.phase <= Phase.OFFERED:
             self._meter.ignored(_LINK, "unexpected")
             return
         attempt.seen_at = now
@@ -85,7 +88,7 @@ class Downlink:
 
     def _chunk(self, attempt: Attempt, frame: Frame, kind: int, now: float) -> None:
         phase = attempt.phase
-        if phase == Phase.OFFERED or phase >= Phase.PARKED or attempt.final:
+        if phase <= Phase.OFFERED or phase >= Phase.PARKED or attempt.final:
             self._meter.ignored(_LINK, "unexpected")
             return
         attempt.relayed += 1

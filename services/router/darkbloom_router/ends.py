@@ -9,7 +9,6 @@ from collections.abc import Callable
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailed, AttemptFailure
 from darkbloom.router.v1.provider_link_pb2 import Cancel, CancelReason
-from darkbloom_mesh.lane import Lane
 
 from darkbloom_router import failures
 from darkbloom_router.attempts import Attempt, Phase, Request
@@ -18,6 +17,7 @@ from darkbloom_router.failures import Failure
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.meter import Meter
 from darkbloom_router.provider import Provider
+from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
 from darkbloom_router.requests import Requests
 from darkbloom_router.spans import Spans
 
@@ -39,7 +39,7 @@ class Ends:
         self,
         fleet: Fleet,
         requests: Requests,
-        lanes: dict[Provider, Lane],
+        lanes: dict[Provider, ProviderLane],
         meter: Meter,
         spans: Spans,
     ) -> None:
@@ -140,6 +140,8 @@ class Ends:
         if not attempt.debited:
             return
         attempt.debited = False
+        if isinstance(attempt.lane, RemoteLane):
+            attempt.lane.unreserve(attempt.stream)
         self._fleet.credit(attempt.candidate, attempt.tokens)
         self._freed(attempt.provider)
 

@@ -79,6 +79,7 @@ class Failure:
 LOST = Failure(Kind.FAULT, refusals.PROVIDER_LOST, "provider_lost")
 LEFT = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "provider_left")
 STALE = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "verdict_lapsed")
+MOVED = Failure(Kind.FREE, refusals.MACHINE_BUSY, "reservation_refused")
 STALLED = Failure(Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "first_chunk_timeout")
 PROTOCOL = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "protocol")
 VIOLATION = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")

@@ -4,7 +4,7 @@ One event loop owns it and every method is synchronous, so admitting and debitin
 step (routing section 7). Candidates live in one array per build; a scan touches no other provider.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from darkbloom_router import cost, gates
@@ -46,6 +46,8 @@ class Fleet:
         self._by_identity: dict[bytes, Provider] = {}
         self._rows: dict[str, list[Candidate]] = {}
         self._facts: dict[str, dict[str, ModelFacts]] = {}
+        self.on_change: Callable[[Provider], None] = _nobody
+        """Told of every change of a provider; must be cheap."""
 
     def __len__(self) -> int:
         return len(self.providers)
@@ -140,6 +142,7 @@ class Fleet:
         for candidate in provider.candidates.values():
             gates.prepare(candidate, self.rules)
             cost.prepare(candidate)
+        self.on_change(provider)
 
     def debit(self, candidate: Candidate, tokens: int) -> None:
         """Take one place and its tokens; the caller has just seen every gate open."""
@@ -247,3 +250,7 @@ class Fleet:
         candidate.row = -1
         if not rows:
             self._rows.pop(candidate.build.build, None)
+
+
+def _nobody(_provider: Provider) -> None:
+    """Nobody wants to know."""

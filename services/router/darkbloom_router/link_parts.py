@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.closing import Closing
@@ -15,6 +14,8 @@ from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.ports import Attestation, Links
 from darkbloom_router.provider import Provider
+from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 
@@ -44,13 +45,14 @@ class LinkParts:
     closing: Closing
     downlink: Downlink
     losses: Losses
-    lanes: dict[Provider, Lane]
+    lanes: dict[Provider, ProviderLane]
     trust: Trust
     timers: Timers
     clock: Clock
     meter: Meter
     attestation: Attestation
     links: Links
+    replicas: Replicas
     limits: LinkLimits
     initial_credit: int
     new_id: Callable[[str], str]

@@ -2,7 +2,6 @@
 
 from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailure
 from darkbloom.router.v1.provider_link_pb2 import CancelReason
-from darkbloom_mesh.lane import Lane
 
 from darkbloom_router import failures
 from darkbloom_router.attempts import Attempts, GatewayLink, Phase, Request
@@ -10,6 +9,7 @@ from darkbloom_router.closing import Closing
 from darkbloom_router.ends import Ends
 from darkbloom_router.failures import Failure
 from darkbloom_router.provider import Provider
+from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.requests import Requests
 from darkbloom_router.settlement import Cause
 
@@ -34,7 +34,7 @@ class Losses:
         requests: Requests,
         ends: Ends,
         closing: Closing,
-        lanes: dict[Provider, Lane],
+        lanes: dict[Provider, ProviderLane],
         *,
         orphan_s: float,
     ) -> None:

@@ -55,6 +55,10 @@ class Provider:
     constraint_builds: frozenset[str] = frozenset()
     account_id: str = ""
     """Account that is paid; empty while unlinked."""
+    remote: bool = False
+    """Another replica holds its stream; this is a mirror."""
+    epoch: int = 0
+    """Fencing epoch of its lease; 0 where a single replica runs."""
 
     connected: bool = True
     draining: bool = False

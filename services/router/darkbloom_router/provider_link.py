@@ -37,7 +37,6 @@ from darkbloom_router.provider import Provider
 _log = structlog.get_logger()
 _MAX_DRAIN_ID = 64
 _DRAIN_POLL_S = 0.25
-_RECONNECT_AFTER_S = 1.0
 
 
 class ProviderLink:
@@ -52,6 +51,7 @@ class ProviderLink:
         self._clean = False
         self._drain_id = ""
         self._refusal: MeshError | None = None
+        self._claimed = False
         self._handlers: dict[int, Callable[[Provider, bytes], None]] = {
             FrameKind.FRAME_KIND_HEARTBEAT: self._heartbeat,
             FrameKind.FRAME_KIND_ATTESTATION_RESPONSE: self._answer,
@@ -88,12 +88,12 @@ class ProviderLink:
         message = convert.desired_models(wanted, fleet.catalog.generation)
         self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
 
-    def go_away(self, reason: str, grace_s: float) -> None:
-        """Ask the provider to leave in time."""
+    def go_away(self, reason: str, grace_s: float, spread_s: float) -> None:
+        """Ask the provider to leave in time; `spread_s` keeps a fleet from dialling at once."""
         message = GoAway(
             reason=reason,
             grace=convert.duration(grace_s),
-            reconnect_after=convert.duration(_RECONNECT_AFTER_S),
+            reconnect_after=convert.duration(self._parts.uniform() * spread_s),
         )
         self._lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
 
@@ -150,15 +150,16 @@ class ProviderLink:
         except MeshError as error:
             _log.warning("registration_unjudged", reason=error.reason_name)
             raise TryLaterError("evidence cannot be judged at the moment") from None
-        self._join(known)
+        self._join(known, message)
 
-    def _join(self, known: registration.Registered) -> None:
+    def _join(self, known: registration.Registered, message: Register) -> None:
         """Take the provider into the fleet and answer; nothing is routed before a challenge."""
         parts, provider = self._parts, known.provider
         self.provider = provider
         provider.joined_at = provider.beat_at = parts.timers.now()
         parts.lanes[provider] = self._lane
         rejections = parts.fleet.join(provider, known.models)
+        parts.replicas.publisher.joined(provider, message)
         hashes = {model.build: model.weight_hash for model in known.models}
         self._send_registered(known, rejections)
         parts.trust.runtime(provider, known.found.runtime_verified, known.found.runtime_findings)
@@ -216,23 +217,19 @@ class ProviderLink:
             ),
         )
 
-    def _claim(self) -> None:
-        """Take the identity from an older stream, now that this one has proven it."""
+    async def _claim(self) -> None:
+        """Take the identity from an older stream, here or elsewhere: this one has proven it.
+
+        Once in a stream's life: one that was superseded does not take its identity back.
+        """
         parts, provider = self._parts, self.provider
-        if provider is None:
+        if provider is None or self._claimed:
             return
+        await parts.replicas.claim(provider)
+        self._claimed = True
         older = parts.fleet.claim(provider)
-        if older is None:
-            return
-        older.drain_fence = True
-        parts.fleet.refresh(older)
-        lane = parts.lanes.get(older)
-        if lane is None:
-            return
-        grace_s = parts.limits.superseded_s
-        message = GoAway(reason="superseded", grace=convert.duration(grace_s))
-        lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
-        parts.timers.after(grace_s, partial(lane.close, "superseded"))
+        if older is not None and not older.remote:
+            supersede(parts, older)
 
     def _leave(self, end: LaneEnd) -> None:
         """Take the provider out of the fleet; what it carried moves or breaks."""
@@ -242,6 +239,7 @@ class ProviderLink:
         if provider is None:
             return
         parts.fleet.leave(provider)
+        parts.replicas.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
         parts.losses.provider(provider, clean=clean)
         _log.info("provider_left", provider_id=provider.provider_id, reason=end.reason)
@@ -293,7 +291,9 @@ class ProviderLink:
         self._first.set_result(message)
 
     def _heartbeat(self, provider: Provider, payload: bytes) -> None:
-        beat = convert.beat(Heartbeat.FromString(payload))
+        message = Heartbeat.FromString(payload)
+        beat = convert.beat(message)
+        self._parts.replicas.publisher.beat(provider, message)
         self._parts.fleet.beat(provider, beat, self._parts.timers.now())
         self._parts.dispatcher.drain_lines(provider)
 
@@ -309,6 +309,7 @@ class ProviderLink:
             return
         facts = [convert.model_facts(model) for model in message.models]
         self._parts.fleet.set_models(provider, facts)
+        self._parts.replicas.publisher.models(provider, message)
         self.send_desired()
         self._parts.dispatcher.drain_lines(provider)
 
@@ -328,7 +329,9 @@ class ProviderLink:
         """Say that every terminal is settled, once that is so."""
         if not provider.connected:
             return
-        if self._parts.closing.open_for(provider):
+        if self._parts.closing.open_for(provider) or self._parts.replicas.carriage.of_provider(
+            provider
+        ):
             again = partial(self._acknowledge_drain, provider)
             self._parts.timers.after(_DRAIN_POLL_S, again)
             return
@@ -340,6 +343,19 @@ class ProviderLink:
         """End the stream with a status."""
         self._refusal = self._refusal or error
         self._lane.close("refused")
+
+
+def supersede(parts: LinkParts, older: Provider) -> None:
+    """Give a stream no more work: another one has its identity. What runs may end."""
+    older.drain_fence = True
+    parts.fleet.refresh(older)
+    lane = parts.lanes.get(older)
+    if lane is None:
+        return
+    grace_s = parts.limits.superseded_s
+    message = GoAway(reason="superseded", grace=convert.duration(grace_s))
+    lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
+    parts.timers.after(grace_s, partial(lane.close, "superseded"))
 
 
 def _give_up(first: asyncio.Future[Register | None]) -> None:

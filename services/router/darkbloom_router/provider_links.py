@@ -4,7 +4,11 @@ from darkbloom_mesh.lane import LaneCall
 
 from darkbloom_router.errors import LinkOverloadedError, TryLaterError
 from darkbloom_router.link_parts import LinkParts
-from darkbloom_router.provider_link import ProviderLink
+from darkbloom_router.provider import Provider
+from darkbloom_router.provider_link import ProviderLink, supersede
+
+MAX_SPREAD_S = 10.0
+"""Longest time over which the providers of a leaving replica dial others."""
 
 
 class ProviderLinks:
@@ -48,9 +52,13 @@ class ProviderLinks:
             link.send_desired()
 
     def go_away(self, reason: str, grace_s: float) -> None:
-        """Ask every provider to open a stream elsewhere."""
+        """Ask every provider to open a stream elsewhere, within a tenth of the grace."""
         for link in self._links:
-            link.go_away(reason, grace_s)
+            link.go_away(reason, grace_s, min(MAX_SPREAD_S, grace_s / 10))
+
+    def superseded(self, provider: Provider) -> None:
+        """Give a stream no more work: another replica has been granted its identity."""
+        supersede(self._parts, provider)
 
     def close(self, reason: str) -> None:
         """End every stream after what waits has been written."""

@@ -12,12 +12,14 @@ from darkbloom.router.v1 import fleet_pb2
 from darkbloom.router.v1 import fleet_service_pb2 as fleet_rpc
 from darkbloom.router.v1.fleet_service_pb2_grpc import FleetServiceServicer
 from darkbloom.router.v1.gateway_lane_service_pb2_grpc import GatewayLaneServiceServicer
+from darkbloom.router.v1.peer_lane_service_pb2_grpc import PeerLaneServiceServicer
 from darkbloom.router.v1.provider_link_service_pb2_grpc import ProviderLinkServiceServicer
 from darkbloom_mesh.serve import Context
 
 from darkbloom_router.fleet_reads import FleetReads
 from darkbloom_router.gateway_lane import GatewayLanes
 from darkbloom_router.provider_links import ProviderLinks
+from darkbloom_router.replicas.holder import PeerLanes
 
 
 class ProviderLinkServer(ProviderLinkServiceServicer):
@@ -39,6 +41,17 @@ class GatewayLaneServer(GatewayLaneServiceServicer):
 
     async def Connect(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
         """Serve one gateway lane until it ends."""
+        await self._lanes.serve(context)
+
+
+class PeerLaneServer(PeerLaneServiceServicer):
+    """Lanes of other replicas."""
+
+    def __init__(self, lanes: PeerLanes) -> None:
+        self._lanes = lanes
+
+    async def Connect(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
+        """Serve one peer lane until it ends."""
         await self._lanes.serve(context)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailure
 from darkbloom.router.v1.provider_link_pb2 import RuntimeMismatch, RuntimeStatus, TrustStatus
-from darkbloom_mesh.lane import Lane
 
 from darkbloom_router import convert, failures
 from darkbloom_router.attempts import Attempt, Phase
@@ -20,6 +19,7 @@ from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.ports import Finding, Judgement
 from darkbloom_router.provider import Provider
+from darkbloom_router.replicas.lane import ProviderLane
 
 Report = Callable[[str, str, str], None]
 """Tells attestation: provider id, attempt id, kind."""
@@ -36,6 +36,7 @@ class Trust:
         meter: Counters.
         report: Tells attestation of a violation.
         freed: Called when a provider may serve who waits.
+        caught: Called when a provider of another replica broke the envelope: its holder must know.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Trust:
         fleet: Fleet,
         ends: Ends,
         losses: Losses,
-        lanes: dict[Provider, Lane],
+        lanes: dict[Provider, ProviderLane],
         meter: Meter,
         *,
         report: Report,
         freed: Callable[[Provider], None],
+        caught: Callable[[Provider, str], None],
     ) -> None:
         self._fleet = fleet
         self._ends = ends
@@ -56,6 +58,7 @@ class Trust:
         self._meter = meter
         self._report = report
         self._freed = freed
+        self._caught = caught
 
     def passed(self, provider: Provider, judgement: Judgement, now: float) -> None:
         """Put the verdict of a passed challenge in force."""
@@ -90,6 +93,8 @@ class Trust:
         self._fleet.set_verdict(provider, None)
         self._meter.distrusted(reason)
         self.tell(provider, reason)
+        if provider.remote:
+            self._caught(provider, reason)
         self._losses.trust(provider, failures.VIOLATION)
 
     def violated(self, attempt: Attempt, kind: str) -> None:
@@ -146,6 +151,7 @@ class Trust:
             reason=reason,
             verdict_id=verdict.verdict_id if verdict else "",
             admission=provider.admission.value,
+            epoch=provider.epoch,
         )
         if verdict is not None:
             message.expire_time.CopyFrom(convert.timestamp(verdict.expires_unix))

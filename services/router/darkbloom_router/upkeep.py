@@ -15,6 +15,7 @@ from darkbloom_router.meter import Meter
 from darkbloom_router.model import Catalog
 from darkbloom_router.ports import Ledger
 from darkbloom_router.provider_links import ProviderLinks
+from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.requests import Requests
 
 _log = structlog.get_logger()
@@ -37,6 +38,7 @@ class Router:
     losses: Losses
     links: ProviderLinks
     lanes: GatewayLanes
+    replicas: Replicas
     ledger: Ledger
     meter: Meter
     drain_grace_s: float
@@ -96,9 +98,15 @@ class Router:
         self.lanes.go_away("drain", self.drain_grace_s)
         # Half of the grace belongs to requests, the rest to billing and to the last frames.
         patience = self.clock.monotonic() + self.drain_grace_s / 2
-        while self.requests and self.clock.monotonic() < patience:
+        while self._busy() and self.clock.monotonic() < patience:
             await self.clock.sleep(_DRAIN_POLL_S)
         self.lanes.close("drain")
         self.losses.everything()
         await self.closing.flush()
         self.links.close("drain")
+        await self.replicas.leave()
+
+    def _busy(self) -> bool:
+        """Say whether somebody still needs this replica: requests, or providers that can move."""
+        moving = len(self.links) > 0 and self.replicas.has_others
+        return bool(self.requests) or self.replicas.carrying or moving

@@ -143,6 +143,7 @@ class Uplink:
                 output_bound=message.output_bound,
                 first_content_budget=convert.duration(request.deadline - now),
                 verdict_id=message.verdict_id,
+                epoch=attempt.provider.epoch,
             ),
         )
         body_s = min(message.body_bytes / _BODY_BYTES_PER_S, _MAX_BODY_S)
@@ -162,7 +163,7 @@ class Uplink:
 
     def _body_part(self, attempt: Attempt, frame: Frame) -> None:
         size = len(frame.payload)
-        if attempt.phase is Phase.OFFERED or not attempt.live or size > attempt.body_left:
+        if attempt.phase <= Phase.OFFERED or not attempt.live or size > attempt.body_left:
             self._meter.ignored(_LINK, "unexpected")
             return
         attempt.body_left -= size

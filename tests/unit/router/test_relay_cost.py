@@ -64,7 +64,7 @@ def test_a_chunk_costs_a_few_microseconds(capsys: pytest.CaptureFixture[str]) ->
     attempts.add(attempt)
     nobody = cast("Any", SimpleNamespace(stalled=None))
     meter = Meter(Metrics(version="0"))
-    downlink = Downlink(attempts, nobody, nobody, nobody, timers, meter, Patience())
+    downlink = Downlink(attempts, nobody, nobody, nobody, timers, meter, Patience(), relay=nobody)
     frames = [
         Frame(
             stream=attempt.stream,

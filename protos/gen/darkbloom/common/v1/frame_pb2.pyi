@@ -121,12 +121,26 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     """G to R on the request stream: the consumer left, or the hold was refused. router.v1.Abandon."""
     FRAME_KIND_DECLINE: _FrameKind.ValueType  # 111
     """G to R on the attempt stream, instead of SEALED: not this provider, another one may do. router.v1.Decline."""
-    FRAME_KIND_RESERVE: _FrameKind.ValueType  # 120
-    """R to R. router.v1.Reserve."""
-    FRAME_KIND_RESERVED: _FrameKind.ValueType  # 121
-    """R to R. router.v1.Reserved."""
-    FRAME_KIND_FORWARD: _FrameKind.ValueType  # 122
-    """R to R: carries one frame of an attempt to the replica that holds the provider's stream. router.v1.Forward."""
+    FRAME_KIND_SETTLE_OPENED: _FrameKind.ValueType  # 112
+    """G to R, stream 0: an answer broke because its replica was lost; settle what was opened. router.v1.SettleOpened."""
+    FRAME_KIND_PEER_HELLO: _FrameKind.ValueType  # 120
+    """R to R, first frame of a peer lane. router.v1.PeerHello."""
+    FRAME_KIND_PEER_WELCOME: _FrameKind.ValueType  # 121
+    """R to R, the answer. router.v1.PeerWelcome."""
+    FRAME_KIND_PRESENCE: _FrameKind.ValueType  # 122
+    """R to R: providers of the holder, whole or what changed. router.v1.Presence."""
+    FRAME_KIND_RESERVE: _FrameKind.ValueType  # 123
+    """R to R on the attempt stream: one place, please. router.v1.Reserve."""
+    FRAME_KIND_RESERVED: _FrameKind.ValueType  # 124
+    """R to R on the attempt stream. router.v1.Reserved."""
+    FRAME_KIND_UNRESERVE: _FrameKind.ValueType  # 125
+    """R to R on the attempt stream: the place is not needed any more. router.v1.Unreserve."""
+    FRAME_KIND_FORWARD: _FrameKind.ValueType  # 126
+    """R to R: a frame of stream 0, to or from a provider. router.v1.Forward."""
+    FRAME_KIND_DISTRUST: _FrameKind.ValueType  # 127
+    """R to R: untrust a provider. router.v1.Distrust."""
+    FRAME_KIND_SUPERSEDED: _FrameKind.ValueType  # 128
+    """R to R: an identity has moved. router.v1.Superseded."""
 
 class FrameKind(_FrameKind, metaclass=_FrameKindEnumTypeWrapper):
     """What a frame carries. 10-19 connection, 20-39 inference, 40-49 attestation, 50-69 models, 70-79 cache,
@@ -230,12 +244,26 @@ FRAME_KIND_ABANDON: FrameKind.ValueType  # 110
 """G to R on the request stream: the consumer left, or the hold was refused. router.v1.Abandon."""
 FRAME_KIND_DECLINE: FrameKind.ValueType  # 111
 """G to R on the attempt stream, instead of SEALED: not this provider, another one may do. router.v1.Decline."""
-FRAME_KIND_RESERVE: FrameKind.ValueType  # 120
-"""R to R. router.v1.Reserve."""
-FRAME_KIND_RESERVED: FrameKind.ValueType  # 121
-"""R to R. router.v1.Reserved."""
-FRAME_KIND_FORWARD: FrameKind.ValueType  # 122
-"""R to R: carries one frame of an attempt to the replica that holds the provider's stream. router.v1.Forward."""
+FRAME_KIND_SETTLE_OPENED: FrameKind.ValueType  # 112
+"""G to R, stream 0: an answer broke because its replica was lost; settle what was opened. router.v1.SettleOpened."""
+FRAME_KIND_PEER_HELLO: FrameKind.ValueType  # 120
+"""R to R, first frame of a peer lane. router.v1.PeerHello."""
+FRAME_KIND_PEER_WELCOME: FrameKind.ValueType  # 121
+"""R to R, the answer. router.v1.PeerWelcome."""
+FRAME_KIND_PRESENCE: FrameKind.ValueType  # 122
+"""R to R: providers of the holder, whole or what changed. router.v1.Presence."""
+FRAME_KIND_RESERVE: FrameKind.ValueType  # 123
+"""R to R on the attempt stream: one place, please. router.v1.Reserve."""
+FRAME_KIND_RESERVED: FrameKind.ValueType  # 124
+"""R to R on the attempt stream. router.v1.Reserved."""
+FRAME_KIND_UNRESERVE: FrameKind.ValueType  # 125
+"""R to R on the attempt stream: the place is not needed any more. router.v1.Unreserve."""
+FRAME_KIND_FORWARD: FrameKind.ValueType  # 126
+"""R to R: a frame of stream 0, to or from a provider. router.v1.Forward."""
+FRAME_KIND_DISTRUST: FrameKind.ValueType  # 127
+"""R to R: untrust a provider. router.v1.Distrust."""
+FRAME_KIND_SUPERSEDED: FrameKind.ValueType  # 128
+"""R to R: an identity has moved. router.v1.Superseded."""
 Global___FrameKind: _TypeAlias = FrameKind  # noqa: Y015
 
 @_typing.final

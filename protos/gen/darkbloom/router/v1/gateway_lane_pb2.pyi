@@ -688,6 +688,50 @@ class Violation(_message.Message):
 Global___Violation: _TypeAlias = Violation  # noqa: Y015
 
 @_typing.final
+class SettleOpened(_message.Message):
+    """The replica that carried a committed answer was lost. Any other one hands in what the edge had opened, without a
+    terminal; the hold ends once, whoever comes first.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    PRICE_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    attempt_id: _builtins.str
+    price_id: _builtins.str
+    """Price row of the offer; empty means the hold's."""
+    traceparent: _builtins.str
+    """W3C trace context of the request; empty for none."""
+    @_builtins.property
+    def verdict(self) -> _price_pb2.SignedDocument:
+        """kind `verdict`, the one that was sealed to."""
+
+    @_builtins.property
+    def opened(self) -> _provider_link_pb2.Opened: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        verdict: _price_pb2.SignedDocument | None = ...,
+        opened: _provider_link_pb2.Opened | None = ...,
+        price_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "opened", b"opened", "price_id", b"price_id", "request_id", b"request_id", "traceparent", b"traceparent", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleOpened: _TypeAlias = SettleOpened  # noqa: Y015
+
+@_typing.final
 class Abandon(_message.Message):
     """The consumer left before an attempt began, or the hold was refused: forget the request."""
 

@@ -3,10 +3,15 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from darkbloom.common.v1 import frame_pb2 as _frame_pb2
+from darkbloom.common.v1 import price_pb2 as _price_pb2
 from darkbloom.router.v1 import gateway_lane_pb2 as _gateway_lane_pb2
+from darkbloom.router.v1 import provider_link_pb2 as _provider_link_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,22 +24,272 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class Reserve(_message.Message):
-    """Payloads of peer lane frames: how a replica uses a provider whose stream another replica holds.
+class PeerHello(_message.Message):
+    """Payloads of peer lane frames: how a replica (the asker) uses a provider whose stream another replica (the
+    holder) has. The asker dials; reservations go one way only, from the asker to the holder. Frames of a reserved
+    attempt travel as they are, under the attempt stream that the asker gave it.
 
-    Ask the holder for one place; debits it there, atomically.
+    First frame of a peer lane.
     """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """Replica id of the asker."""
+    session: _builtins.str
+    """New with every process, so that a restarted replica is told from its former self."""
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+        session: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerHello: _TypeAlias = PeerHello  # noqa: Y015
+
+@_typing.final
+class PeerWelcome(_message.Message):
+    """Answer to PeerHello. A full Presence follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    session: _builtins.str
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+        session: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerWelcome: _TypeAlias = PeerWelcome  # noqa: Y015
+
+@_typing.final
+class Presence(_message.Message):
+    """Providers of the holder. Ages, never wall times: the asker adds what has passed since."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULL_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    GONE_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
+    full: _builtins.bool
+    """Set: providers that are not in `providers` are gone."""
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderPresence]: ...
+    @_builtins.property
+    def gone_provider_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Providers whose streams ended."""
+
+    def __init__(
+        self,
+        *,
+        full: _builtins.bool = ...,
+        providers: _abc.Iterable[Global___ProviderPresence] | None = ...,
+        gone_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "gone_provider_ids", b"gone_provider_ids", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Presence: _TypeAlias = Presence  # noqa: Y015
+
+@_typing.final
+class ProviderPresence(_message.Message):
+    """One provider as its holder sees it. Absent messages have not changed since the last time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
+    INVENTORY_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_AGE_MS_FIELD_NUMBER: _builtins.int
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    CHALLENGE_AGE_MS_FIELD_NUMBER: _builtins.int
+    RUNTIME_VERIFIED_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    epoch: _builtins.int
+    """Fencing epoch of the ownership lease."""
+    heartbeat_age_ms: _builtins.int
+    identity_key: _builtins.bytes
+    account_id: _builtins.str
+    challenge_age_ms: _builtins.int
+    """Age of the last passed challenge; absent when none was passed."""
+    runtime_verified: _builtins.bool
+    untrusted: _builtins.str
+    """Why it is untrusted, in a closed word; empty while trusted."""
+    draining: _builtins.bool
+    @_builtins.property
+    def registration(self) -> _provider_link_pb2.Register:
+        """What it registered with, without its attestation blob."""
+
+    @_builtins.property
+    def inventory(self) -> _provider_link_pb2.ModelsUpdate:
+        """Its whole inventory as it is now."""
+
+    @_builtins.property
+    def heartbeat(self) -> _provider_link_pb2.Heartbeat:
+        """Its newest heartbeat with a capacity block, and how old that is."""
+
+    @_builtins.property
+    def verdict(self) -> Global___VerdictInForce:
+        """Absent while there is none in force."""
+
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
+        """Attempts that the holder carries for itself and for others, those of this asker left out."""
+
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        registration: _provider_link_pb2.Register | None = ...,
+        inventory: _provider_link_pb2.ModelsUpdate | None = ...,
+        heartbeat: _provider_link_pb2.Heartbeat | None = ...,
+        heartbeat_age_ms: _builtins.int = ...,
+        identity_key: _builtins.bytes = ...,
+        account_id: _builtins.str = ...,
+        verdict: Global___VerdictInForce | None = ...,
+        challenge_age_ms: _builtins.int | None = ...,
+        runtime_verified: _builtins.bool = ...,
+        untrusted: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+        loads: _abc.Iterable[Global___Load] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms", "_heartbeat", b"_heartbeat", "_inventory", b"_inventory", "_registration", b"_registration", "_verdict", b"_verdict", "challenge_age_ms", b"challenge_age_ms", "heartbeat", b"heartbeat", "inventory", b"inventory", "registration", b"registration", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms", "_heartbeat", b"_heartbeat", "_inventory", b"_inventory", "_registration", b"_registration", "_verdict", b"_verdict", "account_id", b"account_id", "challenge_age_ms", b"challenge_age_ms", "draining", b"draining", "epoch", b"epoch", "heartbeat", b"heartbeat", "heartbeat_age_ms", b"heartbeat_age_ms", "identity_key", b"identity_key", "inventory", b"inventory", "loads", b"loads", "provider_id", b"provider_id", "registration", b"registration", "runtime_verified", b"runtime_verified", "untrusted", b"untrusted", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__challenge_age_ms: _TypeAlias = _typing.Literal["challenge_age_ms"]  # noqa: Y015
+    _WhichOneofArgType__challenge_age_ms: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms"]  # noqa: Y015
+    _WhichOneofReturnType__heartbeat: _TypeAlias = _typing.Literal["heartbeat"]  # noqa: Y015
+    _WhichOneofArgType__heartbeat: _TypeAlias = _typing.Literal["_heartbeat", b"_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType__inventory: _TypeAlias = _typing.Literal["inventory"]  # noqa: Y015
+    _WhichOneofArgType__inventory: _TypeAlias = _typing.Literal["_inventory", b"_inventory"]  # noqa: Y015
+    _WhichOneofReturnType__registration: _TypeAlias = _typing.Literal["registration"]  # noqa: Y015
+    _WhichOneofArgType__registration: _TypeAlias = _typing.Literal["_registration", b"_registration"]  # noqa: Y015
+    _WhichOneofReturnType__verdict: _TypeAlias = _typing.Literal["verdict"]  # noqa: Y015
+    _WhichOneofArgType__verdict: _TypeAlias = _typing.Literal["_verdict", b"_verdict"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__challenge_age_ms) -> _WhichOneofReturnType__challenge_age_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat) -> _WhichOneofReturnType__heartbeat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inventory) -> _WhichOneofReturnType__inventory | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__registration) -> _WhichOneofReturnType__registration | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verdict) -> _WhichOneofReturnType__verdict | None: ...
+
+Global___ProviderPresence: _TypeAlias = ProviderPresence  # noqa: Y015
+
+@_typing.final
+class VerdictInForce(_message.Message):
+    """Attestation's word on a provider, with what the holder read out of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    VERDICT_ID_FIELD_NUMBER: _builtins.int
+    TRUST_LEVEL_FIELD_NUMBER: _builtins.int
+    ADMISSION_FIELD_NUMBER: _builtins.int
+    EXPIRE_IN_MS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    verdict_id: _builtins.str
+    trust_level: _builtins.str
+    admission: _builtins.str
+    expire_in_ms: _builtins.int
+    @_builtins.property
+    def document(self) -> _price_pb2.SignedDocument:
+        """kind `verdict`."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        document: _price_pb2.SignedDocument | None = ...,
+        verdict_id: _builtins.str = ...,
+        trust_level: _builtins.str = ...,
+        admission: _builtins.str = ...,
+        expire_in_ms: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "document", b"document", "expire_in_ms", b"expire_in_ms", "expire_time", b"expire_time", "trust_level", b"trust_level", "verdict_id", b"verdict_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerdictInForce: _TypeAlias = VerdictInForce  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    """Attempts in flight on one build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    INFLIGHT_FIELD_NUMBER: _builtins.int
+    PENDING_TOKENS_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    inflight: _builtins.int
+    pending_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+        inflight: _builtins.int = ...,
+        pending_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "inflight", b"inflight", "pending_tokens", b"pending_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class Reserve(_message.Message):
+    """Ask the holder for one place; it runs every gate again and debits there, atomically."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
     OPEN_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     provider_id: _builtins.str
     epoch: _builtins.int
-    """Fencing epoch of the ownership lease that the asker believes in."""
+    """Fencing epoch that the asker believes in."""
+    build: _builtins.str
     @_builtins.property
     def open(self) -> _gateway_lane_pb2.Open: ...
     def __init__(
@@ -43,11 +298,12 @@ class Reserve(_message.Message):
         attempt_id: _builtins.str = ...,
         provider_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        build: _builtins.str = ...,
         open: _gateway_lane_pb2.Open | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "epoch", b"epoch", "open", b"open", "provider_id", b"provider_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "build", b"build", "epoch", b"epoch", "open", b"open", "provider_id", b"provider_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -55,63 +311,129 @@ Global___Reserve: _TypeAlias = Reserve  # noqa: Y015
 
 @_typing.final
 class Reserved(_message.Message):
-    """Answer to Reserve."""
+    """Answer to Reserve, on the same stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
-    OFFER_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
-    attempt_id: _builtins.str
-    epoch: _builtins.int
+    STALE_OWNER_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    refused: _provider_link_pb2.GateReason.ValueType
+    """Absent when granted."""
+    stale_owner: _builtins.bool
+    """The provider is here no more, or under another epoch: health-neutral."""
     @_builtins.property
-    def offer(self) -> _gateway_lane_pb2.Offer:
-        """Absent when refused."""
-
-    @_builtins.property
-    def refused(self) -> _gateway_lane_pb2.GateCount:
-        """Set when refused."""
+    def verdict(self) -> Global___VerdictInForce:
+        """In force at this moment; present when granted."""
 
     def __init__(
         self,
         *,
-        attempt_id: _builtins.str = ...,
-        offer: _gateway_lane_pb2.Offer | None = ...,
-        refused: _gateway_lane_pb2.GateCount | None = ...,
-        epoch: _builtins.int = ...,
+        refused: _provider_link_pb2.GateReason.ValueType | None = ...,
+        stale_owner: _builtins.bool = ...,
+        verdict: Global___VerdictInForce | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_offer", b"_offer", "offer", b"offer", "refused", b"refused"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_refused", b"_refused", "_verdict", b"_verdict", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offer", b"_offer", "attempt_id", b"attempt_id", "epoch", b"epoch", "offer", b"offer", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refused", b"_refused", "_verdict", b"_verdict", "refused", b"refused", "stale_owner", b"stale_owner", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__offer: _TypeAlias = _typing.Literal["offer"]  # noqa: Y015
-    _WhichOneofArgType__offer: _TypeAlias = _typing.Literal["_offer", b"_offer"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__offer) -> _WhichOneofReturnType__offer | None: ...
+    _WhichOneofReturnType__refused: _TypeAlias = _typing.Literal["refused"]  # noqa: Y015
+    _WhichOneofArgType__refused: _TypeAlias = _typing.Literal["_refused", b"_refused"]  # noqa: Y015
+    _WhichOneofReturnType__verdict: _TypeAlias = _typing.Literal["verdict"]  # noqa: Y015
+    _WhichOneofArgType__verdict: _TypeAlias = _typing.Literal["_verdict", b"_verdict"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refused) -> _WhichOneofReturnType__refused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verdict) -> _WhichOneofReturnType__verdict | None: ...
 
 Global___Reserved: _TypeAlias = Reserved  # noqa: Y015
 
 @_typing.final
-class Forward(_message.Message):
-    """One frame of a reserved attempt, either way. Ciphertext stays ciphertext."""
+class Unreserve(_message.Message):
+    """Give a reservation back that was not used, or whose answer is over for the asker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unreserve: _TypeAlias = Unreserve  # noqa: Y015
+
+@_typing.final
+class Forward(_message.Message):
+    """A frame of stream 0 for a provider of the holder (a TERMINAL_ACK), or from one (a TERMINAL sent again)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
-    attempt_id: _builtins.str
+    provider_id: _builtins.str
     @_builtins.property
     def frame(self) -> _frame_pb2.Frame: ...
     def __init__(
         self,
         *,
-        attempt_id: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
         frame: _frame_pb2.Frame | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "frame", b"frame"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "provider_id", b"provider_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Forward: _TypeAlias = Forward  # noqa: Y015
+
+@_typing.final
+class Distrust(_message.Message):
+    """The asker's edge caught this provider breaking the envelope: the holder untrusts it at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_id", b"provider_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Distrust: _TypeAlias = Distrust  # noqa: Y015
+
+@_typing.final
+class Superseded(_message.Message):
+    """Another replica has been granted the identity of one of your streams, under this epoch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    identity_key: _builtins.bytes
+    epoch: _builtins.int
+    def __init__(
+        self,
+        *,
+        identity_key: _builtins.bytes = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "identity_key", b"identity_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Superseded: _TypeAlias = Superseded  # noqa: Y015

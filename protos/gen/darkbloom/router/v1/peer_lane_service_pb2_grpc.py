@@ -47,8 +47,8 @@ class PeerLaneServiceServicer(object):
     """
 
     def Connect(self, request_iterator, context):
-        """Caller: another router replica. RESERVE asks the replica that holds a provider's stream for a place on it;
-        FORWARD carries that attempt's frames both ways. Served from the day that more than one replica runs.
+        """Caller: another router replica. PRESENCE says which providers it holds, RESERVE asks for a place on one of
+        them, and that attempt's frames then travel under its stream, both ways.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,8 +17,8 @@ class PeerLaneServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_frame_pb2.FrameBatch, _frame_pb2.FrameBatch]
-    """Caller: another router replica. RESERVE asks the replica that holds a provider's stream for a place on it;
-    FORWARD carries that attempt's frames both ways. Served from the day that more than one replica runs.
+    """Caller: another router replica. PRESENCE says which providers it holds, RESERVE asks for a place on one of
+    them, and that attempt's frames then travel under its stream, both ways.
     """
 
 class PeerLaneServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -30,8 +30,8 @@ class PeerLaneServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_frame_pb2.FrameBatch],
         context: _aio.ServicerContext[_abc.AsyncIterator[_frame_pb2.FrameBatch], _abc.AsyncIterator[_frame_pb2.FrameBatch]],
     ) -> _abc.AsyncIterator[_frame_pb2.FrameBatch]:
-        """Caller: another router replica. RESERVE asks the replica that holds a provider's stream for a place on it;
-        FORWARD carries that attempt's frames both ways. Served from the day that more than one replica runs.
+        """Caller: another router replica. PRESENCE says which providers it holds, RESERVE asks for a place on one of
+        them, and that attempt's frames then travel under its stream, both ways.
         """
 
 def add_PeerLaneServiceServicer_to_server(servicer: PeerLaneServiceServicer, server: _aio.Server) -> None: ...

@@ -1262,6 +1262,7 @@ class InferenceRequest(_message.Message):
     OUTPUT_BOUND_FIELD_NUMBER: _builtins.int
     FIRST_CONTENT_BUDGET_FIELD_NUMBER: _builtins.int
     VERDICT_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt_id: _builtins.str
     build: _builtins.str
@@ -1276,6 +1277,10 @@ class InferenceRequest(_message.Message):
     output_bound: _builtins.int
     verdict_id: _builtins.str
     """Verdict under which this attempt was offered."""
+    epoch: _builtins.int
+    """Fencing epoch of the stream that sends this: a provider refuses work under an older epoch than the highest
+    one it has been granted. 0 where a single replica runs.
+    """
     @_builtins.property
     def first_content_budget(self) -> _duration_pb2.Duration:
         """Time left to the first content, counted from receipt; absent when there is none."""
@@ -1293,10 +1298,11 @@ class InferenceRequest(_message.Message):
         output_bound: _builtins.int = ...,
         first_content_budget: _duration_pb2.Duration | None = ...,
         verdict_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_content_budget", b"_first_content_budget", "first_content_budget", b"first_content_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_content_budget", b"_first_content_budget", "attempt_id", b"attempt_id", "body_bytes", b"body_bytes", "body_sha256", b"body_sha256", "build", b"build", "first_content_budget", b"first_content_budget", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "sender_key", b"sender_key", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_content_budget", b"_first_content_budget", "attempt_id", b"attempt_id", "body_bytes", b"body_bytes", "body_sha256", b"body_sha256", "build", b"build", "epoch", b"epoch", "first_content_budget", b"first_content_budget", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "sender_key", b"sender_key", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_content_budget: _TypeAlias = _typing.Literal["first_content_budget"]  # noqa: Y015
     _WhichOneofArgType__first_content_budget: _TypeAlias = _typing.Literal["_first_content_budget", b"_first_content_budget"]  # noqa: Y015
@@ -1673,6 +1679,7 @@ class TrustStatus(_message.Message):
     VERDICT_ID_FIELD_NUMBER: _builtins.int
     ADMISSION_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     trust_level: _builtins.str
     status: _builtins.str
     """`online`, `untrusted`."""
@@ -1682,6 +1689,8 @@ class TrustStatus(_message.Message):
     """Verdict in force; requests name it. Empty when there is none."""
     admission: _builtins.str
     """`public`, `owner`, `development`, or empty."""
+    epoch: _builtins.int
+    """Fencing epoch that this stream has been granted; 0 while it has none, or where a single replica runs."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1693,10 +1702,11 @@ class TrustStatus(_message.Message):
         verdict_id: _builtins.str = ...,
         admission: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "expire_time", b"expire_time", "reason", b"reason", "status", b"status", "trust_level", b"trust_level", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "epoch", b"epoch", "expire_time", b"expire_time", "reason", b"reason", "status", b"status", "trust_level", b"trust_level", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,82 @@
+"""The replica's own side of being one of many, as the rest of the router sees it."""
+
+from dataclasses import dataclass
+
+from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.router.v1.provider_link_pb2 import Terminal
+
+from darkbloom_router import convert
+from darkbloom_router.model import Signed
+from darkbloom_router.provider import Provider
+from darkbloom_router.replicas.carried import Carriage
+from darkbloom_router.replicas.cluster import Cluster
+from darkbloom_router.replicas.holder import PeerLanes, relay
+from darkbloom_router.replicas.publisher import Publisher
+
+
+@dataclass(slots=True)
+class Replicas:
+    """What this replica carries for others, and who they are; alone it carries nothing."""
+
+    carriage: Carriage
+    publisher: Publisher
+    cluster: Cluster | None = None
+    lanes: PeerLanes | None = None
+
+    @property
+    def carrying(self) -> bool:
+        """Whether attempts of others run on providers here."""
+        return len(self.carriage) > 0
+
+    @property
+    def has_others(self) -> bool:
+        """Whether providers have somewhere else to go."""
+        return self.cluster is not None and any(peer.connected for peer in self.cluster.peers)
+
+    @property
+    def store_ok(self) -> bool:
+        """Whether leases and members can be read now; alone there is nothing to read."""
+        return self.cluster is None or self.cluster.store_ok
+
+    async def claim(self, provider: Provider) -> None:
+        """Make a stream the holder of its identity, mesh-wide where there are others."""
+        if self.cluster is not None:
+            await self.cluster.claim(provider)
+
+    def left(self, provider: Provider) -> None:
+        """Note that a stream has ended."""
+        self.publisher.left(provider)
+        for carried in self.carriage.of_provider(provider):
+            self.carriage.drop(carried)
+        if self.cluster is not None:
+            self.cluster.left(provider)
+
+    def superseded(self, identity_key: bytes, epoch: int) -> None:
+        """Take note that another replica has been granted an identity."""
+        if self.cluster is not None:
+            self.cluster.superseded(identity_key, epoch)
+
+    def relay(self, provider: Provider, frame: Frame) -> bool:
+        """Pass a frame on to the replica whose attempt it is."""
+        return relay(self.carriage, provider, frame)
+
+    def caught(self, provider: Provider, reason: str) -> None:
+        """Tell the holder of a provider that it broke the envelope."""
+        if self.cluster is not None:
+            for peer in self.cluster.peers:
+                peer.distrust(provider, reason)
+
+    def elsewhere(self, provider: Provider, terminal: Signed) -> None:
+        """Show a terminal that nobody here knows to the others."""
+        if self.lanes is not None:
+            message = Terminal(terminal=convert.signed_document(terminal))
+            payload = message.SerializeToString()
+            frame = Frame(kind=FrameKind.FRAME_KIND_TERMINAL, payload=payload)
+            self.lanes.resent(provider, frame)
+
+    async def leave(self) -> None:
+        """Stop being asked, once nobody here is needed any more."""
+        if self.cluster is not None:
+            await self.cluster.leave()
+        if self.lanes is not None:
+            self.lanes.close("drain")
