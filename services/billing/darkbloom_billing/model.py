@@ -324,6 +324,10 @@ class Balance:
     credit_micros: int
     earned_micros: int
     held_micros: int
+    maturing_micros: int
+    debt_micros: int
+    frozen: bool
+    """It owes, or an operator froze it."""
 
     @property
     def available_micros(self) -> int:

@@ -199,6 +199,9 @@ class AccountServer(AccountServiceServicer):
             balance_micros=balance.available_micros,
             withdrawable_micros=balance.earned_micros,
             held_micros=balance.held_micros,
+            maturing_micros=balance.maturing_micros,
+            debt_micros=balance.debt_micros,
+            frozen=balance.frozen,
         )
 
     async def ListUsage(

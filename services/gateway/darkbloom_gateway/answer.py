@@ -56,6 +56,11 @@ class Answer:
         return self._seeker.rate_headers
 
     @property
+    def held_micros(self) -> int | None:
+        """What is held for it, in micro-USD; None until it is known."""
+        return self._seeker.held_micros
+
+    @property
     def timing(self) -> Timing:
         """Where time went."""
         return self._seeker.timing
@@ -175,6 +180,9 @@ class Answer:
 
     def _record(self, record: SignedBytes) -> None:
         self._recorded = True
+        if self._prompt.plan.free:
+            # No money, so that billing has nothing to keep the record for.
+            return
         self._stage.ledger.record(ReceiptRecord(self.winner.request_id, record))
 
     def _look(self) -> None:

@@ -40,9 +40,11 @@ from darkbloom_gateway.listener import Listener, make_listener
 from darkbloom_gateway.mailbox import ring_alarms
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
+from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.shell import Shell
+from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.stage import CatalogShelf, Stage
 from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
@@ -164,6 +166,7 @@ class Worker:
             SnapshotFile(config.state_dir, number) if config.state_dir is not None else None,
         )
         self.keys = KeyNews(billing, self.authenticator, clock)
+        prices = Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S)
         self.stage = Stage(
             config=config,
             clock=clock,
@@ -171,6 +174,8 @@ class Worker:
             ledger=self.ledger,
             limiter=self.limiter,
             tiers=config.tiers(),
+            owners=Owners(billing, clock),
+            shortfalls=Shortfalls(billing, prices),
             verdicts=desk,
             shelf=self.shelf,
             press=self.press,
@@ -185,7 +190,7 @@ class Worker:
             billing=billing,
             shelf=self.shelf,
             gate=self.gate,
-            prices=Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S),
+            prices=prices,
             providers=Cached(self._fleet.providers, clock=clock, fresh_s=FLEET_S),
             capacity=Cached(self._fleet.capacity, clock=clock, fresh_s=FLEET_S),
             verdict_keys=Cached(

@@ -37,6 +37,7 @@ from darkbloom_gateway.model import KeyRecord
 from darkbloom_gateway.planning import make_plan
 from darkbloom_gateway.presence import Presence
 from darkbloom_gateway.prompt import THREAD_BYTES, Prompt
+from darkbloom_gateway.self_route import read_route
 from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.wire import (
     Headers,
@@ -106,6 +107,7 @@ class ChatCompletions:
             scope, receive, limit=config.max_body_bytes, idle_s=config.body_idle_s
         )
         started_at = clock.monotonic()
+        route, machine = read_route(scope["headers"], self_route_only=key.self_route_only)
         catalog = self._stage.shelf.catalog
         if catalog is None:
             raise unavailable("the model catalog is not here yet")
@@ -121,6 +123,8 @@ class ChatCompletions:
                 self._stage.tiers,
                 default_bound=config.default_output_bound,
                 now=clock.now(),
+                route=route,
+                machine=machine,
             )
         except RequestError as error:
             raise ApiError(
@@ -284,7 +288,10 @@ class _Reply:
 
     def _headers(self) -> Headers:
         answer = self._answer
-        return [*provider_headers(answer.winner, answer.timing), *answer.rate_headers]
+        headers = provider_headers(answer.winner, answer.timing)
+        if answer.held_micros is not None:
+            headers.append((b"x-hold-micro-usd", b"%d" % answer.held_micros))
+        return [*headers, *answer.rate_headers]
 
     def _extras(self, receipt: bytes) -> dict[str, bytes]:
         extras = {"receipt": receipt}

@@ -49,6 +49,8 @@ _UNUSABLE = (
 )
 _FLEET_PAGE = 1000
 _MAX_FLEET_PAGES = 16
+_LINK_PAGE = 1000
+_MAX_LINK_PAGES = 16
 
 
 async def answer(call: Awaitable[T]) -> T:
@@ -93,7 +95,7 @@ class BillingClient:
             response = await answer(self._accounts.ResolveKey(request, timeout=self._timeout_s))
         except MeshError as error:
             return refusal_of(error), None
-        if response.key.revoked:
+        if response.key.revoked or response.key.disabled:
             return Refusal.UNUSABLE, response.generation
         return convert.key_record(response.key), response.generation
 
@@ -115,12 +117,13 @@ class BillingClient:
         response = await answer(self._ledger.Hold(request, timeout=self._timeout_s))
         return [convert.hold_result(result) for result in response.results]
 
-    async def extend_hold(self, request_id: str, extension: int, price: Price) -> None:
+    async def extend_hold(self, request_id: str, extension: int, price: Price) -> int:
         """See `ports.Billing`."""
         request = ledger_service_pb2.ExtendHoldRequest(
             request_id=request_id, extension=extension, price=convert.price_row(price)
         )
-        await answer(self._ledger.ExtendHold(request, timeout=self._timeout_s))
+        response = await answer(self._ledger.ExtendHold(request, timeout=self._timeout_s))
+        return response.hold.amount_micros
 
     async def release(self, releases: Sequence[tuple[str, str]]) -> None:
         """See `ports.Billing`."""
@@ -152,11 +155,28 @@ class BillingClient:
         )
         await answer(self._ledger.RecordReceipts(request, timeout=self._timeout_s))
 
+    async def machines(self, account_id: str) -> Sequence[bytes]:
+        """See `ports.Billing`."""
+        found: list[bytes] = []
+        token = ""
+        for _ in range(_MAX_LINK_PAGES):
+            request = account_service_pb2.ListProviderLinksRequest(
+                account_id=account_id, page=PageRequest(page_size=_LINK_PAGE, page_token=token)
+            )
+            response = await answer(
+                self._accounts.ListProviderLinks(request, timeout=self._timeout_s)
+            )
+            found.extend(link.identity_key for link in response.links)
+            token = response.next_page_token
+            if not token:
+                break
+        return found
+
     async def balance(self, account_id: str) -> Balance:
         """See `ports.Billing`."""
         request = account_service_pb2.GetBalanceRequest(account_id=account_id)
         response = await answer(self._accounts.GetBalance(request, timeout=self._timeout_s))
-        return Balance(response.balance_micros, response.withdrawable_micros)
+        return Balance(response.balance_micros, response.withdrawable_micros, response.debt_micros)
 
     async def usage(
         self, account_id: str, page_size: int, page_token: str

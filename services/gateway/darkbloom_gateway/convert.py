@@ -26,6 +26,7 @@ from darkbloom_gateway.model import (
     ProviderFacts,
     SignedBytes,
 )
+from darkbloom_gateway.self_route import Route
 
 _KINDS = {
     ViolationFault.UNOPENABLE: gateway_lane_pb2.VIOLATION_KIND_UNOPENABLE,
@@ -33,6 +34,11 @@ _KINDS = {
     ViolationFault.COUNTS: gateway_lane_pb2.VIOLATION_KIND_COUNTS,
     ViolationFault.TERMINAL: gateway_lane_pb2.VIOLATION_KIND_TERMINAL,
     ViolationFault.DELTA: gateway_lane_pb2.VIOLATION_KIND_DELTA,
+}
+_POLICIES = {
+    Route.PUBLIC: gateway_lane_pb2.OWNER_POLICY_PUBLIC,
+    Route.PREFER: gateway_lane_pb2.OWNER_POLICY_PREFER,
+    Route.SELF: gateway_lane_pb2.OWNER_POLICY_EXCLUSIVE,
 }
 _HTTP_ERRORS = range(400, 600)
 _MAX_WORD = 64
@@ -111,7 +117,7 @@ def hold_order(order: HoldOrder) -> ledger_pb2.HoldOrder:
 def hold_result(result: ledger_pb2.HoldResult) -> Hold | HoldRefusal:
     """Read what became of an order."""
     if result.HasField("hold"):
-        return Hold(result.request_id, price(result.hold.price))
+        return Hold(result.request_id, price(result.hold.price), result.hold.amount_micros)
     name = (
         ErrorReason.Name(result.refusal)
         if result.refusal in ErrorReason.values()
@@ -141,7 +147,8 @@ def open_message(
         prompt_bound=plan.prompt_bound,
         output_bound=plan.output_bound,
         account_id=plan.account_id,
-        owner_policy=gateway_lane_pb2.OWNER_POLICY_PUBLIC,
+        owner_policy=_POLICIES[plan.route],
+        machine=plan.machine,
         deadline_time=timestamp(deadline),
         trust_floor=trust_floor,
         traceparent=traceparent,

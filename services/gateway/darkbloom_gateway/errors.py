@@ -105,25 +105,43 @@ def closing_account() -> ApiError:
     return ApiError(403, "account_pending_deletion", "this account is being deleted")
 
 
-def insufficient_funds(required: int, available: int) -> ApiError:
-    """402: confirmed shortfall, in micro-USD."""
+def insufficient_funds(facts: Mapping[str, int]) -> ApiError:
+    """402: confirmed shortfall; `facts` say how much, in micro-USD and tokens."""
     return ApiError(
         402,
         "insufficient_funds",
         "the balance does not cover the worst case of this request",
         code="insufficient_quota",
-        facts={"required_micro_usd": required, "available_micro_usd": available},
+        facts=facts,
     )
 
 
-def key_cap_reached(required: int, available: int) -> ApiError:
-    """402: the key's own spend cap."""
+def key_cap_reached(facts: Mapping[str, int]) -> ApiError:
+    """402: the key's own spend cap; facts as above."""
     return ApiError(
         402,
         "insufficient_quota",
         "the spend cap of this key does not cover the worst case of this request",
-        facts={"required_micro_usd": required, "available_micro_usd": available},
+        facts=facts,
     )
+
+
+def account_frozen(debt_micros: int | None) -> ApiError:
+    """402 where the account owes money, which a deposit heals; else 403: an operator froze it."""
+    if debt_micros:
+        return ApiError(
+            402,
+            "insufficient_funds",
+            "the account owes money; a deposit pays that first",
+            code="account_frozen",
+            facts={"debt_micro_usd": debt_micros},
+        )
+    return ApiError(403, "forbidden", "this account is frozen", code="account_frozen")
+
+
+def no_linked_machine() -> ApiError:
+    """409: self-route by an account without machines."""
+    return ApiError(409, "no_linked_machine", "no machine is linked to this account")
 
 
 def model_not_allowed() -> ApiError:

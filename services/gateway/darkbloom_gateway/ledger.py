@@ -6,11 +6,7 @@ from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom_mesh.errors import MeshError, PreconditionError
 
 from darkbloom_gateway.batching import Batcher, Outbox
-from darkbloom_gateway.errors import (
-    insufficient_funds,
-    key_cap_reached,
-    unavailable,
-)
+from darkbloom_gateway.errors import unavailable
 from darkbloom_gateway.model import Hold, HoldOrder, HoldRefusal, Price
 from darkbloom_gateway.ports import Billing, ReceiptRecord
 
@@ -49,21 +45,23 @@ class Ledger:
         """
         return self._holds.submit(order)
 
-    async def extend(self, request_id: str, extension: int, price: Price) -> bool:
-        """Raise a hold to a dearer row, before anything is sealed; False: money is missing.
+    async def extend(self, request_id: str, extension: int, price: Price) -> int | None:
+        """Raise a hold to a dearer row, before anything is sealed.
+
+        Returns:
+            What is held now, in micro-USD; None: money is missing, nothing changed.
 
         Raises:
             ApiError: 503 where billing does not answer, or the hold is gone.
         """
         try:
-            await self._billing.extend_hold(request_id, extension, price)
+            return await self._billing.extend_hold(request_id, extension, price)
         except PreconditionError as error:
             if error.reason == ErrorReason.ERROR_REASON_HOLD_ENDED:
                 raise unavailable() from None
-            return False
+            return None
         except MeshError:
             raise unavailable() from None
-        return True
 
     def release(self, request_id: str, answer: HoldAnswer, reason: str) -> None:
         """Give a hold back, now or as soon as it is known that there is one.
@@ -95,18 +93,3 @@ class Ledger:
         """Return once every release and record was delivered."""
         await self._releases.flushed()
         await self._receipts.flushed()
-
-
-def held_or_refused(answer: Hold | HoldRefusal) -> Hold:
-    """Return the hold.
-
-    Raises:
-        ApiError: 402 on a confirmed shortfall; everything else is ours, and 503.
-    """
-    if isinstance(answer, Hold):
-        return answer
-    if answer.reason == "INSUFFICIENT_FUNDS":
-        raise insufficient_funds(answer.required_micros, answer.available_micros)
-    if answer.reason == "KEY_CAP_REACHED":
-        raise key_cap_reached(answer.required_micros, answer.available_micros)
-    raise unavailable()

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from darkbloom_gateway.buckets import Charge
+from darkbloom_gateway.self_route import Route
 
 MAX_BOUND = 1 << 24
 """Largest token bound that a hold accepts."""
@@ -91,6 +92,7 @@ class Hold:
 
     request_id: str
     price: Price
+    amount_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,14 @@ class Plan:
     json_schema: bool = False
     claim: Charge | None = None
     """What it takes of the rates; None where nothing limits it."""
+    route: Route = Route.PUBLIC
+    machine: str = ""
+    """With self-route: the one that is wanted; empty for any."""
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody pays, so that nothing is held."""
+        return self.route is Route.SELF
 
     @property
     def constrains_tools(self) -> bool:

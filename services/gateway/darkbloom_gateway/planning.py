@@ -8,6 +8,7 @@ from darkbloom_edge.dialects.chat import Lowered, prompt_bound
 from darkbloom_gateway.catalog import Build, Catalog
 from darkbloom_gateway.errors import bad_request, model_not_allowed, prompt_too_large
 from darkbloom_gateway.model import MAX_BOUND, KeyRecord, Plan
+from darkbloom_gateway.self_route import Route
 from darkbloom_gateway.tiers import Tiers
 
 BYTES_PER_TOKEN = 4
@@ -24,6 +25,8 @@ def make_plan(
     *,
     default_bound: int,
     now: datetime,
+    route: Route = Route.PUBLIC,
+    machine: str = "",
 ) -> Plan:
     """Decide everything that does not need another room.
 
@@ -33,6 +36,8 @@ def make_plan(
         catalog: the newest one.
         tiers: limits of key and account.
         default_bound: tokens, where neither request nor build has an output bound.
+        route: whose machines may serve.
+        machine: the one that is wanted; empty for any.
         now: for the prompt's date, set once so that a retry renders the same prompt.
 
     Raises:
@@ -68,6 +73,8 @@ def make_plan(
         claim=tiers.claim(
             key, prompt_estimate=estimate, output_bound=output_bound, asked=bool(asked)
         ),
+        route=route,
+        machine=machine,
     )
 
 

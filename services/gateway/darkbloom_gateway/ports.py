@@ -48,6 +48,7 @@ class Balance:
 
     balance_micros: int
     withdrawable_micros: int
+    debt_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class Billing(Protocol):
         """Place holds; results in the same order."""
         ...
 
-    async def extend_hold(self, request_id: str, extension: int, price: Price) -> None:
-        """Raise a hold to a dearer row; PreconditionError where money is missing."""
+    async def extend_hold(self, request_id: str, extension: int, price: Price) -> int:
+        """Raise a hold to a dearer row, return what it is now; PreconditionError: no money."""
         ...
 
     async def release(self, releases: Sequence[tuple[str, str]]) -> None:
@@ -114,6 +115,10 @@ class Billing(Protocol):
 
     async def record_receipts(self, records: Sequence[ReceiptRecord]) -> None:
         """Hand in countersigned records."""
+        ...
+
+    async def machines(self, account_id: str) -> Sequence[bytes]:
+        """Read the identity keys of an account's machines."""
         ...
 
     async def balance(self, account_id: str) -> Balance:

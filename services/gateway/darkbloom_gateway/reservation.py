@@ -7,10 +7,10 @@ from typing import final
 from darkbloom_mesh.errors import MeshError
 
 from darkbloom_gateway.buckets import Charge, Decision, Dimension
-from darkbloom_gateway.errors import ApiError, unavailable
+from darkbloom_gateway.errors import unavailable
 from darkbloom_gateway.guards import limited
-from darkbloom_gateway.ledger import HoldAnswer, held_or_refused
-from darkbloom_gateway.model import HoldOrder, KeyRecord, Plan, Price
+from darkbloom_gateway.ledger import HoldAnswer
+from darkbloom_gateway.model import HoldOrder, HoldRefusal, KeyRecord, Plan, Price
 from darkbloom_gateway.stage import Stage
 
 
@@ -19,9 +19,21 @@ class Reservation:
     """The hold of one request id.
 
     Invariant: given back at most once, and never after the request was dispatched under it.
+
+    Attributes:
+        micros: what is held, in micro-USD; None until it is known, 0 where nobody pays.
     """
 
-    __slots__ = ("_answer", "_extensions", "_price", "_released", "_stage", "request_id")
+    __slots__ = (
+        "_answer",
+        "_extensions",
+        "_plan",
+        "_price",
+        "_released",
+        "_stage",
+        "micros",
+        "request_id",
+    )
 
     def __init__(self, stage: Stage, plan: Plan, request_id: str) -> None:
         """Ask for the hold; the answer is awaited later.
@@ -30,10 +42,16 @@ class Reservation:
             ApiError: 503: too many orders wait.
         """
         self._stage = stage
+        self._plan = plan
         self.request_id = request_id
+        self.micros: int | None = None
         self._price: Price | None = None
         self._extensions = 0
         self._released = False
+        self._answer: HoldAnswer | None = None
+        if plan.free:
+            self.micros = 0
+            return
         order = HoldOrder(
             request_id=request_id,
             account_id=plan.account_id,
@@ -45,24 +63,27 @@ class Reservation:
             traceparent=stage.spans.traceparent(),
         )
         try:
-            self._answer: HoldAnswer = stage.ledger.hold(order)
+            self._answer = stage.ledger.hold(order)
         except MeshError:
             raise unavailable() from None
 
     async def held(self) -> None:
-        """Return once the money is held.
+        """Return once the money is held; at once where nobody pays.
 
         Raises:
-            ApiError: 402 on a confirmed shortfall, 503 where the ledger does not answer.
+            ApiError: 402 or 403 on a confirmed refusal, 503 where the ledger does not answer.
         """
+        if self._answer is None:
+            return
         try:
-            hold = held_or_refused(await self._answer)
-        except ApiError:
-            raise
+            hold = await self._answer
         except MeshError:
             raise unavailable() from None
+        if isinstance(hold, HoldRefusal):
+            raise await self._stage.shortfalls.explain(hold, self._plan)
         if self._price is None:
             self._price = hold.price
+            self.micros = hold.amount_micros
 
     async def cover(self, price: Price | None) -> bool:
         """Raise the hold where an offer is dearer than what it assumed; False: money is missing.
@@ -73,19 +94,22 @@ class Reservation:
         if price is None or self._price is None or not price.dearer_than(self._price):
             return True
         # A refused extension left no trace, so its number is used again.
-        if not await self._stage.ledger.extend(self.request_id, self._extensions + 1, price):
+        micros = await self._stage.ledger.extend(self.request_id, self._extensions + 1, price)
+        if micros is None:
             return False
         self._extensions += 1
         self._price = price
+        self.micros = micros
         return True
 
     def release(self, reason: str) -> None:
         """Give the hold back; `reason` is `NOT_DISPATCHED`, `REFUSED` or `CLIENT_GONE`."""
-        if not self._released:
+        if self._answer is not None and not self._released:
             self._released = True
             self._stage.ledger.release(self.request_id, self._answer, reason)
 
 
+@final
 class RateClaim:
     """One request's claim on the rates of its key and account; made once, whatever happens later.
 

@@ -18,6 +18,7 @@ from darkbloom_gateway.errors import (
     ViolationError,
     first_content_late,
     internal,
+    no_linked_machine,
     overloaded,
     provider_failed,
     unavailable,
@@ -27,6 +28,7 @@ from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import KeyRecord, Offer, OpenedCounts, Timing
 from darkbloom_gateway.prompt import Prompt
 from darkbloom_gateway.reservation import RateClaim, Reservation
+from darkbloom_gateway.self_route import Route
 from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.verdicts import Checked, VerdictFault, VerdictRefusedError
 
@@ -38,6 +40,7 @@ NOT_AFTER_S = 600
 """Life of a sealed request."""
 ROUTER_GRACE_S = 2.0
 """How long after the deadline the router's own word is awaited."""
+_PERHAPS_OWN = (VerdictFault.NOT_OWN, VerdictFault.NOT_ADMITTED, VerdictFault.BELOW_FLOOR)
 VIOLATION_S = 5.0
 """How long the router's reaction to a violation is awaited."""
 
@@ -67,6 +70,8 @@ class Seeker:
         self._plan = prompt.plan
         self._started_at = stage.clock.monotonic()
         self._deadline_at = self._started_at + stage.config.first_content_s
+        self._own: frozenset[bytes] = frozenset()
+        self._own_again = False
         self._claim = RateClaim(stage, key, prompt.plan.claim)
         self._reservation: Reservation | None = None
         self._sealed_to = 0
@@ -90,6 +95,11 @@ class Seeker:
         """`x-ratelimit-*`, once known."""
         return self._claim.headers
 
+    @property
+    def held_micros(self) -> int | None:
+        """What is held for it, in micro-USD; None until it is known."""
+        return self._reservation.micros if self._reservation is not None else None
+
     def settle_rates(self) -> None:
         """Correct the claim on the rates to what was used; the first call counts."""
         winner = self.winner
@@ -105,6 +115,8 @@ class Seeker:
             ApiError: nobody serves this; what the consumer is told.
             ClientGoneError: the consumer left.
         """
+        if self._plan.route is not Route.PUBLIC:
+            await self._know_own(again=False)
         wait_s = self._stage.config.lane_wait_s
         for _ in range(MAX_ROUNDS):
             if not await self._stage.link.until_accepting(wait_s):
@@ -248,7 +260,9 @@ class Seeker:
             raise internal()
         checked = await self._check(offer)
         try:
-            covered = await reservation.cover(offer.price)
+            # One's own machine costs nothing, whatever it asks of others.
+            own = checked.identity_key in self._own
+            covered = own or await reservation.cover(offer.price)
         except ApiError:
             self.withdraw(abandon=gateway_lane_pb2.ABANDON_REASON_HOLD_REFUSED)
             raise
@@ -283,19 +297,43 @@ class Seeker:
         except ViolationError:
             raise internal() from None
 
+    async def _know_own(self, *, again: bool) -> None:
+        """Read which machines are the caller's; without an answer he has none to prefer."""
+        try:
+            self._own = await self._stage.owners.machines(self._plan.account_id, again=again)
+        except ApiError:
+            if self._plan.free:
+                raise
+        if self._plan.free and not self._own:
+            raise no_linked_machine()
+
     async def _check(self, offer: Offer) -> Checked:
-        desk = self._stage.verdicts
         try:
             try:
-                return desk.check(offer, self._clock.now())
+                return self._judge(offer)
             except VerdictRefusedError as error:
-                if error.fault is not VerdictFault.UNKNOWN_KEY:
+                if not await self._learn(error.fault):
                     raise
-            await self._stage.refresh_keys()
-            return desk.check(offer, self._clock.now())
+            return self._judge(offer)
         except VerdictRefusedError as error:
             self._stage.meters.attempt_failed(self._plan.build, f"verdict_{error.fault.value}")
             raise
+
+    def _judge(self, offer: Offer) -> Checked:
+        now, exclusive = self._clock.now(), self._plan.free
+        return self._stage.verdicts.check(offer, now, own=self._own, exclusive=exclusive)
+
+    async def _learn(self, fault: VerdictFault) -> bool:
+        """Read again what could change a judgement; False where nothing could."""
+        if fault is VerdictFault.UNKNOWN_KEY:
+            await self._stage.refresh_keys()
+            return True
+        if fault not in _PERHAPS_OWN or self._plan.route is Route.PUBLIC or self._own_again:
+            return False
+        # A machine that was linked a moment ago.
+        self._own_again = True
+        await self._know_own(again=True)
+        return True
 
     def _take_refusal(self, message: gateway_lane_pb2.Refused, exchange: Exchange) -> None:
         exchange.ended_by_router = True

@@ -11,7 +11,9 @@ from darkbloom_gateway.ledger import Ledger
 from darkbloom_gateway.limits import RateLimiter
 from darkbloom_gateway.link import RouterLink
 from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.tiers import Tiers
 from darkbloom_gateway.verdicts import VerdictDesk
@@ -34,6 +36,8 @@ class Stage:
     ledger: Ledger
     limiter: RateLimiter
     tiers: Tiers
+    owners: Owners
+    shortfalls: Shortfalls
     verdicts: VerdictDesk
     shelf: CatalogShelf
     press: ReceiptPress

@@ -1,7 +1,7 @@
 """Which verdicts this gateway seals to."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +35,7 @@ class VerdictFault(StrEnum):
     BELOW_FLOOR = "below_floor"
     NOT_ADMITTED = "not_admitted"
     OTHER_PROVIDER = "other_provider"
+    NOT_OWN = "not_own"
 
 
 class VerdictRefusedError(Exception):
@@ -96,8 +97,22 @@ class VerdictDesk:
         while len(self._revoked) > MAX_REVOKED:
             self._revoked.popitem(last=False)
 
-    def check(self, offer: Offer, now: datetime) -> Checked:
+    def check(
+        self,
+        offer: Offer,
+        now: datetime,
+        *,
+        own: Collection[bytes] = (),
+        exclusive: bool = False,
+    ) -> Checked:
         """Return what may be sealed to.
+
+        Args:
+            offer: of the router.
+            now: the present.
+            own: identity keys of the caller's machines: he trusts them himself, so neither floor
+                nor admission counts for them.
+            exclusive: whether nobody else's may be taken.
 
         Raises:
             VerdictRefusedError: the verdict is not valid, or not good enough.
@@ -110,6 +125,10 @@ class VerdictDesk:
             raise VerdictRefusedError(VerdictFault.REVOKED)
         if verdict.provider_id != offer.provider_id:
             raise VerdictRefusedError(VerdictFault.OTHER_PROVIDER)
+        if checked.identity_key in own:
+            return checked
+        if exclusive:
+            raise VerdictRefusedError(VerdictFault.NOT_OWN)
         self._admit(verdict)
         return checked
 

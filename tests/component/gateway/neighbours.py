@@ -87,6 +87,9 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     keys: dict[bytes, ApiKey] = field(default_factory=dict)
     refusal: HoldResult | None = None
     store_down: bool = False
+    reads_down: bool = False
+    """Balances and prices cannot be read; holds can be placed."""
+    debt_micros: int = 0
     extension_refused: bool = False
     holds: list[str] = field(default_factory=list)
     extensions: list[str] = field(default_factory=list)
@@ -140,7 +143,11 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
 
     async def GetBalance(self, request, context):
         self._check_store()
-        return GetBalanceResponse(balance_micros=1_234_567, withdrawable_micros=5)
+        if self.reads_down:
+            raise StoreUnavailableError("store does not answer")
+        return GetBalanceResponse(
+            balance_micros=1_234_567, withdrawable_micros=5, debt_micros=self.debt_micros
+        )
 
     async def ListProviderLinks(self, request, context):
         self._check_store()
@@ -172,7 +179,8 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
         if self.extension_refused:
             raise PreconditionError("short", reason=ErrorReason.ERROR_REASON_INSUFFICIENT_FUNDS)
         self.extensions.append(request.request_id)
-        return ExtendHoldResponse()
+        hold = Hold(request_id=request.request_id, amount_micros=4500)
+        return ExtendHoldResponse(hold=hold)
 
     async def ReleaseHolds(self, request, context):
         self.releases.extend(release.request_id for release in request.releases)

@@ -24,7 +24,7 @@ def test_retry_after_is_whole_seconds_from_1_to_60() -> None:
 
 
 def test_an_error_body_has_the_contract_s_fields() -> None:
-    assert error_body(insufficient_funds(9, 3)) == (
+    assert error_body(insufficient_funds({"required_micro_usd": 9, "available_micro_usd": 3})) == (
         b'{"error":{"message":"the balance does not cover the worst case of this request",'
         b'"type":"insufficient_funds","code":"insufficient_quota",'
         b'"required_micro_usd":9,"available_micro_usd":3}}'

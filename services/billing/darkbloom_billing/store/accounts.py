@@ -131,7 +131,7 @@ class PostgresAccounts:
 
     async def balance(self, account_id: str) -> Balance | None:
         """Return the money of an account; None: no such account."""
-        row = await self._row("SELECT * FROM billing.balance($1)", account_id)
+        row = await self._row("SELECT * FROM billing.wallets($1)", account_id)
         if row is None:
             return None
         return Balance(
@@ -139,6 +139,9 @@ class PostgresAccounts:
             credit_micros=row["credit"],
             earned_micros=row["earned"],
             held_micros=row["held"],
+            maturing_micros=row["maturing"],
+            debt_micros=row["debt"],
+            frozen=row["frozen"],
         )
 
     async def usage(self, account_id: str, *, limit: int, after: Cursor | None) -> list[UsageRow]:

@@ -432,22 +432,34 @@ class GetBalanceResponse(_message.Message):
     BALANCE_MICROS_FIELD_NUMBER: _builtins.int
     WITHDRAWABLE_MICROS_FIELD_NUMBER: _builtins.int
     HELD_MICROS_FIELD_NUMBER: _builtins.int
+    MATURING_MICROS_FIELD_NUMBER: _builtins.int
+    DEBT_MICROS_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
     balance_micros: _builtins.int
     """Available: promotional, purchased and earned together."""
     withdrawable_micros: _builtins.int
     """Available and earned."""
     held_micros: _builtins.int
     """In open holds."""
+    maturing_micros: _builtins.int
+    """Earned and not yet mature: neither spendable nor withdrawable."""
+    debt_micros: _builtins.int
+    """Owed, after a refund or dispute of money that was spent."""
+    frozen: _builtins.bool
+    """It owes, or an operator froze it: holds and withdrawals are refused."""
     def __init__(
         self,
         *,
         balance_micros: _builtins.int = ...,
         withdrawable_micros: _builtins.int = ...,
         held_micros: _builtins.int = ...,
+        maturing_micros: _builtins.int = ...,
+        debt_micros: _builtins.int = ...,
+        frozen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_micros", b"balance_micros", "held_micros", b"held_micros", "withdrawable_micros", b"withdrawable_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_micros", b"balance_micros", "debt_micros", b"debt_micros", "frozen", b"frozen", "held_micros", b"held_micros", "maturing_micros", b"maturing_micros", "withdrawable_micros", b"withdrawable_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
