@@ -4,9 +4,10 @@ import secrets
 from collections.abc import Sequence
 
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import ConflictError, NotFoundError
+from darkbloom_mesh.errors import ConflictError, InvalidArgumentError, NotFoundError
 
 from darkbloom_billing.errors import KeyRevokedError, KeyUnknownError, UnlinkedError
+from darkbloom_billing.identity.errors import AccountClosingError
 from darkbloom_billing.model import Account, ApiKey, Balance, NewKey, ProviderLink
 from darkbloom_billing.ports import AccountStore
 
@@ -28,8 +29,11 @@ class Accounts:
         Raises:
             NotFoundError: No such account.
             ConflictError: The hash belongs to a key with other contents.
+            InvalidArgumentError: It would expire in the past.
         """
         await self._require(new.account_id)
+        if new.expires_at is not None and new.expires_at <= self._clock.now():
+            raise InvalidArgumentError("must be in the future", "expire_time")
         key_id = f"key_{secrets.token_hex(16)}"
         key = await self._store.create_key(new, key_id, now=self._clock.now())
         if key.new != new:
@@ -52,14 +56,21 @@ class Accounts:
 
         Raises:
             KeyUnknownError: No key has this hash.
-            KeyRevokedError: It was revoked or has expired.
+            KeyRevokedError: It was revoked, is disabled or has expired.
+            AccountClosingError: Its account is being deleted.
         """
         key, generation = await self._store.resolve_key(key_hash)
         if key is None:
             raise KeyUnknownError("no such key")
         expires_at = key.new.expires_at
-        if key.revoked or (expires_at is not None and expires_at <= self._clock.now()):
-            raise KeyRevokedError("key is revoked or has expired")
+        if key.closing:
+            raise AccountClosingError("account is being deleted")
+        if (
+            key.disabled
+            or key.revoked
+            or (expires_at is not None and expires_at <= self._clock.now())
+        ):
+            raise KeyRevokedError("key is revoked, disabled or has expired")
         return key, generation
 
     async def balance(self, account_id: str) -> Balance:

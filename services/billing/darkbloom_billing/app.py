@@ -11,8 +11,12 @@ from darkbloom.billing.v1 import (
     ledger_service_pb2,
     price_service_pb2,
     report_service_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+    price_service_pb2,
 )
 from darkbloom.billing.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
+from darkbloom.billing.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from darkbloom.billing.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from darkbloom.billing.v1.price_service_pb2_grpc import add_PriceServiceServicer_to_server
 from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
@@ -29,6 +33,7 @@ from darkbloom_billing.books.seal import Block, export, exported, head
 from darkbloom_billing.books.tasks import BooksTasks
 from darkbloom_billing.clients import ReceiptKeys, VerdictKeys
 from darkbloom_billing.config import BillingConfig
+from darkbloom_billing.identity.wiring import wire_identity
 from darkbloom_billing.key_feed import KeyFeed
 from darkbloom_billing.keyring import KeyRing
 from darkbloom_billing.ledger import Ledger
@@ -52,6 +57,7 @@ VERSION = "0.1.0"
 _SERVICES = (
     ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
+    identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
     price_service_pb2.DESCRIPTOR.services_by_name["PriceService"].full_name,
     report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
 )
@@ -123,9 +129,9 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     service.spawn(database.run_listener(hooks), name="listener")
 
     receipts = Receipts(PostgresReceipts(database), receipt_keys, clock, meters)
-    account_server = AccountServer(
-        Accounts(accounts, clock), accounts, feed, heartbeat_s=config.heartbeat_s
-    )
+    account_rules = Accounts(accounts, clock)
+    account_server = AccountServer(account_rules, accounts, feed, heartbeat_s=config.heartbeat_s)
+    identity_server = wire_identity(config, service, database, account_rules, clock)
     price_server = PriceServer(
         prices, Accounts(accounts, clock), clock, heartbeat_s=config.heartbeat_s
     )
@@ -135,6 +141,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
         registrars=[
             partial(add_LedgerServiceServicer_to_server, LedgerServer(ledger, receipts)),
             partial(add_AccountServiceServicer_to_server, account_server),
+            partial(add_IdentityServiceServicer_to_server, identity_server),
             partial(add_PriceServiceServicer_to_server, price_server),
             partial(add_ReportServiceServicer_to_server, report_server),
         ],

@@ -4,9 +4,13 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
+
+from darkbloom_billing.identity.model import Issuer
+from darkbloom_billing.identity.settings import read_issuers
 
 _ED25519_BYTES = 32
 
@@ -35,6 +39,15 @@ class BillingConfig(RoomConfig):
     verdict_keys: Annotated[
         tuple[str, ...],
         Setting("pinned Ed25519 verdict keys, base64, beside those that attestation lists"),
+    ] = ()
+    login_issuers_file: Annotated[
+        Path | None,
+        Setting(
+            "JSON list of issuers whose logins count (docs/sign-in.md); unset: nobody signs in"
+        ),
+    ] = None
+    admin_emails: Annotated[
+        tuple[str, ...], Setting("e-mails of administrators, where their issuer vouches for them")
     ] = ()
     key_refresh_s: Annotated[
         float, Setting("how often attestation's keys are read again", minimum=1)
@@ -78,6 +91,20 @@ class BillingConfig(RoomConfig):
             self.pinned_verdict_keys()
         except ValueError:
             yield "DARKBLOOM_BILLING_VERDICT_KEYS: not a list of 32-byte keys in base64"
+        try:
+            self.login_issuers()
+        except ValueError as error:
+            yield f"DARKBLOOM_BILLING_LOGIN_ISSUERS_FILE: {error}"
+
+    def login_issuers(self) -> tuple[Issuer, ...]:
+        """Return the issuers whose logins count.
+
+        Raises:
+            ValueError: The file is not a list of issuers.
+        """
+        if self.login_issuers_file is None:
+            return ()
+        return read_issuers(self.login_issuers_file, development=self.environment == "development")
 
     def pinned_verdict_keys(self) -> tuple[bytes, ...]:
         """Return the pinned public keys, 32 bytes each.

@@ -253,6 +253,11 @@ class NewKey:
     limit_micros: int | None
     rpm_limit: int | None
     expires_at: datetime | None
+    limit_reset: str = "none"
+    """When the limit's window ends: `none`, `daily`, `weekly` or `monthly`, UTC."""
+    input_tpm_limit: int | None = None
+    output_tpm_limit: int | None = None
+    self_route_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +267,9 @@ class ApiKey:
     key_id: str
     new: NewKey
     revoked: bool
+    disabled: bool = False
+    closing: bool = False
+    """Its account is being deleted."""
     account_role: str
     created_at: datetime
 
@@ -299,11 +307,13 @@ class KeySpend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyChange:
-    """One key changed; None instead of a key means forget everything."""
+    """One key changed, or everything of one account; None instead means forget everything."""
 
     generation: int
     key_id: str
     key_hash: bytes
+    account_id: str = ""
+    """Set where a whole account changed; then there is no key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

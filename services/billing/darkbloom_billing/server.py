@@ -155,12 +155,7 @@ class AccountServer(AccountServiceServicer):
                     yield accounts_pb.WatchKeysResponse(generation=watch.generation, reset=reset)
                     continue
                 for change in changes:
-                    yield accounts_pb.WatchKeysResponse(
-                        generation=change.generation,
-                        changed=accounts_pb.KeyChanged(
-                            key_hash=change.key_hash, key_id=change.key_id
-                        ),
-                    )
+                    yield convert.key_change(change)
                 if not changes:
                     yield accounts_pb.WatchKeysResponse(
                         generation=watch.generation, heartbeat=accounts_pb.KeysHeartbeat()

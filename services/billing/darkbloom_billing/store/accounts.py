@@ -22,12 +22,13 @@ from darkbloom_billing.model import (
 from darkbloom_billing.store.database import Connection, Database
 
 _KEY = """
-    SELECT k.*, a.role FROM billing.api_key k JOIN billing.account a USING (account_id)
+    SELECT k.*, a.role, a.closing_at
+    FROM billing.api_key k JOIN billing.account a USING (account_id)
     WHERE {}
 """
 # One statement, one snapshot: the generation is never newer than the key.
 _RESOLVE = """
-    SELECT g.generation AS read_at, k.*, a.role FROM billing.key_generation g
+    SELECT g.generation AS read_at, k.*, a.role, a.closing_at FROM billing.key_generation g
     LEFT JOIN billing.api_key k ON k.key_hash = $1
     LEFT JOIN billing.account a ON a.account_id = k.account_id
 """
@@ -72,7 +73,8 @@ class PostgresAccounts:
 
         async def work(connection: Connection) -> Any:
             await connection.execute(
-                "SELECT billing.create_key($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                "SELECT billing.create_full_key("
+                "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                 key_id,
                 new.account_id,
                 new.key_hash,
@@ -80,13 +82,17 @@ class PostgresAccounts:
                 new.label,
                 list(new.allowed_models),
                 new.limit_micros,
+                new.limit_reset,
                 new.rpm_limit,
+                new.input_tpm_limit,
+                new.output_tpm_limit,
+                new.self_route_only,
                 new.expires_at,
                 now,
             )
             return await connection.fetchrow(_KEY.format("k.key_hash = $1"), new.key_hash)
 
-        return _key(await self._database.run(work))
+        return key_of(await self._database.run(work))
 
     async def revoke_key(self, key_id: str, *, now: datetime) -> ApiKey | None:
         """Revoke a key; None: no such key."""
@@ -101,12 +107,12 @@ class PostgresAccounts:
             return await connection.fetchrow(_KEY.format("k.key_id = $1"), key_id)
 
         row = await self._database.run(work)
-        return None if row is None else _key(row)
+        return None if row is None else key_of(row)
 
     async def resolve_key(self, key_hash: bytes) -> tuple[ApiKey | None, int]:
         """Return the key with that hash and the generation at which it was read."""
         row = await self._row(_RESOLVE, key_hash)
-        return (None if row["key_id"] is None else _key(row)), row["read_at"]
+        return (None if row["key_id"] is None else key_of(row)), row["read_at"]
 
     async def key_changes(self, after: int) -> list[KeyChange]:
         """Return changes after a generation, oldest first, at most 1,000."""
@@ -115,7 +121,12 @@ class PostgresAccounts:
             return await connection.fetch(_CHANGES, after)
 
         return [
-            KeyChange(generation=row["generation"], key_id=row["key_id"], key_hash=row["key_hash"])
+            KeyChange(
+                generation=row["generation"],
+                key_id=row["key_id"],
+                key_hash=row["key_hash"],
+                account_id=row["account_id"],
+            )
             for row in await self._database.run(work)
         ]
 
@@ -263,7 +274,8 @@ class PostgresAccounts:
         return await self._database.run(work)
 
 
-def _key(row: Mapping[str, Any]) -> ApiKey:
+def key_of(row: Mapping[str, Any]) -> ApiKey:
+    """Return the key of a row that its account's columns were joined to."""
     return ApiKey(
         key_id=row["key_id"],
         new=NewKey(
@@ -275,8 +287,14 @@ def _key(row: Mapping[str, Any]) -> ApiKey:
             limit_micros=row["limit_micros"],
             rpm_limit=row["rpm_limit"],
             expires_at=row["expires_at"],
+            limit_reset=row["limit_reset"],
+            input_tpm_limit=row["itpm_limit"],
+            output_tpm_limit=row["otpm_limit"],
+            self_route_only=row["self_route_only"],
         ),
         revoked=row["revoked_at"] is not None,
+        disabled=row["disabled"],
+        closing=row.get("closing_at") is not None,
         account_role=row["role"],
         created_at=row["created_at"],
     )
