@@ -32,6 +32,7 @@ from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.http import CHAT_PATH, ROUTES, make_app
+from darkbloom_gateway.key_uses import KeyUses
 from darkbloom_gateway.keys import KeyCache
 from darkbloom_gateway.ledger import Ledger
 from darkbloom_gateway.limits import RateLimiter
@@ -42,6 +43,7 @@ from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.routes import device, keys, me
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.shell import Shell
 from darkbloom_gateway.shortfall import Shortfalls
@@ -139,13 +141,15 @@ class Worker:
             clock=clock,
             metrics=self.meters,
         )
-        identity = self._identity = IdentityClient(to_billing, timeout_s=config.rpc_s)
+        identity = self.identity = IdentityClient(to_billing, timeout_s=config.rpc_s)
+        self.key_uses = KeyUses(identity.record_key_uses, clock)
         self.authenticator = Authenticator(
             billing,
             identity,
             KeyCache(config.key_cache_s),
             clock,
             admin_hash=config.admin_hash(),
+            on_use=self.key_uses.note,
         )
         self.press = ReceiptPress(Ed25519Signer.generate())
         desk = VerdictDesk(
@@ -199,6 +203,7 @@ class Worker:
             receipt_keys=Cached(
                 attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
             ),
+            source_key=token.reveal().encode() if token is not None else b"no mesh token",
             issuer=config.name,
             version=version_of("darkbloom-gateway"),
             commit="unknown",
@@ -208,7 +213,20 @@ class Worker:
         """Return the whole ASGI application."""
         chat = ChatCompletions(self.stage, self.authenticator, self.gate)
         return Shell(
-            make_app(chat, self.plane, self.health_reason),
+            make_app(
+                chat,
+                self.plane,
+                self.health_reason,
+                keys.make_router(
+                    self.plane, self.identity, clock=self._clock, entropy=secrets.token_bytes
+                ),
+                device.make_router(
+                    self.plane,
+                    self.identity,
+                    verification_uri=f"{self._config.console_url.rstrip('/')}/link",
+                ),
+                me.make_router(self.plane, self.identity),
+            ),
             hot={("POST", CHAT_PATH): chat},
             routes=ROUTES,
             cors_origin=self._config.cors_origin,
@@ -237,6 +255,7 @@ class Worker:
         spawn(self.link.run(), name="router")
         spawn(ring_alarms(self.link.mailboxes, self._clock), name="alarms")
         spawn(self.keys.run(backoff), name="keys")
+        spawn(self.key_uses.run(), name="key_uses")
         spawn(self.catalog.run(backoff), name="catalog")
         spawn(self.trust.run_keys(backoff), name="trust")
         spawn(self.trust.run_revocations(backoff), name="revocations")

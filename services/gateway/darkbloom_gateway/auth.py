@@ -1,7 +1,9 @@
 """Who asks: credentials looked up at billing, once, and remembered."""
 
 import asyncio
+from collections.abc import Callable
 
+from darkbloom.billing.v1.identity_pb2 import ProviderToken
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError
 
@@ -22,6 +24,7 @@ class Authenticator:
         cache: remembers both.
         clock: time.
         admin_hash: SHA-256 of the operator's key; None: there is none.
+        on_use: told of each inference request's key.
     """
 
     def __init__(
@@ -32,12 +35,14 @@ class Authenticator:
         clock: Clock,
         *,
         admin_hash: bytes | None = None,
+        on_use: Callable[[str], None] = lambda _key_id: None,
     ) -> None:
         self._billing = billing
         self._identity = identity
         self._cache = cache
         self._clock = clock
         self._admin_hash = admin_hash
+        self._on_use = on_use
         self._lookups: dict[bytes, asyncio.Future[Caller | Refusal]] = {}
 
     async def authenticate(self, authorization: bytes | None) -> KeyRecord:
@@ -50,6 +55,8 @@ class Authenticator:
         caller = await self.identify(self.read(authorization))
         if caller.account_id == ADMIN_ACCOUNT:
             raise ApiError(401, "auth_error", "the admin key belongs to no account that could pay")
+        if caller.key is not None:
+            self._on_use(caller.key.key_id)
         return caller.key or KeyRecord("", caller.account_id, caller.role)
 
     def read(self, authorization: bytes | None) -> Credential:
@@ -77,6 +84,22 @@ class Authenticator:
         key = found.key
         if key is not None and key.expire_time is not None and key.expire_time <= self._clock.now():
             raise unauthenticated("this api key has expired")
+        return found
+
+    async def provider(self, credential: Credential) -> ProviderToken:
+        """Return the provider token that was presented; it is asked for each time.
+
+        Raises:
+            ApiError: 401 for an unknown one, 403 where the account is being deleted, 503.
+        """
+        try:
+            found = await self._identity.provider_token(credential.hash)
+        except MeshError:
+            raise unavailable() from None
+        if found is Refusal.CLOSING:
+            raise closing_account()
+        if isinstance(found, Refusal):
+            raise unauthenticated("invalid provider token")
         return found
 
     def take(self, event: KeyEvent) -> None:

@@ -53,6 +53,9 @@ class GatewayConfig(RoomConfig):
     output_burst: Annotated[int, Setting("burst of them", minimum=1)] = 64_000
     service_rate: Annotated[float, Setting("requests, role service; 0 lifts it", minimum=0)] = 200.0
     service_burst: Annotated[int, Setting("burst of a service account", minimum=1)] = 600
+    console_url: Annotated[
+        str, Setting("where people sign in; device codes are typed at its /link")
+    ] = "http://localhost:3000"
     admin_key_file: Annotated[
         Path | None, Setting("file with the operator's key; unset: there is none")
     ] = None

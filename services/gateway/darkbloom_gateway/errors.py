@@ -154,6 +154,11 @@ def model_not_found() -> ApiError:
     return ApiError(404, "model_not_found", "the model does not exist", param="model")
 
 
+def not_found(message: str) -> ApiError:
+    """404: a thing of the caller's that does not exist."""
+    return ApiError(404, "not_found", message)
+
+
 def no_such_endpoint() -> ApiError:
     """404: the catch-all."""
     return ApiError(404, "invalid_request_error", "this endpoint is not implemented")

@@ -63,6 +63,10 @@ class Guards:
         meter = Meter(f"{account_id}:financial", (self._financial, None, None), "financial")
         await self._claim(Charge((meter,), _ONE, shared_only=not revokes))
 
+    def network(self, peer: str, forwarded: str | None) -> str:
+        """Return whom a call counts against; see `network_of`."""
+        return network_of(peer, forwarded, self._proxies)
+
     async def address(self, peer: str, forwarded: str | None) -> None:
         """Claim one call of a caller who has shown no credential.
 

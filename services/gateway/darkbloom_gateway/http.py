@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
@@ -29,6 +29,17 @@ ROUTES = frozenset(
         "/v1/payments/usage",
         "/v1/providers/attestation",
         "/v1/receipts/keys",
+        "/v1/key",
+        "/v1/keys",
+        "/v1/auth/keys",
+        "/v1/device/approve",
+        "/v1/device/code",
+        "/v1/device/token",
+        "/v1/me",
+        "/v1/me/tokens",
+        "/v1/provider/link",
+        "/v1/provider/link/challenge",
+        "/v1/provider/token",
         "/health",
         "/readyz",
     }
@@ -45,13 +56,19 @@ _OWN_TELEMETRY_ONLY: TelemetryConfig = {
 """The framework would send paths, queries and messages of exceptions to the collector."""
 
 
-def make_app(chat: App, plane: ControlPlane, health_reason: Callable[[], str | None]) -> FastAPI:
+def make_app(
+    chat: App,
+    plane: ControlPlane,
+    health_reason: Callable[[], str | None],
+    *routers: APIRouter,
+) -> FastAPI:
     """Return the application without its shell.
 
     Args:
         chat: the token path.
         plane: collaborators of the other routes.
         health_reason: says why this worker cannot serve, or nothing.
+        routers: more routes, wired by the caller.
     """
     app = FastAPI(
         title="Darkbloom",
@@ -68,6 +85,8 @@ def make_app(chat: App, plane: ControlPlane, health_reason: Callable[[], str | N
     app.include_router(payments.make_router(plane))
     app.include_router(evidence.make_router(plane))
     app.include_router(health.make_router(plane, health_reason))
+    for router in routers:
+        app.include_router(router)
 
     @app.exception_handler(ApiError)
     async def on_api_error(_request: Request, error: ApiError) -> Response:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from darkbloom.billing.v1.identity_pb2 import ProviderToken
+
 from darkbloom_gateway.buckets import Charge, Decision
 from darkbloom_gateway.model import (
     Caller,
@@ -141,6 +143,10 @@ class Identity(Protocol):
 
     async def verify_login(self, token: str) -> tuple[Login | Refusal, int | None]:
         """Return (login or refusal, generation at which it was read, where known)."""
+        ...
+
+    async def provider_token(self, token_hash: bytes) -> ProviderToken | Refusal:
+        """Return the token behind a secret, or why it does not count."""
         ...
 
 

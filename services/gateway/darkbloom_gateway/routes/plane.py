@@ -1,9 +1,11 @@
 """What the control plane's routes share."""
 
+import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import orjson
+from darkbloom.billing.v1.identity_pb2 import ProviderToken
 from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
 from fastapi import Request, Response
 
@@ -50,6 +52,7 @@ class ControlPlane:
         capacity: Cached[dict[str, BuildCapacity]],
         verdict_keys: Cached[Sequence[PublicKey]],
         receipt_keys: Cached[Sequence[PublicKey]],
+        source_key: bytes,
         issuer: str,
         version: str,
         commit: str,
@@ -64,6 +67,7 @@ class ControlPlane:
         self._capacity = capacity
         self.verdict_keys = verdict_keys
         self.receipt_keys = receipt_keys
+        self._source_key = source_key
         self.issuer = issuer
         self.version = version
         self.commit = commit
@@ -119,6 +123,30 @@ class ControlPlane:
         if caller.account_id != ADMIN_ACCOUNT:
             raise _not_admin()
         return caller
+
+    async def provider(self, request: Request) -> ProviderToken:
+        """A provider token and nothing else: links, own earnings, log reports, its own end.
+
+        Raises:
+            ApiError: 401 without credentials or for an unknown token, 403 for any other kind and
+                for an account in deletion, 503.
+        """
+        presented = self._presented(request)
+        if presented.kind is not Kind.PROVIDER_TOKEN:
+            raise forbidden("this takes a provider token: run darkbloom login on the machine")
+        return await self._authenticator.provider(presented)
+
+    async def earner(self, request: Request) -> HasAccount:
+        """Whoever may read what an account earns: as `account`, or its provider token."""
+        if self._presented(request).kind is Kind.PROVIDER_TOKEN:
+            return await self.provider(request)
+        return await self.account(request)
+
+    def source(self, request: Request) -> bytes:
+        """Return a keyed digest of the caller's network: for limits, useless to anybody else."""
+        peer = request.client.host if request.client is not None else ""
+        network = self._guards.network(peer, request.headers.get("x-forwarded-for"))
+        return hmac.digest(self._source_key, network.encode(), "sha256")
 
     async def _administrator(self, request: Request) -> Caller:
         try:

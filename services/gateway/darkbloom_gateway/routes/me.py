@@ -1,0 +1,152 @@
+"""The signed-in person, provider tokens, and what a provider token is good for."""
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from darkbloom.billing.v1.identity_pb2 import ProviderToken
+from darkbloom.common.v1.error_reason_pb2 import ErrorReason
+from darkbloom_edge.errors import EdgeError
+from darkbloom_edge.signatures import from_base64, parse_p256_public, to_base64
+from darkbloom_mesh.errors import ConflictError, MeshError, NotFoundError, PreconditionError
+from fastapi import APIRouter, Request
+
+from darkbloom_gateway import convert
+from darkbloom_gateway.billing_identity import IdentityClient
+from darkbloom_gateway.errors import ApiError, bad_request, not_found, rate_limited
+from darkbloom_gateway.routes.bodies import Body, read_object, rfc3339, text
+from darkbloom_gateway.routes.keys import away
+from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
+
+_MAX_ENCODED = 256
+T = TypeVar("T")
+
+
+def make_router(plane: ControlPlane, identity: IdentityClient) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter()
+
+    @router.get("/v1/me")
+    async def get_me(request: Request) -> Reply:
+        """Return the signed-in person and the account."""
+        caller = await plane.login(request)
+        found = await _answered(identity.profile(caller.user_id))
+        return reply(
+            {
+                "user_id": found.user_id,
+                "account_id": found.account_id,
+                "email": found.email,
+                "email_verified": found.email_verified,
+                "display_name": found.display_name,
+                "role": found.account_role,
+                "admin": caller.is_admin,
+                "created_at": rfc3339(convert.instant(found.create_time)),
+            }
+        )
+
+    @router.delete("/v1/me")
+    async def close_account(request: Request) -> Reply:
+        """Close the account: every key, login and token of it ends at once."""
+        caller = await plane.login(request)
+        await plane.financial(caller, revokes=True)
+        await _answered(identity.close_account(caller.account_id))
+        return reply({"status": "pending_deletion"}, 202)
+
+    @router.get("/v1/me/tokens")
+    async def list_tokens(request: Request) -> Reply:
+        """List the provider tokens of the account."""
+        caller = await plane.login(request)
+        tokens = await _answered(identity.provider_tokens(caller.account_id))
+        return reply({"object": "list", "data": [_token(token) for token in tokens]})
+
+    @router.delete("/v1/me/tokens/{token_id}")
+    async def revoke_token(request: Request, token_id: str) -> Reply:
+        """Revoke a provider token; the machines that it linked stay linked."""
+        caller = await plane.login(request)
+        await plane.financial(caller, revokes=True)
+        await _answered(identity.revoke_provider_token(caller.account_id, token_id))
+        return reply({"status": "revoked"})
+
+    @router.get("/v1/provider/token")
+    async def get_own_token(request: Request) -> Reply:
+        """Return the calling provider token's own record."""
+        token = await plane.provider(request)
+        return reply({**_token(token), "account_id": token.account_id})
+
+    @router.delete("/v1/provider/token")
+    async def revoke_own_token(request: Request) -> Reply:
+        """Revoke the calling provider token."""
+        token = await plane.provider(request)
+        await _answered(identity.revoke_provider_token(token.account_id, token.token_id))
+        return reply({"status": "revoked"})
+
+    @router.post("/v1/provider/link/challenge")
+    async def create_challenge(request: Request) -> Reply:
+        """Return a nonce that the machine signs with its identity key."""
+        token = await plane.provider(request)
+        identity_key = _identity_key(await read_object(request))
+        made = await _answered(identity.link_challenge(token.account_id, identity_key))
+        return reply({"nonce": to_base64(made.nonce), "expires_in": made.lifetime.seconds})
+
+    @router.post("/v1/provider/link")
+    async def link_machine(request: Request) -> Reply:
+        """Link the machine that proves its identity key to the token's account."""
+        token = await plane.provider(request)
+        body = await read_object(request)
+        await _answered(
+            identity.link_machine(
+                token.account_id,
+                _identity_key(body),
+                _encoded(body, "nonce"),
+                _encoded(body, "signature"),
+                text(body, "machine_name", default=token.machine_name),
+            )
+        )
+        return reply({"status": "linked", "account_id": token.account_id})
+
+    return router
+
+
+def _token(token: ProviderToken) -> dict[str, Any]:
+    return {
+        "id": token.token_id,
+        "label": token.label,
+        "machine_name": token.machine_name,
+        "created_at": rfc3339(convert.instant(token.create_time)),
+    }
+
+
+def _identity_key(body: Body) -> bytes:
+    try:
+        return parse_p256_public(text(body, "identity_key"))
+    except EdgeError:
+        raise bad_request(
+            "identity_key must be a p-256 public key in base64", param="identity_key"
+        ) from None
+
+
+def _encoded(body: Body, name: str) -> bytes:
+    try:
+        return from_base64(text(body, name, longest=_MAX_ENCODED), name)
+    except EdgeError:
+        raise bad_request(f"{name} must be base64", param=name) from None
+
+
+async def _answered(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except NotFoundError:
+        raise not_found("there is no such thing on this account") from None
+    except ConflictError:
+        raise ApiError(409, "conflict", "this machine is linked to another account") from None
+    except MeshError as error:
+        raise _told(error) from None
+
+
+def _told(error: MeshError) -> ApiError:
+    if error.reason == ErrorReason.ERROR_REASON_SLOW_DOWN:
+        return rate_limited(60)
+    if isinstance(error, PreconditionError):
+        return ApiError(
+            400, "invalid_request", "the proof does not fit: begin again with a new nonce"
+        )
+    return away(error)
