@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from darkbloom.billing.v1.identity_pb2 import ProviderToken
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError
 
 from darkbloom_gateway.errors import ApiError, closing_account, unauthenticated, unavailable
 from darkbloom_gateway.keys import Credential, KeyCache, Kind, read_bearer
-from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller, KeyRecord, Refusal
+from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller, KeyRecord, ProviderToken, Refusal
 from darkbloom_gateway.ports import Billing, Identity, KeyEvent
 
 _ADMIN = Caller(account_id=ADMIN_ACCOUNT, is_admin=True)

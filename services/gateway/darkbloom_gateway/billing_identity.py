@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import grpc
+from darkbloom.billing.v1 import identity_pb2
 from darkbloom.billing.v1 import identity_service_pb2 as pb
 from darkbloom.billing.v1.account_pb2 import ApiKey
 from darkbloom.billing.v1.account_service_pb2 import CreateKeyRequest
 from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceStub
-from darkbloom.billing.v1.identity_pb2 import Profile, ProviderToken
+from darkbloom.billing.v1.identity_pb2 import Profile
 from darkbloom.billing.v1.identity_service_pb2_grpc import IdentityServiceStub
 from darkbloom_mesh.errors import MeshError
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from darkbloom_gateway import convert
 from darkbloom_gateway.clients import answer, refusal_of
-from darkbloom_gateway.model import Caller, Refusal
+from darkbloom_gateway.model import Caller, ProviderToken, Refusal
 from darkbloom_gateway.ports import Login
 
 
@@ -151,16 +152,15 @@ class IdentityClient:
         request = pb.ResolveProviderTokenRequest(token_hash=token_hash)
         try:
             call = self._stub.ResolveProviderToken(request, timeout=self._timeout_s)
-            return (await answer(call)).token
+            return _token((await answer(call)).token)
         except MeshError as error:
             return refusal_of(error)
 
     async def provider_tokens(self, account_id: str) -> Sequence[ProviderToken]:
         """Return the tokens in force of an account."""
         request = pb.ListProviderTokensRequest(account_id=account_id)
-        return (
-            await answer(self._stub.ListProviderTokens(request, timeout=self._timeout_s))
-        ).tokens
+        listed = await answer(self._stub.ListProviderTokens(request, timeout=self._timeout_s))
+        return [_token(token) for token in listed.tokens]
 
     async def revoke_provider_token(self, account_id: str, token_id: str) -> None:
         """Revoke a provider token."""
@@ -186,3 +186,13 @@ class IdentityClient:
             machine_name=name,
         )
         await answer(self._stub.LinkMachine(request, timeout=self._timeout_s))
+
+
+def _token(token: identity_pb2.ProviderToken) -> ProviderToken:
+    return ProviderToken(
+        token_id=token.token_id,
+        account_id=token.account_id,
+        label=token.label,
+        machine_name=token.machine_name,
+        created_at=convert.instant(token.create_time),
+    )

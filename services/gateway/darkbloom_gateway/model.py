@@ -66,6 +66,17 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderToken:
+    """A machine's credential without its secret."""
+
+    token_id: str
+    account_id: str
+    label: str
+    machine_name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """Micro-USD per 1,000,000 tokens."""
 

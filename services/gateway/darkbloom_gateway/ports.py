@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from darkbloom.billing.v1.identity_pb2 import ProviderToken
-
 from darkbloom_gateway.buckets import Charge, Decision
 from darkbloom_gateway.model import (
     Caller,
@@ -18,6 +16,7 @@ from darkbloom_gateway.model import (
     HoldRefusal,
     KeyRecord,
     Price,
+    ProviderToken,
     Refusal,
     SignedBytes,
 )

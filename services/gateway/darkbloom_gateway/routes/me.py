@@ -3,7 +3,6 @@
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from darkbloom.billing.v1.identity_pb2 import ProviderToken
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.signatures import from_base64, parse_p256_public, to_base64
@@ -13,6 +12,7 @@ from fastapi import APIRouter, Request
 from darkbloom_gateway import convert
 from darkbloom_gateway.billing_identity import IdentityClient
 from darkbloom_gateway.errors import ApiError, bad_request, not_found, rate_limited
+from darkbloom_gateway.model import ProviderToken
 from darkbloom_gateway.routes.bodies import Body, read_object, rfc3339, text
 from darkbloom_gateway.routes.keys import away
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
@@ -111,7 +111,7 @@ def _token(token: ProviderToken) -> dict[str, Any]:
         "id": token.token_id,
         "label": token.label,
         "machine_name": token.machine_name,
-        "created_at": rfc3339(convert.instant(token.create_time)),
+        "created_at": rfc3339(token.created_at),
     }
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import orjson
-from darkbloom.billing.v1.identity_pb2 import ProviderToken
 from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
 from fastapi import Request, Response
 
@@ -15,7 +14,7 @@ from darkbloom_gateway.errors import ApiError, forbidden
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.keys import Credential, Kind
-from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller
+from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller, ProviderToken
 from darkbloom_gateway.ports import Billing, PriceList, PublicKey
 from darkbloom_gateway.stage import CatalogShelf
 
