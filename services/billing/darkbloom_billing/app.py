@@ -8,12 +8,10 @@ from pathlib import Path
 import structlog
 from darkbloom.billing.v1 import (
     account_service_pb2,
-    ledger_service_pb2,
-    price_service_pb2,
-    report_service_pb2,
     identity_service_pb2,
     ledger_service_pb2,
     price_service_pb2,
+    report_service_pb2,
 )
 from darkbloom.billing.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from darkbloom.billing.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
