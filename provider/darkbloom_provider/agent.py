@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
 import structlog
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.lane import LaneEnd
 
 from darkbloom_provider import state
+from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.link import Link
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.standing import Standing, printable
@@ -29,7 +29,7 @@ STATE_BURST_S = 0.1
 SETTLED_S = 5.0
 """A stream that lived for so long has worked; the back-off starts over after it."""
 HANDOVER_S = 10.0
-"""How long the old stream waits for the new one before it stops to take work."""
+"""How long the old stream waits for the new one's verdict before it stops to take work."""
 
 _log = structlog.get_logger()
 
@@ -40,8 +40,7 @@ class Agent:
     Args:
         presence: What this process says of itself.
         desk: Keys, engine and memory.
-        channel: To the router's provider listener.
-        coordinator: Its address, for the snapshot.
+        dialler: Opens connections to the router's provider listener.
         state_file: Where the snapshot goes.
         heartbeat_interval_s: Seconds between heartbeats until the router names its own.
         uniform: Randomness of the back-off, in [0, 1).
@@ -52,8 +51,7 @@ class Agent:
         *,
         presence: Presence,
         desk: Desk,
-        channel: grpc.aio.Channel,
-        coordinator: str,
+        dialler: Dialler,
         state_file: Path,
         heartbeat_interval_s: float,
         uniform: Callable[[], float],
@@ -62,8 +60,8 @@ class Agent:
         """Set with the first registration."""
         self._presence = presence
         self._desk = desk
-        self._channel = channel
-        self._coordinator = coordinator
+        self._dialler = dialler
+        self._coordinator = ""
         self._state_file = state_file
         self._interval_s = heartbeat_interval_s
         self._backoff = Backoff(uniform)
@@ -133,8 +131,9 @@ class Agent:
                 await first_of(clock.sleep(wait_s), self._stopping.wait())
 
     def _open(self, previous: str) -> Link:
+        self._coordinator, channel = self._dialler.dial()
         link = Link(
-            self._channel,
+            channel,
             presence=self._presence,
             desk=self._desk,
             interval_s=self._interval_s,
@@ -146,10 +145,10 @@ class Agent:
         return link
 
     async def _hand_over(self, old: Link, new: Link) -> None:
-        """Let the old stream finish its work once the new one serves, or cannot for now."""
+        """Let the old stream finish its work once the new one may get some, or cannot for now."""
         clock = self._desk.clock
         await first_of(
-            new.registered.wait(), new.over.wait(), old.over.wait(), clock.sleep(HANDOVER_S)
+            new.admitted.wait(), new.over.wait(), old.over.wait(), clock.sleep(HANDOVER_S)
         )
         await old.drain(old.hint.grace_s)
 
@@ -158,6 +157,7 @@ class Agent:
             end = await link.run()
         finally:
             self._links.discard(link)
+            await link.channel.close()
         if self._current is link:
             self._last_error = _describe(end)
         _log.info("link_ended", reason=end.reason, clean=end.clean)

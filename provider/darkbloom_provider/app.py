@@ -5,12 +5,12 @@ import json
 import secrets
 from collections.abc import MutableMapping
 from dataclasses import replace
+from functools import partial
 
 import grpc
 import structlog
 from darkbloom_edge.envelope import new_key_pair
 from darkbloom_edge.replay import SenderKeyMemory
-from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.serve import Service
 
@@ -18,6 +18,7 @@ from darkbloom_provider import code_release, hardware, identity
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import Hardening, harden
@@ -69,8 +70,6 @@ async def _serve(
     await load_all(engine, inventory.builds)
     _log.info("models_loaded")
 
-    dialled = _dial(config)
-    service.on_close(dialled.close)
     agent = Agent(
         presence=Presence(
             encryption_key=key_pair.public,
@@ -94,8 +93,7 @@ async def _serve(
             hosted=_hosted(inventory),
             clock=clock,
         ),
-        channel=dialled,
-        coordinator=config.coordinator,
+        dialler=_dialler(config),
         state_file=home.state,
         heartbeat_interval_s=config.heartbeat_interval_s,
         uniform=secrets.SystemRandom().random,
@@ -116,11 +114,13 @@ def _hosted(inventory: Inventory) -> dict[str, Hosted]:
     }
 
 
-def _dial(config: ProviderConfig) -> grpc.aio.Channel:
+def _dialler(config: ProviderConfig) -> Dialler:
     credentials = None
     if config.coordinator_tls:
-        credentials = grpc.ssl_channel_credentials(_roots(config))
-    return channel(config.coordinator, mesh_token=None, room="provider", credentials=credentials)
+        roots = _roots(config)
+        credentials = partial(grpc.ssl_channel_credentials, roots)
+    first = secrets.randbelow(len(config.coordinators))
+    return Dialler(config.coordinators, first=first, credentials=credentials)
 
 
 def _roots(config: ProviderConfig) -> bytes | None:

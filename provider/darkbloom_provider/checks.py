@@ -129,17 +129,21 @@ def _models(config: ProviderConfig) -> Iterator[Check]:
 
 
 def _router(config: ProviderConfig) -> Check:
-    host, _, port = config.coordinator.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
-    except (OSError, ValueError) as error:
-        return Check(
-            name="stream transport",
-            result="fail",
-            detail=f"{config.coordinator} does not answer ({type(error).__name__})",
-            fix="check the network and DARKBLOOM_PROVIDER_COORDINATOR",
-        )
-    return Check(name="stream transport", result="pass", detail=f"{config.coordinator} answers")
+    silent = ""
+    for address in config.coordinators:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+        except (OSError, ValueError) as error:
+            silent = f"{address} does not answer ({type(error).__name__})"
+            continue
+        return Check(name="stream transport", result="pass", detail=f"{address} answers")
+    return Check(
+        name="stream transport",
+        result="fail",
+        detail=silent,
+        fix="check the network and DARKBLOOM_PROVIDER_COORDINATOR",
+    )
 
 
 def _agent(snapshot: AgentState | None, *, running: bool) -> Iterator[Check]:

@@ -21,9 +21,9 @@ class ProviderConfig(CommonConfig):
     home: Annotated[Path, Setting("folder of identity, state and models; made private")] = Path(
         "~/.darkbloom"
     )
-    coordinator: Annotated[str, Setting("host:port of the router's provider listener")] = (
-        "127.0.0.1:8443"
-    )
+    coordinator: Annotated[
+        str, Setting("host:port of the router's provider listener; several with commas between")
+    ] = "127.0.0.1:8443"
     coordinator_tls: Annotated[
         bool, Setting("dial with TLS; only development may switch it off")
     ] = True
@@ -59,6 +59,11 @@ class ProviderConfig(CommonConfig):
         return Home(root=self.home.expanduser())
 
     @property
+    def coordinators(self) -> tuple[str, ...]:
+        """Each address of the router."""
+        return tuple(item.strip() for item in self.coordinator.split(","))
+
+    @property
     def store_root(self) -> Path:
         """Where models are kept."""
         return self.models_dir.expanduser() if self.models_dir else self.folders.models
@@ -70,9 +75,10 @@ class ProviderConfig(CommonConfig):
             yield "DARKBLOOM_PROVIDER_COORDINATOR_TLS: only DARKBLOOM_ENV=development may be false"
         if self.coordinator_ca_file is not None and not self.coordinator_tls:
             yield "DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE: has no use without TLS"
-        host, _, port = self.coordinator.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
-            yield "DARKBLOOM_PROVIDER_COORDINATOR: must be host:port"
+        for address in self.coordinators:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
+                yield "DARKBLOOM_PROVIDER_COORDINATOR: must be host:port"
         if self.engine == "mlx" and (self.max_concurrency or 0) > MAX_MLX_CONCURRENCY:
             yield (
                 "DARKBLOOM_PROVIDER_MAX_CONCURRENCY: "

@@ -87,12 +87,15 @@ class Link:
     ) -> None:
         self.standing = Standing()
         self.registered = asyncio.Event()
+        self.admitted = asyncio.Event()
+        """Set with the first verdict: from here on requests may come."""
         self.leaving = asyncio.Event()
         """Set when the router asks us to open a stream elsewhere, and at the end."""
         self.over = asyncio.Event()
         self.hint = Hint()
         self._presence = presence
         self._desk = desk
+        self.channel = channel
         self._interval_s = interval_s
         self._previous = previous
         self._updated = updated
@@ -227,6 +230,9 @@ class Link:
     def _on_trust_status(self, payload: bytes) -> None:
         status = TrustStatus.FromString(payload)
         self.standing.take_trust(status)
+        self._desk.fence.admits(status.epoch)
+        if status.verdict_id:
+            self.admitted.set()
         if self._worker is not None:
             self._worker.accept_verdict(status.verdict_id)
         self._updated()

@@ -37,6 +37,7 @@ from darkbloom_provider.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, Incoming, 
 from darkbloom_provider.engine.errors import EngineError, FailureCode
 from darkbloom_provider.engine.interface import Engine, Job
 from darkbloom_provider.failures import Failure
+from darkbloom_provider.fence import Fence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 
 ATTEMPT_BIT = 1 << 63
@@ -76,6 +77,7 @@ class Desk:
     """Builds that are verified and loaded, by id."""
     clock: Clock
     stats: Stats = field(default_factory=Stats)
+    fence: Fence = field(default_factory=Fence)
 
 
 class Worker:
@@ -231,6 +233,9 @@ class Worker:
     def _mismatch(self, request: InferenceRequest) -> Failure | None:
         if request.build not in self._desk.hosted:
             return failures.NOT_HOSTED
+        if not self._desk.fence.admits(request.epoch):
+            # Another replica has been granted this machine: the one that asks has lost it.
+            return failures.DRAINING
         if request.verdict_id not in self._verdicts:
             return failures.STALE_VERDICT
         return None if _well_named(request) else failures.MALFORMED

@@ -28,6 +28,7 @@ def channel(
     room: str,
     max_message_bytes: int = MAX_UNARY_BYTES,
     credentials: grpc.ChannelCredentials | None = None,
+    own_connection: bool = False,
 ) -> grpc.aio.Channel:
     """Open a channel; `dns:///name:port` spreads calls over all addresses of the name.
 
@@ -37,10 +38,12 @@ def channel(
         room: Who calls, for the user agent.
         max_message_bytes: Bound of what is accepted.
         credentials: TLS towards a public listener; None speaks plaintext.
+        own_connection: Share no connection with other channels to the same target.
     """
     options = [
         *channel_options(max_message_bytes=max_message_bytes),
         ("grpc.primary_user_agent", f"darkbloom-{room}"),
+        ("grpc.use_local_subchannel_pool", int(own_connection)),
     ]
     if credentials is None:
         return MeshChannel(grpc.aio.insecure_channel(target, options), mesh_token)

@@ -10,12 +10,12 @@ from typing import Any
 from darkbloom_edge.envelope import new_key_pair
 from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_edge.signatures import P256Signer
-from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 from darkbloom_provider import code_release, hardware
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
+from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
 from darkbloom_provider.hardening import Hardening
@@ -123,14 +123,12 @@ async def staged(
     )
     async with (
         serve_ephemeral(router.register) as target,
-        channel(target, mesh_token=None, room="provider") as dialled,
         asyncio.timeout(PATIENCE_S * 3),
     ):
         agent = Agent(
             presence=presence,
             desk=desk,
-            channel=dialled,
-            coordinator=target,
+            dialler=Dialler((target,), first=0, credentials=None),
             state_file=tmp_path / "state.json",
             heartbeat_interval_s=5.0,
             uniform=lambda: 0.0,
