@@ -5,7 +5,6 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import structlog
 from darkbloom.billing.v1 import (
     account_service_pb2,
     identity_service_pb2,
@@ -60,7 +59,6 @@ _SERVICES = (
     report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
 )
 _AUDIT_CONNECTIONS = 1
-_log = structlog.get_logger()
 
 
 async def serve(config: BillingConfig) -> int:
