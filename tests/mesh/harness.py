@@ -298,9 +298,12 @@ class Books:
         assert report["violations"] == []
         assert report["counts"]["open_holds"] == 0
 
-    async def new_account(self, *, grant_micros: int = 0) -> tuple[str, str]:
+    async def new_account(
+        self, account_id: str | None = None, *, grant_micros: int = 0
+    ) -> tuple[str, str]:
         """Open an account; return its API key and the key's id."""
-        account_id, secret = f"acct_{secrets.token_hex(8)}", f"sk-db-{secrets.token_hex(32)}"
+        account_id = account_id or f"acct_{secrets.token_hex(8)}"
+        secret = f"sk-db-{secrets.token_hex(32)}"
         await self.accounts.CreateAccount(
             rpc.CreateAccountRequest(account_id=account_id, display_name="test"),
             timeout=CALL_S,

@@ -233,20 +233,27 @@ class Mesh:
             await self._launcher.start_room(next(room for room in ROOMS if room.name == name))
 
     async def start_provider(
-        self, name: str = _PROVIDER, *, engine: Engine | None = None, routable: bool = True
+        self,
+        name: str = _PROVIDER,
+        *,
+        engine: Engine | None = None,
+        account_id: str = seeds.PROVIDER,
+        routable: bool = True,
     ) -> None:
-        """Start a provider with a home of its own, linked to the provider account.
+        """Start a provider with a home of its own, linked to an account.
 
         Args:
             name: Process name, beginning with `provider`; also the name of its home.
             engine: What it runs; None takes the mesh's.
+            account_id: Whom it earns for, for ever.
             routable: Wait until it would get requests, not only until it runs.
         """
         setup = self._provider(name, engine)
         if name not in self._identities:
             environment = self._launcher.provider_environment(setup)
             self._identities[name] = await setup.identity(environment)
-        await seeds.link_provider(self.channel("billing.grpc"), self._identities[name], name)
+        billing = self.channel("billing.grpc")
+        await seeds.link_provider(billing, self._identities[name], name, account_id)
         await self._launcher.start_provider(setup)
         if routable:
             await self.routable(name)

@@ -130,12 +130,14 @@ async def code_release(attestation: grpc.aio.Channel, measured: Mapping[str, Any
     )
 
 
-async def link_provider(billing: grpc.aio.Channel, identity_key: bytes, name: str) -> None:
-    """Let the machine with this identity earn for the provider account."""
+async def link_provider(
+    billing: grpc.aio.Channel, identity_key: bytes, name: str, account_id: str = PROVIDER
+) -> None:
+    """Let the machine with this identity earn for an account."""
     stub = AccountServiceStub(billing)
     await stub.LinkProvider(
         account_service_pb2.LinkProviderRequest(
-            identity_key=identity_key, account_id=PROVIDER, name=name
+            identity_key=identity_key, account_id=account_id, name=name
         ),
         timeout=_CALL_S,
     )
