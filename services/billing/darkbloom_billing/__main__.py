@@ -1,4 +1,4 @@
-"""`python -m darkbloom_billing [serve|migrate|audit]`."""
+"""`python -m darkbloom_billing [serve|migrate|operator|audit]`."""
 
 from darkbloom_billing.cli import cli
 

@@ -116,17 +116,6 @@ class Accounts:
             raise UnlinkedError("identity key is linked to no account")
         return link
 
-    async def grant(self, request_id: str, account_id: str, amount: int, note: str) -> Balance:
-        """Put promotional money on an account, once per request id; return what is there then.
-
-        Raises:
-            NotFoundError: No such account.
-            ConflictError: The request id came before with other contents.
-        """
-        now = self._clock.now()
-        await self._store.grant(request_id, account_id, amount, note, now=now)
-        return await self.balance(account_id)
-
     async def _require(self, account_id: str) -> None:
         if not await self._store.account_exists(account_id):
             raise NotFoundError("no such account")

@@ -23,6 +23,7 @@ from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.serve import Service
 
 from darkbloom_billing.accounts import Accounts
+from darkbloom_billing.admin import parts as programme_parts
 from darkbloom_billing.audit import Auditor, Report
 from darkbloom_billing.books import Books
 from darkbloom_billing.books.outbox import Dispatcher, Handler, Outbox
@@ -57,6 +58,7 @@ _SERVICES = (
     identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
     price_service_pb2.DESCRIPTOR.services_by_name["PriceService"].full_name,
     report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
+    *programme_parts.SERVICES,
 )
 _AUDIT_CONNECTIONS = 1
 
@@ -81,6 +83,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     service.on_close(partial(attestation.close, None))
 
     meters = Meters(service.metrics)
+    books = Books(database, clock)
     accounts = PostgresAccounts(database)
     prices = Prices(PostgresPrices(database), clock)
     feed = KeyFeed(accounts)
@@ -124,9 +127,15 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     }
     service.spawn(database.run_listener(hooks), name="listener")
 
+    programmes = programme_parts.build(
+        config, database, books, prices, clock, partial(_audit, config, database, clock)
+    )
+    programmes.spawn(service, config)
     receipts = Receipts(PostgresReceipts(database), receipt_keys, clock, meters)
     account_rules = Accounts(accounts, clock)
-    account_server = AccountServer(account_rules, accounts, feed, heartbeat_s=config.heartbeat_s)
+    account_server = AccountServer(
+        account_rules, accounts, feed, programmes.grants, heartbeat_s=config.heartbeat_s
+    )
     identity_server = wire_identity(config, service, database, account_rules, clock)
     price_server = PriceServer(
         prices, Accounts(accounts, clock), clock, heartbeat_s=config.heartbeat_s
@@ -140,6 +149,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
             partial(add_IdentityServiceServicer_to_server, identity_server),
             partial(add_PriceServiceServicer_to_server, price_server),
             partial(add_ReportServiceServicer_to_server, report_server),
+            *programmes.registrars(),
         ],
         mesh_token=config.mesh_token(),
         reflection=_SERVICES,
@@ -156,10 +166,7 @@ async def check(config: BillingConfig) -> Report:
     clock = SystemClock()
     database = await open_database(config, clock, connections=_AUDIT_CONNECTIONS)
     try:
-        now = clock.now()
-        due = now - timedelta(seconds=config.receipt_due_s)
-        heads = exported(Path(config.seal_directory)) if config.seal_directory else {}
-        return await Auditor(database).full(now=now, receipts_due=due, exported=heads)
+        return await _audit(config, database, clock)
     finally:
         await database.close()
 
@@ -188,3 +195,11 @@ async def open_database(
         clock=clock,
         uniform=secrets.SystemRandom().random,
     )
+
+
+async def _audit(config: BillingConfig, database: Database, clock: Clock) -> Report:
+    """Audit the whole ledger, against the copies of its head where there are some."""
+    now = clock.now()
+    due = now - timedelta(seconds=config.receipt_due_s)
+    heads = exported(Path(config.seal_directory)) if config.seal_directory else {}
+    return await Auditor(database).full(now=now, receipts_due=due, exported=heads)

@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_billing import app
+from darkbloom_billing.admin import operators
 from darkbloom_billing.config import BillingConfig
 
-cli = typer.Typer(add_completion=False, help="Billing: serve, migrate, audit.")
+cli = typer.Typer(add_completion=False, help="Billing: serve, migrate, operator, audit.")
 
 
 @cli.callback(invoke_without_command=True)
@@ -33,6 +36,24 @@ def serve() -> None:
 def migrate() -> None:
     """Bring the schemas to their newest revision, as the owner of the database."""
     typer.echo(app.migrate(main_config(BillingConfig, app.ROOM)))
+
+
+@cli.command()
+def operator(
+    name: Annotated[str, typer.Argument(help="As the audit will name this person.")],
+    *,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End the token instead.")] = False,
+) -> None:
+    """Register an operator, as the owner of the database; prints a personal token, this once."""
+    config = main_config(BillingConfig, app.ROOM)
+    now = SystemClock().now()
+    if revoke:
+        found = asyncio.run(operators.revoke(config.database_url, name, now=now))
+        typer.echo("revoked" if found else "no such operator", err=not found)
+        raise typer.Exit(0 if found else 1)
+    token = f"{operators.TOKEN_PREFIX}{secrets.token_urlsafe(32)}"
+    asyncio.run(operators.register(config.database_url, name, token, now=now))
+    typer.echo(token)
 
 
 @cli.command()

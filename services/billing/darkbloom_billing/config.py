@@ -84,6 +84,25 @@ class BillingConfig(RoomConfig):
         float, Setting("age at which a settlement without a receipt is a finding", minimum=1)
     ] = 600.0
 
+    referral_share_percent: Annotated[
+        int, Setting("share of purchased spend that a referrer gets", minimum=0, maximum=50)
+    ] = 5
+    referral_month_micros: Annotated[
+        int, Setting("all referral rewards of one calendar month, at most", minimum=0)
+    ] = 1_000_000_000
+    referral_referrer_micros: Annotated[
+        int, Setting("rewards of one referrer in one calendar month, at most", minimum=0)
+    ] = 100_000_000
+    referral_period_s: Annotated[
+        float, Setting("how often closed hours are looked for", minimum=0.05)
+    ] = 300.0
+    erasure_grace_s: Annotated[
+        float, Setting("between the confirmation of an erasure and the erasure", minimum=0)
+    ] = 604_800.0
+    erasure_period_s: Annotated[
+        float, Setting("how often due erasures are looked for", minimum=0.05)
+    ] = 300.0
+
     def problems(self) -> Iterator[str]:
         """Refuse pins that are not keys."""
         yield from super().problems()

@@ -127,12 +127,6 @@ class AccountStore(Protocol):
         """Return the link of a machine."""
         ...
 
-    async def grant(
-        self, request_id: str, account_id: str, amount_micros: int, note: str, *, now: datetime
-    ) -> None:
-        """Put promotional money on an account, once per request id."""
-        ...
-
 
 class PriceStore(Protocol):
     """Price rows; raises StoreUnavailableError as above."""
@@ -173,4 +167,12 @@ class KeySource(Protocol):
         Raises:
             MeshError: The source did not answer.
         """
+        ...
+
+
+class GrantDesk(Protocol):
+    """Pays grants out of a budget."""
+
+    async def grant(self, request_id: str, account_id: str, amount_micros: int, note: str) -> int:
+        """Put promotional money on an account, once per request id; return what can be spent."""
         ...

@@ -25,7 +25,7 @@ from darkbloom_billing.accounts import Accounts
 from darkbloom_billing.errors import refusal_error
 from darkbloom_billing.key_feed import KeyFeed
 from darkbloom_billing.ledger import Ledger
-from darkbloom_billing.ports import AccountStore
+from darkbloom_billing.ports import AccountStore, GrantDesk
 from darkbloom_billing.prices import Prices, changes
 from darkbloom_billing.pricing import MAX_TOKENS, fallback
 from darkbloom_billing.receipts import Receipts
@@ -128,9 +128,16 @@ class AccountServer(AccountServiceServicer):
     """Accounts, keys, links, balances and histories."""
 
     def __init__(
-        self, accounts: Accounts, store: AccountStore, feed: KeyFeed, *, heartbeat_s: float
+        self,
+        accounts: Accounts,
+        store: AccountStore,
+        feed: KeyFeed,
+        grants: GrantDesk,
+        *,
+        heartbeat_s: float,
     ) -> None:
         self._accounts = accounts
+        self._grants = grants
         self._store = store
         self._feed = feed
         self._heartbeat_s = heartbeat_s
@@ -266,13 +273,13 @@ class AccountServer(AccountServiceServicer):
         self, request: accounts_pb.GrantRequest, context: Context
     ) -> accounts_pb.GrantResponse:
         """Put promotional money on an account."""
-        balance = await self._accounts.grant(
+        balance_micros = await self._grants.grant(
             convert.token(request.request_id, "request_id"),
             convert.token(request.account_id, "account_id"),
             convert.between(request.amount_micros, 1, convert.MAX_MICROS, "amount_micros"),
             convert.text(request.note, "note"),
         )
-        return accounts_pb.GrantResponse(balance_micros=balance.available_micros)
+        return accounts_pb.GrantResponse(balance_micros=balance_micros)
 
 
 class PriceServer(PriceServiceServicer):

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from darkbloom_billing.admin.budgets import Budgets
+from darkbloom_billing.admin.grants import Grants
 from darkbloom_billing.audit import audit
+from darkbloom_billing.books import Books
 from darkbloom_billing.model import End, EndKind
 from darkbloom_billing.store.accounts import PostgresAccounts
 from darkbloom_billing.store.database import Connection, Database
 from darkbloom_billing.store.ledger import PostgresLedger
 from darkbloom_mesh.errors import StoreUnavailableError
+from darkbloom_mesh.testing import FakeClock
 
 from tests.component.billing.histories import (
     ACCOUNTS,
@@ -35,8 +39,11 @@ async def books(url: str) -> AsyncIterator[tuple[Database, PostgresLedger]]:
     accounts = PostgresAccounts(database)
     for name in sorted({*ACCOUNTS, *PROVIDERS}):
         await accounts.create_account(name, name, now=NOW)
+    clock = FakeClock(NOW)
+    written = Books(database, clock)
+    grants = Grants(written, Budgets(written, database, clock), clock, development=True)
     for name in ACCOUNTS:
-        await accounts.grant(f"g_{name}", name, FUNDS, "", now=NOW)
+        await grants.grant(f"g_{name}", name, FUNDS, "")
     try:
         yield database, PostgresLedger(database)
     finally:

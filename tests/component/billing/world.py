@@ -99,6 +99,7 @@ class World:
     service: Service
     attestation: FakeAttestation
     verdicts: Ed25519Signer
+    channel: grpc.aio.Channel
     receipts: Ed25519Signer = field(default_factory=Ed25519Signer.generate)
     machine: P256Signer = field(default_factory=P256Signer.generate)
 
@@ -324,6 +325,7 @@ async def world(url: str, *, clock: Clock | None = None, **settings: Any) -> Asy
                     service=service,
                     attestation=attestation,
                     verdicts=verdicts,
+                    channel=dialled,
                 )
             service.stop()
             await serving

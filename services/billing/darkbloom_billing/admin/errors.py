@@ -22,7 +22,6 @@ class OperatorRefusal(StrEnum):
     ALREADY_ERASED = "already_erased"
     MONEY_MOVING = "money_moving"
     BALANCE_LEFT = "balance_left"
-    PLAN_STALE = "plan_stale"
 
 
 _MESSAGES = {
@@ -37,7 +36,6 @@ _MESSAGES = {
     OperatorRefusal.ALREADY_ERASED: "the account is erased",
     OperatorRefusal.MONEY_MOVING: "a hold, a withdrawal or a dispute is open",
     OperatorRefusal.BALANCE_LEFT: "the account has money left; pay it out, or forfeit it",
-    OperatorRefusal.PLAN_STALE: "the data has changed since it was counted",
 }
 
 

@@ -1,12 +1,8 @@
 """Accounts, keys, links, balances and histories in PostgreSQL."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-
-from darkbloom_mesh.errors import ConflictError, NotFoundError
 
 from darkbloom_billing.model import (
     Account,
@@ -227,31 +223,6 @@ class PostgresAccounts:
             "SELECT * FROM billing.provider_link WHERE identity_key = $1", identity_key
         )
         return None if row is None else _link(row)
-
-    async def grant(
-        self, request_id: str, account_id: str, amount_micros: int, note: str, *, now: datetime
-    ) -> None:
-        """Put promotional money on an account, once per request id.
-
-        Raises:
-            NotFoundError: No such account.
-            ConflictError: The request id came before with other contents.
-        """
-        body = json.dumps({"account_id": account_id, "amount": amount_micros, "note": note})
-        digest = hashlib.sha256(f"{account_id}\n{amount_micros}".encode()).digest()
-        row = await self._row(
-            "SELECT billing.grant_promo($1, $2, $3, $4, $5, $6) AS status",
-            request_id,
-            account_id,
-            amount_micros,
-            digest,
-            body,
-            now,
-        )
-        if row["status"] == "unknown":
-            raise NotFoundError("no such account")
-        if row["status"] == "conflict":
-            raise ConflictError("the same request id came before with another grant")
 
     async def _page(
         self, table: str, account_id: str, limit: int, after: Cursor | None

@@ -1,7 +1,8 @@
 """Connections to PostgreSQL: restricted role, safe repetition, and word of what changed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -139,6 +140,12 @@ class Database:
                     raise StoreUnavailableError("database does not answer") from error
             await self._clock.sleep(backoff.next_s())
         raise StoreUnavailableError("database does not answer")
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection for reading at length; nothing is repeated where it breaks."""
+        async with self._pool.acquire() as connection:
+            yield connection
 
     async def run_listener(self, hooks: Mapping[str, Callable[[], object]]) -> None:
         """Call a hook for each notification on its channel, for ever.

@@ -371,7 +371,7 @@ class Erasure(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     BALANCE_MICROS_FIELD_NUMBER: _builtins.int
     OPEN_WITHDRAWALS_FIELD_NUMBER: _builtins.int
-    OPEN_HOLDS_FIELD_NUMBER: _builtins.int
+    HELD_MICROS_FIELD_NUMBER: _builtins.int
     FORFEIT_FIELD_NUMBER: _builtins.int
     PLAN_TIME_FIELD_NUMBER: _builtins.int
     SCRUB_AFTER_TIME_FIELD_NUMBER: _builtins.int
@@ -383,7 +383,8 @@ class Erasure(_message.Message):
     balance_micros: _builtins.int
     """What the account would forfeit, or did."""
     open_withdrawals: _builtins.int
-    open_holds: _builtins.int
+    held_micros: _builtins.int
+    """In open holds and withdrawals, or set aside by a dispute."""
     forfeit: _builtins.bool
     outbox: _builtins.int
     """Objects at Stripe that wait to be deleted there."""
@@ -404,7 +405,7 @@ class Erasure(_message.Message):
         rules: _abc.Iterable[Global___ErasureRule] | None = ...,
         balance_micros: _builtins.int = ...,
         open_withdrawals: _builtins.int = ...,
-        open_holds: _builtins.int = ...,
+        held_micros: _builtins.int = ...,
         forfeit: _builtins.bool = ...,
         plan_time: _timestamp_pb2.Timestamp | None = ...,
         scrub_after_time: _timestamp_pb2.Timestamp | None = ...,
@@ -413,7 +414,7 @@ class Erasure(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time", "plan_time", b"plan_time", "scrub_after_time", b"scrub_after_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "balance_micros", b"balance_micros", "erase_time", b"erase_time", "erasure_id", b"erasure_id", "forfeit", b"forfeit", "open_holds", b"open_holds", "open_withdrawals", b"open_withdrawals", "outbox", b"outbox", "plan_time", b"plan_time", "rules", b"rules", "scrub_after_time", b"scrub_after_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "balance_micros", b"balance_micros", "erase_time", b"erase_time", "erasure_id", b"erasure_id", "forfeit", b"forfeit", "held_micros", b"held_micros", "open_withdrawals", b"open_withdrawals", "outbox", b"outbox", "plan_time", b"plan_time", "rules", b"rules", "scrub_after_time", b"scrub_after_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -148,12 +148,15 @@ class UpdateAccountRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     PLATFORM_FEE_PERCENT_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     account_id: _builtins.str
     role: _builtins.str
     """Empty or `service`; absent: keep."""
     platform_fee_percent: _builtins.int
     """0 to 100; -1: back to the platform's; absent: keep."""
+    frozen: _builtins.bool
+    """No spending and no withdrawing; debt freezes anyway. Absent: keep."""
     @_builtins.property
     def operator(self) -> _operator_pb2.Operator: ...
     def __init__(
@@ -164,15 +167,20 @@ class UpdateAccountRequest(_message.Message):
         account_id: _builtins.str = ...,
         role: _builtins.str | None = ...,
         platform_fee_percent: _builtins.int | None = ...,
+        frozen: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_platform_fee_percent", b"_platform_fee_percent", "_role", b"_role", "operator", b"operator", "platform_fee_percent", b"platform_fee_percent", "role", b"role"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frozen", b"_frozen", "_platform_fee_percent", b"_platform_fee_percent", "_role", b"_role", "frozen", b"frozen", "operator", b"operator", "platform_fee_percent", b"platform_fee_percent", "role", b"role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_platform_fee_percent", b"_platform_fee_percent", "_role", b"_role", "account_id", b"account_id", "operator", b"operator", "platform_fee_percent", b"platform_fee_percent", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frozen", b"_frozen", "_platform_fee_percent", b"_platform_fee_percent", "_role", b"_role", "account_id", b"account_id", "frozen", b"frozen", "operator", b"operator", "platform_fee_percent", b"platform_fee_percent", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__frozen: _TypeAlias = _typing.Literal["frozen"]  # noqa: Y015
+    _WhichOneofArgType__frozen: _TypeAlias = _typing.Literal["_frozen", b"_frozen"]  # noqa: Y015
     _WhichOneofReturnType__platform_fee_percent: _TypeAlias = _typing.Literal["platform_fee_percent"]  # noqa: Y015
     _WhichOneofArgType__platform_fee_percent: _TypeAlias = _typing.Literal["_platform_fee_percent", b"_platform_fee_percent"]  # noqa: Y015
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frozen) -> _WhichOneofReturnType__frozen | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__platform_fee_percent) -> _WhichOneofReturnType__platform_fee_percent | None: ...
     @_typing.overload

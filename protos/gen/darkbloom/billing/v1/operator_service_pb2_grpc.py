@@ -165,7 +165,7 @@ class OperatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAccount(self, request, context):
-        """Change the role or the platform fee of an account. Idempotent.
+        """Change the role, the platform fee or the freeze of an account. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,14 +263,14 @@ class OperatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PlanErasure(self, request, context):
-        """Count what an erasure would touch, and hand out the token that confirms it.
+        """Count what an erasure would touch, and hand out the token that confirms it. Refusals: erasure_open, already_erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmErasure(self, request, context):
-        """Confirm a plan. Refusals: token_wrong, withdrawal_open, balance_left (without forfeit), not_planned.
+        """Confirm a plan. Refusals: token_wrong, money_moving, balance_left (without forfeit), not_planned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

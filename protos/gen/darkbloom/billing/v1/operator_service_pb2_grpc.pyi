@@ -24,7 +24,7 @@ class OperatorServiceStub:
     GetAccountView: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.GetAccountViewRequest, _operator_service_pb2.GetAccountViewResponse]
     """One account, by id or by the e-mail of one of its users. NOT_FOUND."""
     UpdateAccount: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.UpdateAccountRequest, _operator_service_pb2.UpdateAccountResponse]
-    """Change the role or the platform fee of an account. Idempotent."""
+    """Change the role, the platform fee or the freeze of an account. Idempotent."""
     CreditAccount: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.CreditAccountRequest, _operator_service_pb2.CreditAccountResponse]
     """Put money on an account from a funded budget: promotional, or earned. Idempotent by request_id; NOT_FOUND; refusal budget_short."""
     RevokeAccountKey: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.RevokeAccountKeyRequest, _operator_service_pb2.RevokeAccountKeyResponse]
@@ -52,9 +52,9 @@ class OperatorServiceStub:
     GetSealHead: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.GetSealHeadRequest, _operator_service_pb2.GetSealHeadResponse]
     """The newest sealed block."""
     PlanErasure: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.PlanErasureRequest, _operator_service_pb2.PlanErasureResponse]
-    """Count what an erasure would touch, and hand out the token that confirms it."""
+    """Count what an erasure would touch, and hand out the token that confirms it. Refusals: erasure_open, already_erased."""
     ConfirmErasure: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ConfirmErasureRequest, _operator_service_pb2.ConfirmErasureResponse]
-    """Confirm a plan. Refusals: token_wrong, withdrawal_open, balance_left (without forfeit), not_planned."""
+    """Confirm a plan. Refusals: token_wrong, money_moving, balance_left (without forfeit), not_planned."""
     CancelErasure: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.CancelErasureRequest, _operator_service_pb2.CancelErasureResponse]
     """Take an erasure back during its grace. Revoked credentials stay dead. Refusals: not_pending."""
     ListErasures: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ListErasuresRequest, _operator_service_pb2.ListErasuresResponse]
@@ -90,7 +90,7 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_service_pb2.UpdateAccountRequest,
         context: _aio.ServicerContext[_operator_service_pb2.UpdateAccountRequest, _abc.Awaitable[_operator_service_pb2.UpdateAccountResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.UpdateAccountResponse]:
-        """Change the role or the platform fee of an account. Idempotent."""
+        """Change the role, the platform fee or the freeze of an account. Idempotent."""
 
     @_abc_1.abstractmethod
     def CreditAccount(
@@ -202,7 +202,7 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_service_pb2.PlanErasureRequest,
         context: _aio.ServicerContext[_operator_service_pb2.PlanErasureRequest, _abc.Awaitable[_operator_service_pb2.PlanErasureResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.PlanErasureResponse]:
-        """Count what an erasure would touch, and hand out the token that confirms it."""
+        """Count what an erasure would touch, and hand out the token that confirms it. Refusals: erasure_open, already_erased."""
 
     @_abc_1.abstractmethod
     def ConfirmErasure(
@@ -210,7 +210,7 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_service_pb2.ConfirmErasureRequest,
         context: _aio.ServicerContext[_operator_service_pb2.ConfirmErasureRequest, _abc.Awaitable[_operator_service_pb2.ConfirmErasureResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.ConfirmErasureResponse]:
-        """Confirm a plan. Refusals: token_wrong, withdrawal_open, balance_left (without forfeit), not_planned."""
+        """Confirm a plan. Refusals: token_wrong, money_moving, balance_left (without forfeit), not_planned."""
 
     @_abc_1.abstractmethod
     def CancelErasure(

@@ -1,5 +1,8 @@
 -- Programmes (invites, referrals, budgets), operators and their audit, erasure.
 
+-- It funded itself: from now on grants come out of budgets, which need two operators.
+DROP FUNCTION billing.grant_promo(text, text, bigint, bytea, jsonb, timestamptz);
+
 ALTER TABLE billing.account
   ADD COLUMN platform_fee_percent smallint CHECK (platform_fee_percent BETWEEN 0 AND 100);
 
@@ -69,7 +72,7 @@ CREATE TABLE billing.referral_code (
 CREATE TABLE billing.referral (
   account_id text PRIMARY KEY REFERENCES billing.account,
   referrer_id text NOT NULL REFERENCES billing.account,
-  code text NOT NULL REFERENCES billing.referral_code,
+  code text NOT NULL REFERENCES billing.referral_code ON UPDATE CASCADE,
   applied_at timestamptz NOT NULL,
   CHECK (account_id <> referrer_id)
 );
@@ -84,14 +87,12 @@ CREATE TABLE billing.referral_payout (
   qualifying_micros bigint NOT NULL CHECK (qualifying_micros >= 0),
   earned_micros bigint NOT NULL CHECK (earned_micros >= 0),
   paid_micros bigint NOT NULL CHECK (paid_micros BETWEEN 0 AND earned_micros),
+  bonus_id text UNIQUE REFERENCES billing.bonus,
   paid_at timestamptz NOT NULL,
-  matures_at timestamptz NOT NULL,
-  matured_at timestamptz,
-  PRIMARY KEY (referrer_id, hour)
+  PRIMARY KEY (referrer_id, hour),
+  CHECK ((bonus_id IS NULL) = (paid_micros = 0))
 );
-CREATE INDEX referral_payout_maturing ON billing.referral_payout (matures_at)
-  WHERE matured_at IS NULL AND paid_micros > 0;
-CREATE INDEX referral_payout_paid ON billing.referral_payout (paid_at);
+CREATE INDEX referral_payout_hour ON billing.referral_payout (hour);
 
 -- Hours before this one are paid.
 CREATE TABLE billing.referral_progress (
@@ -130,16 +131,117 @@ CREATE TABLE billing.erasure (
 CREATE UNIQUE INDEX erasure_open ON billing.erasure (account_id)
   WHERE state IN ('planned', 'pending');
 
+-- What an erasure touches, rule by rule: one predicate counts and changes. No assignment: the rows go.
+-- The ledger is not among them: it names account ids only.
+CREATE TABLE billing.erasure_rule (
+  position integer PRIMARY KEY,
+  rule text NOT NULL UNIQUE,
+  relation name NOT NULL,
+  predicate text NOT NULL,
+  assignment text
+);
+INSERT INTO billing.erasure_rule VALUES
+  (10, 'users', 'app_user', 'account_id = $1', NULL),
+  (20, 'provider_tokens', 'provider_token', 'account_id = $1', NULL),
+  (30, 'device_codes', 'device_code', 'account_id = $1', NULL),
+  (40, 'device_guesses', 'device_guess', 'account_id = $1', NULL),
+  (50, 'link_challenges', 'link_challenge', 'account_id = $1', NULL),
+  (60, 'key_names', 'api_key', 'account_id = $1 AND (name <> '''' OR label <> '''')',
+    'name = '''', label = '''''),
+  (70, 'machine_names', 'provider_link', 'account_id = $1 AND name <> ''''', 'name = '''''),
+  (80, 'display_name', 'account', 'account_id = $1 AND display_name <> ''''',
+    'display_name = '''''),
+  (90, 'notes', 'note', 'account_id = $1', NULL),
+  (100, 'fingerprints', 'fingerprint', 'account_id = $1', NULL),
+  (110, 'referral_code', 'referral_code',
+    'account_id = $1 AND code <> ''X-'' || upper(substr(md5(account_id), 1, 16))',
+    'code = ''X-'' || upper(substr(md5(account_id), 1, 16))');
+
+CREATE FUNCTION billing.count_erasure(p_account text) RETURNS TABLE (rule text, affected bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+  r billing.erasure_rule;
+BEGIN
+  FOR r IN SELECT * FROM billing.erasure_rule ORDER BY position LOOP
+    rule := r.rule;
+    EXECUTE format('SELECT count(*) FROM billing.%I WHERE %s', r.relation, r.predicate)
+      INTO affected USING p_account;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+-- Do what was confirmed. Runs as the owner, because the service may not delete such rows otherwise;
+-- an erasure that nobody has confirmed erases nothing.
+CREATE FUNCTION billing.scrub(p_erasure text) RETURNS TABLE (rule text, affected bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+  r billing.erasure_rule;
+  who text;
+  counted bigint;
+BEGIN
+  SELECT e.account_id INTO who FROM billing.erasure e
+    WHERE e.erasure_id = p_erasure AND e.state = 'pending';
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'erasure % is not confirmed', p_erasure USING ERRCODE = 'LG007';
+  END IF;
+  FOR r IN SELECT * FROM billing.erasure_rule ORDER BY position LOOP
+    rule := r.rule;
+    EXECUTE format('SELECT count(*) FROM billing.%I WHERE %s', r.relation, r.predicate)
+      INTO counted USING who;
+    EXECUTE CASE WHEN r.assignment IS NULL
+      THEN format('DELETE FROM billing.%I WHERE %s', r.relation, r.predicate)
+      ELSE format('UPDATE billing.%I SET %s WHERE %s', r.relation, r.assignment, r.predicate)
+      END USING who;
+    GET DIAGNOSTICS affected = ROW_COUNT;
+    IF affected <> counted THEN
+      RAISE EXCEPTION 'rule % counted % and changed % rows', r.rule, counted, affected
+        USING ERRCODE = 'LG007';
+    END IF;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+-- Credentials of an account that is to be erased die at once; data waits for the end of the grace.
+CREATE FUNCTION billing.close_account(p_account text, p_now timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  UPDATE billing.account SET closing_at = p_now
+    WHERE account_id = p_account AND closing_at IS NULL;
+  UPDATE billing.api_key SET revoked_at = p_now
+    WHERE account_id = p_account AND revoked_at IS NULL;
+  UPDATE billing.provider_token SET revoked_at = p_now
+    WHERE account_id = p_account AND revoked_at IS NULL;
+END $$;
+CREATE FUNCTION billing.reopen_account(p_account text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  UPDATE billing.account SET closing_at = NULL WHERE account_id = p_account;
+END $$;
+
+-- Withdrawals that have no end yet, as the ledger has them.
+CREATE FUNCTION billing.open_withdrawals(p_account text) RETURNS integer
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+  SELECT count(*)::integer FROM billing.account a
+    JOIN ledger.posting p ON p.account_id = a.earned_id AND p.side = 'D'
+    JOIN ledger.transfer t ON t.id = p.transfer_id AND t.mode = 'pending' AND t.code = 'withdrawal'
+    WHERE a.account_id = p_account
+      AND NOT EXISTS (SELECT FROM ledger.transfer r WHERE r.pending_id = t.id)
+$$;
+
 GRANT SELECT ON billing.operator, billing.operator_action, billing.note, billing.invite,
   billing.invite_redemption, billing.referral_code, billing.referral, billing.referral_payout,
-  billing.referral_progress, billing.budget_funding, billing.erasure TO darkbloom_billing;
+  billing.referral_progress, billing.budget_funding, billing.erasure, billing.erasure_rule
+  TO darkbloom_billing;
 GRANT INSERT ON billing.operator_action, billing.note, billing.invite, billing.invite_redemption,
   billing.referral_code, billing.referral, billing.referral_payout, billing.referral_progress,
   billing.budget_funding, billing.erasure TO darkbloom_billing;
 GRANT UPDATE (role, platform_fee_percent) ON billing.account TO darkbloom_billing;
 GRANT UPDATE (used_count, active) ON billing.invite TO darkbloom_billing;
-GRANT UPDATE (matured_at) ON billing.referral_payout TO darkbloom_billing;
 GRANT UPDATE (next_hour) ON billing.referral_progress TO darkbloom_billing;
 GRANT UPDATE (approved_by, approved_at) ON billing.budget_funding TO darkbloom_billing;
 GRANT UPDATE (state, forfeit, scrub_after, erased_at, forfeited_micros, proof, plan)
   ON billing.erasure TO darkbloom_billing;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION billing.count_erasure(text), billing.scrub(text),
+  billing.close_account(text, timestamptz), billing.reopen_account(text),
+  billing.open_withdrawals(text) TO darkbloom_billing;
