@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from darkbloom_mesh.errors import NotFoundError
+from darkbloom_mesh.errors import ConflictError, NotFoundError, StoreUnavailableError
 
 from darkbloom_billing.programmes.errors import ProgrammeRefusedError, Refusal
 from darkbloom_billing.programmes.model import Paid, ReferralView, Reward, Spend
+from darkbloom_billing.programmes.rewards import month_of
 from darkbloom_billing.store.database import Connection, Database
 
 _REGISTER = """
@@ -176,21 +177,28 @@ class PostgresReferrals:
     async def paid(self, month: datetime, referrer_id: str) -> Paid:
         """Return what was paid for hours of this month."""
 
-        async def work(connection: Connection) -> Any:
-            return await connection.fetchrow(_PAID, month, referrer_id)
+        async def work(connection: Connection) -> Paid:
+            return await _paid(connection, month, referrer_id)
 
-        row = await self._database.run(work)
-        return Paid(month_micros=row["month"], referrer_micros=row["referrer"])
+        return await self._database.run(work)
 
     async def write(
-        self, referrer_id: str, hour: datetime, reward: Reward, *, now: datetime
+        self, referrer_id: str, hour: datetime, reward: Reward, *, paid: Paid, now: datetime
     ) -> None:
         """Keep an hour that a cap or an empty budget has left without pay."""
 
         async def work(connection: Connection) -> None:
-            await write_payout(connection, referrer_id, hour, reward, None, now=now)
+            async with connection.transaction():
+                await write_payout(connection, referrer_id, hour, reward, None, paid=paid, now=now)
 
         await self._database.run(work)
+
+
+async def _paid(connection: Connection, month: datetime, referrer_id: str) -> Paid:
+    row = await connection.fetchrow(_PAID, month, referrer_id)
+    if row is None:
+        raise StoreUnavailableError("database does not answer")
+    return Paid(month_micros=row["month"], referrer_micros=row["referrer"])
 
 
 async def write_payout(
@@ -200,9 +208,17 @@ async def write_payout(
     reward: Reward,
     bonus_id: str | None,
     *,
+    paid: Paid,
     now: datetime,
 ) -> None:
-    """Keep what an hour brought, inside the transaction that pays it."""
+    """Keep what an hour brought, inside the transaction that pays it.
+
+    Raises:
+        ConflictError: Another replica has paid since `paid` was read, so a cap may be passed.
+    """
+    await connection.execute("SELECT FROM billing.referral_progress FOR UPDATE")
+    if await _paid(connection, month_of(hour), referrer_id) != paid:
+        raise ConflictError("another replica pays")
     await connection.execute(
         _WRITE,
         referrer_id,

@@ -66,7 +66,11 @@ class Referrals:
             await self._clock.sleep(period_s)
 
     async def pay(self) -> int:
-        """Pay every closed hour that is not paid, at most two days of them; return how many."""
+        """Pay every closed hour that is not paid, at most two days of them; return how many.
+
+        Raises:
+            ConflictError: Another replica is at it; what it leaves is for the next round.
+        """
         now = self._clock.now()
         hour = await self._store.next_hour(hour_of(now))
         done = 0
@@ -91,7 +95,7 @@ class Referrals:
         if found is None:
             return
         if not found.paid_micros:
-            await self._store.write(referrer_id, hour, found, now=now)
+            await self._store.write(referrer_id, hour, found, paid=paid, now=now)
             return
         bonus_id = f"{referrer_id}:{hour:%Y%m%dT%H}"
         write = partial(
@@ -100,6 +104,7 @@ class Referrals:
             hour=hour,
             reward=found,
             bonus_id=bonus_id,
+            paid=paid,
             now=now,
         )
         await self._books.referral(bonus_id, referrer_id, found.paid_micros, also=write)
