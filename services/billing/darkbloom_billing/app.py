@@ -83,7 +83,6 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     service.on_close(partial(attestation.close, None))
 
     meters = Meters(service.metrics)
-    books = Books(database, clock)
     accounts = PostgresAccounts(database)
     prices = Prices(PostgresPrices(database), clock)
     feed = KeyFeed(accounts)

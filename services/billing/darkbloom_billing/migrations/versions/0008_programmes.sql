@@ -242,6 +242,4 @@ GRANT UPDATE (approved_by, approved_at) ON billing.budget_funding TO darkbloom_b
 GRANT UPDATE (state, forfeit, scrub_after, erased_at, forfeited_micros, proof, plan)
   ON billing.erasure TO darkbloom_billing;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA billing FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION billing.count_erasure(text), billing.scrub(text),
-  billing.close_account(text, timestamptz), billing.reopen_account(text),
-  billing.open_withdrawals(text) TO darkbloom_billing;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA billing TO darkbloom_billing;
