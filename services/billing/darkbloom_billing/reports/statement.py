@@ -19,9 +19,13 @@ _BY_CODE: Mapping[str, str] = {
     "deposit": "stripe_deposit",
     "repay": "debt_repayment",
     "refund": "stripe_refund",
-    "withdraw": "stripe_payout",
+    "refund_failed": "refund",
+    "dispute_open": "dispute_hold",
+    "dispute": "dispute_loss",
+    "withdrawal": "stripe_payout",
+    "fee": "withdrawal_fee",
+    "return": "refund",
     "mature": "maturation",
-    "maturation": "maturation",
     "forfeit": "erasure_forfeit",
 }
 _BY_REFERENCE: Mapping[str, str] = {
