@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+from collections.abc import Sequence
 from importlib.metadata import version as version_of
 from typing import cast
 
@@ -15,10 +16,12 @@ from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.lane import LaneCall
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
+from fastapi import APIRouter
 
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
 from darkbloom_gateway.billing_identity import IdentityClient
+from darkbloom_gateway.billing_reports import Figures, ReportsClient
 from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.chat import ChatCompletions
@@ -43,7 +46,16 @@ from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
-from darkbloom_gateway.routes import device, keys, me
+from darkbloom_gateway.routes import (
+    device,
+    earnings,
+    export,
+    keys,
+    me,
+    payments,
+    pricing,
+    public,
+)
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.shell import Shell
 from darkbloom_gateway.shortfall import Shortfalls
@@ -103,6 +115,7 @@ class Worker:
         to_billing, to_attestation, to_registry, to_fleet, to_lane = channels
         billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
         attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
+        self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
         self._fleet = FleetClient(to_fleet, timeout_s=config.rpc_s)
 
         self._buckets = ValkeyBuckets(config.redis_url)
@@ -217,6 +230,7 @@ class Worker:
                 chat,
                 self.plane,
                 self.health_reason,
+                *self._money_routes(),
                 keys.make_router(
                     self.plane, self.identity, clock=self._clock, entropy=secrets.token_bytes
                 ),
@@ -232,6 +246,18 @@ class Worker:
             cors_origin=self._config.cors_origin,
             meters=self.meters,
             entropy=secrets.token_bytes,
+        )
+
+    def _money_routes(self) -> Sequence[APIRouter]:
+        """Return the routes of prices, payments, earnings and public figures."""
+        plane, reports, clock = self.plane, self.reports, self._clock
+        fleet = Cached(self._fleet.everybody, clock=clock, fresh_s=FLEET_S)
+        return (
+            pricing.make_router(plane, reports),
+            payments.make_router(plane, reports),
+            earnings.make_router(plane, reports, fleet),
+            public.make_router(plane, reports, Figures(reports, clock)),
+            export.make_router(plane, reports),
         )
 
     def health_reason(self) -> str | None:

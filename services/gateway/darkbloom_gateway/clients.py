@@ -274,11 +274,18 @@ class FleetClient:
 
     async def providers(self) -> Sequence[fleet_pb2.Provider]:
         """Return every provider that serves the public."""
+        return await self._list(public_only=True)
+
+    async def everybody(self) -> Sequence[fleet_pb2.Provider]:
+        """Return every provider, also those that serve only their owners."""
+        return await self._list(public_only=False)
+
+    async def _list(self, *, public_only: bool) -> Sequence[fleet_pb2.Provider]:
         found: list[fleet_pb2.Provider] = []
         token = ""
         for _ in range(_MAX_FLEET_PAGES):
             request = fleet_service_pb2.ListProvidersRequest(
-                page=PageRequest(page_size=_FLEET_PAGE, page_token=token), public_only=True
+                page=PageRequest(page_size=_FLEET_PAGE, page_token=token), public_only=public_only
             )
             response = await answer(self._stub.ListProviders(request, timeout=self._timeout_s))
             found.extend(response.providers)

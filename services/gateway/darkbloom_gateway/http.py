@@ -15,7 +15,7 @@ from darkbloom_gateway.errors import (
     method_not_allowed,
     no_such_endpoint,
 )
-from darkbloom_gateway.routes import evidence, health, models, payments
+from darkbloom_gateway.routes import evidence, health, models
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.wire import App, error_body, error_headers
 
@@ -27,6 +27,18 @@ ROUTES = frozenset(
         "/v1/pricing",
         "/v1/payments/balance",
         "/v1/payments/usage",
+        "/v1/payments/ledger",
+        "/v1/pricing/own",
+        "/v1/admin/pricing",
+        "/v1/provider/account-earnings",
+        "/v1/me/earnings",
+        "/v1/me/insights",
+        "/v1/me/summary",
+        "/v1/me/export",
+        "/v1/me/public-name",
+        "/v1/leaderboard",
+        "/v1/network/totals",
+        "/v1/stats",
         "/v1/providers/attestation",
         "/v1/receipts/keys",
         "/v1/key",
@@ -82,7 +94,6 @@ def make_app(
     # A class instance is an ASGI application to Starlette: no request object, no response object.
     app.router.routes.append(Route(CHAT_PATH, endpoint=chat, methods=["POST"]))
     app.include_router(models.make_router(plane))
-    app.include_router(payments.make_router(plane))
     app.include_router(evidence.make_router(plane))
     app.include_router(health.make_router(plane, health_reason))
     for router in routers:

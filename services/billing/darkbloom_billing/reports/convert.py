@@ -30,6 +30,20 @@ _WINDOWS = {
 }
 
 
+def wallets(value: model.Wallets) -> report_service_pb2.GetWalletsResponse:
+    """Write what an account has."""
+    return report_service_pb2.GetWalletsResponse(
+        promo_micros=value.promo_micros,
+        credit_micros=value.credit_micros,
+        earned_micros=value.earned_micros,
+        held_micros=value.held_micros,
+        maturing_micros=value.maturing_micros,
+        disputed_micros=value.disputed_micros,
+        debt_micros=value.debt_micros,
+        frozen=value.frozen,
+    )
+
+
 def usage_filter(message: report_pb2.UsageFilter) -> model.HistoryFilter:
     """Read which charged requests are wanted."""
     return model.HistoryFilter(

@@ -37,6 +37,20 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wallets:
+    """What an account has free in each wallet, and what is not free."""
+
+    promo_micros: int
+    credit_micros: int
+    earned_micros: int
+    held_micros: int
+    maturing_micros: int
+    disputed_micros: int
+    debt_micros: int
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
     """Which rows of a history; empty fields do not filter."""
 

@@ -14,12 +14,17 @@ from darkbloom_billing.reports.model import (
     Movement,
     Standing,
     Summary,
+    Wallets,
     Window,
 )
 
 
 class ReportStore(Protocol):
     """Histories, roll-ups and public names."""
+
+    async def wallets(self, account_id: str) -> Wallets | None:
+        """Return what an account has; None: no such account."""
+        ...
 
     async def usage(
         self, account_id: str, wanted: HistoryFilter, *, limit: int, after: Cursor | None

@@ -9,6 +9,7 @@ from darkbloom_billing.reports.model import (
     MachineEarning,
     MachineWork,
     Movement,
+    Wallets,
     Work,
 )
 
@@ -23,6 +24,20 @@ def work(row: Row) -> Work:
         prompt_tokens=row["prompt"] or 0,
         completion_tokens=row["completion"] or 0,
         jobs=row["jobs"] or 0,
+    )
+
+
+def wallets(row: Row) -> Wallets:
+    """Return what an account has."""
+    return Wallets(
+        promo_micros=row["promo"],
+        credit_micros=row["credit"],
+        earned_micros=row["earned"],
+        held_micros=row["held"],
+        maturing_micros=row["maturing"],
+        disputed_micros=row["disputed"],
+        debt_micros=row["debt"],
+        frozen=row["frozen"],
     )
 
 

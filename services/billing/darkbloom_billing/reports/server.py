@@ -29,6 +29,15 @@ class ReportServer(ReportServiceServicer):
         self._figures = figures
         self._clock = clock
 
+    async def GetWallets(
+        self, request: pb.GetWalletsRequest, context: Context
+    ) -> pb.GetWalletsResponse:
+        """Return what an account has."""
+        found = await self._store.wallets(wire.token(request.account_id, "account_id"))
+        if found is None:
+            raise NotFoundError("no such account")
+        return convert.wallets(found)
+
     async def SearchUsage(
         self, request: pb.SearchUsageRequest, context: Context
     ) -> pb.SearchUsageResponse:

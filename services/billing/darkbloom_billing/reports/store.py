@@ -17,6 +17,7 @@ from darkbloom_billing.reports.model import (
     MachineWork,
     Movement,
     Summary,
+    Wallets,
     Work,
 )
 from darkbloom_billing.store.database import Connection, Database
@@ -97,6 +98,11 @@ class PostgresReports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def wallets(self, account_id: str) -> Wallets | None:
+        """Return what an account has; None: no such account."""
+        found = await self._rows("SELECT * FROM billing.wallets($1)", account_id)
+        return rows.wallets(found[0]) if found else None
 
     async def usage(
         self, account_id: str, wanted: HistoryFilter, *, limit: int, after: Cursor | None

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from darkbloom_mesh.errors import ConflictError
+from darkbloom_mesh.errors import ConflictError, OverloadedError
 
 from darkbloom_billing.model import NewPrice, PriceVersion
 from darkbloom_billing.pricing import MINIMUM_CHARGE_MICROS
 from darkbloom_billing.store.database import Connection, Database
 from darkbloom_billing.store.rows import price_row
 
+MAX_OWN_ROWS = 500
+"""Rows are kept for ever, so an account may not write them without end."""
 # Of each owner and build, the row in force at a time and everything after it.
 _VERSIONS = """
     SELECT * FROM (SELECT DISTINCT ON (account_id, build) * FROM billing.price
@@ -23,7 +25,10 @@ _WHOLESALE = "SELECT account_id FROM billing.account WHERE role = 'service'"
 _INSERT = """
     INSERT INTO billing.price (price_id, request_id, body_hash, account_id, build, input_micros,
       output_micros, cache_read_micros, minimum_charge_micros, effective_at, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (request_id) DO NOTHING
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+    WHERE $4 = '' OR (SELECT count(*) FROM billing.price
+      WHERE account_id = $4 AND created_at > $11::timestamptz - interval '1 day') < $12
+    ON CONFLICT (request_id) DO NOTHING
 """
 # Repeats the rates of the row that it ends, so that the history reads by itself.
 _END = """
@@ -68,6 +73,7 @@ class PostgresPrices:
 
         Raises:
             ConflictError: The request id came before with another price.
+            OverloadedError: The account has set `MAX_OWN_ROWS` in a day.
         """
         digest = _digest(
             new.account_id,
@@ -92,10 +98,13 @@ class PostgresPrices:
                 MINIMUM_CHARGE_MICROS,
                 new.effective_at or now,
                 now,
+                MAX_OWN_ROWS,
             )
             return await connection.fetchrow(_BY_REQUEST, new.request_id)
 
         row = await self._database.run(work)
+        if row is None:
+            raise OverloadedError("too many own prices were set today")
         if row["body_hash"] != digest:
             raise ConflictError("the same request id came before with another price")
         return _version(row)

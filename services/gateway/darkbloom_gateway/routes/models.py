@@ -1,4 +1,4 @@
-"""`GET /v1/models[/{id}]` and `GET /v1/pricing`."""
+"""`GET /v1/models[/{id}]`."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request
 
 from darkbloom_gateway.catalog import Catalog, Resolution
 from darkbloom_gateway.errors import model_not_allowed, model_not_found, unavailable
-from darkbloom_gateway.model import Price
 from darkbloom_gateway.ports import PriceList
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
@@ -60,13 +59,6 @@ def make_router(plane: ControlPlane) -> APIRouter:
         prices, capacity = await plane.prices.get(), await plane.capacity_or_nothing()
         return reply(_entry(known[model_id], prices, capacity))
 
-    @router.get("/v1/pricing")
-    async def list_prices() -> Reply:
-        """Return the platform's prices; nobody needs a key to read them."""
-        prices = await plane.prices.get()
-        rows = (*prices.rows, _fallback(prices))
-        return reply({"prices": [_price(row) for row in rows if row.build]})
-
     return router
 
 
@@ -74,29 +66,6 @@ def _catalog(plane: ControlPlane) -> Catalog:
     if plane.shelf.catalog is None:
         raise unavailable("the model catalog is not here yet")
     return plane.shelf.catalog
-
-
-def _fallback(prices: PriceList) -> Price:
-    row = prices.fallback
-    return Price(
-        row.price_id,
-        "default",
-        row.input_micros,
-        row.output_micros,
-        row.cache_read_micros,
-        row.minimum_charge_micros,
-    )
-
-
-def _price(row: Price) -> dict[str, Any]:
-    return {
-        "model": row.build,
-        "input_price": row.input_micros,
-        "output_price": row.output_micros,
-        "cache_read_price": row.cache_read_micros,
-        "input_usd": f"${row.input_micros / _MICRO:.4f}",
-        "output_usd": f"${row.output_micros / _MICRO:.4f}",
-    }
 
 
 def _per_token(micros: int) -> str:

@@ -22,6 +22,75 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GetWalletsRequest(_message.Message):
+    """Whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWalletsRequest: _TypeAlias = GetWalletsRequest  # noqa: Y015
+
+@_typing.final
+class GetWalletsResponse(_message.Message):
+    """Free in each wallet, and what is not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMO_MICROS_FIELD_NUMBER: _builtins.int
+    CREDIT_MICROS_FIELD_NUMBER: _builtins.int
+    EARNED_MICROS_FIELD_NUMBER: _builtins.int
+    HELD_MICROS_FIELD_NUMBER: _builtins.int
+    MATURING_MICROS_FIELD_NUMBER: _builtins.int
+    DISPUTED_MICROS_FIELD_NUMBER: _builtins.int
+    DEBT_MICROS_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    promo_micros: _builtins.int
+    """Promotional, purchased and earned money that can be spent now."""
+    credit_micros: _builtins.int
+    earned_micros: _builtins.int
+    """This can be withdrawn as well."""
+    held_micros: _builtins.int
+    """In open holds."""
+    maturing_micros: _builtins.int
+    """Earned, not mature yet."""
+    disputed_micros: _builtins.int
+    """Earned, held by a dispute of who paid it."""
+    debt_micros: _builtins.int
+    frozen: _builtins.bool
+    """True: it may neither spend nor withdraw."""
+    def __init__(
+        self,
+        *,
+        promo_micros: _builtins.int = ...,
+        credit_micros: _builtins.int = ...,
+        earned_micros: _builtins.int = ...,
+        held_micros: _builtins.int = ...,
+        maturing_micros: _builtins.int = ...,
+        disputed_micros: _builtins.int = ...,
+        debt_micros: _builtins.int = ...,
+        frozen: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_micros", b"credit_micros", "debt_micros", b"debt_micros", "disputed_micros", b"disputed_micros", "earned_micros", b"earned_micros", "frozen", b"frozen", "held_micros", b"held_micros", "maturing_micros", b"maturing_micros", "promo_micros", b"promo_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWalletsResponse: _TypeAlias = GetWalletsResponse  # noqa: Y015
+
+@_typing.final
 class SearchUsageRequest(_message.Message):
     """Which charged requests."""
 

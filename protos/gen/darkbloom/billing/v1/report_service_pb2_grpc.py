@@ -36,6 +36,11 @@ class ReportServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.GetWallets = channel.unary_unary(
+                '/darkbloom.billing.v1.ReportService/GetWallets',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_report__service__pb2.GetWalletsRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_report__service__pb2.GetWalletsResponse.FromString,
+                _registered_method=True)
         self.SearchUsage = channel.unary_unary(
                 '/darkbloom.billing.v1.ReportService/SearchUsage',
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_report__service__pb2.SearchUsageRequest.SerializeToString,
@@ -92,6 +97,13 @@ class ReportServiceServicer(object):
     """What was used, earned and booked; reads only, but for the name on the leaderboard. Caller: gateway.
     Public figures come from roll-ups that a background task keeps; they are never scanned for a request.
     """
+
+    def GetWallets(self, request, context):
+        """What an account has, wallet by wallet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def SearchUsage(self, request, context):
         """Charged requests of a consumer, newest first.
@@ -166,6 +178,11 @@ class ReportServiceServicer(object):
 
 def add_ReportServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetWallets': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWallets,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_report__service__pb2.GetWalletsRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_report__service__pb2.GetWalletsResponse.SerializeToString,
+            ),
             'SearchUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchUsage,
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_report__service__pb2.SearchUsageRequest.FromString,
@@ -228,6 +245,33 @@ class ReportService(object):
     """What was used, earned and booked; reads only, but for the name on the leaderboard. Caller: gateway.
     Public figures come from roll-ups that a background task keeps; they are never scanned for a request.
     """
+
+    @staticmethod
+    def GetWallets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.ReportService/GetWallets',
+            darkbloom_dot_billing_dot_v1_dot_report__service__pb2.GetWalletsRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_report__service__pb2.GetWalletsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def SearchUsage(request,

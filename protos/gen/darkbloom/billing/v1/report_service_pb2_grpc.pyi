@@ -18,6 +18,8 @@ class ReportServiceStub:
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetWallets: _aio.UnaryUnaryMultiCallable[_report_service_pb2.GetWalletsRequest, _report_service_pb2.GetWalletsResponse]
+    """What an account has, wallet by wallet."""
     SearchUsage: _aio.UnaryUnaryMultiCallable[_report_service_pb2.SearchUsageRequest, _report_service_pb2.SearchUsageResponse]
     """Charged requests of a consumer, newest first."""
     ListStatement: _aio.UnaryUnaryMultiCallable[_report_service_pb2.ListStatementRequest, _report_service_pb2.ListStatementResponse]
@@ -43,6 +45,14 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was used, earned and booked; reads only, but for the name on the leaderboard. Caller: gateway.
     Public figures come from roll-ups that a background task keeps; they are never scanned for a request.
     """
+
+    @_abc_1.abstractmethod
+    def GetWallets(
+        self,
+        request: _report_service_pb2.GetWalletsRequest,
+        context: _aio.ServicerContext[_report_service_pb2.GetWalletsRequest, _abc.Awaitable[_report_service_pb2.GetWalletsResponse]],
+    ) -> _abc.Awaitable[_report_service_pb2.GetWalletsResponse]:
+        """What an account has, wallet by wallet."""
 
     @_abc_1.abstractmethod
     def SearchUsage(
