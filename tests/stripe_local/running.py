@@ -59,7 +59,22 @@ class Control:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without signals of its own."""
+    """uvicorn without signals of its own, that says when it has stopped."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopped = asyncio.Event()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `should_exit`."""
+        try:
+            await super().serve(sockets)
+        finally:
+            self._stopped.set()
+
+    async def wait_stopped(self) -> None:
+        """Return once every connection is closed."""
+        await self._stopped.wait()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -89,5 +104,8 @@ async def local_stripe(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with asyncio.TaskGroup() as tasks, httpx.AsyncClient(timeout=20) as http:
             tasks.create_task(server.serve(sockets=[listener]))
-            yield Control(url, http)
-            server.should_exit = True
+            try:
+                yield Control(url, http)
+            finally:
+                server.should_exit = True
+                await server.wait_stopped()

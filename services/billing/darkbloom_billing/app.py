@@ -36,6 +36,8 @@ from darkbloom_billing.key_feed import KeyFeed
 from darkbloom_billing.keyring import KeyRing
 from darkbloom_billing.ledger import Ledger
 from darkbloom_billing.meters import Meters
+from darkbloom_billing.payments.wiring import NAME as PAYMENT_SERVICE
+from darkbloom_billing.payments.wiring import wire_payments
 from darkbloom_billing.prices import Prices
 from darkbloom_billing.receipts import Receipts
 from darkbloom_billing.reports.figures import PublicFigures
@@ -58,6 +60,7 @@ _SERVICES = (
     identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
     price_service_pb2.DESCRIPTOR.services_by_name["PriceService"].full_name,
     report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
+    PAYMENT_SERVICE,
     *programme_parts.SERVICES,
 )
 _AUDIT_CONNECTIONS = 1
@@ -148,6 +151,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
             partial(add_IdentityServiceServicer_to_server, identity_server),
             partial(add_PriceServiceServicer_to_server, price_server),
             partial(add_ReportServiceServicer_to_server, report_server),
+            wire_payments(config, service, database, books, clock),
             *programmes.registrars(),
         ],
         mesh_token=config.mesh_token(),

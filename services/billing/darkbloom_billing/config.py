@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
@@ -103,9 +103,57 @@ class BillingConfig(RoomConfig):
         float, Setting("how often due erasures are looked for", minimum=0.05)
     ] = 300.0
 
+    stripe_secret_key: Annotated[
+        Secret | None, Setting("Stripe's secret key for deposits; unset switches them off")
+    ] = None
+    stripe_webhook_secret: Annotated[
+        Secret | None, Setting("secret of the webhook for payments; unset refuses its events")
+    ] = None
+    stripe_legacy_webhook_secret: Annotated[
+        Secret | None, Setting("a second one that is valid as well, while they are rotated")
+    ] = None
+    stripe_success_url: Annotated[str, Setting("where a paid Checkout session leads")] = (
+        "http://localhost:8080/billing/success"
+    )
+    stripe_cancel_url: Annotated[str, Setting("where a left Checkout session leads")] = (
+        "http://localhost:8080/billing/cancel"
+    )
+    stripe_fee_payer: Annotated[
+        Literal["consumer", "budget"],
+        Setting("who bears Stripe's fee: a line of the deposit, or the fees budget"),
+    ] = "consumer"
+    stripe_connect_secret_key: Annotated[
+        Secret | None, Setting("Stripe's secret key for payouts; unset takes the other one")
+    ] = None
+    stripe_connect_webhook_secret: Annotated[
+        Secret | None, Setting("secret of the webhook for transfers")
+    ] = None
+    stripe_connect_accounts_webhook_secret: Annotated[
+        Secret | None, Setting("secret of the webhook for connected accounts")
+    ] = None
+    stripe_connect_country: Annotated[
+        str, Setting("country of connected accounts that do not say")
+    ] = "US"
+    stripe_connect_return_url: Annotated[str, Setting("where finished onboarding leads")] = (
+        "http://localhost:8080/billing/payouts"
+    )
+    stripe_connect_refresh_url: Annotated[
+        str, Setting("where an onboarding link that expired leads")
+    ] = "http://localhost:8080/billing/payouts/again"
+    stripe_api_base: Annotated[
+        str | None, Setting("a local Stripe; only in development and with a test key")
+    ] = None
+    stripe_timeout_s: Annotated[
+        float, Setting("longest wait for one answer of Stripe", minimum=0.1, maximum=20)
+    ] = 15.0
+    stripe_poll_s: Annotated[
+        float, Setting("how often waiting events, withdrawals and top-ups are tried", minimum=0.05)
+    ] = 5.0
+
     def problems(self) -> Iterator[str]:
         """Refuse pins that are not keys."""
         yield from super().problems()
+        yield from self._stripe_problems()
         try:
             self.pinned_verdict_keys()
         except ValueError:
@@ -124,6 +172,15 @@ class BillingConfig(RoomConfig):
         if self.login_issuers_file is None:
             return ()
         return read_issuers(self.login_issuers_file, development=self.environment == "development")
+
+    def _stripe_problems(self) -> Iterator[str]:
+        """Real money neither meets development nor a Stripe that is not Stripe."""
+        keys = (self.stripe_secret_key, self.stripe_connect_secret_key)
+        live = any(key is not None and "_live_" in key.reveal() for key in keys)
+        if self.environment == "development" and live:
+            yield "DARKBLOOM_BILLING_STRIPE_SECRET_KEY: a live key in development"
+        if self.stripe_api_base is not None and self.environment != "development":
+            yield "DARKBLOOM_BILLING_STRIPE_API_BASE: only in development"
 
     def pinned_verdict_keys(self) -> tuple[bytes, ...]:
         """Return the pinned public keys, 32 bytes each.

@@ -97,6 +97,10 @@ AUDIT_VIOLATIONS = _spec("billing_audit_violations", "open violations of the boo
 SEALED_BLOCKS = _spec("billing_sealed_blocks", "height of the sealed history")
 MATURED = _spec("billing_matured_micros_total", "earnings that became spendable")
 OUTBOX_AGE = _spec("billing_outbox_age_seconds", "age of the oldest job owed to the outside")
+STRIPE_EVENTS = _spec("billing_stripe_events_total", "webhooks", "outcome")
+WITHDRAWALS = _spec("billing_withdrawals_total", "changes of withdrawals", "status")
+LATE_WITHDRAWALS = _spec("billing_withdrawals_overdue", "not final after 48 h")
+STRIPE_DRIFT = _spec("billing_stripe_drift_micros", "unexplained difference")
 OLD_HOLDS = _spec("billing_holds_overdue", "holds past their lease")
 BATCH_ROWS = _spec(
     "billing_batch_rows", "rows in a natural batch", "kind", (1, 2, 4, 8, 16, 32, 64)

@@ -22,6 +22,7 @@ from darkbloom.billing.v1 import ledger_service_pb2 as ledger_pb
 from darkbloom.billing.v1 import price_service_pb2 as prices_pb
 from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceStub
 from darkbloom.billing.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from darkbloom.billing.v1.payment_service_pb2_grpc import PaymentServiceStub
 from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceStub
 from darkbloom.billing.v1.report_service_pb2_grpc import ReportServiceStub
 from darkbloom.common.v1 import price_pb2
@@ -93,6 +94,7 @@ class World:
     ledger: LedgerServiceStub
     accounts: AccountServiceStub
     prices: PriceServiceStub
+    payments: PaymentServiceStub
     reports: ReportServiceStub
     clock: Clock
     url: str
@@ -319,6 +321,7 @@ async def world(url: str, *, clock: Clock | None = None, **settings: Any) -> Asy
                     ledger=LedgerServiceStub(dialled),
                     accounts=AccountServiceStub(dialled),
                     prices=PriceServiceStub(dialled),
+                    payments=PaymentServiceStub(dialled),
                     reports=ReportServiceStub(dialled),
                     clock=clock,
                     url=url,

@@ -78,6 +78,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The provider token does not exist or was revoked. UNAUTHENTICATED."""
     ERROR_REASON_PRICE_TOO_HIGH: _ErrorReason.ValueType  # 37
     """An own price is above four times the platform's. INVALID_ARGUMENT; metadata `darkbloom-limit-micros`."""
+    ERROR_REASON_PAYMENTS_NOT_CONFIGURED: _ErrorReason.ValueType  # 30
+    """Billing has no Stripe key, or no secret for this webhook. FAILED_PRECONDITION."""
+    ERROR_REASON_STRIPE_FAILED: _ErrorReason.ValueType  # 31
+    """Stripe refused, failed, or did not answer in time; what it did is found out later. UNAVAILABLE."""
+    ERROR_REASON_PAYOUT_REFUSED: _ErrorReason.ValueType  # 32
+    """A payout command is not possible for this account now. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why (`PayoutRefusal`)."""
+    ERROR_REASON_DEPOSITS_STOPPED: _ErrorReason.ValueType  # 33
+    """Nobody would pay Stripe's fee: the fees budget is empty. FAILED_PRECONDITION."""
     ERROR_REASON_IMMUTABLE: _ErrorReason.ValueType  # 40
     """Two writes to a (model, version) differ. ALREADY_EXISTS."""
     ERROR_REASON_MANIFEST_INVALID: _ErrorReason.ValueType  # 41
@@ -150,6 +158,14 @@ ERROR_REASON_TOKEN_UNKNOWN: ErrorReason.ValueType  # 36
 """The provider token does not exist or was revoked. UNAUTHENTICATED."""
 ERROR_REASON_PRICE_TOO_HIGH: ErrorReason.ValueType  # 37
 """An own price is above four times the platform's. INVALID_ARGUMENT; metadata `darkbloom-limit-micros`."""
+ERROR_REASON_PAYMENTS_NOT_CONFIGURED: ErrorReason.ValueType  # 30
+"""Billing has no Stripe key, or no secret for this webhook. FAILED_PRECONDITION."""
+ERROR_REASON_STRIPE_FAILED: ErrorReason.ValueType  # 31
+"""Stripe refused, failed, or did not answer in time; what it did is found out later. UNAVAILABLE."""
+ERROR_REASON_PAYOUT_REFUSED: ErrorReason.ValueType  # 32
+"""A payout command is not possible for this account now. FAILED_PRECONDITION; metadata `darkbloom-refusal` says why (`PayoutRefusal`)."""
+ERROR_REASON_DEPOSITS_STOPPED: ErrorReason.ValueType  # 33
+"""Nobody would pay Stripe's fee: the fees budget is empty. FAILED_PRECONDITION."""
 ERROR_REASON_IMMUTABLE: ErrorReason.ValueType  # 40
 """Two writes to a (model, version) differ. ALREADY_EXISTS."""
 ERROR_REASON_MANIFEST_INVALID: ErrorReason.ValueType  # 41
