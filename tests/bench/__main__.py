@@ -11,9 +11,9 @@ from pathlib import Path
 
 from darkbloom_local.errors import LocalError
 
-from tests.bench import ours, placement, proxy, report
+from tests.bench import billing, ours, placement, proxy, report
 from tests.bench.measure import LoadError
-from tests.bench.run import FULL, QUICK, Findings, run
+from tests.bench.run import FULL, QUICK, Extent, Findings, run
 from tests.bench.systems import System
 
 _HOME = Path(".bench")
@@ -24,20 +24,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--no-litellm", action="store_true", help="measure the mesh alone")
+    parser.add_argument("--only-billing", action="store_true", help="measure holds alone")
     parser.add_argument("--no-mesh", action="store_true", help="measure LiteLLM alone")
     arguments = parser.parse_args()
     _HOME.mkdir(exist_ok=True)
+    extent = QUICK if arguments.quick else FULL
     try:
-        found = asyncio.run(_bench(arguments))
+        # First, while nothing else runs and no process is tied to a core.
+        with _scratch() as home:
+            money = asyncio.run(billing.measure(home, extent.billing_seconds, _progress))
+        found = {} if arguments.only_billing else asyncio.run(_bench(arguments, extent))
     except (LocalError, LoadError) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
-    sys.stdout.write(report.table(found))
-    sys.stdout.write(json.dumps(report.summary(found, pinned=placement.can_pin())) + "\n")
+    sys.stdout.write(report.table(found) + billing.table(money))
+    summary = report.summary(found, pinned=placement.can_pin())
+    summary |= {"billing": billing.summary(money)}
+    summary["targets"] |= billing.targets(money)
+    sys.stdout.write(json.dumps(summary) + "\n")
     return 0
 
 
-async def _bench(arguments: argparse.Namespace) -> dict[str, Findings]:
+async def _bench(arguments: argparse.Namespace, extent: Extent) -> dict[str, Findings]:
     if not placement.can_pin():
         _progress("cores cannot be chosen here: what is measured shares them with the load")
     with ExitStack() as stack:
@@ -50,7 +58,6 @@ async def _bench(arguments: argparse.Namespace) -> dict[str, Findings]:
                 systems = [behind, stack.enter_context(proxy.litellm(environment, _HOME, behind))]
             except proxy.NoProxyError as error:
                 _progress(f"litellm is left out: {error}")
-        extent = QUICK if arguments.quick else FULL
         if arguments.no_mesh:
             return await run(systems, extent, _progress)
         with _scratch() as state:

@@ -30,12 +30,21 @@ class Extent:
     """How many paced streams are tried."""
     providers: int
     """Enough for the highest level."""
+    billing_seconds: float
+    """Of each of billing's phases."""
 
 
 FULL = Extent(
-    rounds=3, seconds=5.0, clean_seconds=4.0, levels=(8, 16, 32, 64, 128, 256), providers=12
+    rounds=3,
+    seconds=5.0,
+    clean_seconds=4.0,
+    levels=(8, 16, 32, 64, 128, 256),
+    providers=12,
+    billing_seconds=5.0,
 )
-QUICK = Extent(rounds=1, seconds=2.0, clean_seconds=2.0, levels=(8, 16, 32), providers=2)
+QUICK = Extent(
+    rounds=1, seconds=2.0, clean_seconds=2.0, levels=(8, 16, 32), providers=2, billing_seconds=0.7
+)
 
 
 @dataclass(kw_only=True, slots=True)

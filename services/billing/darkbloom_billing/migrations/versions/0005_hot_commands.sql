@@ -13,17 +13,6 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
 DECLARE
   wrong record;
 BEGIN
-  SELECT t.pending_id INTO wrong
-    FROM fresh t LEFT JOIN ledger.transfer p ON p.id = t.pending_id
-    WHERE t.pending_id IS NOT NULL
-      AND (p.mode IS DISTINCT FROM 'pending'
-        OR (p.debit_id, p.credit_id, p.unit) IS DISTINCT FROM (t.debit_id, t.credit_id, t.unit)
-        OR t.amount > p.amount OR (t.mode = 'void' AND t.amount <> p.amount))
-    LIMIT 1;
-  IF FOUND THEN
-    RAISE EXCEPTION 'bad resolution of pending transfer %', wrong.pending_id USING ERRCODE = 'LG001';
-  END IF;
-
   -- In id order, as lock_accounts: a command that forgot to lock cannot deadlock with another.
   PERFORM FROM ledger.account a
     WHERE a.id = ANY (ARRAY(SELECT t.debit_id FROM fresh t UNION SELECT t.credit_id FROM fresh t))
@@ -32,12 +21,16 @@ BEGIN
   WITH side AS (
     SELECT t.id, t.mode, s.side, s.account_id,
       CASE WHEN t.mode IN ('single', 'post') THEN t.amount ELSE 0 END AS posted,
-      CASE t.mode WHEN 'single' THEN 0 WHEN 'pending' THEN t.amount ELSE -p.amount END AS pending
+      CASE t.mode WHEN 'single' THEN 0 WHEN 'pending' THEN t.amount
+        ELSE -coalesce(p.amount, 0) END AS pending,
+      t.pending_id IS NOT NULL AND (p.mode IS DISTINCT FROM 'pending'
+        OR (p.debit_id, p.credit_id, p.unit) IS DISTINCT FROM (t.debit_id, t.credit_id, t.unit)
+        OR t.amount > p.amount OR (t.mode = 'void' AND t.amount <> p.amount)) AS bad
     FROM fresh t LEFT JOIN ledger.transfer p ON p.id = t.pending_id
     CROSS JOIN LATERAL (VALUES (t.debit_id, 'D'::"char"), (t.credit_id, 'C'::"char"))
       AS s (account_id, side)),
   so_far AS (
-    SELECT s.id, s.mode, s.side, s.account_id, row_number() OVER past AS n,
+    SELECT s.id, s.mode, s.side, s.account_id, s.bad, row_number() OVER past AS n,
       count(*) OVER (PARTITION BY s.account_id) AS of_n,
       sum(CASE s.side WHEN 'D' THEN s.posted ELSE 0 END) OVER past AS dr,
       sum(CASE s.side WHEN 'C' THEN s.posted ELSE 0 END) OVER past AS cr,
@@ -47,6 +40,7 @@ BEGIN
     WINDOW past AS (PARTITION BY s.account_id ORDER BY s.id ROWS UNBOUNDED PRECEDING)),
   after AS MATERIALIZED (
     SELECT a.id, a.path, a.normal, a.floor_zero, a.closed AND s.mode IN ('single', 'pending') AS shut,
+      s.bad,
       a.version + s.n AS version, s.id AS transfer_id, s.side, s.n = s.of_n AS last,
       (a.dr + s.dr)::bigint AS dr, (a.cr + s.cr)::bigint AS cr,
       (a.dr_pend + s.dr_pend)::bigint AS dr_pend, (a.cr_pend + s.cr_pend)::bigint AS cr_pend
@@ -57,13 +51,17 @@ BEGIN
   moved AS (
     UPDATE ledger.account a SET dr = f.dr, cr = f.cr, dr_pend = f.dr_pend, cr_pend = f.cr_pend,
       version = f.version
-    FROM after f WHERE f.last AND a.id = f.id)
+    FROM after f WHERE f.last AND a.id = f.id AND NOT EXISTS (SELECT FROM after w WHERE w.bad))
   -- The constraint sees an account after the statement; nor may it be overdrawn in between.
-  SELECT f.path, f.shut INTO wrong FROM after f
-    WHERE f.shut OR f.floor_zero AND CASE f.normal WHEN 'C' THEN f.dr + f.dr_pend > f.cr
+  SELECT f.path, f.transfer_id, f.bad, f.shut INTO wrong FROM after f
+    WHERE f.bad OR f.shut OR f.floor_zero AND CASE f.normal WHEN 'C' THEN f.dr + f.dr_pend > f.cr
       ELSE f.cr + f.cr_pend > f.dr END
-    LIMIT 1;
+    ORDER BY NOT f.bad, NOT f.shut LIMIT 1;
   IF FOUND THEN
+    IF wrong.bad THEN
+      RAISE EXCEPTION 'bad resolution of a pending transfer by transfer %', wrong.transfer_id
+        USING ERRCODE = 'LG001';
+    END IF;
     IF wrong.shut THEN
       RAISE EXCEPTION 'account % is closed', wrong.path USING ERRCODE = 'LG002';
     END IF;
@@ -278,7 +276,10 @@ DECLARE
   promo bigint;
   credit bigint;
   earned bigint;
-  caps bigint[] := '{}';
+  -- Cap accounts that this batch has used, and what each has left.
+  cap_ids bigint[] := '{}';
+  cap_left bigint[] := '{}';
+  cap int;
   left_over bigint;
   part bigint;
   -- What to write: holds, and their legs.
@@ -317,7 +318,6 @@ BEGIN
       p.closed OR c.closed OR e.closed AS closed,
       k.key_id AS known_key, k.revoked_at, k.limit_micros, w.cap_id, w.sink_id,
       k.limit_micros - w.prior_micros - x.dr - x.dr_pend AS cap_left,
-      dense_rank() OVER (ORDER BY w.cap_id) AS cap,
       h.body_hash AS first_hash, h.body AS first_body, h.occurred_at AS first_at, l.lease_until
     FROM unnest(p_request, p_account, p_key, p_amount, p_hash) WITH ORDINALITY
            AS i (request_id, account_id, key_id, amount, hash, n)
@@ -361,7 +361,12 @@ BEGIN
       payer := o.account_id; promo := o.promo; credit := o.credit; earned := o.earned;
     END IF;
     IF o.limit_micros IS NOT NULL THEN
-      left_over := coalesce(caps[o.cap], o.cap_left, 0);
+      cap := array_position(cap_ids, o.cap_id);
+      IF cap IS NULL THEN
+        cap_ids := cap_ids || o.cap_id; cap_left := cap_left || coalesce(o.cap_left, 0);
+        cap := cardinality(cap_ids);
+      END IF;
+      left_over := cap_left[cap];
       IF left_over < o.amount THEN
         status := 'capped'; available := greatest(left_over, 0); RETURN NEXT; CONTINUE;
       END IF;
@@ -397,7 +402,7 @@ BEGIN
       leg_credit := leg_credit || o.charge_id; leg_amount := leg_amount || left_over;
     END IF;
     IF o.limit_micros IS NOT NULL AND o.amount > 0 THEN
-      caps[o.cap] := coalesce(caps[o.cap], o.cap_left) - o.amount;
+      cap_left[cap] := cap_left[cap] - o.amount;
       leg_event := leg_event || events[cardinality(events)]; leg_unit := leg_unit || 'cap'::text;
       leg_debit := leg_debit || o.cap_id; leg_debit_class := leg_debit_class || 'key_cap'::text;
       leg_credit := leg_credit || o.sink_id; leg_amount := leg_amount || o.amount;
