@@ -131,6 +131,7 @@ class FakeRouter(GatewayLaneServiceServicer, FleetServiceServicer):
         _, signed = self.verdict(Script())
         row = Provider(
             provider_id=self.provider_id,
+            models=[link_pb.ProviderModel(id=self.build)],
             trust_level="none",
             status="online",
             admission="development",

@@ -184,6 +184,7 @@ class Worker:
         )
         self.keys = KeyNews(billing, self.authenticator, clock)
         prices = Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S)
+        owners = Owners(billing, clock)
         self.stage = Stage(
             config=config,
             clock=clock,
@@ -191,7 +192,7 @@ class Worker:
             ledger=self.ledger,
             limiter=self.limiter,
             tiers=config.tiers(),
-            owners=Owners(billing, clock),
+            owners=owners,
             shortfalls=Shortfalls(billing, prices),
             verdicts=desk,
             shelf=self.shelf,
@@ -208,6 +209,8 @@ class Worker:
             shelf=self.shelf,
             gate=self.gate,
             prices=prices,
+            owners=owners,
+            machines=Cached(self._fleet.everybody, clock=clock, fresh_s=FLEET_S),
             providers=Cached(self._fleet.providers, clock=clock, fresh_s=FLEET_S),
             capacity=Cached(self._fleet.capacity, clock=clock, fresh_s=FLEET_S),
             verdict_keys=Cached(
@@ -251,11 +254,10 @@ class Worker:
     def _money_routes(self) -> Sequence[APIRouter]:
         """Return the routes of prices, payments, earnings and public figures."""
         plane, reports, clock = self.plane, self.reports, self._clock
-        fleet = Cached(self._fleet.everybody, clock=clock, fresh_s=FLEET_S)
         return (
             pricing.make_router(plane, reports),
             payments.make_router(plane, reports),
-            earnings.make_router(plane, reports, fleet),
+            earnings.make_router(plane, reports, plane.machines),
             public.make_router(plane, reports, Figures(reports, clock)),
             export.make_router(plane, reports),
         )

@@ -234,6 +234,31 @@ async def test_what_the_router_says_of_own_machines_is_rendered(
     assert not mesh.billing.releases
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+async def test_the_list_of_models_is_that_of_the_own_machines(mesh: Harness, narrow: bool) -> None:
+    allowed = ["other"] if narrow else []
+    mesh.billing.add_key("sk-db-own", self_route_only=True, allowed_models=allowed)
+    only = {"authorization": "Bearer sk-db-own"}
+    asked = {**BEARER, "x-darkbloom-route": "self"}
+
+    async def names(headers: dict[str, str]) -> list[str]:
+        answer = await mesh.http.get("/v1/models", headers=headers)
+        assert answer.status_code == 200
+        return [row["id"] for row in answer.json()["data"]]
+
+    everybody = await names(BEARER)
+    assert everybody
+    assert await names(asked) == []
+    kinds = error(await mesh.http.get("/v1/models/tiny", headers=asked))
+    assert kinds == (404, "model_not_found", "model_not_found", "model", False)
+
+    own(mesh, "acct_test")
+    mesh.worker.stage.owners._known.clear()
+    assert await names(asked) == ["tiny"]
+    assert await names(only) == ([] if narrow else ["tiny"])
+    assert (await mesh.http.get("/v1/models/tiny", headers=asked)).status_code == 200
+
+
 async def test_without_billing_self_is_503_and_prefer_waits_for_its_hold(mesh: Harness) -> None:
     await ask(mesh)
     mesh.billing.store_down = True

@@ -1,6 +1,6 @@
 """`GET /v1/models[/{id}]`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -35,13 +35,14 @@ def make_router(plane: ControlPlane) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models(request: Request, include_builds: Annotated[str, Query()] = "") -> Reply:
-        """List what the key may call."""
+        """List what the key may call; with self-route what the caller's machines serve."""
         caller = await plane.caller(request)
+        own = await plane.own_builds(request, caller)
         catalog = _catalog(plane)
         rows = [
             row
             for row in catalog.listed(include_builds=include_builds in ("1", "true"))
-            if caller.allows(row.name)
+            if caller.allows(row.name) and _served(row, own)
         ]
         prices, capacity = await plane.prices.get(), await plane.capacity_or_nothing()
         return reply({"object": "list", "data": [_entry(row, prices, capacity) for row in rows]})
@@ -52,14 +53,20 @@ def make_router(plane: ControlPlane) -> APIRouter:
         caller = await plane.caller(request)
         if not caller.allows(model_id):
             raise model_not_allowed()
+        own = await plane.own_builds(request, caller)
         catalog = _catalog(plane)
         known = {row.name: row for row in catalog.listed(include_builds=True)}
-        if model_id not in known:
+        if model_id not in known or not _served(known[model_id], own):
             raise model_not_found()
         prices, capacity = await plane.prices.get(), await plane.capacity_or_nothing()
         return reply(_entry(known[model_id], prices, capacity))
 
     return router
+
+
+def _served(row: Resolution, own: Collection[str] | None) -> bool:
+    """Say whether a model is among those asked for; None: all of them."""
+    return own is None or row.build.build_id in own or row.fallback_build in own
 
 
 def _catalog(plane: ControlPlane) -> Catalog:

@@ -15,7 +15,9 @@ from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.keys import Credential, Kind
 from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller, ProviderToken
+from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.ports import Billing, PriceList, PublicKey
+from darkbloom_gateway.self_route import Route, read_route
 from darkbloom_gateway.stage import CatalogShelf
 
 Reply: TypeAlias = Response
@@ -48,6 +50,8 @@ class ControlPlane:
         gate: Gate,
         prices: Cached[PriceList],
         providers: Cached[Sequence[Provider]],
+        machines: Cached[Sequence[Provider]],
+        owners: Owners,
         capacity: Cached[dict[str, BuildCapacity]],
         verdict_keys: Cached[Sequence[PublicKey]],
         receipt_keys: Cached[Sequence[PublicKey]],
@@ -63,6 +67,8 @@ class ControlPlane:
         self.gate = gate
         self.prices = prices
         self.providers = providers
+        self.machines = machines
+        self._owners = owners
         self._capacity = capacity
         self.verdict_keys = verdict_keys
         self.receipt_keys = receipt_keys
@@ -184,6 +190,28 @@ class ControlPlane:
         """
         peer = request.client.host if request.client is not None else ""
         await self._guards.address(peer, request.headers.get("x-forwarded-for"))
+
+    async def own_builds(self, request: Request, caller: Caller) -> frozenset[str] | None:
+        """Return what the caller's own machines serve; None where he does not ask for those alone.
+
+        Raises:
+            ApiError: 400 for odd self-route headers, 503 without billing or router.
+        """
+        only = caller.key is not None and caller.key.self_route_only
+        route, machine = read_route(request.headers.raw, self_route_only=only)
+        if route is not Route.SELF:
+            return None
+        own = await self._owners.machines(caller.account_id)
+        if not own:
+            return frozenset()
+        return frozenset(
+            model.id
+            for row in await self.machines.get()
+            if row.status == "online"
+            and row.identity_key in own
+            and machine in ("", row.provider_id)
+            for model in row.models
+        )
 
     async def capacity_or_nothing(self) -> Mapping[str, BuildCapacity]:
         """Return live capacity; empty while the router is away, because lists must still work."""
