@@ -21,6 +21,7 @@ from fastapi import APIRouter
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
 from darkbloom_gateway.billing_identity import IdentityClient
+from darkbloom_gateway.billing_programmes import OperatorsClient, ProgrammesClient
 from darkbloom_gateway.billing_reports import Figures, ReportsClient
 from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.cached import Cached
@@ -47,14 +48,17 @@ from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.routes import (
+    admin,
     device,
     earnings,
     export,
+    invites,
     keys,
     me,
     payments,
     pricing,
     public,
+    referrals,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.shell import Shell
@@ -116,6 +120,8 @@ class Worker:
         billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
         attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
         self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
+        self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
+        self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
         self._fleet = FleetClient(to_fleet, timeout_s=config.rpc_s)
 
         self._buckets = ValkeyBuckets(config.redis_url)
@@ -255,11 +261,14 @@ class Worker:
         """Return the routes of prices, payments, earnings and public figures."""
         plane, reports, clock = self.plane, self.reports, self._clock
         return (
-            pricing.make_router(plane, reports),
+            pricing.make_router(plane, reports, self.operators),
             payments.make_router(plane, reports),
             earnings.make_router(plane, reports, plane.machines),
             public.make_router(plane, reports, Figures(reports, clock)),
             export.make_router(plane, reports),
+            invites.make_router(plane, self.programmes),
+            referrals.make_router(plane, self.programmes),
+            admin.make_router(plane, self.operators),
         )
 
     def health_reason(self) -> str | None:

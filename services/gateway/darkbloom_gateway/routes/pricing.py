@@ -2,10 +2,14 @@
 
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
-from darkbloom.billing.v1.price_service_pb2 import DeletePriceRequest, SetPriceRequest
+from darkbloom.billing.v1.price_service_pb2 import (
+    DeletePriceRequest,
+    SetPriceRequest,
+    SetPriceResponse,
+)
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import PriceRow
 from darkbloom_mesh.errors import (
@@ -16,6 +20,7 @@ from darkbloom_mesh.errors import (
 )
 from fastapi import APIRouter, Request
 
+from darkbloom_gateway.billing_programmes import OperatorsClient
 from darkbloom_gateway.billing_reports import ReportsClient
 from darkbloom_gateway.catalog import Catalog
 from darkbloom_gateway.errors import (
@@ -27,6 +32,7 @@ from darkbloom_gateway.errors import (
 )
 from darkbloom_gateway.model import Price
 from darkbloom_gateway.ports import PriceList
+from darkbloom_gateway.routes.admin import AuditedPrices
 from darkbloom_gateway.routes.bodies import Body, integer, read_object, text
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
@@ -37,7 +43,9 @@ _LIMIT_KEY = "darkbloom-limit-micros"
 _MINUTE_S = 60.0
 
 
-def make_router(plane: ControlPlane, reports: ReportsClient) -> APIRouter:
+def make_router(
+    plane: ControlPlane, reports: ReportsClient, operators: OperatorsClient
+) -> APIRouter:
     """Return the routes."""
     router = APIRouter()
 
@@ -72,8 +80,8 @@ def make_router(plane: ControlPlane, reports: ReportsClient) -> APIRouter:
     @router.put("/v1/admin/pricing")
     async def set_platform_price(request: Request) -> Reply:
         """Set the platform's price of a model."""
-        await plane.admin(request)
-        return await _set(plane, reports, request, "", "platform_default_updated")
+        prices = AuditedPrices(operators, await plane.admin(request))
+        return await _set(plane, prices, request, "", "platform_default_updated")
 
     return router
 
@@ -100,8 +108,16 @@ def _price_list(prices: PriceList, catalog: Catalog | None) -> dict[str, Any]:
     }
 
 
+class SetsPrices(Protocol):
+    """Whoever a price is set through."""
+
+    async def set_price(self, message: SetPriceRequest) -> SetPriceResponse:
+        """Set one."""
+        ...
+
+
 async def _set(
-    plane: ControlPlane, reports: ReportsClient, request: Request, account_id: str, status: str
+    plane: ControlPlane, reports: SetsPrices, request: Request, account_id: str, status: str
 ) -> Reply:
     body = await read_object(request)
     model = text(body, "model")
