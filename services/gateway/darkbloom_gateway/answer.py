@@ -150,6 +150,9 @@ class Answer:
             raise provider_failed("the provider's proof is not valid") from None
 
         self._exchange.close(winner)
+        if not self._prompt.plan.free:
+            # Should the replica be lost before it has heard this, another one is told.
+            self._stage.links.closed(self._exchange.link, convert.settle_opened(winner, signed))
         receipt, record = self._stage.press.press(
             winner, self._prompt.plan, terminal, signed, self._clock.now()
         )
@@ -170,6 +173,8 @@ class Answer:
         winner = self._seeker.winner
         if winner is None or self._recorded or not winner.opened.completion_tokens:
             return
+        if self.mailbox.lost and not self._prompt.plan.free:
+            self._stage.links.rescue(convert.settle_opened(winner, None))
         self._record(self._stage.press.broken(winner, self._prompt.plan, self._clock.now()))
 
     @property

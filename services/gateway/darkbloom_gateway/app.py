@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib.metadata import version as version_of
 from typing import cast
 
 from darkbloom.router.v1.gateway_lane_service_pb2_grpc import GatewayLaneServiceStub
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.backoff import Backoff
-from darkbloom_mesh.channel import call_metadata, channel
+from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.lane import LaneCall
 from darkbloom_mesh.options import MAX_LANE_BYTES
@@ -41,6 +41,7 @@ from darkbloom_gateway.keys import KeyCache
 from darkbloom_gateway.ledger import Ledger
 from darkbloom_gateway.limits import RateLimiter
 from darkbloom_gateway.link import RouterLink
+from darkbloom_gateway.links import Router, RouterLinks
 from darkbloom_gateway.listener import Listener, make_listener
 from darkbloom_gateway.mailbox import ring_alarms
 from darkbloom_gateway.meters import Meters
@@ -110,19 +111,13 @@ class Worker:
                 config.billing_target,
                 config.attestation_target,
                 config.registry_target,
-                config.router_target,
-                config.router_target,
             )
         ]
         for opened in channels:
             service.on_close(opened.close)
-        to_billing, to_attestation, to_registry, to_fleet, to_lane = channels
+        to_billing, to_attestation, to_registry = channels
         billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
         attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
-        self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
-        self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
-        self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
-        self._fleet = FleetClient(to_fleet, timeout_s=config.rpc_s)
 
         self._buckets = ValkeyBuckets(config.redis_url)
         service.on_close(self._buckets.close)
@@ -151,15 +146,8 @@ class Worker:
         )
         self.ledger = Ledger(billing, releases=self._releases, receipts=self._receipts)
 
-        lanes = GatewayLaneServiceStub(to_lane)
-        self.link = RouterLink(
-            lambda: cast("LaneCall", lanes.Connect(metadata=call_metadata(token))),
-            gateway=config.name,
-            worker=number,
-            backoff=make_backoff(),
-            clock=clock,
-            metrics=self.meters,
-        )
+        self._number = number
+        self.links = RouterLinks(config.routers, self._open_router, secrets.randbelow, clock)
         identity = self.identity = IdentityClient(to_billing, timeout_s=config.rpc_s)
         self.key_uses = KeyUses(identity.record_key_uses, clock)
         self.authenticator = Authenticator(
@@ -194,7 +182,7 @@ class Worker:
         self.stage = Stage(
             config=config,
             clock=clock,
-            link=self.link,
+            links=self.links,
             ledger=self.ledger,
             limiter=self.limiter,
             tiers=config.tiers(),
@@ -215,10 +203,8 @@ class Worker:
             shelf=self.shelf,
             gate=self.gate,
             prices=prices,
-            owners=owners,
-            machines=Cached(self._fleet.everybody, clock=clock, fresh_s=FLEET_S),
-            providers=Cached(self._fleet.providers, clock=clock, fresh_s=FLEET_S),
-            capacity=Cached(self._fleet.capacity, clock=clock, fresh_s=FLEET_S),
+            providers=Cached(self.links.providers, clock=clock, fresh_s=FLEET_S),
+            capacity=Cached(self.links.capacity, clock=clock, fresh_s=FLEET_S),
             verdict_keys=Cached(
                 attestation.verdict_keys, clock=clock, fresh_s=KEYS_S, stale_s=STALE_S
             ),
@@ -230,6 +216,28 @@ class Worker:
             version=version_of("darkbloom-gateway"),
             commit="unknown",
         )
+
+    def _open_router(self, address: str, turned: Callable[[], None]) -> Router:
+        """Make the lane to one replica, and its reads; each replica has a connection of its own."""
+        token = self._config.mesh_token()
+        opened = channel(
+            address,
+            mesh_token=token,
+            room="gateway",
+            max_message_bytes=MAX_LANE_BYTES,
+            own_connection=True,
+        )
+        lanes = GatewayLaneServiceStub(opened)
+        link = RouterLink(
+            lambda: cast("LaneCall", lanes.Connect()),
+            gateway=self._config.name,
+            worker=self._number,
+            backoff=make_backoff(),
+            clock=self._clock,
+            metrics=self.meters,
+            turned=turned,
+        )
+        return Router(link, FleetClient(opened, timeout_s=self._config.rpc_s), opened.close)
 
     def application(self) -> Shell:
         """Return the whole ASGI application."""
@@ -277,7 +285,7 @@ class Worker:
             return "no catalog yet"
         if not self.trust.ready:
             return "attestation has not answered yet"
-        if not self.link.accepting:
+        if not self.links.accepting:
             return "no router"
         return None
 
@@ -289,8 +297,8 @@ class Worker:
         spawn(self._releases.run(), name="releases")
         spawn(self._receipts.run(), name="receipts")
         spawn(self.limiter.run(), name="limits")
-        spawn(self.link.run(), name="router")
-        spawn(ring_alarms(self.link.mailboxes, self._clock), name="alarms")
+        spawn(self.links.run(), name="routers")
+        spawn(ring_alarms(self.links, self._clock), name="alarms")
         spawn(self.keys.run(backoff), name="keys")
         spawn(self.key_uses.run(), name="key_uses")
         spawn(self.catalog.run(backoff), name="catalog")
@@ -308,7 +316,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await self.ledger.flushed()
-        self.link.close()
+        self.links.close()
 
 
 def attach(

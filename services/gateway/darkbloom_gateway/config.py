@@ -22,7 +22,10 @@ class GatewayConfig(RoomConfig):
     listen: Annotated[str, Setting("host:port of the public HTTP listener")] = "127.0.0.1:8080"
     name: Annotated[str, Setting("stable name of this process, e.g. its pod name")] = "gateway"
     workers: Annotated[int, Setting("processes behind the port", minimum=1, maximum=64)] = 1
-    router_target: Annotated[str, Setting("router, internal listener")] = "127.0.0.1:7101"
+    router_target: Annotated[
+        str,
+        Setting("router, internal listener; several with commas, or one name of several addresses"),
+    ] = "127.0.0.1:7101"
     billing_target: Annotated[str, Setting("billing")] = "127.0.0.1:7102"
     attestation_target: Annotated[str, Setting("attestation")] = "127.0.0.1:7103"
     registry_target: Annotated[str, Setting("registry")] = "127.0.0.1:7104"
@@ -112,12 +115,21 @@ class GatewayConfig(RoomConfig):
         float, Setting("how long a draining gateway still answers 503", minimum=0)
     ] = 0.0
 
+    @property
+    def routers(self) -> tuple[str, ...]:
+        """Each target of the router."""
+        return tuple(item.strip() for item in self.router_target.split(","))
+
     def problems(self) -> Iterator[str]:
         """Refuse a listener without a port, and a floor that production must not have."""
         yield from super().problems()
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isdecimal():
             yield "DARKBLOOM_GATEWAY_LISTEN: not host:port"
+        for target in self.routers:
+            name, _, number = target.rpartition(":")
+            if not name or not number.isdecimal():
+                yield "DARKBLOOM_GATEWAY_ROUTER_TARGET: not host:port"
         if self.environment == "production" and self.trust_floor != "hardware":
             yield "DARKBLOOM_GATEWAY_TRUST_FLOOR: below hardware only in development"
         try:

@@ -12,6 +12,7 @@ from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.catalog import Alias, Build, Catalog
 from darkbloom_gateway.errors import ApiError, ViolationFault, provider_failed
 from darkbloom_gateway.model import (
@@ -179,6 +180,30 @@ def opened(counts: OpenedCounts) -> provider_link_pb2.Opened:
         completion_tokens=counts.completion_tokens,
         cached_tokens=counts.cached_tokens,
     )
+
+
+def document(signed_bytes: SignedBytes) -> SignedDocument:
+    """Write a document as it came."""
+    return SignedDocument(
+        document=signed_bytes.document,
+        signature=signed_bytes.signature,
+        key_id=signed_bytes.key_id,
+    )
+
+
+def settle_opened(attempt: Attempt, terminal: SignedBytes | None) -> gateway_lane_pb2.SettleOpened:
+    """Write the last word on an answer whose replica is lost, or may be."""
+    offer_made = attempt.offer
+    message = gateway_lane_pb2.SettleOpened(
+        request_id=attempt.request_id,
+        attempt_id=offer_made.attempt_id,
+        verdict=document(offer_made.verdict),
+        opened=opened(attempt.opened),
+        price_id=offer_made.price.price_id if offer_made.price is not None else "",
+    )
+    if terminal is not None:
+        message.terminal.CopyFrom(document(terminal))
+    return message
 
 
 def violation(fault: ViolationFault, counts: OpenedCounts) -> gateway_lane_pb2.Violation:

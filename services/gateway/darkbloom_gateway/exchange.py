@@ -63,6 +63,15 @@ class Exchange:
         self.dispatched = False
         self.ended_by_router = False
 
+    @property
+    def link(self) -> RouterLink:
+        """The lane that it is on."""
+        return self._link
+
+    def refuse_new(self) -> None:
+        """Take no new request on this lane: its router is leaving."""
+        self._link.refuse_new()
+
     def open(self, plan: Plan, request_id: str, *, trust_floor: str, deadline: datetime) -> None:
         """Ask for a provider."""
         message = convert.open_message(

@@ -54,6 +54,7 @@ class RouterLink:
         backoff: waits between tries.
         clock: time.
         metrics: counters.
+        turned: called when the lane came up, stopped taking requests, or was lost.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class RouterLink:
         backoff: Backoff,
         clock: Clock,
         metrics: LinkMetrics,
+        turned: Callable[[], None],
     ) -> None:
+        self._turned = turned
         self._connect = connect
         self._hello = LaneHello(gateway=gateway, worker=worker)
         self._backoff = backoff
@@ -75,7 +78,7 @@ class RouterLink:
         self._welcomed = False
         self._prefix = 0
         self._counter = 0
-        self._accepting = asyncio.Event()
+        self._accepting = False
         self._streams: dict[int, Mailbox] = {}
         self.mailboxes: set[Mailbox] = set()
         """Everything that waits for this link."""
@@ -85,24 +88,16 @@ class RouterLink:
     @property
     def accepting(self) -> bool:
         """Whether new requests may be opened now."""
-        return self._accepting.is_set()
+        return self._accepting
 
-    async def until_accepting(self, seconds: float) -> bool:
-        """Wait for a lane; False where none came in time."""
-        if self._accepting.is_set():
-            return True
-        if seconds <= 0:
-            return False
-        try:
-            async with asyncio.timeout(seconds):
-                await self._accepting.wait()
-        except TimeoutError:
-            return False
-        return True
+    @property
+    def connected(self) -> bool:
+        """Whether a welcomed lane is open, even if it takes no new requests."""
+        return self._welcomed and self._lane is not None and self._lane.open
 
     def refuse_new(self) -> None:
         """Take no new request on this lane: its router is leaving."""
-        self._accepting.clear()
+        self._accepting = False
 
     def join(self, mailbox: Mailbox) -> int:
         """Give a mailbox its request stream.
@@ -110,7 +105,7 @@ class RouterLink:
         Raises:
             LaneLostError: there is no lane now.
         """
-        if self._lane is None or not self._lane.open or not self._accepting.is_set():
+        if self._lane is None or not self._lane.open or not self._accepting:
             raise LaneLostError
         self._counter = (self._counter + 1) & _COUNTER_MASK
         stream = self._prefix << PREFIX_SHIFT | self._counter
@@ -145,7 +140,7 @@ class RouterLink:
 
     def close(self) -> None:
         """Half-close the lane; `run` is to be cancelled afterwards."""
-        self._accepting.clear()
+        self._accepting = False
         if self._lane is not None:
             self._lane.close("drain")
 
@@ -175,13 +170,14 @@ class RouterLink:
             lane.close("no_welcome")
 
     def _lose(self) -> None:
-        self._accepting.clear()
+        self._accepting = False
         self._lane = None
         self._welcomed = False
         self._streams.clear()
         for mailbox in list(self.mailboxes):
             mailbox.lose()
         self.mailboxes.clear()
+        self._turned()
 
     def _receive(self, frames: Sequence[Frame]) -> None:
         streams = self._streams
@@ -211,4 +207,5 @@ class RouterLink:
         self._counter = 0
         self.initial_credit = max(1, welcome.initial_credit)
         self._metrics.lane_up()
-        self._accepting.set()
+        self._accepting = True
+        self._turned()

@@ -119,7 +119,7 @@ class Seeker:
             await self._know_own(again=False)
         wait_s = self._stage.config.lane_wait_s
         for _ in range(MAX_ROUNDS):
-            if not await self._stage.link.until_accepting(wait_s):
+            if not await self._stage.links.until_accepting(wait_s):
                 break
             try:
                 await self._round()
@@ -161,7 +161,7 @@ class Seeker:
         if self._reservation is None:
             request_id = new_id("req", self._stage.entropy(16))
             self._reservation = Reservation(self._stage, self._plan, request_id)
-        exchange = self.exchange = Exchange(self._stage.link, self.mailbox)
+        exchange = self.exchange = Exchange(self._stage.links.choose(), self.mailbox)
         opened_at = self._clock.monotonic()
         exchange.open(
             self._plan,
@@ -339,7 +339,7 @@ class Seeker:
         exchange.ended_by_router = True
         exchange.keep_only(())
         if message.reason == gateway_lane_pb2.REFUSAL_REASON_DRAINING:
-            self._stage.link.refuse_new()
+            exchange.refuse_new()
             raise LaneLostError
         raise convert.refusal(message)
 

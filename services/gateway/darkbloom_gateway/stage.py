@@ -9,7 +9,7 @@ from darkbloom_gateway.catalog import Catalog
 from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.ledger import Ledger
 from darkbloom_gateway.limits import RateLimiter
-from darkbloom_gateway.link import RouterLink
+from darkbloom_gateway.links import RouterLinks
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
@@ -32,7 +32,7 @@ class Stage:
 
     config: GatewayConfig
     clock: Clock
-    link: RouterLink
+    links: RouterLinks
     ledger: Ledger
     limiter: RateLimiter
     tiers: Tiers

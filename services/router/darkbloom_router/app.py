@@ -180,6 +180,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         timers,
         meter,
         patience,
+        closing,
         max_body_bytes=config.max_body_bytes,
     )
     links = ProviderLinks(

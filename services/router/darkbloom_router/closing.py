@@ -143,6 +143,16 @@ class Closing:
             return
         self._desk.submit(Free(request_id=request.request_id, cause=cause), _nothing)
 
+    def rescue(self, order: Settle) -> None:
+        """Hand in an answer of a lost replica, unless it is one of ours: then we know more."""
+        known = self._attempts.by_id(order.attempt_id) or self._settling.get(order.attempt_id)
+        if known is None and order.attempt_id not in self._ended:
+            self._desk.submit(order, partial(self._rescued, order.attempt_id))
+
+    def _rescued(self, attempt_id: str, end: End) -> None:
+        if attempt_id not in self._ended:
+            self._remember(attempt_id, _DISPOSITIONS[end])
+
     def hurry(self) -> None:
         """Settle every parked attempt with what is known: the process is about to end."""
         for attempt in list(self._attempts.by_stream.values()):

@@ -103,6 +103,8 @@ class GatewayLanes:
         for frame in frames:
             if frame.stream:
                 take(link, frame)
+            elif frame.kind == FrameKind.FRAME_KIND_SETTLE_OPENED:
+                self._uplink.rescue(frame)
             else:
                 self._meter.ignored("gateway", "unexpected")
 

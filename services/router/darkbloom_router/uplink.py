@@ -10,6 +10,7 @@ from darkbloom.router.v1.gateway_lane_pb2 import (
     Decline,
     Open,
     Sealed,
+    SettleOpened,
     Violation,
     ViolationKind,
 )
@@ -23,11 +24,13 @@ from darkbloom.router.v1.provider_link_pb2 import (
 
 from darkbloom_router import convert, failures, refusals
 from darkbloom_router.attempts import ATTEMPT_BIT, Attempt, Attempts, GatewayLink, Phase
+from darkbloom_router.closing import Closing
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.downlink import Patience
 from darkbloom_router.ends import Ends
 from darkbloom_router.meter import Meter
 from darkbloom_router.payloads import read
+from darkbloom_router.settlement import Settle
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 
@@ -59,9 +62,11 @@ class Uplink:
         timers: Timers,
         meter: Meter,
         patience: Patience,
+        closing: Closing,
         *,
         max_body_bytes: int,
     ) -> None:
+        self._closing = closing
         self._attempts = attempts
         self._dispatcher = dispatcher
         self._ends = ends
@@ -96,6 +101,24 @@ class Uplink:
             self._meter.ignored(_LINK, "unexpected")
             return
         handle(attempt, frame.payload)
+
+    def rescue(self, frame: Frame) -> None:
+        """Hand in an answer whose replica is lost; a hold that has ended already stays as it is."""
+        message = read(SettleOpened, frame.payload, self._meter, _LINK)
+        if message is None or not message.request_id or not message.attempt_id:
+            self._meter.ignored(_LINK, "malformed")
+            return
+        self._closing.rescue(
+            Settle(
+                request_id=message.request_id[: convert.MAX_TEXT],
+                attempt_id=message.attempt_id[: convert.MAX_TEXT],
+                verdict=convert.signed(message.verdict),
+                terminal=convert.signed(message.terminal) if message.HasField("terminal") else None,
+                opened=convert.opened(message.opened),
+                price_id=message.price_id[: convert.MAX_TEXT],
+                traceparent=message.traceparent[: convert.MAX_TEXT],
+            )
+        )
 
     def _of_request(self, gateway: GatewayLink, frame: Frame) -> None:
         if frame.kind == FrameKind.FRAME_KIND_OPEN:

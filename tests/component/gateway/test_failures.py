@@ -358,7 +358,7 @@ async def test_a_router_lost_after_content_breaks_the_stream(mesh: Harness) -> N
 
 async def test_without_a_router_a_request_waits_and_then_gets_503(valkey_url: str) -> None:
     async with gateway(valkey_url, lane_wait_s=0.2) as mesh:
-        mesh.worker.link.refuse_new()
+        mesh.worker.links.choose().refuse_new()
 
         response = await mesh.chat()
 

@@ -701,6 +701,7 @@ class SettleOpened(_message.Message):
     OPENED_FIELD_NUMBER: _builtins.int
     PRICE_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt_id: _builtins.str
     price_id: _builtins.str
@@ -713,6 +714,10 @@ class SettleOpened(_message.Message):
 
     @_builtins.property
     def opened(self) -> _provider_link_pb2.Opened: ...
+    @_builtins.property
+    def terminal(self) -> _price_pb2.SignedDocument:
+        """kind `terminal`; present when the answer had ended and only its CLOSE may not have been heard."""
+
     def __init__(
         self,
         *,
@@ -722,12 +727,15 @@ class SettleOpened(_message.Message):
         opened: _provider_link_pb2.Opened | None = ...,
         price_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        terminal: _price_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "opened", b"opened", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "opened", b"opened", "price_id", b"price_id", "request_id", b"request_id", "traceparent", b"traceparent", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "attempt_id", b"attempt_id", "opened", b"opened", "price_id", b"price_id", "request_id", b"request_id", "terminal", b"terminal", "traceparent", b"traceparent", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__terminal: _TypeAlias = _typing.Literal["terminal"]  # noqa: Y015
+    _WhichOneofArgType__terminal: _TypeAlias = _typing.Literal["_terminal", b"_terminal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__terminal) -> _WhichOneofReturnType__terminal | None: ...
 
 Global___SettleOpened: _TypeAlias = SettleOpened  # noqa: Y015
 
