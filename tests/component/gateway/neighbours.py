@@ -45,11 +45,19 @@ from darkbloom.billing.v1.ledger_service_pb2_grpc import (
     LedgerServiceServicer,
     add_LedgerServiceServicer_to_server,
 )
-from darkbloom.billing.v1.price_service_pb2 import ListPricesResponse
+from darkbloom.billing.v1.price_service_pb2 import (
+    DeletePriceRequest,
+    DeletePriceResponse,
+    ListOwnPricesResponse,
+    ListPricesResponse,
+    SetPriceRequest,
+    SetPriceResponse,
+)
 from darkbloom.billing.v1.price_service_pb2_grpc import (
     PriceServiceServicer,
     add_PriceServiceServicer_to_server,
 )
+from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
 from darkbloom.registry.v1.catalog_pb2 import Alias, Build, Catalog
@@ -63,10 +71,19 @@ from darkbloom_edge.ids import new_id
 from darkbloom_edge.receipt import Countersign
 from darkbloom_edge.revocation import Revocation, sign_revocation
 from darkbloom_edge.signatures import Ed25519Signer
-from darkbloom_mesh.errors import PreconditionError, StoreUnavailableError, UnauthenticatedError
+from darkbloom_mesh.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    StoreUnavailableError,
+    UnauthenticatedError,
+)
 from darkbloom_mesh.testing import serve_ephemeral
 
 from tests.fakes.identity import FakeIdentity
+from tests.fakes.reports import FakeReports
 from tests.fakes.router import WEIGHTS
 
 BUILD = "dev/tiny"
@@ -104,6 +121,9 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     watchers: list[asyncio.Queue[WatchKeysResponse]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     identity: FakeIdentity = field(default_factory=FakeIdentity)
+    reports: FakeReports = field(default_factory=FakeReports)
+    prices_set: list[SetPriceRequest] = field(default_factory=list)
+    prices_deleted: list[DeletePriceRequest] = field(default_factory=list)
 
     def add_key(self, secret: str, **changes: object) -> bytes:
         key_hash = hashlib.sha256(secret.encode()).digest()
@@ -199,6 +219,37 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     async def ListPrices(self, request, context):
         return ListPricesResponse(prices=[PRICE], fallback=PRICE)
 
+    async def ListOwnPrices(self, request, context):
+        return ListOwnPricesResponse(prices=[PRICE])
+
+    async def SetPrice(self, request, context):
+        if request.input_micros > 4 * PRICE.input_micros:
+            raise InvalidArgumentError(
+                "too high",
+                "input_micros",
+                reason=ErrorReason.ERROR_REASON_PRICE_TOO_HIGH,
+                metadata={"darkbloom-limit-micros": str(4 * PRICE.input_micros)},
+            )
+        if request.request_id.endswith(":used"):
+            raise ConflictError("the same request id came before with another price")
+        if request.request_id.endswith(":many"):
+            raise OverloadedError("too many own prices were set today")
+        self.prices_set.append(request)
+        row = PriceRow(
+            price_id="p9",
+            build=request.build,
+            input_micros=request.input_micros,
+            output_micros=request.output_micros,
+            cache_read_micros=request.input_micros // 2,
+        )
+        return SetPriceResponse(price=row)
+
+    async def DeletePrice(self, request, context):
+        if self.prices_deleted:
+            raise NotFoundError("there is no own price of this build")
+        self.prices_deleted.append(request)
+        return DeletePriceResponse()
+
     def _check_store(self) -> None:
         if self.store_down:
             raise StoreUnavailableError("store does not answer")
@@ -207,7 +258,7 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
         raise NotImplementedError
 
     SettleHolds = CreateAccount = CreateKey = RevokeKey = ListEarnings = RenewHolds
-    LinkProvider = GetProviderLink = Grant = SetPrice = RenewHolds
+    LinkProvider = GetProviderLink = Grant = RenewHolds
 
 
 class FakeAttestation(AttestationServiceServicer):
@@ -304,6 +355,7 @@ async def serving(
         partial(add_IdentityServiceServicer_to_server, billing.identity),
         partial(add_LedgerServiceServicer_to_server, billing),
         partial(add_PriceServiceServicer_to_server, billing),
+        partial(add_ReportServiceServicer_to_server, billing.reports),
         partial(add_AttestationServiceServicer_to_server, attestation),
         partial(add_RegistryServiceServicer_to_server, registry),
     ) as target:

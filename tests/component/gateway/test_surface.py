@@ -29,35 +29,6 @@ async def test_an_unknown_model_is_not_found_by_id(mesh: Harness) -> None:
     assert response.json()["error"]["code"] == "model_not_found"
 
 
-async def test_balance_is_exact(mesh: Harness) -> None:
-    response = await mesh.http.get("/v1/payments/balance", headers=BEARER)
-
-    assert response.json() == {
-        "balance_micro_usd": 1_234_567,
-        "balance_usd": "1.234567",
-        "withdrawable_micro_usd": 5,
-        "withdrawable_usd": "0.000005",
-    }
-
-
-async def test_usage_comes_in_pages(mesh: Harness) -> None:
-    response = await mesh.http.get("/v1/payments/usage?limit=3", headers=BEARER)
-    wrong = await mesh.http.get("/v1/payments/usage?limit=canary", headers=BEARER)
-
-    assert response.json()["usage"][0]["job_id"] == "att_1"
-    assert response.json()["next_page_token"] == "after-3"
-    assert wrong.status_code == 400
-    assert wrong.json()["error"]["param"] == "limit"
-    assert "canary" not in wrong.text
-
-
-async def test_prices_are_public(mesh: Harness) -> None:
-    rows = (await mesh.http.get("/v1/pricing")).json()["prices"]
-
-    assert rows[0]["model"] == BUILD
-    assert (rows[0]["input_price"], rows[0]["input_usd"]) == (50_000, "$0.0500")
-
-
 async def test_health_and_readiness(mesh: Harness) -> None:
     health, ready = await mesh.http.get("/health"), await mesh.http.get("/readyz")
 
