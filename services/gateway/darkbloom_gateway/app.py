@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from typing import cast
 
@@ -118,6 +118,9 @@ class Worker:
         to_billing, to_attestation, to_registry = channels
         billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
         attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
+        self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
+        self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
+        self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
 
         self._buckets = ValkeyBuckets(config.redis_url)
         service.on_close(self._buckets.close)
@@ -203,6 +206,8 @@ class Worker:
             shelf=self.shelf,
             gate=self.gate,
             prices=prices,
+            owners=owners,
+            machines=Cached(self.links.everybody, clock=clock, fresh_s=FLEET_S),
             providers=Cached(self.links.providers, clock=clock, fresh_s=FLEET_S),
             capacity=Cached(self.links.capacity, clock=clock, fresh_s=FLEET_S),
             verdict_keys=Cached(

@@ -8,9 +8,9 @@ broken, but not the money: what this edge has opened is handed in through whoeve
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
@@ -36,8 +36,12 @@ _log = structlog.get_logger()
 class FleetReads(Protocol):
     """Reads over the live fleet; every replica knows all of it."""
 
-    async def providers(self) -> Any:
+    async def providers(self) -> Sequence[Provider]:
         """Return every provider that serves the public."""
+        ...
+
+    async def everybody(self) -> Sequence[Provider]:
+        """Return every provider, those that serve only their owner as well."""
         ...
 
     async def capacity(self) -> dict[str, BuildCapacity]:
@@ -133,9 +137,13 @@ class RouterLinks:
         self._rescues.append(message)
         self._deliver()
 
-    async def providers(self) -> Any:
+    async def providers(self) -> Sequence[Provider]:
         """Return every provider that serves the public, from any replica."""
         return await self._reader().providers()
+
+    async def everybody(self) -> Sequence[Provider]:
+        """Return every provider, those that serve only their owner as well, from any replica."""
+        return await self._reader().everybody()
 
     async def capacity(self) -> dict[str, BuildCapacity]:
         """Return live capacity by build, from any replica."""
@@ -221,6 +229,10 @@ class _Nobody:
     """Reads before the first replica is known."""
 
     async def providers(self) -> list[Provider]:
+        """Return nobody."""
+        return []
+
+    async def everybody(self) -> list[Provider]:
         """Return nobody."""
         return []
 
