@@ -35,6 +35,10 @@ ask: export DARKBLOOM_QUESTION := $(value Q)
 ask: $(READY) ## Ask the running mesh: make ask Q="What is the capital of France?"
 	@$(PYTHON) -m darkbloom_local ask $(ARGS)
 
+.PHONY: token
+token: $(READY) ## Print a login of the development issuer: curl -H "Authorization: Bearer $(make -s token)"
+	@$(PYTHON) -m darkbloom_local token $(ARGS)
+
 .PHONY: demo
 demo: $(READY) ## One sealed, attested, billed answer from a real model, checked; last line is JSON
 	@$(PYTHON) -m darkbloom_local demo $(ARGS)

@@ -30,6 +30,10 @@ class ProviderConfig(CommonConfig):
     coordinator_ca_file: Annotated[
         Path | None, Setting("PEM of the roots to trust for it; unset: the public ones")
     ] = None
+    gateway: Annotated[
+        str | None,
+        Setting("base URL of the gateway, for `darkbloom login`; https outside development"),
+    ] = None
     engine: Annotated[
         Literal["mlx", "scripted"], Setting("`scripted` serves only builds of `dev/`")
     ] = "mlx"
@@ -75,6 +79,9 @@ class ProviderConfig(CommonConfig):
             yield "DARKBLOOM_PROVIDER_COORDINATOR_TLS: only DARKBLOOM_ENV=development may be false"
         if self.coordinator_ca_file is not None and not self.coordinator_tls:
             yield "DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE: has no use without TLS"
+        plain = ("http://",) if self.environment == "development" else ()
+        if self.gateway is not None and not self.gateway.startswith(("https://", *plain)):
+            yield "DARKBLOOM_PROVIDER_GATEWAY: must be an https URL"
         for address in self.coordinators:
             host, _, port = address.rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:

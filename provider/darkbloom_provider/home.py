@@ -19,6 +19,11 @@ class Home:
         return self.root / "identity.pem"
 
     @property
+    def login(self) -> Path:
+        """Provider token of the owner's account, mode 0600."""
+        return self.root / "login.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the running agent for its whole life; contains its process id."""
         return self.root / "provider.pid"

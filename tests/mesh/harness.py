@@ -260,13 +260,17 @@ class Books:
         """Return what the provider has earned in all, mature or not."""
         return sum((await self._earnings()).values())
 
-    async def _earnings(self) -> dict[str, int]:
+    async def earned_by(self, account_id: str) -> int:
+        """Return what another account has earned in all, mature or not."""
+        return sum((await self._earnings(account_id)).values())
+
+    async def _earnings(self, account_id: str = PROVIDER) -> dict[str, int]:
         found: dict[str, int] = {}
         token = ""
         while True:
             page = await self.accounts.ListEarnings(
                 rpc.ListEarningsRequest(
-                    account_id=PROVIDER, page=PageRequest(page_size=1000, page_token=token)
+                    account_id=account_id, page=PageRequest(page_size=1000, page_token=token)
                 ),
                 timeout=CALL_S,
                 wait_for_ready=True,

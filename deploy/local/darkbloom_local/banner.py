@@ -36,5 +36,8 @@ def banner(mesh: Mesh, model: str) -> str:
 
   make ask Q="What is the capital of France?"
 
+  Sign in as a person (a development issuer, here only) and make a key of your own:
+  curl -s {mesh.url}/v1/keys -H "Authorization: Bearer $(make -s token)" -d '{{"limit_usd": 1}}'
+
   Ctrl-C drains and stops everything; the data stays in {mesh.state.root}.
 """

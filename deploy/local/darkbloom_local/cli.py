@@ -1,4 +1,4 @@
-"""`python -m darkbloom_local up|ask|demo`."""
+"""`python -m darkbloom_local up|ask|demo|token`."""
 
 import asyncio
 import signal
@@ -14,8 +14,10 @@ from darkbloom_local.ask import ask as ask_mesh
 from darkbloom_local.banner import banner
 from darkbloom_local.demo import demo as run_demo
 from darkbloom_local.errors import LocalError
+from darkbloom_local.issuer import DEVELOPER, DevelopmentIssuer
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import ALIASES, SCRIPTED, SMOLLM2
+from darkbloom_local.state import StateDir
 
 QUESTION = "What is the capital of France?"
 STATE = Path(".state")
@@ -77,6 +79,21 @@ def demo(
 ) -> None:
     """Start a fresh mesh, ask, check receipt and ledger, stop; the last line is JSON."""
     raise typer.Exit(_run(run_demo(QUESTION, engine=engine.value, cache=cache, progress=_progress)))
+
+
+@app.command()
+def token(
+    state: StateOption = STATE,
+    email: Annotated[str, typer.Option(help="Who signs in.")] = DEVELOPER,
+) -> None:
+    """Print a login token of the development issuer, good for an hour."""
+    directory = StateDir(state)
+    try:
+        directory.running()
+        said = DevelopmentIssuer(directory.root / "keys" / "login-issuer.pem").token(email)
+    except LocalError as error:
+        raise typer.Exit(_fail(error)) from None
+    typer.echo(said)
 
 
 async def _up(state: Path, engine: EngineName, port: int) -> int:

@@ -1,6 +1,8 @@
 """How each process of a mesh is started: stores, rooms, providers, each until it is ready."""
 
 import asyncio
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 from darkbloom_local import ready
 from darkbloom_local.children import Children, run_once
 from darkbloom_local.environment import inherited
+from darkbloom_local.issuer import trust
 from darkbloom_local.process import Command
 from darkbloom_local.provider import ProviderSetup
 from darkbloom_local.stores import Postgres, Valkey
 from darkbloom_local.wiring import Room, Wiring, common_environment
 
+ISSUER_NAME = "issuer"
 _READY_S = 60.0
 _PROVIDER_READY_S = 180.0
 _MIGRATE_S = 120.0
@@ -71,6 +75,23 @@ class Launcher:
                 log=self.wiring.state.log(room.name),
             ),
             self._ready_file(room.name),
+            _READY_S,
+        )
+
+    async def start_issuer(self) -> None:
+        """Start the development issuer, and write down for billing what it is."""
+        port = self.wiring.ports["issuer.http"]
+        self.wiring.issuers_file.write_text(json.dumps(trust(port)))
+        ready_file = self._ready_file(ISSUER_NAME)
+        arguments = (str(self.wiring.issuer_key), str(port), str(ready_file))
+        await self._start(
+            Command(
+                name=ISSUER_NAME,
+                argv=[sys.executable, "-m", "darkbloom_local.issuer_app", *arguments],
+                env=inherited(),
+                log=self.wiring.state.log(ISSUER_NAME),
+            ),
+            ready_file,
             _READY_S,
         )
 

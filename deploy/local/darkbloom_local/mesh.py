@@ -26,7 +26,8 @@ from darkbloom_local.children import Children
 from darkbloom_local.commands import json_object, output_of
 from darkbloom_local.environment import inherited, refuse_production
 from darkbloom_local.errors import LocalError
-from darkbloom_local.launcher import Launcher
+from darkbloom_local.issuer import DEVELOPER, DevelopmentIssuer
+from darkbloom_local.launcher import ISSUER_NAME, Launcher
 from darkbloom_local.ports import require_free
 from darkbloom_local.provider import ProviderSetup
 from darkbloom_local.state import StateDir
@@ -50,7 +51,13 @@ _WATCH_S = 0.2
 _STOP_GRACE_S = 40.0
 _PROVIDER = "provider"
 # Whoever hands out work stops before whoever does it; money and truth stop last.
-_STOP_ORDER = ("gateway", _PROVIDER, "router", "billing registry attestation", "valkey postgres")
+_STOP_ORDER = (
+    "gateway",
+    _PROVIDER,
+    "router",
+    "billing registry attestation issuer",
+    "valkey postgres",
+)
 
 
 def _silent(_text: str) -> None:
@@ -123,6 +130,15 @@ class Mesh:
     def api_key(self) -> str:
         """API key of the development account."""
         return self._secret("api-key", _new_api_key)
+
+    @property
+    def admin_key(self) -> str:
+        """Key of the operator."""
+        return self._secret("admin-key", _new_token)
+
+    def login_token(self, email: str = DEVELOPER) -> str:
+        """Return a login of the development issuer, good for an hour."""
+        return DevelopmentIssuer(self.wiring.issuer_key).token(email)
 
     @property
     def mesh_token(self) -> Secret:
@@ -227,6 +243,8 @@ class Mesh:
             await self._launcher.start_postgres()
         elif name == "valkey":
             await self._launcher.start_valkey()
+        elif name == ISSUER_NAME:
+            await self._launcher.start_issuer()
         elif name.startswith(_PROVIDER):
             await self.start_provider(name)
         else:
@@ -245,15 +263,16 @@ class Mesh:
         Args:
             name: Process name, beginning with `provider`; also the name of its home.
             engine: What it runs; None takes the mesh's.
-            account_id: Whom it earns for, for ever.
+            account_id: Whom it earns for, for ever; empty where its owner has logged it in.
             routable: Wait until it would get requests, not only until it runs.
         """
         setup = self._provider(name, engine)
         if name not in self._identities:
             environment = self._launcher.provider_environment(setup)
             self._identities[name] = await setup.identity(environment)
-        billing = self.channel("billing.grpc")
-        await seeds.link_provider(billing, self._identities[name], name, account_id)
+        if account_id:
+            billing = self.channel("billing.grpc")
+            await seeds.link_provider(billing, self._identities[name], name, account_id)
         await self._launcher.start_provider(setup)
         if routable:
             await self.routable(name)
@@ -294,6 +313,7 @@ class Mesh:
 
         self.state.secret("mesh-token", _new_token)
         self.state.secret("api-key", _new_api_key)
+        self.state.secret("admin-key", _new_token)
         for name in ("run", "logs"):
             self.state.directory(name)
 
@@ -301,6 +321,7 @@ class Mesh:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._launcher.start_postgres())
             tasks.create_task(self._launcher.start_valkey())
+            tasks.create_task(self._launcher.start_issuer())
             models = tasks.create_task(self._prepare_models())
             release = tasks.create_task(self._measure())
 
@@ -336,6 +357,7 @@ class Mesh:
     ) -> None:
         billing = self.channel("billing.grpc")
         await seeds.accounts(billing, self.api_key)
+        await seeds.developer(billing, self.login_token())
         await seeds.prices(billing, builds)
         await seeds.catalog(self.channel("registry.grpc"), builds)
         await seeds.code_release(self.channel("attestation.grpc"), release)

@@ -51,6 +51,7 @@ class ProviderSetup:
             "DARKBLOOM_PROVIDER_MODELS_DIR": str(self.models_dir),
             "DARKBLOOM_PROVIDER_COORDINATOR": self.wiring.address("router.public"),
             "DARKBLOOM_PROVIDER_COORDINATOR_TLS": "false",
+            "DARKBLOOM_PROVIDER_GATEWAY": f"http://{self.wiring.address('gateway.http')}",
             "DARKBLOOM_PROVIDER_READY_FILE": str(self.ready_file),
             "DARKBLOOM_PROVIDER_NAME": self.name,
         }

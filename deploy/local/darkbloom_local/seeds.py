@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 from darkbloom.attestation.v1 import attestation_pb2, attestation_service_pb2
 from darkbloom.attestation.v1.attestation_service_pb2_grpc import AttestationServiceStub
-from darkbloom.billing.v1 import account_service_pb2, price_service_pb2
+from darkbloom.billing.v1 import account_service_pb2, identity_service_pb2, price_service_pb2
 from darkbloom.billing.v1.account_service_pb2_grpc import AccountServiceStub
+from darkbloom.billing.v1.identity_service_pb2_grpc import IdentityServiceStub
 from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceStub
 from darkbloom.registry.v1 import catalog_pb2, registry_service_pb2
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -66,6 +67,23 @@ async def accounts(billing: grpc.aio.Channel, api_key: str) -> None:
         ),
         timeout=_CALL_S,
     )
+
+
+async def developer(billing: grpc.aio.Channel, login_token: str) -> str:
+    """Sign the developer in and give the account money; return its id."""
+    signed_in = await IdentityServiceStub(billing).VerifyLogin(
+        identity_service_pb2.VerifyLoginRequest(token=login_token), timeout=_CALL_S
+    )
+    await AccountServiceStub(billing).Grant(
+        account_service_pb2.GrantRequest(
+            request_id="grant_developer",
+            account_id=signed_in.login.account_id,
+            amount_micros=GRANT_MICROS,
+            note="development credit",
+        ),
+        timeout=_CALL_S,
+    )
+    return signed_in.login.account_id
 
 
 async def prices(billing: grpc.aio.Channel, builds: Iterable[DevelopmentBuild]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkbloom_local.issuer import ADMINISTRATOR
 from darkbloom_local.ports import HOST, free_ports
 from darkbloom_local.state import StateDir
 
@@ -25,6 +26,16 @@ class Wiring:
     """Valkey, by unix socket."""
     mesh_token_file: Path
     """Token of internal calls."""
+
+    @property
+    def issuer_key(self) -> Path:
+        """Key of the development issuer."""
+        return self.state.root / "keys" / "login-issuer.pem"
+
+    @property
+    def issuers_file(self) -> Path:
+        """What billing is told about the development issuer."""
+        return self.state.root / "run" / "login-issuers.json"
 
     def address(self, listener: str) -> str:
         """Return host:port of a listener, named `room.listener`."""
@@ -68,6 +79,8 @@ def _billing(wiring: Wiring) -> Environment:
     return {
         "DARKBLOOM_BILLING_LISTEN": wiring.address("billing.grpc"),
         "DARKBLOOM_BILLING_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
+        "DARKBLOOM_BILLING_LOGIN_ISSUERS_FILE": str(wiring.issuers_file),
+        "DARKBLOOM_BILLING_ADMIN_EMAILS": ADMINISTRATOR,
         "DATABASE_URL": wiring.database_url,
     }
 
@@ -90,6 +103,7 @@ def _gateway(wiring: Wiring) -> Environment:
         "DARKBLOOM_GATEWAY_BILLING_TARGET": wiring.address("billing.grpc"),
         "DARKBLOOM_GATEWAY_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
         "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.address("registry.grpc"),
+        "DARKBLOOM_GATEWAY_ADMIN_KEY_FILE": str(wiring.state.root / "keys" / "admin-key"),
         "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory("gateway")),
         "REDIS_URL": wiring.redis_url,
     }
@@ -107,7 +121,8 @@ ROOMS: Sequence[Room] = (ATTESTATION, REGISTRY, BILLING, ROUTER, GATEWAY)
 
 def choose_ports(http_port: int | None) -> dict[str, int]:
     """Choose a port for each listener; `http_port` fixes the gateway's."""
-    names = [f"{room.name}.{listener}" for room in ROOMS for listener in room.listeners]
+    rooms = [f"{room.name}.{listener}" for room in ROOMS for listener in room.listeners]
+    names = [*rooms, "issuer.http"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     if http_port is not None:
         ports["gateway.http"] = http_port

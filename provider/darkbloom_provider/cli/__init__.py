@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from darkbloom_provider.cli import doctor, identity, models, start, status, verify
+from darkbloom_provider.cli import doctor, identity, login, models, start, status, verify
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
 
@@ -54,6 +54,9 @@ app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
 app.command("code-release")(start.show_code_release)
 app.command("identity")(identity.show_identity)
+app.command("login")(login.login)
+app.command("logout")(login.logout)
+app.command("whoami")(login.whoami)
 app.add_typer(models.app, name="models")
 
 
