@@ -1,9 +1,13 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
+from darkbloom_mesh.config import Secret
+from darkbloom_mesh.migrate import migrate
 
 from tests.component.gateway.harness import Harness, gateway
-from tests.stores import valkey
+from tests.component.gateway.people import People, people
+from tests.stores import Postgres, postgres, valkey
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,35 @@ def valkey_url() -> Iterator[str]:
 async def mesh(valkey_url: str) -> AsyncIterator[Harness]:
     async with gateway(valkey_url, request_rate=10_000, request_burst=10_000) as harness:
         yield harness
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Postgres) -> Iterator[str]:
+    with cluster.database() as url:
+        migrate(Secret(url), package="darkbloom_billing", schema="billing")
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def city(
+    cluster: Postgres,
+    template: str,
+    valkey_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[People]:
+    """A gateway and a real billing behind it, for all tests that only need people of their own."""
+    with cluster.database(template) as url:
+        async with people(tmp_path_factory.mktemp("city"), url, valkey_url) as found:
+            yield found
+
+
+@pytest.fixture
+def town(city: People) -> People:
+    """People who have nothing yet."""
+    return city.strangers()
