@@ -74,7 +74,7 @@ async def test_a_person_signs_in_makes_a_key_and_links_a_machine_that_earns(tmp_
         token_file = mesh.state.path("provider", "login.json")
         assert token_file.stat().st_mode & 0o777 == 0o600
 
-        await mesh.start_provider("provider", engine="scripted", linked=False)
+        await mesh.start_provider("provider", engine="scripted", account_id="")
         await gateway_ready(mesh)
 
         # A consumer who is somebody else.
