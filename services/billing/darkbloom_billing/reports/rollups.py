@@ -46,6 +46,11 @@ _PRUNE_HOURS = "DELETE FROM billing.work_hour WHERE hour < $1"
 _PRUNE_MINUTES = "DELETE FROM billing.work_minute WHERE minute < $1"
 
 
+def whole_hour(at: datetime) -> datetime:
+    """Return the beginning of the hour, so that a window misses nothing of its first one."""
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
 class PostgresFigures:
     """What public figures are made of."""
 
@@ -64,7 +69,7 @@ class PostgresFigures:
     async def standing(self, window: Window, *, now: datetime, best: int) -> Standing:
         """Return the best of each metric, and the sums over everybody."""
         source = _OF_LIFE if window is Window.ALL else _OF_WINDOW
-        since = now - timedelta(days=_DAYS.get(window, 0))
+        since = whole_hour(now - timedelta(days=_DAYS.get(window, 0)))
         found = await self._rows(_BEST.format(source), best, since)
         (total,) = (row for row in found if row["everybody"])
         return Standing(

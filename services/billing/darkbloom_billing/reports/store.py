@@ -20,6 +20,7 @@ from darkbloom_billing.reports.model import (
     Wallets,
     Work,
 )
+from darkbloom_billing.reports.rollups import whole_hour
 from darkbloom_billing.store.database import Connection, Database
 
 WALLETS = ("promo", "credit", "earned", "maturing", "disputed", "debt")
@@ -153,8 +154,10 @@ class PostgresReports:
         """Return the sums of an account; windows begin with the hour."""
 
         async def work(connection: Connection) -> tuple[Any, Any, list[Any]]:
-            day = await connection.fetchrow(_SINCE, account_id, now - timedelta(days=1))
-            week = await connection.fetchrow(_SINCE, account_id, now - timedelta(days=7))
+            day = await connection.fetchrow(_SINCE, account_id, whole_hour(now - timedelta(days=1)))
+            week = await connection.fetchrow(
+                _SINCE, account_id, whole_hour(now - timedelta(days=7))
+            )
             return day, week, await connection.fetch(_MACHINES, account_id)
 
         day, week, found = await self._database.run(work)
