@@ -210,6 +210,7 @@ class Agent:
             runtime_mismatches=standing.runtime_mismatches,
             accepted_models=standing.accepted_models if live else (),
             rejected_models=standing.rejected_models,
+            routing=standing.routing if live else (),
             slots=tuple(
                 SlotView(
                     model=slot.model,

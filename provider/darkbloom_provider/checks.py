@@ -216,6 +216,19 @@ def _routed(snapshot: AgentState) -> Check:
     )
 
 
+def _requests(snapshot: AgentState) -> Check:
+    shut = [one for one in snapshot.routing if not one.eligible]
+    if not shut:
+        return Check(name="requests", result="pass", detail="no gate is shut for any build")
+    return Check(
+        name="requests",
+        # A busy machine fails a gate as well; what is broken fails a check of its own.
+        result="warn",
+        detail="; ".join(f"{one.id}: {one.reason}, {one.evidence}" for one in shut),
+        fix="; ".join(dict.fromkeys(one.remedy for one in shut if one.remedy)),
+    )
+
+
 def _usage(snapshot: AgentState) -> Check:
     waiting = snapshot.unacknowledged_terminals
     if waiting == 0:
@@ -233,5 +246,6 @@ _LIVE_CHECKS: tuple[Callable[[AgentState], Check], ...] = (
     _trust,
     _runtime,
     _routed,
+    _requests,
     _usage,
 )

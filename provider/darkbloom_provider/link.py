@@ -19,6 +19,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     ProviderDrain,
     ProviderDrainAck,
     Registered,
+    RoutingStatus,
     RuntimeStatus,
     TrustStatus,
 )
@@ -118,6 +119,7 @@ class Link:
             FrameKind.FRAME_KIND_ATTESTATION_CHALLENGE: self._on_challenge,
             FrameKind.FRAME_KIND_TRUST_STATUS: self._on_trust_status,
             FrameKind.FRAME_KIND_RUNTIME_STATUS: self._on_runtime_status,
+            FrameKind.FRAME_KIND_ROUTING_STATUS: self._on_routing_status,
             FrameKind.FRAME_KIND_GO_AWAY: self._on_go_away,
             FrameKind.FRAME_KIND_PROVIDER_DRAIN_ACK: self._on_drain_ack,
         }
@@ -239,6 +241,10 @@ class Link:
 
     def _on_runtime_status(self, payload: bytes) -> None:
         self.standing.take_runtime(RuntimeStatus.FromString(payload))
+        self._updated()
+
+    def _on_routing_status(self, payload: bytes) -> None:
+        self.standing.take_routing(RoutingStatus.FromString(payload))
         self._updated()
 
     def _on_go_away(self, payload: bytes) -> None:

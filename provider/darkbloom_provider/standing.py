@@ -7,11 +7,12 @@ from itertools import islice
 from darkbloom.router.v1.provider_link_pb2 import (
     GateReason,
     Registered,
+    RoutingStatus,
     RuntimeStatus,
     TrustStatus,
 )
 
-from darkbloom_provider.state import RejectedModel
+from darkbloom_provider.state import RejectedModel, RoutedModel
 
 MAX_TEXT_CHARS = 300
 """Longest text of the router that is kept."""
@@ -33,6 +34,7 @@ class Standing:
     rejected_models: tuple[RejectedModel, ...] = ()
     runtime_verified: bool | None = None
     runtime_mismatches: tuple[str, ...] = ()
+    routing: tuple[RoutedModel, ...] = ()
 
     def take_registered(self, answer: Registered) -> None:
         """Keep the answer to a registration."""
@@ -58,6 +60,19 @@ class Standing:
         """Keep what the measured code was found to be."""
         self.runtime_verified = status.verified
         self.runtime_mismatches = _texts(one.component for one in status.mismatches)
+
+    def take_routing(self, status: RoutingStatus) -> None:
+        """Keep which gates are shut, build by build."""
+        self.routing = tuple(
+            RoutedModel(
+                id=printable(one.model_id),
+                eligible=one.eligible,
+                reason="" if one.eligible else reason_name(one.reason),
+                evidence=printable(one.evidence),
+                remedy=printable(one.remedy),
+            )
+            for one in islice(status.builds, MAX_ENTRIES)
+        )
 
 
 def printable(text: str) -> str:

@@ -21,6 +21,17 @@ class RejectedModel(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class RoutedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether public requests for a build come here, and if not, why."""
+
+    id: str
+    eligible: bool
+    reason: str = ""
+    """Word of the first shut gate."""
+    evidence: str = ""
+    remedy: str = ""
+
+
 class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     """One resident build."""
 
@@ -54,6 +65,7 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     runtime_mismatches: tuple[str, ...] = ()
     accepted_models: tuple[str, ...] = ()
     rejected_models: tuple[RejectedModel, ...] = ()
+    routing: tuple[RoutedModel, ...] = ()
     slots: tuple[SlotView, ...] = ()
     requests_served: int = 0
     tokens_generated: int = 0

@@ -72,6 +72,12 @@ def _show(console: Console, snapshot: AgentState | None, *, running: bool) -> No
         console.print(f"Code: [yellow]not a known release[/] ({parts})")
     for model in snapshot.accepted_models:
         console.print(f"Serves [green]{model}[/]")
+    for routed in snapshot.routing:
+        if not routed.eligible:
+            console.print(
+                f"No requests for {escape(routed.id)}: [yellow]{escape(routed.reason)}[/]"
+                f" — {escape(routed.evidence)}; {escape(routed.remedy)}"
+            )
     for rejected in snapshot.rejected_models:
         detail = f": {escape(rejected.detail)}" if rejected.detail else ""
         console.print(f"Not routed: {escape(rejected.id)} ({rejected.reason}){detail}")

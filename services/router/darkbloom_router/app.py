@@ -29,20 +29,23 @@ from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.clients import AttestationClient, LedgerClient, LinksClient
 from darkbloom_router.closing import Closing
 from darkbloom_router.config import RouterConfig
+from darkbloom_router.decisions import Decisions
 from darkbloom_router.dispatch import Dispatcher, DispatchLimits
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
+from darkbloom_router.faults.memory import FaultMemory
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.fleet_reads import FleetReads
 from darkbloom_router.gateway_lane import GatewayLanes
+from darkbloom_router.health import Health
 from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Rules, TrustLevel
+from darkbloom_router.model import Rules, Selection, Tiering, TrustLevel
 from darkbloom_router.own_prices import OwnPrices, OwnPriceWatch
 from darkbloom_router.provider import Provider
 from darkbloom_router.provider_links import ProviderLinks
-from darkbloom_router.queueing import Line, LineLimits
+from darkbloom_router.queueing import Line, LineLimits, Trigger
 from darkbloom_router.replicas.asker import AskerParts
 from darkbloom_router.replicas.carried import Carriage
 from darkbloom_router.replicas.holder import HolderParts, PeerLanes
@@ -101,7 +104,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     uniform = secrets.SystemRandom().random
     meter, timers = Meter(service.metrics), Timers(clock)
     spans = Spans(clock, enabled=config.otlp_endpoint is not None)
-    fleet, attempts = Fleet(_rules(config)), Attempts(WINDOW)
+    fleet, attempts = _fleet(config), Attempts(WINDOW)
     lanes: dict[Provider, ProviderLane] = {}
     prices = OwnPrices()
     line = Line(timers, meter, LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s))
@@ -115,7 +118,8 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         gather_s=GATHER_S,
     )
 
-    ends = Ends(fleet, requests, lanes, meter, spans)
+    health = Health(fleet, meter.tripped)
+    ends = Ends(fleet, requests, lanes, meter, spans, timers, health)
     carriage = Carriage(fleet, attempts)
     replicas = Replicas(carriage, Publisher(carriage, clock))
     fleet.on_change = replicas.publisher.changed
@@ -141,14 +145,19 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         meter,
         spans,
         limits=DispatchLimits(
-            max_attempts=config.max_attempts, default_deadline_s=config.default_deadline_s
+            max_attempts=config.max_attempts,
+            default_deadline_s=config.default_deadline_s,
+            reject_models=config.rejected_models,
+            queue_before_shed=config.queue_before_shed,
         ),
         prices=prices,
         new_id=_new_id,
-        pick=secrets.randbelow,
+        decisions=Decisions(fleet, ends.hints, meter, secrets.randbelow),
         unix_now=lambda: clock.now().timestamp(),
     )
-    ends.wire(closing, retry=dispatcher.retry, freed=dispatcher.drain_lines)
+    ends.wire(
+        closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
+    )
     dispatcher.wire(closing.free)
     carriage.wire(dispatcher.drain_lines)
     losses = Losses(attempts, requests, ends, closing, lanes, orphan_s=config.break_settle_delay_s)
@@ -161,7 +170,8 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         lanes,
         meter,
         report=reports.add,
-        freed=dispatcher.drain_lines,
+        timers=timers,
+        freed=partial(dispatcher.drain_lines, trigger=Trigger.CHALLENGE),
         caught=replicas.caught,
     )
     patience = Patience(
@@ -226,6 +236,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         replicas=replicas,
         ledger=ledger,
         meter=meter,
+        health=health,
         drain_grace_s=config.drain_grace_s,
         renew_interval_s=config.renew_interval_s,
         hold_lease_s=config.hold_lease_s,
@@ -344,12 +355,23 @@ def _join(
     service.spawn(cluster.run(), name="cluster")
 
 
+def _fleet(config: RouterConfig) -> Fleet:
+    return Fleet(_rules(config), FaultMemory(error_hold_s=config.error_cooldown_s))
+
+
 def _rules(config: RouterConfig) -> Rules:
     return Rules(
         min_trust=TrustLevel.parse_floor(config.min_trust),
         development=config.environment == "development",
         challenge_max_age_s=config.challenge_max_age_s,
         min_version=config.min_version,
+        dedicated=config.dedicated_families,
+        ttft_ceiling=config.ttft_ceiling,
+        selection=Selection(config.selection),
+        sample=config.sample,
+        min_decode_tps=config.min_decode_tps,
+        quality_overcommit=config.quality_overcommit,
+        tiering=Tiering(config.tiering),
     )
 
 

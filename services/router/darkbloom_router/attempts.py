@@ -16,6 +16,7 @@ from darkbloom_router.failures import Ladder
 from darkbloom_router.model import Demand, Opened, Signed, Verdict
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.reservations import Reservation
 from darkbloom_router.timers import Timer, Timers
 
 ATTEMPT_BIT = 1 << 63
@@ -76,6 +77,8 @@ class Request:
     sealed: bool = False
     """Something was dispatched: from here on the router ends the hold, not the gateway."""
     committed: bool = False
+    routed: bool = False
+    """It has had its first offer."""
     queued_at: float = 0.0
     queue_s: float = 0.0
     timer: Timer | None = None
@@ -95,12 +98,13 @@ class Attempt:
     lane: ProviderLane
     """The provider's."""
     verdict: Verdict
-    tokens: int
-    """Debited, to be credited once."""
+    reservation: Reservation
+    """The place that it holds, to be credited once."""
     price_id: str = ""
     """Row that the offer named; empty: the hold's own."""
     phase: Phase = Phase.OFFERED
-    debited: bool = True
+    hinted: bool = False
+    """It was chosen for a prefix that may still be cached there."""
     granted: int = 0
     """Chunk frames that the provider may have sent in all."""
     relayed: int = 0

@@ -49,7 +49,36 @@ class RouterConfig(RoomConfig):
     heartbeat_s: Annotated[float, Setting("between heartbeats", minimum=0.1)] = 5.0
     max_providers: Annotated[int, Setting("provider streams of this replica", minimum=1)] = 4096
     queue_depth: Annotated[int, Setting("requests that may wait per build", minimum=0)] = 32
-    queue_wait_s: Annotated[float, Setting("longest wait for a place", minimum=0)] = 10.0
+    queue_wait_s: Annotated[float, Setting("longest wait for a place", minimum=0)] = 120.0
+    queue_before_shed: Annotated[
+        bool, Setting("let requests wait for a place; false refuses them at once")
+    ] = True
+    reject_models: Annotated[tuple[str, ...], Setting("builds that take no requests for now")] = ()
+    dedicated_models: Annotated[
+        tuple[str, ...], Setting("model families that want machines of their own; `none` is none")
+    ] = ("gemma-4",)
+    selection: Annotated[
+        Literal["cost", "first_content"], Setting("what a choice among machines minimises")
+    ] = "cost"
+    sample: Annotated[
+        int, Setting("machines that one decision prices; 0 prices all", minimum=0)
+    ] = 128
+    ttft_ceiling: Annotated[bool, Setting("refuse where credible forecasts miss the deadline")] = (
+        False
+    )
+    min_decode_tps: Annotated[
+        float, Setting("pace that each request should keep, in tokens per second", minimum=0)
+    ] = 15.0
+    quality_overcommit: Annotated[
+        float, Setting("factor on the cap that keeps that pace; 0 switches the cap off", minimum=0)
+    ] = 1.2
+    error_cooldown_s: Annotated[
+        float, Setting("a build that failed twice in a minute rests; 0 never", minimum=0)
+    ] = 300.0
+    tiering: Annotated[
+        Literal["off", "observe", "enforce"],
+        Setting("keep small builds off large machines"),
+    ] = "enforce"
     max_attempts: Annotated[int, Setting("attempts of one request", minimum=1)] = 64
     default_deadline_s: Annotated[
         float, Setting("to the first content, where a request names none", minimum=1)
@@ -68,6 +97,17 @@ class RouterConfig(RoomConfig):
     settlement_limit: Annotated[
         int, Setting("settlements kept while billing is away", minimum=1)
     ] = 65_536
+
+    @property
+    def rejected_models(self) -> frozenset[str]:
+        """Builds that take no requests."""
+        return frozenset(self.reject_models)
+
+    @property
+    def dedicated_families(self) -> tuple[str, ...]:
+        """Families that want machines of their own, in lower case."""
+        words = tuple(word.lower() for word in self.dedicated_models)
+        return () if words == ("none",) else words
 
     def problems(self) -> Iterator[str]:
         """Refuse values that contradict each other."""

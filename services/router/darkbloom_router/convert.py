@@ -14,8 +14,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from darkbloom_router.catalog import Desired
-from darkbloom_router.fleet import Capacity, Rejection
-from darkbloom_router.gates import Check, View
+from darkbloom_router.explaining import Explanation
+from darkbloom_router.hints import KEY_BYTES, MAX_KEYS_PER_REQUEST
+from darkbloom_router.inventory import Capacity, Rejection
 from darkbloom_router.model import (
     Alias,
     Beat,
@@ -35,7 +36,7 @@ from darkbloom_router.model import (
     Thermal,
     TrustLevel,
 )
-from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.provider import Provider
 from darkbloom_router.refusals import Refusal
 
 EnumT = TypeVar("EnumT", bound=IntEnum)
@@ -51,8 +52,11 @@ _MAX_POTENTIAL = 1_000_000
 _MAX_BUDGET = 1 << 26
 _MAX_CONCURRENCY = 24
 _MAX_TOKENS = 1 << 24
+_MAX_SERIALS = 256
 _MAX_KV_BYTES = 1 << 26
 _SIZE_LIMIT = 1 << 42
+_MAX_LOAD_MS = 600_000
+_MAX_AGE_S = 1e9
 
 
 def bounded(value: float, most: float) -> float:
@@ -139,6 +143,10 @@ def _slot(slot: provider_link_pb2.Slot) -> SlotReport:
         kv_bytes_per_token=whole(slot.kv_bytes_per_token, _MAX_KV_BYTES),
         decode_tps=bounded(slot.observed_decode_tps, _MAX_DECODE_TPS),
         prefill_tps=bounded(slot.observed_prefill_tps, _MAX_PREFILL_TPS),
+        load_ms=whole(slot.model_load_time_ms, _MAX_LOAD_MS),
+        stepped_ago_s=bounded(slot.seconds_since_last_step, _MAX_AGE_S)
+        if slot.HasField("seconds_since_last_step")
+        else None,
     )
 
 
@@ -172,7 +180,16 @@ def demand(message: gateway_lane_pb2.Open) -> Demand:
         native_media_tools=traits.requires_native_media_tools,
         vision=traits.requires_vision,
         avoid_version=message.avoid_version,
+        serials=frozenset(message.provider_serials[:_MAX_SERIALS]),
+        prefix_keys=prefix_keys(message.prefix_hint),
     )
+
+
+def prefix_keys(hint: bytes) -> tuple[bytes, ...]:
+    """Return the keys of a prefix hint, shortest prefix first; none where it has another form."""
+    if len(hint) % KEY_BYTES or len(hint) > KEY_BYTES * MAX_KEYS_PER_REQUEST:
+        return ()
+    return tuple(hint[at : at + KEY_BYTES] for at in range(0, len(hint), KEY_BYTES))
 
 
 def opened(message: provider_link_pb2.Opened) -> Opened:
@@ -290,26 +307,30 @@ def facts(provider: Provider) -> gateway_lane_pb2.ProviderFacts:
     )
 
 
-def explanation(
-    build: str, check: Check | None, candidate: Candidate | None, view: View
-) -> fleet_pb2.Explanation:
-    """Return the first shut gate of one build, with evidence and remedy."""
-    if candidate is None:
-        return fleet_pb2.Explanation(
-            build=build,
-            eligible=False,
-            reason=_gate(Gate.NOT_SERVING_MODEL),
-            evidence="not among the accepted builds of this provider",
-            remedy="download the catalog's version of the build",
-        )
-    if check is None:
-        return fleet_pb2.Explanation(build=build, eligible=True)
+def explanation(found: Explanation) -> fleet_pb2.Explanation:
+    """Return why one build is or is not routed."""
     return fleet_pb2.Explanation(
-        build=build,
-        eligible=False,
-        reason=_gate(check.gate),
-        evidence=check.evidence(candidate, view),
-        remedy=check.remedy,
+        build=found.build,
+        eligible=found.eligible,
+        reason=_gate(found.gate),
+        evidence=found.evidence,
+        remedy=found.remedy,
+    )
+
+
+def routing_status(found: list[Explanation]) -> provider_link_pb2.RoutingStatus:
+    """Return the same for the provider's own eyes, all builds at once."""
+    return provider_link_pb2.RoutingStatus(
+        builds=[
+            provider_link_pb2.BuildRouting(
+                model_id=item.build,
+                eligible=item.eligible,
+                reason=_gate(item.gate),
+                evidence=item.evidence,
+                remedy=item.remedy,
+            )
+            for item in found
+        ]
     )
 
 

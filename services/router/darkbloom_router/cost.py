@@ -4,9 +4,11 @@ Every term is a latency, so they add up: a `Cost` always sums to its total. A ly
 been clamped before it gets here, and every divisor has a floor.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from math import sqrt
 
+from darkbloom_router.admission import ROW_DERATING, requirement_gb, tokens_ahead
+from darkbloom_router.faults.pair import RATE_MS
 from darkbloom_router.model import Demand, SlotState, Thermal
 from darkbloom_router.provider import Candidate
 
@@ -20,10 +22,13 @@ QUEUE_MS = 3_000.0
 PENDING_MS = 750.0
 PRESSURE_MS, CPU_MS, GPU_MS = 4_000.0, 1_500.0, 5_000.0
 THERMAL_MS = {Thermal.FAIR: 2_000.0, Thermal.SERIOUS: 8_000.0}
-ROW_DERATING = 0.39
 PREFILL_PER_DECODE = 12.0
 MAX_PREFILL_TPS = 20_000.0
 MAX_DECODE_TPS = 500.0
+SURPLUS_MS_PER_GB = 40.0
+SURPLUS_SHARE = 0.25
+LONG_PROMPT_TOKENS = 8192
+SERVICE_OUTPUT_TOKENS = 256
 LOAD_SHIFT = 16
 
 
@@ -37,6 +42,8 @@ class Cost:
     backlog: float
     request: float
     health: float
+    capacity_rate: float = 0.0
+    size_tier: float = 0.0
 
     @property
     def total(self) -> float:
@@ -44,18 +51,34 @@ class Cost:
         return float(sum(astuple(self)))
 
 
-def decode_tps(candidate: Candidate) -> float:
-    """Return the effective decode rate, tokens per second, from 1 to 500.
+def static_tps(candidate: Candidate) -> float:
+    """Return the decode rate that the hardware suggests, for one row alone."""
+    return max(sqrt(candidate.provider.hardware.memory_bandwidth_gbs), 1.0)
 
-    Measured when the slot reports it; else the square root of the memory bandwidth, derated by the
-    rows that run already.
+
+def decode_tps(candidate: Candidate) -> float:
+    """Return the effective decode rate of one request, tokens per second, from 1 to 500.
+
+    What the slot measured; else what machines of this kind measure; else what the hardware
+    suggests, derated by the rows that run already.
     """
     slot = candidate.slot
     if slot and slot.decode_tps > 0:
-        return min(max(slot.decode_tps, 1.0), MAX_DECODE_TPS)
-    solo = sqrt(candidate.provider.hardware.memory_bandwidth_gbs)
+        rate = slot.decode_tps
+    elif candidate.median_tps > 0:
+        rate = candidate.median_tps
+    else:
+        running = max(slot.running if slot else 0, candidate.inflight)
+        rate = static_tps(candidate) / (1 + ROW_DERATING * running)
+    return min(max(rate, 1.0), MAX_DECODE_TPS)
+
+
+def projected_tps(candidate: Candidate) -> float:
+    """Return the pace per request once one more runs here."""
+    slot = candidate.slot
     running = max(slot.running if slot else 0, candidate.inflight)
-    return min(max(solo / (1 + ROW_DERATING * running), 1.0), MAX_DECODE_TPS)
+    derating = (1 + ROW_DERATING * running) / (1 + ROW_DERATING * (running + 1))
+    return decode_tps(candidate) * derating
 
 
 def prefill_tps(candidate: Candidate, decode: float) -> float:
@@ -63,18 +86,6 @@ def prefill_tps(candidate: Candidate, decode: float) -> float:
     slot = candidate.slot
     rate = slot.prefill_tps if slot and slot.prefill_tps > 0 else decode * PREFILL_PER_DECODE
     return min(max(rate, 1.0), MAX_PREFILL_TPS)
-
-
-def tokens_ahead(candidate: Candidate) -> int:
-    """Return the tokens that were promised to others here, reported or only reserved by us."""
-    slot = candidate.slot
-    if slot is None:
-        return candidate.pending_tokens
-    if slot.budget_max > 0:
-        reported = slot.budget_used + slot.budget_queued
-    else:
-        reported = slot.tokens_potential
-    return max(reported, candidate.pending_tokens)
 
 
 def health_ms(candidate: Candidate) -> float:
@@ -88,27 +99,58 @@ def health_ms(candidate: Candidate) -> float:
     return load + THERMAL_MS.get(beat.thermal, 0.0)
 
 
-def cost(candidate: Candidate, demand: Demand) -> Cost:
-    """Return the price of one request on one candidate, by cause."""
-    slot = candidate.slot
+def rate_ms(candidate: Candidate, now: float) -> float:
+    """Return the price of a pair that often says it is full."""
+    pair = candidate.pair
+    return pair.rate(now) * RATE_MS if pair else 0.0
+
+
+def surplus_ms(candidate: Candidate) -> float:
+    """Return the price of a machine that could hold a larger build, before its limit."""
+    needed = requirement_gb(candidate)
+    if needed <= 0:
+        return 0.0
+    return max(0.0, candidate.provider.memory_gb - needed) * SURPLUS_MS_PER_GB
+
+
+def tier_ms(candidate: Candidate, demand: Demand, rest_ms: float) -> float:
+    """Return that price as charged: at most a quarter of the rest, nothing for a long prompt."""
+    if demand.prompt_tokens >= LONG_PROMPT_TOKENS:
+        return 0.0
+    return min(candidate.surplus_ms, rest_ms * SURPLUS_SHARE)
+
+
+def service_ms(candidate: Candidate, demand: Demand) -> tuple[float, float]:
+    """Return the work of one request on a candidate: reading the prompt, and then writing."""
     decode = decode_tps(candidate)
-    reported = slot.running + slot.waiting if slot else 0
-    return Cost(
+    written = min(demand.output_bound, SERVICE_OUTPUT_TOKENS)
+    reading = demand.prompt_tokens / prefill_tps(candidate, decode) * 1000
+    return reading, written / decode * 1000
+
+
+def cost(candidate: Candidate, demand: Demand, now: float) -> Cost:
+    """Return the price of one request on one candidate, by cause."""
+    decode = decode_tps(candidate)
+    parts = Cost(
         state=STATE_MS.get(candidate.slot_state, COLD_MS),
-        queue=max(candidate.inflight, reported) * QUEUE_MS,
+        queue=candidate.occupancy * QUEUE_MS,
         pending=candidate.provider.inflight * PENDING_MS,
         backlog=tokens_ahead(candidate) / decode * 1000,
         request=demand.prompt_tokens / prefill_tps(candidate, decode) * 1000
         + demand.output_bound / decode * 1000,
         health=health_ms(candidate),
+        capacity_rate=rate_ms(candidate, now),
     )
+    tier = tier_ms(candidate, demand, parts.total)
+    return replace(parts, size_tier=tier) if tier else parts
 
 
-def prepare(candidate: Candidate) -> None:
+def prepare(candidate: Candidate, now: float) -> None:
     """Store the price on the candidate, so that a scan only multiplies and adds."""
     decode = decode_tps(candidate)
-    nothing = cost(candidate, Demand(build="", prompt_tokens=0, output_bound=0))
-    candidate.fixed_ms = nothing.total
+    candidate.surplus_ms = 0.0
+    nothing = cost(candidate, Demand(build="", prompt_tokens=0, output_bound=0), now)
+    candidate.rank_ms = nothing.total
     candidate.prompt_ms = 1000 / prefill_tps(candidate, decode)
     candidate.output_ms = 1000 / decode
     candidate.load = candidate.inflight << LOAD_SHIFT | candidate.provider.inflight

@@ -9,7 +9,6 @@ content a request never moves; a retry never waits in line.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.common.v1.price_pb2 import PriceRow
@@ -27,19 +26,21 @@ from darkbloom_router.attempts import (
     Phase,
     Request,
 )
+from darkbloom_router.conditions import View
+from darkbloom_router.decisions import Decisions
 from darkbloom_router.ends import TIMED_OUT, Ends
 from darkbloom_router.failures import Ladder
 from darkbloom_router.fleet import Fleet
-from darkbloom_router.gates import View
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Gate, Verdict
 from darkbloom_router.own_prices import OwnPrices
-from darkbloom_router.placement import Choice, choose
+from darkbloom_router.placement import Choice
 from darkbloom_router.provider import Candidate, Provider
-from darkbloom_router.queueing import Line, Tallies
+from darkbloom_router.queueing import Line, Passes, Trigger
 from darkbloom_router.refusals import Refusal
 from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
 from darkbloom_router.requests import Requests
+from darkbloom_router.retry_after import RouteTime, feasible_after_s, late_s, retry_after_s
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
@@ -57,6 +58,8 @@ class DispatchLimits:
     requests_per_lane: int = 8192
     max_deadline_s: float = 600.0
     default_deadline_s: float = 120.0
+    reject_models: frozenset[str] = frozenset()
+    queue_before_shed: bool = True
 
 
 class Dispatcher:
@@ -75,7 +78,7 @@ class Dispatcher:
         limits: Bounds.
         prices: What providers charge of their own.
         new_id: Makes an id of a prefix.
-        pick: Returns an index below its argument, at random.
+        decisions: Chooses, and checks itself.
         unix_now: Wall clock, for deadlines that others name.
     """
 
@@ -94,7 +97,7 @@ class Dispatcher:
         limits: DispatchLimits,
         prices: OwnPrices,
         new_id: Callable[[str], str],
-        pick: Callable[[int], int],
+        decisions: Decisions,
         unix_now: Callable[[], float],
     ) -> None:
         self.draining = False
@@ -110,9 +113,10 @@ class Dispatcher:
         self._limits = limits
         self._prices = prices
         self._new_id = new_id
-        self._pick = pick
+        self._decisions = decisions
         self._unix_now = unix_now
-        self._tallies = Tallies(fleet)
+        self._passes = Passes(timers, self._serve_line, line.depth)
+        self._route_time = RouteTime()
         self._free: Callable[[Request, Cause], None] = _unwired
 
     def wire(self, free: Callable[[Request, Cause], None]) -> None:
@@ -158,15 +162,13 @@ class Dispatcher:
         self._requests.add(request)
         request.timer = self._timers.at(request.deadline, partial(self._deadline, request))
 
-        build = self._fleet.catalog.builds.get(demand.build)
-        if build is None and demand.fallback_build not in self._fleet.catalog.builds:
-            self.refuse(request, refusals.UNAVAILABLE)
-        elif build is not None and 0 < build.max_context < demand.prompt_tokens:
-            self.refuse(request, refusals.CONTEXT_EXCEEDED)
+        refusal = self._unservable(request)
+        if refusal is not None:
+            self.refuse(request, refusal)
         elif self.line.depth(demand.build) and not demand.free:
             # Who came first is served first.
             self._queue(request)
-            self.drain_line(demand.build)
+            self._passes.run(demand.build, Trigger.KICK)
         else:
             self._place(request, first=True)
 
@@ -191,22 +193,25 @@ class Dispatcher:
         else:
             self._place(request, first=False)
 
-    def drain_lines(self, provider: Provider) -> None:
+    def drain_lines(self, provider: Provider, trigger: Trigger = Trigger.UNKNOWN) -> None:
         """Serve those who wait for builds of a provider that has changed."""
-        for build in provider.candidates:
-            if self.line.depth(build):
-                self.drain_line(build)
+        for build in list(provider.candidates):
+            self._passes.run(build, trigger, provider.account_id)
 
     def drain_line(self, build: str) -> None:
+        """Serve those who wait for a build."""
+        self._passes.run(build, Trigger.KICK)
+
+    def _serve_line(self, build: str, owner: str) -> None:
         """Offer places to those who wait, in order; who cannot be served keeps his place."""
-        for request in self.line.servable(build):
+        for request in self.line.servable(build, owner):
             choice = self._scan(request, request.demand.build)
             if choice.candidate is None:
                 self.line.failed(request)
                 continue
             self.line.leave(request, "served")
             self._spans.record("router.queue_wait", request.traceparent, request.opened_unix_ns)
-            self._offer(request, choice.candidate)
+            self._offer(request, choice)
 
     def still_trusted(self, attempt: Attempt) -> bool:
         """Check once more, just before a body is sent."""
@@ -222,9 +227,8 @@ class Dispatcher:
         self, request: Request, refusal: Refusal, gates: dict[Gate, int] | None = None
     ) -> None:
         """Say the last word about a request that nobody serves."""
-        waiting = self.line.depth(request.demand.build)
-        if refusal.retry_after_s == refusals.MIN_RETRY_S and waiting:
-            refusal = refusal.after(refusals.retry_after_s(waiting))
+        if refusal.retry_after_s == refusals.MIN_RETRY_S:
+            refusal = refusal.after(self._come_again(request))
         self._requests.finish(request)
         self._say_refused(request.gateway, request.stream, refusal, gates or {})
         self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
@@ -271,39 +275,85 @@ class Dispatcher:
         deadline = message.deadline_time.seconds + message.deadline_time.nanos / 1e9
         return max(0.0, min(deadline - self._unix_now(), self._limits.max_deadline_s))
 
+    def _unservable(self, request: Request) -> Refusal | None:
+        """Return why nobody could ever serve a request, before anybody is asked."""
+        demand, builds = request.demand, self._fleet.catalog.builds
+        build = builds.get(demand.build)
+        if build is None and demand.fallback_build not in builds:
+            return refusals.UNAVAILABLE
+        if demand.build in self._limits.reject_models:
+            return refusals.REJECTED_MODEL
+        if build is not None and 0 < build.max_context < demand.prompt_tokens:
+            return refusals.CONTEXT_EXCEEDED
+        return None
+
+    def _come_again(self, request: Request) -> int:
+        feasible_s = request.ladder.feasible_s
+        if feasible_s is not None:
+            return feasible_after_s(feasible_s)
+        return retry_after_s(self.line.depth(request.demand.build), self._route_time.seconds)
+
+    def _view(self, request: Request) -> View:
+        return View(
+            request.demand,
+            self._fleet.rules,
+            self._timers.now(),
+            request.excluded,
+            request.deadline,
+        )
+
     def _scan(self, request: Request, build: str) -> Choice:
-        started = perf_counter()
-        now = self._timers.now()
-        view = View(request.demand, self._fleet.rules, now, request.excluded)
-        choice = choose(self._fleet.rows(build), view, self._pick)
-        outcome = "selected" if choice.candidate else "none"
-        self._meter.decided(build, outcome, perf_counter() - started)
+        choice = self._decisions.choose(build, self._view(request))
         self._spans.record(
             "router.select",
             request.traceparent,
             self._spans.now_ns(),
-            candidates=choice.eligible,
+            candidates=choice.priced,
             outcome=choice.path.value,
         )
         return choice
 
     def _place(self, request: Request, *, first: bool) -> None:
         demand = request.demand
-        for build in filter(None, (demand.build, demand.fallback_build)):
-            choice = self._scan(request, build)
-            if choice.candidate is not None:
-                self._offer(request, choice.candidate)
-                return
+        choice = self._scan(request, demand.build)
+        if choice.candidate is None and demand.fallback_build:
+            other = self._scan(request, demand.fallback_build)
+            choice = other if other.candidate is not None else choice
+        if choice.candidate is not None:
+            self._offer(request, choice)
+            return
 
         if not first and (refusal := request.ladder.verdict) is not None:
             self.refuse(request, refusal)
             return
-        view = View(demand, self._fleet.rules, self._timers.now(), request.excluded)
-        gates = self._tallies.of(view)
-        if first and not demand.free and refusals.worth_waiting(gates):
+        gates = dict(choice.tally)
+        if first and not demand.free and self._may_wait(request, gates):
             self._queue(request, gates)
         else:
-            self.refuse(request, refusals.for_gates(gates, demand), gates)
+            self._refuse_for(request, gates)
+
+    def _may_wait(self, request: Request, gates: dict[Gate, int]) -> bool:
+        """Return whether a place may come free in time, as far as anybody knows."""
+        if not self._limits.queue_before_shed or not refusals.worth_waiting(gates):
+            return False
+        if self._decisions.never_fits(request.demand):
+            return False
+        build = request.demand.build
+        running = self._fleet.index(build).active
+        wait_s = self._ends.service_times.wait_s(build, self.line.depth(build), running)
+        return wait_s is None or wait_s <= request.deadline - self._timers.now()
+
+    def _refuse_for(self, request: Request, gates: dict[Gate, int]) -> None:
+        """Refuse a request that nobody could take, from who failed where."""
+        demand = request.demand
+        refusal = refusals.for_gates(gates, demand)
+        if refusal is refusals.MACHINE_BUSY and self._decisions.never_fits(demand):
+            refusal = refusals.PROMPT_TOO_LONG
+        if refusal is refusals.TTFT_TOO_SLOW:
+            left_s = request.deadline - self._timers.now()
+            best_ms = self._decisions.soonest_ms(demand)
+            refusal = refusal.after(late_s(best_ms, left_s * 1000))
+        self.refuse(request, refusal, gates)
 
     def _queue(self, request: Request, gates: dict[Gate, int] | None = None) -> None:
         if not self.line.join(request, partial(self._waited_out, request)):
@@ -311,17 +361,21 @@ class Dispatcher:
 
     def _waited_out(self, request: Request) -> None:
         self.line.leave(request, "timeout")
-        view = View(request.demand, self._fleet.rules, self._timers.now(), request.excluded)
-        gates = self._tallies.of(view)
-        self.refuse(request, refusals.for_gates(gates, request.demand), gates)
+        self._refuse_for(request, self._decisions.tally(request.demand.build, self._view(request)))
 
-    def _offer(self, request: Request, candidate: Candidate) -> None:
+    def _offer(self, request: Request, choice: Choice) -> None:
+        candidate = choice.candidate
+        if candidate is None:
+            raise RuntimeError("nobody was chosen")
         provider, verdict = candidate.provider, candidate.provider.verdict
         lane = self._lanes.get(provider)
         if verdict is None or lane is None:
             raise RuntimeError("a provider without lane or verdict passed the gates")
-        now, tokens = self._timers.now(), request.demand.tokens
-        self._fleet.debit(candidate, tokens)
+        now, demand = self._timers.now(), request.demand
+        reservation = self._fleet.debit(candidate, demand.tokens, demand.prompt_tokens)
+        if not request.routed:
+            request.routed = True
+            self._route_time.add(now - request.opened_at)
         request.ladder.attempts += 1
         price = self._price(request, candidate)
         attempt = request.attempt = Attempt(
@@ -333,7 +387,8 @@ class Dispatcher:
             provider=provider,
             lane=lane,
             verdict=verdict,
-            tokens=tokens,
+            reservation=reservation,
+            hinted=choice.hint_ms > 0,
             price_id=price.price_id if price is not None else "",
             started_at=now,
             started_unix_ns=self._spans.now_ns(),
@@ -414,8 +469,9 @@ class Dispatcher:
             self.refuse(request, refusals.QUEUE_DEADLINE)
             return
         attempt = request.attempt
-        request.ladder.note(failures.STALLED)
-        self._meter.failed(attempt.candidate.build.build, failures.STALLED.word)
+        # The request's clock, not the machine's: it may have had no time of its own.
+        request.ladder.note(failures.OUT_OF_TIME)
+        self._meter.failed(attempt.candidate.build.build, failures.OUT_OF_TIME.word)
         self._ends.stop(attempt, TIMED_OUT)
         self.refuse(request, request.ladder.verdict or refusals.FIRST_CHUNK_TIMEOUT)
 

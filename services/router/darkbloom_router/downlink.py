@@ -16,6 +16,7 @@ from darkbloom_router.attempts import Attempt, Attempts, Phase
 from darkbloom_router.closing import Closing
 from darkbloom_router.ends import Ends
 from darkbloom_router.meter import Meter
+from darkbloom_router.model import Blame
 from darkbloom_router.payloads import read
 from darkbloom_router.provider import Provider
 from darkbloom_router.timers import Timers
@@ -113,6 +114,7 @@ class Downlink:
         request = attempt.request
         request.committed = True
         attempt.phase = Phase.COMMITTED
+        self._ends.began(attempt)
         if request.timer is not None:
             request.timer.cancel()
         attempt.arm(self._timers, self._patience.silence_s, self._silent)
@@ -127,6 +129,7 @@ class Downlink:
             self._meter.ignored(_LINK, "unexpected")
             return
         attempt.phase = Phase.ACCEPTED
+        self._ends.health.accepted(attempt.candidate, self._timers.now())
         attempt.arm(self._timers, self._patience.content_s, self._ends.stalled)
 
     def _error(self, attempt: Attempt, frame: Frame) -> None:
@@ -136,12 +139,15 @@ class Downlink:
         if message is None:
             message = AttemptError()
         failure = failures.judge(message.failure_code, message.reason, message.status_code)
+        if message.HasField("feasible_after"):
+            feasible = message.feasible_after.ToTimedelta().total_seconds()
+            attempt.request.ladder.feasible_s = feasible
         if failure.draining:
             self._trust.draining(attempt.provider)
         if attempt.phase < Phase.COMMITTED:
             self._ends.fail(attempt, failure, tell=False)
             return
-        self._ends.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_PROVIDER_ERROR)
+        self._ends.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_PROVIDER_ERROR, failure.blame)
 
     def _terminal(self, attempt: Attempt, frame: Frame) -> None:
         message = read(Terminal, frame.payload, self._meter, _LINK)
@@ -176,7 +182,7 @@ class Downlink:
         if left > 0:
             attempt.arm(self._timers, left, self._silent)
             return
-        self._ends.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_TIMEOUT)
+        self._ends.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_TIMEOUT, Blame.MACHINE)
 
 
 def _ms(seconds: float) -> int:

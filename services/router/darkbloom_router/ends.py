@@ -4,7 +4,7 @@ Whatever the way, the place is given back before anybody is told, exactly once, 
 open goes to `closing`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailed, AttemptFailure
@@ -13,13 +13,19 @@ from darkbloom.router.v1.provider_link_pb2 import Cancel, CancelReason
 from darkbloom_router import failures
 from darkbloom_router.attempts import Attempt, Phase, Request
 from darkbloom_router.closing import Closing
+from darkbloom_router.conditions import wants
 from darkbloom_router.failures import Failure
 from darkbloom_router.fleet import Fleet
+from darkbloom_router.health import Health
+from darkbloom_router.hints import HintMemory
 from darkbloom_router.meter import Meter
+from darkbloom_router.model import Blame
 from darkbloom_router.provider import Provider
+from darkbloom_router.queueing import ServiceTimes
 from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
 from darkbloom_router.requests import Requests
 from darkbloom_router.spans import Spans
+from darkbloom_router.timers import Timers
 
 TIMED_OUT = CancelReason.CANCEL_REASON_TIMEOUT
 
@@ -33,6 +39,8 @@ class Ends:
         lanes: Lanes of the connected providers.
         meter: Counters.
         spans: Traces.
+        timers: What time it is.
+        health: What failures teach about machines.
     """
 
     def __init__(
@@ -42,7 +50,13 @@ class Ends:
         lanes: dict[Provider, ProviderLane],
         meter: Meter,
         spans: Spans,
+        timers: Timers,
+        health: Health,
     ) -> None:
+        self.health = health
+        self.hints = HintMemory()
+        self.service_times = ServiceTimes()
+        self._timers = timers
         self._fleet = fleet
         self._requests = requests
         self._lanes = lanes
@@ -81,12 +95,28 @@ class Ends:
         request = attempt.request
         request.excluded.add(attempt.provider)
         request.ladder.note(failure)
+        self._blame(attempt, failure.blame)
         self._meter.failed(attempt.candidate.build.build, failure.word)
         self._meter.dispatched("retry_precontent")
         self._span(attempt, failure.word)
         request.gateway.lane.drop_stream(attempt.stream)
         self.stop(attempt, TIMED_OUT, tell=tell)
         self._retry(request)
+
+    def lost(self, provider: Provider, carried: Iterable[Attempt]) -> None:
+        """Note a stream that broke; what it carried has one cause and counts once."""
+        broken = [
+            (attempt.candidate.build.build, wants(attempt.request.demand))
+            for attempt in carried
+            if attempt.live and attempt.phase > Phase.OFFERED and attempt.terminal is None
+        ]
+        self.health.lost(provider, broken, self._timers.now())
+
+    def began(self, attempt: Attempt) -> None:
+        """Note the first content."""
+        self._fleet.began(attempt.reservation)
+        if attempt.candidate.pair is not None:
+            self.health.accepted(attempt.candidate, self._timers.now())
 
     def stalled(self, attempt: Attempt) -> None:
         """End an attempt that took too long to begin."""
@@ -101,8 +131,14 @@ class Ends:
         if sent:
             self._cancel(attempt, reason)
 
-    def break_off(self, attempt: Attempt, failure: AttemptFailure.ValueType) -> None:
+    def break_off(
+        self,
+        attempt: Attempt,
+        failure: AttemptFailure.ValueType,
+        blame: Blame = Blame.NOBODY,
+    ) -> None:
         """End an attempt after its first content: the gateway ends the answer in-band."""
+        self._blame(attempt, blame)
         self._meter.broke(attempt.candidate.build.build)
         attempt.request.gateway.lane.send_ordered(
             FrameKind.FRAME_KIND_ATTEMPT_FAILED, attempt.stream, AttemptFailed(failure=failure)
@@ -127,6 +163,9 @@ class Ends:
     def complete(self, attempt: Attempt) -> None:
         """Take note that the edge has opened everything."""
         attempt.opened_final = True
+        now = self._timers.now()
+        self.health.succeeded(attempt.candidate, now)
+        self._remember_prefix(attempt, now)
         self._leave(attempt, "success")
         self._money.park(attempt)
 
@@ -137,12 +176,13 @@ class Ends:
 
     def release(self, attempt: Attempt) -> None:
         """Give the place back; only the first call does."""
-        if not attempt.debited:
+        if not self._fleet.credit(attempt.reservation):
             return
-        attempt.debited = False
         if isinstance(attempt.lane, RemoteLane):
             attempt.lane.unreserve(attempt.stream)
-        self._fleet.credit(attempt.candidate, attempt.tokens)
+        if attempt.phase >= Phase.COMMITTED:
+            taken_s = self._timers.now() - attempt.started_at
+            self.service_times.add(attempt.candidate.build.build, taken_s)
         self._freed(attempt.provider)
 
     def gone(self, attempt: Attempt) -> None:
@@ -150,6 +190,22 @@ class Ends:
         self.release(attempt)
         if attempt.request.attempt is attempt:
             self._requests.finish(attempt.request)
+
+    def _blame(self, attempt: Attempt, blame: Blame) -> None:
+        if attempt.phase > Phase.OFFERED:
+            shape = wants(attempt.request.demand)
+            self.health.failed(attempt.candidate, blame, shape, self._timers.now())
+
+    def _remember_prefix(self, attempt: Attempt, now: float) -> None:
+        """Note who read this prompt; a hint that did not hold is dropped."""
+        demand, identity = attempt.request.demand, attempt.provider.identity_key
+        if not demand.prefix_keys or not identity:
+            return
+        build, keys = attempt.candidate.build.build, demand.prefix_keys
+        if attempt.hinted and not attempt.opened.cached_tokens:
+            self.hints.miss(demand.account_id, build, keys, identity, now)
+            return
+        self.hints.note(demand.account_id, build, keys, demand.prompt_tokens, identity, now)
 
     def _leave(self, attempt: Attempt, outcome: str) -> None:
         self._meter.attempt_ended(attempt.candidate.build.build, outcome)

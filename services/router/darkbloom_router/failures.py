@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 
 from darkbloom_router import refusals
+from darkbloom_router.model import Blame
 from darkbloom_router.refusals import Refusal
 
 MAX_CAPACITY_FAILURES = 3
@@ -40,12 +41,17 @@ class Detail(IntEnum):
     JINJA_TEMPLATE = 1
     JINJA_CHANNEL_TAGS = 2
     JINJA_NULL_BRIDGE = 3
+    MODEL_LOAD = 4
+    CAPACITY_TIMEOUT = 5
     QUEUE_FULL = 6
+    TOKEN_BUDGET_EXHAUSTED = 7
     REQUEST_EXCEEDS_CONTEXT = 8
+    REQUEST_EXCEEDS_NODE = 9
     CAPACITY_BUSY = 10
     DEADLINE_UNREACHABLE = 11
     DRAINING = 12
     CLIENT_ERROR = 14
+    TOOL_NONCOMPLIANCE = 15
     UNSUPPORTED_PARAMETER = 19
 
 
@@ -74,32 +80,43 @@ class Failure:
     word: str
     """Closed word for metrics."""
     draining: bool = False
+    blame: Blame = Blame.NOBODY
+    """Which memory of faults it feeds."""
 
 
 LOST = Failure(Kind.FAULT, refusals.PROVIDER_LOST, "provider_lost")
 LEFT = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "provider_left")
 STALE = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "verdict_lapsed")
 MOVED = Failure(Kind.FREE, refusals.MACHINE_BUSY, "reservation_refused")
-STALLED = Failure(Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "first_chunk_timeout")
-PROTOCOL = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "protocol")
+STALLED = Failure(
+    Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "first_chunk_timeout", blame=Blame.MACHINE
+)
+OUT_OF_TIME = Failure(Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "deadline")
+PROTOCOL = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "protocol", blame=Blame.MACHINE)
 VIOLATION = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")
 CONGESTED = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "link_congested")
 TOO_DEAR = Failure(Kind.FREE, refusals.TOO_DEAR, "price")
-ENDED_EMPTY = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "terminal_without_answer")
+ENDED_EMPTY = Failure(
+    Kind.FAULT, refusals.PROVIDER_FAILED, "terminal_without_answer", blame=Blame.MACHINE
+)
 
 _DRAINING = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "draining", draining=True)
-_LATE = Failure(Kind.FREE, refusals.DEADLINE_UNREACHABLE, "deadline_unreachable")
-_CONTEXT = Failure(Kind.FINAL, refusals.CONTEXT_EXCEEDED, "context_exceeded")
+_LATE = Failure(Kind.FREE, refusals.DEADLINE_UNREACHABLE, "deadline_unreachable", blame=Blame.LATE)
+_CONTEXT = Failure(Kind.FINAL, refusals.OVERSIZED, "context_exceeded")
 _TEMPLATE = Failure(Kind.FINAL, refusals.TEMPLATE_FAILED, "template_render")
 _BOUND = Failure(Kind.FINAL, refusals.BOUND_EXCEEDED, "bound_exceeded")
 _MEDIA = Failure(Kind.FINAL, refusals.MEDIA_TOO_LARGE, "media_too_large")
 _CLIENT = Failure(Kind.FINAL, refusals.CLIENT_ERROR, "client_error")
-_BUSY = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "capacity")
-_FULL = Failure(Kind.CAPACITY, refusals.OVERSIZED, "capacity")
-_SEALING = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")
-_TIMEOUT = Failure(Kind.FAULT, refusals.PROVIDER_TIMEOUT, "provider_timeout")
-_DOWN = Failure(Kind.FAULT, refusals.PROVIDER_UNAVAILABLE, "provider_error")
-_BROKEN = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "provider_error")
+_BUSY = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "capacity", blame=Blame.FULL)
+_FULL = Failure(Kind.CAPACITY, refusals.OVERSIZED, "capacity", blame=Blame.FULL)
+_UNLOADED = Failure(Kind.FAULT, refusals.PROVIDER_UNAVAILABLE, "model_load", blame=Blame.LOAD)
+_UNRULY = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "tool_noncompliance")
+_SEALING = Failure(
+    Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure", blame=Blame.MACHINE
+)
+_TIMEOUT = Failure(Kind.FAULT, refusals.PROVIDER_TIMEOUT, "provider_timeout", blame=Blame.MACHINE)
+_DOWN = Failure(Kind.FAULT, refusals.PROVIDER_UNAVAILABLE, "provider_error", blame=Blame.MACHINE)
+_BROKEN = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "provider_error", blame=Blame.MACHINE)
 
 _BY_DETAIL: Mapping[int, Failure] = {
     Detail.DRAINING: _DRAINING,
@@ -112,6 +129,11 @@ _BY_DETAIL: Mapping[int, Failure] = {
     Detail.UNSUPPORTED_PARAMETER: _CLIENT,
     Detail.QUEUE_FULL: _BUSY,
     Detail.CAPACITY_BUSY: _BUSY,
+    Detail.CAPACITY_TIMEOUT: _BUSY,
+    Detail.TOKEN_BUDGET_EXHAUSTED: _FULL,
+    Detail.REQUEST_EXCEEDS_NODE: _FULL,
+    Detail.MODEL_LOAD: _UNLOADED,
+    Detail.TOOL_NONCOMPLIANCE: _UNRULY,
 }
 _BY_CODE: Mapping[int, Failure] = {
     Code.INVALID_REQUEST: _CLIENT,
@@ -145,6 +167,8 @@ class Ladder:
     final: Refusal | None = None
     fault: Refusal | None = None
     full: Refusal | None = None
+    feasible_s: float | None = None
+    """When a machine that refused could, by its own word."""
     other: Refusal | None = None
 
     def note(self, failure: Failure) -> None:

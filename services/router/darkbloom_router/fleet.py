@@ -1,77 +1,100 @@
 """The live fleet: who is connected, what each may serve, and how much of it is taken.
 
 One event loop owns it and every method is synchronous, so admitting and debiting is one atomic
-step (routing section 7). Candidates live in one array per build; a scan touches no other provider.
+step (routing section 7). What only a provider's state decides is judged when it changes, or when
+time changes it (`advance`), and kept in groups per build; a scan touches no other provider.
 """
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import count
 
-from darkbloom_router import cost, gates
-from darkbloom_router.model import Beat, Build, Catalog, ModelFacts, Rules, Verdict
+from darkbloom_router import admission, cost, forecast, gates
+from darkbloom_router.faults.memory import FaultMemory
+from darkbloom_router.groups import BuildIndex
+from darkbloom_router.inventory import Capacity, Inventory, Rejection
+from darkbloom_router.model import Beat, Catalog, ModelFacts, Rules, Selection, Tiering, Verdict
 from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.rates import FleetRates
+from darkbloom_router.reservations import Reservation
 
 EVICT_AFTER_S = 90.0
 EVICT_SWEEPS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a listed build is not routed to a provider."""
-
-    build: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """Live capacity of one build."""
-
-    build: str
-    routable: int
-    warm: int
-    cold: int
-    active: int
-    budget_total: int
-    budget_left: int
+_NEVER = float("inf")
+_WAKES_SLACK = 1024
+_NOBODY = BuildIndex()
 
 
 class Fleet:
-    """Every provider with a stream here, and the arrays that scans read."""
+    """Every provider with a stream here, and the groups that decisions read."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, faults: FaultMemory | None = None) -> None:
         self.rules = rules
-        self.catalog = Catalog()
+        self.faults = FaultMemory() if faults is None else faults
+        self.rates = FleetRates(dict(rules.solo_seeds))
         self.providers: dict[str, Provider] = {}
+        self.now = float("-inf")
+        """The latest moment that the fleet has heard of."""
+        self.reserve_gb = 0.0
+        """Machines of this memory are kept for the largest build in demand; 0 keeps none."""
+        self._inventory = Inventory()
         self._by_identity: dict[bytes, Provider] = {}
-        self._rows: dict[str, list[Candidate]] = {}
-        self._facts: dict[str, dict[str, ModelFacts]] = {}
+        self._by_account: dict[str, dict[str, Provider]] = {}
+        self._indexes: dict[str, BuildIndex] = {}
+        self._wakes: list[tuple[float, int, Candidate]] = []
+        self._order = count()
+        self._listed = 0
         self.on_change: Callable[[Provider], None] = _nobody
         """Told of every change of a provider; must be cheap."""
 
     def __len__(self) -> int:
         return len(self.providers)
 
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in force."""
+        return self._inventory.catalog
+
+    def index(self, build: str) -> BuildIndex:
+        """Return the groups of a build; not to be changed."""
+        return self._indexes.get(build, _NOBODY)
+
     def rows(self, build: str) -> list[Candidate]:
-        """Return the candidates of a build; not to be changed."""
-        return self._rows.get(build, [])
+        """Return the candidates of a build; walks all."""
+        return list(self.index(build))
+
+    def owned(self, account_id: str, build: str) -> list[Candidate]:
+        """Return an account's own machines that list a build."""
+        own = self._by_account.get(account_id, {}) if account_id else {}
+        rows = (provider.candidates.get(build) for provider in own.values())
+        return [row for row in rows if row is not None]
+
+    def owned_count(self, account_id: str) -> int:
+        """Return how many machines an account has connected."""
+        return len(self._by_account.get(account_id, ())) if account_id else 0
+
+    # Who is there
 
     def join(self, provider: Provider, models: Iterable[ModelFacts]) -> list[Rejection]:
         """Take a registered provider in; returns the builds that it will not serve, and why."""
+        self.now = max(self.now, provider.joined_at)
         self.providers[provider.provider_id] = provider
         self._by_identity.setdefault(provider.identity_key, provider)
+        self.faults.arrived(provider.stable_id, provider.version, self.now)
+        provider.faults = self.faults.find(provider.stable_id)
         return self.set_models(provider, models)
 
     def leave(self, provider: Provider) -> None:
-        """Forget a provider whose stream is gone; again does nothing."""
+        """Forget a provider whose stream is gone; again does nothing. Its faults are kept."""
         provider.connected = False
         if self.providers.pop(provider.provider_id, None) is None:
             return
-        self._facts.pop(provider.provider_id, None)
+        self._inventory.drop(provider)
         for candidate in provider.candidates.values():
-            candidate.shut = True
             self._unlist(candidate)
         provider.candidates.clear()
+        self._index_account(provider, "")
         if self._by_identity.get(provider.identity_key) is provider:
             del self._by_identity[provider.identity_key]
             for other in self.providers.values():
@@ -94,73 +117,135 @@ class Fleet:
 
     def set_models(self, provider: Provider, models: Iterable[ModelFacts]) -> list[Rejection]:
         """Take a full inventory; a build that is rejected now never removes its older self."""
-        kept = self._facts.get(provider.provider_id, {})
-        facts: dict[str, ModelFacts] = {}
-        rejections = []
-        for model in models:
-            detail = self._objection(provider, model)
-            if not detail:
-                facts[model.build] = model
-                continue
-            rejections.append(Rejection(model.build, detail))
-            old = kept.get(model.build)
-            facts[model.build] = old if old and not self._objection(provider, old) else model
-        self._facts[provider.provider_id] = facts
+        rejections = self._inventory.take(provider, models)
         self._relist(provider)
         return rejections
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Replace the catalog and judge every inventory again."""
-        self.catalog = catalog
+        self._inventory.catalog = catalog
+        self.rates.forget(set(catalog.builds))
         for provider in self.providers.values():
             self._relist(provider)
+
+    # What they say
 
     def beat(self, provider: Provider, beat: Beat, now: float) -> bool:
         """Take a heartbeat; returns whether its capacity was newer than what was known.
 
         An old or repeated sequence proves that the provider lives, and nothing else.
         """
+        self.now = max(self.now, now)
         provider.beat_at = now
         provider.silent_sweeps = 0
-        provider.draining = beat.draining
+        provider.draining, provider.drain_until = beat.draining, _NEVER
         known = provider.capacity.sequence if provider.capacity else 0
         fresh = beat.capacity is not None and beat.capacity.sequence > known
         if fresh:
-            provider.capacity = beat.capacity
+            self._measure(provider, beat, now)
         if fresh or beat.capacity is None:
             provider.beat = replace(beat, capacity=None)
         self.refresh(provider)
         return fresh
+
+    def drains(self, provider: Provider, now: float, forget_s: float) -> None:
+        """Note that a provider said in passing that it leaves; a heartbeat may say otherwise."""
+        provider.draining, provider.drain_until = True, now + forget_s
+        self.refresh(provider)
 
     def set_verdict(self, provider: Provider, verdict: Verdict | None) -> None:
         """Put a verdict in force, or take it away."""
         provider.verdict = verdict
         self.refresh(provider)
 
+    def advance(self, now: float) -> None:
+        """Let time pass: whoever's gates it changes is judged again."""
+        self.now = max(self.now, now)
+        wakes = self._wakes
+        while wakes and wakes[0][0] <= self.now:
+            when, _, candidate = heapq.heappop(wakes)
+            if candidate.group is None or candidate.wake_at != when:
+                continue
+            candidate.wake_at = _NEVER
+            provider = candidate.provider
+            if provider.draining and provider.drain_until <= self.now:
+                provider.draining, provider.drain_until = False, _NEVER
+            self.refresh(provider)
+
     def refresh(self, provider: Provider) -> None:
-        """Rebuild what scans read of one provider; call after any change of it."""
+        """Judge and price one provider again; call after any change of it."""
+        if provider.provider_id not in self.providers:
+            return
+        if provider.indexed_account != provider.account_id:
+            self._index_account(provider, provider.account_id)
         for candidate in provider.candidates.values():
-            gates.prepare(candidate, self.rules)
-            cost.prepare(candidate)
+            self._prepare(candidate)
         self.on_change(provider)
 
-    def debit(self, candidate: Candidate, tokens: int) -> None:
-        """Take one place and its tokens; the caller has just seen every gate open."""
+    # What is taken
+
+    def taken_elsewhere(self, candidate: Candidate, attempts: int, tokens: int) -> None:
+        """Add what other replicas debited on a machine since they last said so; may be negative.
+
+        The caller refreshes the provider once it has said everything.
+        """
         provider = candidate.provider
+        candidate.inflight += attempts
+        candidate.pending_tokens += tokens
+        provider.inflight += attempts
+        provider.pending_tokens += tokens
+        if candidate.group is not None:
+            self._indexes[candidate.build.build].active += attempts
+
+    def debit(self, candidate: Candidate, tokens: int, prompt_tokens: int = 0) -> Reservation:
+        """Take one place and its tokens; the caller has just seen every gate open."""
+        provider, pair = candidate.provider, candidate.pair
+        if pair is not None:
+            pair.sent(self.now)
+        taken = Reservation(candidate, tokens, prompt_tokens)
+        taken.price()
         provider.inflight += 1
         provider.pending_tokens += tokens
+        provider.service_ms += taken.service_ms
         candidate.inflight += 1
+        if candidate.group is not None:
+            taken.counted = True
+            self._indexes[candidate.build.build].active += 1
         candidate.pending_tokens += tokens
+        candidate.pending_prompt += prompt_tokens
         self.refresh(provider)
+        return taken
 
-    def credit(self, candidate: Candidate, tokens: int) -> None:
-        """Give one place and its tokens back; exactly once for each debit."""
-        provider = candidate.provider
+    def began(self, taken: Reservation) -> None:
+        """Note the first content: the prompt has been read and nobody waits behind it."""
+        if taken.ended or not taken.prompt_tokens:
+            return
+        taken.candidate.pending_prompt -= taken.prompt_tokens
+        taken.candidate.provider.service_ms -= taken.reading_ms
+        taken.prompt_tokens, taken.reading_ms = 0, 0.0
+        self.refresh(taken.candidate.provider)
+
+    def credit(self, taken: Reservation) -> bool:
+        """Give a place and its tokens back; only the first call does, and says so."""
+        if taken.ended:
+            return False
+        taken.ended = True
+        candidate, provider = taken.candidate, taken.candidate.provider
         provider.inflight -= 1
-        provider.pending_tokens -= tokens
+        provider.pending_tokens -= taken.tokens
         candidate.inflight -= 1
-        candidate.pending_tokens -= tokens
+        if taken.counted and candidate.group is not None:
+            self._indexes[candidate.build.build].active -= 1
+        candidate.pending_tokens -= taken.tokens
+        candidate.pending_prompt -= taken.prompt_tokens
+        provider.service_ms -= taken.service_ms
+        if provider.inflight == 0:
+            # Rounding must not accumulate.
+            provider.service_ms = 0.0
         self.refresh(provider)
+        return True
+
+    # Who must go
 
     def silent(self, now: float) -> list[Provider]:
         """Return the providers to evict: silent for 90 s at two sweeps in a row."""
@@ -189,67 +274,113 @@ class Fleet:
 
     def capacity(self, build: str, now: float) -> Capacity:
         """Return the live capacity of one build."""
-        rows = self.rows(build)
-        routable = [row for row in rows if not row.shut and row.trusted_until > now]
-        warm = sum(row.slot_state.warm for row in routable)
-        total = sum(slot.budget_max for row in routable if (slot := row.slot))
-        return Capacity(
-            build=build,
-            routable=len(routable),
-            warm=warm,
-            cold=len(routable) - warm,
-            active=sum(row.inflight for row in rows),
-            budget_total=total,
-            budget_left=sum(int(row.room) for row in routable if row.slot and row.slot.budget_max),
-        )
+        self.advance(now)
+        return Capacity.of(build, self.index(build))
 
-    def _objection(self, provider: Provider, model: ModelFacts) -> str:
-        build = self.catalog.builds.get(model.build)
-        if build is None:
-            return "not in the catalog"
-        if model.weight_hash not in build.accepted_hashes:
-            return "weight hash differs from the catalog: download the build again"
-        if (provider.backend == "scripted") is not build.scripted:
-            return "the scripted engine serves the dev/ namespace, and only it does"
-        return ""
+    def _measure(self, provider: Provider, beat: Beat, now: float) -> None:
+        """Take a newer capacity: rates feed the fleet's medians, room answers clamps."""
+        before, provider.capacity, provider.capacity_at = provider.capacity, beat.capacity, now
+        slots = beat.capacity.slots if beat.capacity else {}
+        rows = sum(slot.running + slot.waiting for slot in slots.values())
+        family = provider.hardware.chip_family
+        for name, candidate in provider.candidates.items():
+            slot = slots.get(name)
+            tps = slot.decode_tps if slot else 0.0
+            old = before.slots.get(name) if before else None
+            if slot and (
+                old is None
+                or (old.decode_tps, old.prefill_tps) != (slot.decode_tps, slot.prefill_tps)
+            ):
+                candidate.measured_at = now
+            self.rates.replace(name, family, candidate.reported_tps, tps)
+            candidate.reported_tps = tps
+            if tps > 0 and rows <= 1:
+                self.rates.sample_solo(name, family, provider.stable_id, tps)
+            if (pair := candidate.pair) is not None:
+                left = slot.budget_max - slot.budget_used - slot.budget_queued if slot else 0
+                unbudgeted = slot is None or slot.budget_max == 0
+                pair.shows(_NEVER if unbudgeted else left, now)
+
+    def _prepare(self, candidate: Candidate) -> None:
+        """Store what decisions read: rates, room, price, group, and when time changes them."""
+        rules, now, provider = self.rules, self.now, candidate.provider
+        name, family = candidate.build.build, provider.hardware.chip_family
+        if not candidate.reported_tps:
+            candidate.median_tps = self.rates.decode(name, family)
+        if not candidate.build.scripted:
+            solo = self.rates.solo(name, family)
+            if not solo and provider.hardware.memory_bandwidth_gbs > 0:
+                solo = cost.static_tps(candidate)
+            candidate.quality_cap = admission.quality_cap(
+                solo, rules.min_decode_tps, rules.quality_overcommit, candidate.base_cap
+            )
+        cost.prepare(candidate, now)
+        forecast.prepare(candidate)
+        if rules.selection is Selection.FIRST_CONTENT:
+            forecast.rank(candidate, now)
+        elif rules.tiering is Tiering.ENFORCE:
+            candidate.surplus_ms = cost.surplus_ms(candidate)
+        candidate.projected_tps = cost.projected_tps(candidate)
+        candidate.room = admission.room(candidate, now)
+
+        self._indexes[name].place(candidate, gates.standing(candidate, rules, now))
+        wake_at = gates.next_change(candidate, rules, now)
+        if wake_at != candidate.wake_at:
+            candidate.wake_at = wake_at
+            if wake_at != _NEVER:
+                heapq.heappush(self._wakes, (wake_at, next(self._order), candidate))
+                self._compact()
+
+    def _compact(self) -> None:
+        """Drop wakes that were overtaken, once they are the most."""
+        if len(self._wakes) > _WAKES_SLACK + 2 * self._listed:
+            live = {
+                id(wake[2]): wake
+                for wake in self._wakes
+                if wake[2].group is not None and wake[2].wake_at == wake[0]
+            }
+            self._wakes = list(live.values())
+            heapq.heapify(self._wakes)
 
     def _relist(self, provider: Provider) -> None:
         """Make the candidacies agree with inventory and catalog; running attempts keep theirs."""
-        facts = self._facts.get(provider.provider_id, {})
-        wanted = {
-            name: (self.catalog.builds[name], model)
-            for name, model in facts.items()
-            if not self._objection(provider, model)
-        }
+        wanted = self._inventory.accepted(provider)
         for name in [name for name in provider.candidates if name not in wanted]:
-            candidate = provider.candidates.pop(name)
-            candidate.shut = True
-            self._unlist(candidate)
-        for name, (build, model) in wanted.items():
-            self._list(provider, name, build, model)
+            self._unlist(provider.candidates.pop(name))
+        for name, (build, facts) in wanted.items():
+            known = provider.candidates.get(name)
+            if known is None:
+                provider.candidates[name] = Candidate(provider, build, facts)
+                self._listed += 1
+                self._indexes.setdefault(name, BuildIndex())
+            else:
+                known.build, known.facts = build, facts
         self.refresh(provider)
 
-    def _list(self, provider: Provider, name: str, build: Build, model: ModelFacts) -> None:
-        known = provider.candidates.get(name)
-        if known is not None:
-            known.build, known.facts = build, model
-            return
-        candidate = Candidate(provider, build, model)
-        rows = self._rows.setdefault(name, [])
-        candidate.row = len(rows)
-        rows.append(candidate)
-        provider.candidates[name] = candidate
-
     def _unlist(self, candidate: Candidate) -> None:
-        """Take a candidate out of its array in constant time: the last one takes its place."""
-        rows = self._rows.get(candidate.build.build, [])
-        last = rows.pop()
-        if last is not candidate:
-            rows[candidate.row] = last
-            last.row = candidate.row
-        candidate.row = -1
-        if not rows:
-            self._rows.pop(candidate.build.build, None)
+        name = candidate.build.build
+        family = candidate.provider.hardware.chip_family
+        self.rates.replace(name, family, candidate.reported_tps, 0.0)
+        candidate.reported_tps = 0.0
+        candidate.wake_at = _NEVER
+        self._listed -= 1
+        index = self._indexes.get(name)
+        if index is None:
+            return
+        index.active -= candidate.inflight
+        index.remove(candidate)
+        if not index.size:
+            del self._indexes[name]
+
+    def _index_account(self, provider: Provider, account_id: str) -> None:
+        old = self._by_account.get(provider.indexed_account)
+        if old is not None:
+            old.pop(provider.provider_id, None)
+            if not old:
+                del self._by_account[provider.indexed_account]
+        provider.indexed_account = account_id
+        if account_id:
+            self._by_account.setdefault(account_id, {})[provider.provider_id] = provider
 
 
 def _nobody(_provider: Provider) -> None:

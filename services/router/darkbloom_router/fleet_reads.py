@@ -7,9 +7,9 @@ from darkbloom.router.v1 import fleet_pb2, provider_link_pb2
 from darkbloom_router import convert
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.errors import ProviderUnknownError
+from darkbloom_router.explaining import explain, explain_all
 from darkbloom_router.fleet import Fleet
-from darkbloom_router.gates import View, failing
-from darkbloom_router.model import Demand, TrustLevel
+from darkbloom_router.model import TrustLevel
 from darkbloom_router.provider import Provider
 from darkbloom_router.timers import Timers
 
@@ -53,13 +53,12 @@ class FleetReads:
         if provider is None:
             raise ProviderUnknownError("provider is not connected to this replica")
         floor = TrustLevel.parse_floor(trust_floor) if trust_floor else self._fleet.rules.min_trust
-        explanations = []
-        for wanted in [build] if build else sorted(provider.candidates):
-            view = View(Demand(build=wanted, floor=floor), self._fleet.rules, self._timers.now())
-            candidate = provider.candidates.get(wanted)
-            check = next(failing(candidate, view), None) if candidate else None
-            explanations.append(convert.explanation(wanted, check, candidate, view))
-        return explanations
+        now = self._timers.now()
+        if build:
+            found = [explain(self._fleet, provider, build, now, floor)]
+        else:
+            found = explain_all(self._fleet, provider, now, floor)
+        return [convert.explanation(item) for item in found]
 
     def capacity(self, builds: Sequence[str]) -> list[fleet_pb2.BuildCapacity]:
         """Return live capacity of the named builds, or of the whole catalog."""

@@ -1,43 +1,36 @@
 """The eligibility gates, in the order of routing section 2: one chain to choose and to explain.
 
-`first_gate` is the truth. `prepare` stores the outcome of the gates that no request can change on
-the candidate, so that a scan skips most of the chain; whoever wins a scan is put through the whole
-chain once more before anything is debited.
+`first_gate` is the truth, for preflight, dispatch, queue and alternates alike. `standing` is its
+part that only a provider's state decides: it is judged when that state changes, and kept as the
+key of a group of candidates (`groups`). `group_gate` adds what a request asks of a whole group.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 
-from darkbloom_router.cost import tokens_ahead
-from darkbloom_router.model import (
-    Admission,
-    Demand,
-    Gate,
-    OwnerPolicy,
-    Rules,
-    SlotState,
-    Thermal,
-    TrustLevel,
-)
-from darkbloom_router.provider import Candidate, Lack, Provider
-from darkbloom_router.versions import version_key
-
-_KEY_BYTES = 32
-_KV_BYTES_PER_TOKEN = 400_000
-_COLD_MARGIN_GB = 4.0
-_COLD_WEIGHTS_FACTOR = 2.0
-UNLIMITED = float("inf")
+from darkbloom_router import conditions as on
+from darkbloom_router.admission import requirement_gb, room, too_large
+from darkbloom_router.conditions import View
+from darkbloom_router.groups import GroupKey
+from darkbloom_router.model import Demand, Gate, Rules, SlotState, Thermal
+from darkbloom_router.provider import Candidate, Lack
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What one evaluation compares a candidate with."""
+class Kind(Enum):
+    """What sort of obstacle a gate is."""
 
-    demand: Demand
-    rules: Rules
-    now: float
-    excluded: Collection[object] = ()
-    """Providers (objects) that failed or refused this request."""
+    POLICY = auto()
+    REQUEST = auto()
+    STRUCTURAL = auto()
+    FAULT = auto()
+    CAPACITY = auto()
+    LIVENESS = auto()
+    TRUST = auto()
+    CAPABILITY = auto()
+    SLOT = auto()
+    PERMANENT = auto()
+    DEADLINE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,191 +38,112 @@ class Check:
     """One gate: when it shuts, what was compared, and what the owner can do."""
 
     gate: Gate
+    kind: Kind
     fails: Callable[[Candidate, View], bool]
     evidence: Callable[[Candidate, View], str]
     remedy: str
 
 
-def owns(candidate: Candidate, demand: Demand) -> bool:
-    """Return whether the request's account earns with this machine, and names no other."""
-    return owned(candidate.provider, demand)
-
-
-def owned(provider: Provider, demand: Demand) -> bool:
-    """Return whether a machine is one of those that the caller may call his own here."""
-    return provider.owned_by(demand.account_id) and demand.machine in ("", provider.provider_id)
-
-
-def floor_of(candidate: Candidate, view: View) -> TrustLevel:
-    """Return the floor that holds here: none for the caller's own machines under self-route."""
-    demand = view.demand
-    if demand.policy is not OwnerPolicy.PUBLIC and owns(candidate, demand):
-        return TrustLevel.NONE
-    return max(demand.floor, view.rules.min_trust)
-
-
-def effective_level(candidate: Candidate, rules: Rules) -> TrustLevel:
-    """Return the level as the floor sees it: development admission meets any, in development."""
-    provider = candidate.provider
-    if rules.development and provider.admission is Admission.DEVELOPMENT:
-        return TrustLevel.HARDWARE
-    return provider.level
-
-
-def lacks(candidate: Candidate) -> int:
-    """Return the abilities that this candidate does not have, as `Lack` bits."""
-    found = Lack.NATIVE_MEDIA
-    if not candidate.facts.tools:
-        found |= Lack.TOOLS
-    if candidate.build.build not in candidate.provider.constraint_builds:
-        found |= Lack.TOOL_CONSTRAINT
-    if not candidate.facts.vision:
-        found |= Lack.VISION
-    return int(found)
-
-
-def wants(demand: Demand) -> int:
-    """Return the abilities that a request needs, as `Lack` bits."""
-    found = Lack.NONE
-    if demand.tools:
-        found |= Lack.TOOLS
-    if demand.tool_constraint:
-        found |= Lack.TOOL_CONSTRAINT
-    if demand.native_media_tools:
-        found |= Lack.NATIVE_MEDIA
-    if demand.vision:
-        found |= Lack.VISION
-    return int(found)
-
-
-def room(candidate: Candidate) -> float:
-    """Return how many more tokens fit, by token budget where there is one, else by memory."""
-    provider, slot = candidate.provider, candidate.slot
-    capacity = provider.capacity
-    if slot and slot.budget_max > 0:
-        pool = sum(other.budget_max for other in capacity.slots.values()) if capacity else 0
-        left = min(slot.budget_max - tokens_ahead(candidate), pool - provider.pending_tokens)
-        return max(left, 0)
-    if slot and slot.kv_bytes_per_token > 0:
-        # It knows the size of a token and has no budget: it admits nothing.
-        return 0
-    if capacity is None or capacity.total_memory_gb <= 0:
-        return UNLIMITED
-
-    if candidate.slot_state.warm:
-        free_gb = capacity.total_memory_gb - capacity.gpu_active_gb
-    elif capacity.free_for_load_gb is not None:
-        free_gb = capacity.free_for_load_gb - candidate.weights_gb
-    else:
-        used_gb = capacity.gpu_active_gb + candidate.weights_gb + _COLD_MARGIN_GB
-        free_gb = capacity.total_memory_gb - used_gb
-    return max(free_gb * 1e9 / _KV_BYTES_PER_TOKEN - provider.pending_tokens, 0)
-
-
-def _needs_private_text(candidate: Candidate, view: View) -> str:
-    """Return what is missing for private text; empty when nothing is."""
-    provider = candidate.provider
-    privacy = provider.privacy
-    found = (
-        ("no encryption key", len(provider.encryption_key) != _KEY_BYTES),
-        ("chunks are not sealed", not privacy.sealed_chunks),
-        ("engine is not in process", not privacy.inprocess),
-        ("engine family is not on the list", provider.backend not in view.rules.backends),
-        # Owner and development admission say openly that SIP and code identity were not proven.
-        ("sip is not proven", not privacy.sip and provider.admission is Admission.PUBLIC),
-    )
-    return next((words for words, failed in found if failed), "")
-
-
-def _too_large(candidate: Candidate) -> bool:
-    if candidate.slot_state.warm:
-        return False
-    memory_gb = candidate.provider.memory_gb
-    needed_gb = candidate.build.min_ram_gb or candidate.weights_gb * _COLD_WEIGHTS_FACTOR
-    return 0 < memory_gb < needed_gb
-
-
-def _passed_ago(candidate: Candidate, view: View) -> str:
-    passed_at = candidate.provider.passed_at
-    if passed_at is None:
-        return "no challenge passed on this stream"
-    if candidate.provider.verdict is None:
-        return "no verdict is in force"
-    limit_min = view.rules.challenge_max_age_s / 60
-    return f"challenge passed {(view.now - passed_at) / 60:.0f} min ago, limit {limit_min:.0f} min"
-
-
-def trusted_until(candidate: Candidate, rules: Rules) -> float:
-    """Return when challenge freshness or verdict runs out; 0 when there is none."""
-    provider = candidate.provider
-    if provider.passed_at is None or provider.verdict is None:
-        return 0.0
-    return min(provider.passed_at + rules.challenge_max_age_s, provider.verdict.expires_at)
-
-
-def _old_runtime(candidate: Candidate, rules: Rules) -> bool:
-    floor = rules.min_version
-    return bool(floor) and version_key(candidate.provider.version) < version_key(floor)
-
-
-def _headroom(candidate: Candidate) -> str:
-    provider = candidate.provider
-    slot = candidate.slot
-    here = max(candidate.inflight, slot.running + slot.waiting if slot else 0)
-    return (
-        f"{provider.inflight} of {provider.concurrency_cap} on this machine, "
-        f"{here} of {candidate.concurrency_cap} of this build"
-    )
-
-
-def _no_headroom(candidate: Candidate, _view: View) -> bool:
-    provider, slot = candidate.provider, candidate.slot
-    here = max(candidate.inflight, slot.running + slot.waiting if slot else 0)
-    return provider.inflight >= provider.concurrency_cap or here >= candidate.concurrency_cap
-
-
-def _short_of(candidate: Candidate, view: View) -> bool:
-    needed = candidate.build.required_capabilities
-    return bool(
-        lacks(candidate) & wants(view.demand) & ~Lack.VISION
-        or not needed <= candidate.provider.runtime_capabilities
-    )
-
-
 CHAIN: tuple[Check, ...] = (
     Check(
         Gate.ALLOWLIST,
-        lambda c, v: v.demand.policy is OwnerPolicy.EXCLUSIVE and not owns(c, v.demand),
-        lambda _c, _v: "the request wants only its owner's machines",
+        Kind.POLICY,
+        on.not_listed,
+        lambda c, v: (
+            "the request names other machines"
+            if v.demand.serials and c.provider.serial not in v.demand.serials
+            else "the request wants only its owner's machines"
+        ),
         "send without self-route, or link this machine to the account",
     ),
     Check(
         Gate.EXCLUDED,
+        Kind.REQUEST,
         lambda c, v: c.provider in v.excluded,
         lambda _c, _v: "failed or refused this request before",
         "nothing: other requests still come",
     ),
     Check(
         Gate.NOT_SERVING_MODEL,
+        Kind.STRUCTURAL,
         lambda c, _v: c.facts.weight_hash not in c.build.accepted_hashes,
         lambda _c, _v: "weight hash is not one of the catalog's",
         "download the build again",
     ),
     Check(
+        Gate.DEDICATED,
+        Kind.POLICY,
+        on.shares,
+        lambda c, v: (
+            f"{on.dedicated_family(c, v.rules)} wants a machine of its own, "
+            f"this one serves {len(c.provider.candidates)} builds"
+        ),
+        "serve this family alone, or only other builds",
+    ),
+    Check(
+        Gate.DISPATCH_LOAD_COOLDOWN,
+        Kind.FAULT,
+        lambda c, v: on.held(c, lambda pair: pair.load_until, v) > 0,
+        lambda c, v: on.sentence(
+            c.pair.load_until if c.pair else 0.0, v.now, "loading for a request failed"
+        ),
+        "free memory, or see the agent's log for the failed load",
+    ),
+    Check(
+        Gate.ERROR_COOLDOWN,
+        Kind.FAULT,
+        lambda c, v: on.held(c, on.errors_until(v), v) > 0,
+        lambda c, v: on.sentence(
+            v.now + on.held(c, on.errors_until(v), v), v.now, "failed twice within a minute"
+        ),
+        "see the agent's log; requests come again by themselves",
+    ),
+    Check(
+        Gate.CAPACITY_COOLDOWN,
+        Kind.CAPACITY,
+        lambda c, v: bool(on.cooling(c, v)),
+        on.cooling,
+        "close other programs: it refuses requests that its numbers promise to take",
+    ),
+    Check(
+        Gate.BREAKER,
+        Kind.FAULT,
+        on.broken,
+        lambda c, v: on.node_evidence(c, v, ejection=False),
+        "see the agent's log and run darkbloom doctor",
+    ),
+    Check(
+        Gate.EJECTION,
+        Kind.FAULT,
+        on.ejected,
+        lambda c, v: on.node_evidence(c, v, ejection=True),
+        "see the agent's log and run darkbloom doctor; restart the agent",
+    ),
+    Check(
         Gate.OFFLINE,
+        Kind.LIVENESS,
         lambda c, _v: not c.provider.connected or c.provider.status == "draining",
         lambda c, _v: "the stream is draining" if c.provider.connected else "the stream is gone",
         "start the agent, or let the drain finish",
     ),
     Check(
         Gate.UNTRUSTED,
+        Kind.TRUST,
         lambda c, _v: bool(c.provider.untrusted),
         lambda c, _v: f"untrusted: {c.provider.untrusted}",
         "restart the agent; if it repeats, run darkbloom doctor",
     ),
     Check(
+        Gate.STATE_RESTORING,
+        Kind.LIVENESS,
+        lambda c, _v: c.provider.restoring,
+        lambda _c, _v: "the account of this machine has not been read yet",
+        "wait: it is asked for every few seconds",
+    ),
+    Check(
         Gate.PRIVATE_ONLY,
-        lambda c, v: c.provider.owner_only and not owns(c, v.demand),
+        Kind.POLICY,
+        lambda c, v: c.provider.owner_only and not on.owns(c, v.demand),
         lambda c, _v: (
             "set to serve its owner only"
             if c.provider.private_only
@@ -239,102 +153,124 @@ CHAIN: tuple[Check, ...] = (
     ),
     Check(
         Gate.UNLINKED,
+        Kind.POLICY,
         lambda c, _v: not c.provider.account_id,
         lambda _c, _v: "linked to no account, so nobody could be paid",
         "log in with darkbloom login",
     ),
     Check(
         Gate.TRUST_FLOOR,
-        lambda c, v: effective_level(c, v.rules) < floor_of(c, v),
-        lambda c, v: f"level {c.provider.level.word}, floor {floor_of(c, v).word}",
+        Kind.TRUST,
+        lambda c, v: on.effective_level(c, v.rules) < on.floor_of(c, v),
+        lambda c, v: f"level {c.provider.level.word}, floor {on.floor_of(c, v).word}",
         "earn the level: see darkbloom doctor",
     ),
     Check(
         Gate.RUNTIME_UNVERIFIED,
-        lambda c, v: not c.provider.runtime_verified or _old_runtime(c, v.rules),
+        Kind.TRUST,
+        lambda c, v: not c.provider.runtime_verified or on.old_runtime(c, v.rules),
         lambda c, v: (
             f"version below {v.rules.min_version}"
-            if _old_runtime(c, v.rules)
+            if on.old_runtime(c, v.rules)
             else "code release is not blessed"
         ),
         "update the agent",
     ),
     Check(
         Gate.PRIVATE_TEXT,
-        lambda c, v: bool(_needs_private_text(c, v)),
-        _needs_private_text,
+        Kind.TRUST,
+        lambda c, v: bool(on.missing_for_private_text(c, v)),
+        on.missing_for_private_text,
         "update the agent and use the built-in engine",
     ),
     Check(
         Gate.CHALLENGE_STALE,
-        lambda c, v: trusted_until(c, v.rules) <= v.now,
-        _passed_ago,
+        Kind.TRUST,
+        lambda c, v: on.trusted_until(c, v.rules) <= v.now,
+        on.passed_ago,
         "wait for the next challenge; check the network if it stays",
     ),
     Check(
         Gate.TRAIT_FLOOR,
-        _short_of,
-        lambda _c, _v: "tools, tool constraint or a machine feature is missing",
+        Kind.CAPABILITY,
+        lambda c, v: bool(on.short_of(c, v)),
+        on.short_of,
         "update the agent, or serve another build",
     ),
     Check(
         Gate.VISION,
+        Kind.CAPABILITY,
         lambda c, v: v.demand.vision and not c.facts.vision,
         lambda _c, _v: "the request has media and this build reads text",
         "serve a vision build",
     ),
     Check(
         Gate.SLOT_CRASHED,
+        Kind.SLOT,
         lambda c, _v: c.slot_state is SlotState.CRASHED,
         lambda _c, _v: "the engine of this build crashed",
         "restart the agent; see its log",
     ),
     Check(
         Gate.SLOT_RELOADING,
+        Kind.SLOT,
         lambda c, _v: c.slot_state is SlotState.RELOADING,
         lambda _c, _v: "the engine of this build is reloading",
         "wait",
     ),
     Check(
         Gate.NO_HEADROOM,
-        _no_headroom,
-        lambda c, _v: _headroom(c),
+        Kind.CAPACITY,
+        on.no_headroom,
+        on.headroom,
         "nothing: the machine is busy and earning",
     ),
     Check(
         Gate.THERMAL_CRITICAL,
+        Kind.SLOT,
         lambda c, _v: c.thermal is Thermal.CRITICAL,
         lambda _c, _v: "thermal state is critical",
         "cool the machine",
     ),
     Check(
         Gate.MODEL_TOO_LARGE,
-        lambda c, _v: _too_large(c),
-        lambda c, _v: f"{c.provider.memory_gb:.0f} GB of memory",
+        Kind.PERMANENT,
+        lambda c, _v: too_large(c),
+        lambda c, _v: f"{c.provider.memory_gb:.0f} GB of memory, {requirement_gb(c):.0f} needed",
         "serve a smaller build",
     ),
     Check(
         Gate.FREE_MEMORY,
-        lambda c, v: room(c) < v.demand.tokens,
-        lambda c, v: f"room for {room(c):.0f} tokens, {v.demand.tokens} needed",
+        Kind.CAPACITY,
+        lambda c, v: room(c, v.now) < v.demand.tokens,
+        on.room_evidence,
         "close other programs, or wait for running requests",
+    ),
+    Check(
+        Gate.TTFT_CEILING,
+        Kind.DEADLINE,
+        on.late,
+        on.lateness,
+        "nothing: this request is in a hurry",
     ),
 )
 
-_PER_REQUEST = frozenset(
-    {
-        Gate.ALLOWLIST,
-        Gate.EXCLUDED,
-        Gate.PRIVATE_ONLY,
-        Gate.TRUST_FLOOR,
-        Gate.CHALLENGE_STALE,
-        Gate.TRAIT_FLOOR,
-        Gate.VISION,
-        Gate.FREE_MEMORY,
-    }
+ORDER = {check.gate: place for place, check in enumerate(CHAIN)}
+KINDS = {check.gate: check.kind for check in CHAIN}
+SICK = frozenset({Gate.BREAKER, Gate.EJECTION})
+_PER_GROUP = (
+    Gate.ERROR_COOLDOWN,
+    Gate.PRIVATE_ONLY,
+    Gate.TRUST_FLOOR,
+    Gate.TRAIT_FLOOR,
+    Gate.VISION,
 )
-_FIXED = tuple(check for check in CHAIN if check.gate not in _PER_REQUEST)
-_NEUTRAL = Demand(build="")
+_PER_REQUEST = frozenset({*_PER_GROUP, Gate.ALLOWLIST, Gate.EXCLUDED, Gate.TTFT_CEILING}) - {
+    Gate.TRAIT_FLOOR
+}
+_STATE = tuple(check for check in CHAIN if check.gate not in _PER_REQUEST)
+_NEUTRAL = Demand(build="", output_bound=1)
+"""The least that any request asks: what it cannot have, nobody can."""
 
 
 def failing(candidate: Candidate, view: View) -> Iterator[Check]:
@@ -350,16 +286,61 @@ def first_gate(candidate: Candidate, view: View) -> Gate:
     return Gate.ELIGIBLE
 
 
-def prepare(candidate: Candidate, rules: Rules) -> None:
-    """Store on the candidate what the gates say about it before a request is known."""
-    view = View(_NEUTRAL, rules, now=0.0)
-    needed = candidate.build.required_capabilities
-    candidate.shut = (
-        any(check.fails(candidate, view) for check in _FIXED)
-        or not needed <= candidate.provider.runtime_capabilities
+def standing(candidate: Candidate, rules: Rules, now: float) -> GroupKey:
+    """Return what the gates say about a candidate before a request is known."""
+    view = View(_NEUTRAL, rules, now)
+    gate = gate_sick = Gate.ELIGIBLE
+    for check in _STATE:
+        if check.fails(candidate, view):
+            gate = gate or check.gate
+            if check.gate not in SICK:
+                gate_sick = check.gate
+                break
+    pair = candidate.pair
+    return GroupKey(
+        gate=gate.value,
+        gate_sick=gate_sick.value,
+        level=on.effective_level(candidate, rules).value,
+        owner_only=candidate.provider.owner_only,
+        lacks=on.lacks(candidate),
+        cooling=pair.error_shapes(now) if pair else 0,
     )
-    candidate.trusted_until = trusted_until(candidate, rules)
-    candidate.effective_level = effective_level(candidate, rules)
-    candidate.owner_only = candidate.provider.owner_only
-    candidate.lacks = lacks(candidate)
-    candidate.room = room(candidate)
+
+
+def group_gate(key: GroupKey, view: View, floor: int, wanted: int) -> Gate:
+    """Return the first gate that shuts for a whole group of strangers' machines.
+
+    Args:
+        key: The group.
+        view: The request, the rules and the time.
+        floor: Trust floor that holds for strangers' machines.
+        wanted: Abilities that the request needs, which are its shape as well.
+    """
+    missing = key.lacks & wanted
+    by_state = Gate(key.gate_sick if view.open_sick else key.gate)
+    shut = (
+        key.cooling >> wanted & 1,
+        key.owner_only,
+        key.level < floor,
+        missing & ~Lack.VISION,
+        missing & Lack.VISION,
+    )
+    if not any(shut):
+        return by_state
+    first = next(gate for gate, failed in zip(_PER_GROUP, shut, strict=True) if failed)
+    if by_state is Gate.ELIGIBLE or ORDER[first] < ORDER[by_state]:
+        return first
+    return by_state
+
+
+def next_change(candidate: Candidate, rules: Rules, now: float) -> float:
+    """Return when the passing of time alone changes what the gates say of a candidate."""
+    provider, pair = candidate.provider, candidate.pair
+    times = [on.trusted_until(candidate, rules)]
+    if provider.draining:
+        times.append(provider.drain_until)
+    if provider.faults is not None:
+        node = provider.faults.node
+        times += (node.breaker.until, node.ejection.until)
+    found = min((when for when in times if when > now), default=float("inf"))
+    return min(found, pair.next_change(now)) if pair else found

@@ -67,7 +67,10 @@ class Losses:
         """Move or break everything that a lost stream carried."""
         self._lanes.pop(provider, None)
         failure = failures.LEFT if clean else failures.LOST
-        for attempt in self._attempts.of_provider(provider):
+        carried = self._attempts.of_provider(provider)
+        if not clean:
+            self._ends.lost(provider, carried)
+        for attempt in carried:
             if attempt.phase < Phase.COMMITTED:
                 self._ends.fail(attempt, failure)
             elif attempt.live and not (attempt.final and attempt.terminal):

@@ -28,6 +28,9 @@ class Meter:
         self._closes = metrics.counter(telemetry.STREAM_CLOSES)
         self._streams = metrics.gauge(telemetry.PROVIDER_STREAMS)
         self._providers = metrics.gauge(telemetry.PROVIDERS)
+        self._paths = metrics.counter(telemetry.SELECTION_PATHS)
+        self._audits = metrics.counter(telemetry.ROUTING_AUDITS)
+        self._breakers = metrics.counter(telemetry.BREAKERS)
         self._scan = metrics.histogram(telemetry.SCAN_SECONDS)
         self._depth = metrics.gauge(telemetry.QUEUE_DEPTH)
         self._age = metrics.gauge(telemetry.QUEUE_AGE)
@@ -40,6 +43,18 @@ class Meter:
         model = model_label(build, self.catalog)
         self._decisions.labels(model, outcome).inc()
         self._scan.labels(model).observe(seconds)
+
+    def path(self, path: str) -> None:
+        """Count how a winner came to be."""
+        self._paths.labels(path).inc()
+
+    def audited(self, outcome: str) -> None:
+        """Count a decision that was compared with the whole chain over everybody."""
+        self._audits.labels(outcome).inc()
+
+    def tripped(self, build: str, kind: str) -> None:
+        """Count a breaker, cooldown or ejection that opened."""
+        self._breakers.labels(model_label(build, self.catalog), kind).inc()
 
     def dispatched(self, status: str) -> None:
         """Count an attempt by what became of its dispatch."""

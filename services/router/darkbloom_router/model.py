@@ -4,7 +4,7 @@ Units are in the names; token counts are plain integers; times are seconds of th
 """
 
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum, auto
 
 
 class Gate(IntEnum):
@@ -86,6 +86,37 @@ class OwnerPolicy(IntEnum):
     PUBLIC = 1
     PREFER = 2
     EXCLUSIVE = 3
+
+
+class Selection(StrEnum):
+    """What a choice minimises."""
+
+    COST = "cost"
+    """Milliseconds of everything that the request costs (routing section 5)."""
+    FIRST_CONTENT = "first_content"
+    """Milliseconds to the first content (routing section 6)."""
+
+
+class Tiering(StrEnum):
+    """Whether small builds are kept off large machines (routing section 14)."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    ENFORCE = "enforce"
+
+
+class Blame(Enum):
+    """Which memory of faults a failed attempt feeds."""
+
+    NOBODY = auto()
+    MACHINE = auto()
+    """It failed: strike, breaker, ejection."""
+    FULL = auto()
+    """It said that it has no room: clamp, cooldown, rate."""
+    LOAD = auto()
+    """It could not load the weights for this request."""
+    LATE = auto()
+    """It said that the deadline cannot be met: its forecast is not believed until it reports."""
 
 
 class SlotState(IntEnum):
@@ -202,6 +233,10 @@ class SlotReport:
     decode_tps: float = 0.0
     prefill_tps: float = 0.0
     """0 is not measured."""
+    load_ms: int = 0
+    """Measured time to load the weights; 0 is not measured."""
+    stepped_ago_s: float | None = None
+    """Age of the engine's last step, where it says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +305,10 @@ class Demand:
     native_media_tools: bool = False
     vision: bool = False
     avoid_version: str = ""
+    serials: frozenset[str] = frozenset()
+    """Attested serials that alone may serve; empty is any."""
+    prefix_keys: tuple[bytes, ...] = ()
+    """Opaque keys of the rendered prefix, shortest prefix first; made by the gateway."""
 
     @property
     def free(self) -> bool:
@@ -284,7 +323,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What this replica demands of every provider."""
+    """What this replica demands of every provider, and how it chooses among them."""
 
     min_trust: TrustLevel = TrustLevel.HARDWARE
     development: bool = False
@@ -292,7 +331,28 @@ class Rules:
     challenge_max_age_s: float = 960.0
     min_version: str = ""
     backends: frozenset[str] = frozenset({"mlx-lm", "scripted"})
+    dedicated: tuple[str, ...] = ("gemma-4",)
+    """Model families that want machines of their own: parts of a build's name."""
+    ttft_ceiling: bool = False
+    """Whether a credible forecast past the deadline shuts a gate."""
+    selection: Selection = Selection.COST
     near_tie_ms: float = 3000.0
+    first_content_tie_ms: float = 100.0
+    sample: int = 128
+    """Candidates that one decision prices; 0 prices all."""
+    min_decode_tps: float = 15.0
+    """Pace below which a machine is taken only when nobody is faster; also the quality floor."""
+    quality_overcommit: float = 1.2
+    """Factor on the quality cap of concurrency; 0 switches that cap off."""
+    solo_seeds: tuple[tuple[str, float], ...] = ()
+    """Solo decode rates of builds that nobody has measured yet."""
+    tiering: Tiering = Tiering.ENFORCE
+
+    @property
+    def tie_ms(self) -> float:
+        """Window within which two prices count as equal."""
+        cost = self.selection is Selection.COST
+        return self.near_tie_ms if cost else self.first_content_tie_ms
 
 
 @dataclass(slots=True)

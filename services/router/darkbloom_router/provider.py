@@ -8,6 +8,9 @@ rebuilds them after each change, so that a scan of a thousand candidates is a th
 from dataclasses import dataclass, field
 from enum import IntFlag
 
+from darkbloom_router.faults.memory import Faults
+from darkbloom_router.faults.pair import PairFaults
+from darkbloom_router.groups import GroupKey
 from darkbloom_router.model import (
     Admission,
     Beat,
@@ -53,6 +56,8 @@ class Provider:
     private_only: bool = False
     runtime_capabilities: frozenset[str] = frozenset()
     constraint_builds: frozenset[str] = frozenset()
+    serial: str = ""
+    """Attested serial; empty where attestation knows none."""
     account_id: str = ""
     """Account that is paid; empty while unlinked."""
     remote: bool = False
@@ -61,7 +66,11 @@ class Provider:
     """Fencing epoch of its lease; 0 where a single replica runs."""
 
     connected: bool = True
+    restoring: bool = False
+    """What is durable about this identity has not come back yet."""
     draining: bool = False
+    drain_until: float = float("inf")
+    """When a drain that only a heartbeat announced is forgotten."""
     drain_fence: bool = False
     """Set by an explicit drain; only a new stream clears it."""
     untrusted: str = ""
@@ -80,7 +89,24 @@ class Provider:
     inflight: int = 0
     """Attempts debited here, over all builds."""
     pending_tokens: int = 0
+    service_ms: float = 0.0
+    """Work that was promised to running attempts, over all builds."""
+    capacity_at: float = float("-inf")
+    """When the capacity in force came."""
+    faults: Faults | None = None
+    """What is held against this machine; shared with `faults.memory`."""
+    indexed_account: str = ""
+    """Account under which the fleet finds it."""
     candidates: dict[str, "Candidate"] = field(default_factory=dict)
+
+    @property
+    def stable_id(self) -> bytes:
+        """The best name that survives a reconnect: identity key, else account, else session."""
+        if self.identity_key:
+            return b"k" + self.identity_key
+        if self.account_id:
+            return b"a" + self.account_id.encode()
+        return b"s" + self.provider_id.encode()
 
     @property
     def level(self) -> TrustLevel:
@@ -137,21 +163,44 @@ class Candidate:
     facts: ModelFacts
     inflight: int = 0
     pending_tokens: int = 0
+    pending_prompt: int = 0
+    """Prompt tokens of attempts that have not produced content yet."""
+    group: GroupKey | None = None
+    """Group of the fleet's index that it stands in."""
     row: int = -1
-    """Position in the fleet's array of this build."""
+    """Position in that group."""
+    wake_at: float = float("inf")
+    """When the passing of time alone changes a gate."""
 
-    shut: bool = True
-    """A gate that no request can change is failing."""
-    trusted_until: float = 0.0
-    effective_level: TrustLevel = TrustLevel.NONE
-    owner_only: bool = False
-    lacks: int = 0
+    median_tps: float = 0.0
+    """Fleet median of this build on this chip family; 0 is unknown."""
+    quality_cap: int = 0
+    """Attempts at which each still gets its pace; 0 is unknown."""
+    reported_tps: float = 0.0
+    """What this machine adds to the fleet median."""
+    measured_at: float = float("-inf")
+    """When its measured rates last moved."""
+
+    token_ms: float = 0.0
+    """Forecast per prompt token, rows of other builds considered."""
+    written_ms: float = 0.0
+    """Forecast per output token."""
+    start_ms: float = 0.0
+    """Forecast until this prompt is begun: loading, and prompts ahead."""
+    doubt: str = ""
+    """Why forecasts are not believed, in a closed word."""
+
     room: float = 0.0
     """Tokens that still fit."""
-    fixed_ms: float = 0.0
+    rank_ms: float = 0.0
     prompt_ms: float = 0.0
     """Milliseconds per prompt token."""
     output_ms: float = 0.0
+    """Milliseconds per output token that the ranking counts."""
+    surplus_ms: float = 0.0
+    """Price of standing on a machine that is larger than the build needs."""
+    projected_tps: float = 0.0
+    """Pace per request once one more runs."""
     load: int = 0
     """Attempts of this build, then of the whole machine: one number to compare near-ties by."""
 
@@ -171,11 +220,28 @@ class Candidate:
         return SlotState.UNKNOWN
 
     @property
-    def concurrency_cap(self) -> int:
-        """Attempts of this build that may be in flight here."""
+    def pair(self) -> PairFaults | None:
+        """What is held against this build on this machine."""
+        faults = self.provider.faults
+        return faults.pairs.get(self.build.build) if faults else None
+
+    @property
+    def base_cap(self) -> int:
+        """Attempts of this build that the engine and the machine allow."""
         slot = self.slot
         cap = self.provider.concurrency_cap
         return min(slot.max_concurrency, cap) if slot and slot.max_concurrency > 0 else cap
+
+    @property
+    def concurrency_cap(self) -> int:
+        """Attempts of this build that may be in flight here, each at a fair pace."""
+        return min(self.base_cap, self.quality_cap) if self.quality_cap else self.base_cap
+
+    @property
+    def occupancy(self) -> int:
+        """Attempts of this build here: those we know of, or those that it reports."""
+        slot = self.slot
+        return max(self.inflight, slot.running + slot.waiting) if slot else self.inflight
 
     @property
     def weights_gb(self) -> float:

@@ -1,21 +1,33 @@
-"""Waiting for a place: lines, their clocks, and who failed where, remembered for a moment."""
+"""Waiting for a place: lines and their clocks, when they are looked through, how long it takes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 
 from darkbloom_router.attempts import Request
-from darkbloom_router.fleet import Fleet
-from darkbloom_router.gates import View, wants
+from darkbloom_router.conditions import wants
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Demand, Gate, OwnerPolicy
-from darkbloom_router.placement import tally
+from darkbloom_router.model import Demand, OwnerPolicy
 from darkbloom_router.timers import Timers
 from darkbloom_router.waiting import Waiting
 
-_TALLY_AGE_S = 0.1
-_MAX_TALLIES = 1024
+COALESCE_S = 0.02
+_WEIGHT = 0.2
 
-Shape = tuple[str, OwnerPolicy, str, str, int, int]
+Shape = tuple[str, OwnerPolicy, str, str, int, int, frozenset[str]]
+
+
+class Trigger(StrEnum):
+    """Why a line is looked through; a closed list."""
+
+    HEARTBEAT = "heartbeat"
+    IDLE = "idle"
+    CHALLENGE = "challenge"
+    LOAD = "load"
+    DISCONNECT = "disconnect"
+    KICK = "kick"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +35,11 @@ class LineLimits:
     """Bounds of the lines."""
 
     depth: int = 32
-    wait_s: float = 10.0
+    wait_s: float = 120.0
 
 
 class Line:
-    """Requests that wait for a place, in order of arrival, one line per build."""
+    """Requests that wait for a place, fair between accounts, one line per build."""
 
     def __init__(self, timers: Timers, meter: Meter, limits: LineLimits) -> None:
         self._timers = timers
@@ -41,14 +53,16 @@ class Line:
         return self._waiting.depth(build)
 
     def join(self, request: Request, waited_out: Callable[[], None]) -> bool:
-        """Stand in line; False where it is full."""
+        """Stand in line; False where it is full, or the account's share of it."""
         now = self._timers.now()
-        build = request.demand.build
-        if not self._waiting.join(build, request, now):
-            self._meter.waited(build, "full")
+        demand = request.demand
+        work = float(demand.tokens)
+        if not self._waiting.join(demand.build, request, now, demand.account_id, work):
+            self._meter.waited(demand.build, "full")
             return False
-        request.build = build
+        request.build = demand.build
         request.queued_at = now
+        # Never past its own deadline: that has a clock of its own.
         request.queue_timer = self._timers.after(self._limits.wait_s, waited_out)
         return True
 
@@ -56,21 +70,21 @@ class Line:
         """Step out of line; does nothing where the request stands in none."""
         if not request.build:
             return
-        self._waiting.leave(request.build, request)
+        self._waiting.leave(request.build, request, served=outcome == "served")
         request.queue_s = self._timers.now() - request.queued_at
         if request.queue_timer is not None:
             request.queue_timer.cancel()
         self._meter.waited(request.build, outcome)
         request.build = ""
 
-    def servable(self, build: str) -> Iterator[Request]:
+    def servable(self, build: str, owner: str = "") -> Iterator[Request]:
         """Yield who may be tried now, in order.
 
         Whoever asks for no less than one of the same shape who just failed is passed over: he
         would fail as well, and a scan is not free.
         """
         self._failed.clear()
-        for request in self._waiting.line(build):
+        for request in self._waiting.line(build, owner):
             least = self._failed.get(shape(request.demand))
             if request.build and (least is None or request.demand.tokens < least):
                 yield request
@@ -89,28 +103,89 @@ class Line:
         }
 
 
-class Tallies:
-    """How many providers fail at which gate; counted at most ten times a second per shape and size.
+class Passes:
+    """Looks lines through, one pass per build at a time.
 
-    A fleet that is full refuses often, and each count walks all of it.
+    Heartbeats that come on the heels of a pass that left somebody waiting are gathered into one
+    trailing pass: in a full fleet they are many and change little.
+
+    Args:
+        timers: For the trailing pass.
+        serve: Serves who can be served of a build, preferring an owner's waiters.
+        depth: Returns how many wait for a build.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._known: dict[tuple[Shape, int], tuple[float, dict[Gate, int]]] = {}
+    def __init__(
+        self, timers: Timers, serve: Callable[[str, str], None], depth: Callable[[str], int]
+    ) -> None:
+        self._timers = timers
+        self._serve = serve
+        self._depth = depth
+        self._running: set[str] = set()
+        self._again: set[str] = set()
+        self._saturated: dict[str, float] = {}
+        self._trailing: set[str] = set()
 
-    def of(self, view: View) -> dict[Gate, int]:
-        """Return the counts for a request."""
-        key = (shape(view.demand), view.demand.tokens.bit_length())
-        known = self._known.get(key)
-        if known and not view.excluded and 0 <= view.now - known[0] < _TALLY_AGE_S:
-            return known[1]
-        counts, _ = tally(self._fleet.providers.values(), view.demand.build, view)
-        if not view.excluded:
-            if len(self._known) >= _MAX_TALLIES:
-                self._known.clear()
-            self._known[key] = (view.now, dict(counts))
-        return dict(counts)
+    def run(self, build: str, trigger: Trigger = Trigger.UNKNOWN, owner: str = "") -> None:
+        """Look a line through, now or together with others."""
+        if not self._depth(build):
+            return
+        if build in self._running:
+            self._again.add(build)
+            return
+        now = self._timers.now()
+        since = now - self._saturated.get(build, float("-inf"))
+        if trigger is Trigger.HEARTBEAT and since < COALESCE_S:
+            if build not in self._trailing:
+                self._trailing.add(build)
+                self._timers.after(COALESCE_S, partial(self._trail, build))
+            return
+        self._pass(build, owner)
+
+    def _pass(self, build: str, owner: str) -> None:
+        self._running.add(build)
+        try:
+            self._serve(build, owner)
+            while build in self._again:
+                self._again.discard(build)
+                self._serve(build, "")
+        finally:
+            self._running.discard(build)
+            self._again.discard(build)
+        if self._depth(build):
+            self._saturated[build] = self._timers.now()
+        else:
+            self._saturated.pop(build, None)
+
+    def _trail(self, build: str) -> None:
+        self._trailing.discard(build)
+        if self._depth(build):
+            self._pass(build, "")
+
+
+class ServiceTimes:
+    """How long a place is taken, per build: the evidence for how soon one comes free."""
+
+    def __init__(self) -> None:
+        self._mean_s: dict[str, float] = {}
+
+    def add(self, build: str, seconds: float) -> None:
+        """Take the length of one attempt."""
+        known = self._mean_s.get(build)
+        self._mean_s[build] = seconds if known is None else known + _WEIGHT * (seconds - known)
+
+    def wait_s(self, build: str, ahead: int, places: int) -> float | None:
+        """Return how long the next in line would wait; None where nothing is known.
+
+        Args:
+            build: Which line.
+            ahead: Requests in line already.
+            places: Attempts that run.
+        """
+        mean = self._mean_s.get(build)
+        if mean is None or places <= 0:
+            return None
+        return mean * (ahead + 1) / places
 
 
 def shape(demand: Demand) -> Shape:
@@ -122,4 +197,5 @@ def shape(demand: Demand) -> Shape:
         demand.machine,
         wants(demand),
         demand.floor,
+        demand.serials,
     )

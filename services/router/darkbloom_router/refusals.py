@@ -9,8 +9,7 @@ from enum import IntEnum
 
 from darkbloom_router.model import Demand, Gate, OwnerPolicy
 
-MIN_RETRY_S, MAX_RETRY_S = 2, 30
-_PER_WAITER_S = 3
+MIN_RETRY_S = 2
 
 
 class Reason(IntEnum):
@@ -83,6 +82,12 @@ QUEUE_DEADLINE = _limited(
 SATURATED = _limited(
     "routing_saturated", Reason.ROUTING_SATURATED, "too many requests are open at once"
 )
+TTFT_TOO_SLOW = _limited(
+    "ttft_too_slow", Reason.TTFT_TOO_SLOW, "no machine would begin to answer in time"
+)
+PROMPT_TOO_LONG = _limited(
+    "prompt_too_long", Reason.PROMPT_TOO_LONG, "this request is larger than any machine can hold"
+)
 OVERSIZED = _limited(
     "oversized_request", Reason.OVERSIZED_REQUEST, "no machine has room for a request of this size"
 )
@@ -135,14 +140,14 @@ INCAPABLE = replace(
     code="model_capability_unsupported",
     message="no machine supports what this request asks of the model",
 )
-DRAINING = Refusal(
-    503, "service_unavailable", "draining", Reason.DRAINING, "this replica is leaving", 1
-)
-CONTEXT_EXCEEDED = _invalid(
-    413,
-    "payload_too_large",
+DRAINING = _limited("draining", Reason.DRAINING, "this replica is leaving").after(3)
+CONTEXT_EXCEEDED = _limited(
+    "context_exceeded",
     Reason.CONTEXT_EXCEEDED,
-    "the prompt is longer than the context of this model",
+    "prompt and answer together are longer than the context of this model",
+)
+REJECTED_MODEL = _limited(
+    "machine_busy", Reason.MACHINE_BUSY, "this model takes no requests at the moment"
 )
 CLIENT_ERROR = _invalid(
     400, "invalid_request_error", Reason.CLIENT_ERROR, "the model refused this request as invalid"
@@ -184,7 +189,15 @@ INTERNAL = Refusal(
     "the request could not be understood by the router",
 )
 
-_CAPACITY = frozenset({Gate.NO_HEADROOM, Gate.FREE_MEMORY, Gate.SLOT_RELOADING, Gate.OFFLINE})
+_CAPACITY = frozenset(
+    {
+        Gate.NO_HEADROOM,
+        Gate.FREE_MEMORY,
+        Gate.CAPACITY_COOLDOWN,
+        Gate.SLOT_RELOADING,
+        Gate.OFFLINE,
+    }
+)
 _ABILITY = frozenset({Gate.TRAIT_FLOOR, Gate.VISION})
 _NOT_READY = frozenset({Gate.NOT_SERVING_MODEL, Gate.SLOT_RELOADING, Gate.SLOT_CRASHED})
 _ELSEWHERE = frozenset({Gate.NOT_SERVING_MODEL, Gate.EXCLUDED, Gate.ALLOWLIST})
@@ -204,7 +217,9 @@ def for_gates(gates: Mapping[Gate, int], demand: Demand) -> Refusal:
         return TOO_LARGE
     if relevant and relevant <= _ABILITY:
         return INCAPABLE
-    return MACHINE_BUSY if relevant & _CAPACITY else NO_PROVIDER
+    if relevant & _CAPACITY:
+        return MACHINE_BUSY
+    return TTFT_TOO_SLOW if Gate.TTFT_CEILING in relevant else NO_PROVIDER
 
 
 def _for_own(shut: set[Gate], demand: Demand) -> Refusal:
@@ -219,8 +234,3 @@ def _for_own(shut: set[Gate], demand: Demand) -> Refusal:
     if own <= _ABILITY:
         return INCAPABLE
     return TOO_LARGE if own == {Gate.MODEL_TOO_LARGE} else OWN_MACHINE_OFFLINE
-
-
-def retry_after_s(waiting: int) -> int:
-    """Return a Retry-After that grows with the line."""
-    return max(MIN_RETRY_S, min(waiting * _PER_WAITER_S, MAX_RETRY_S))

@@ -71,10 +71,10 @@ async def evaluate(
     """Ask billing whose machine it is and attestation what its evidence is worth.
 
     Raises:
-        MeshError: Attestation is away; billing may be, then the machine is unlinked for now.
+        MeshError: Attestation is away; billing may be, then nothing is routed until it answers.
     """
     claimed = claimed_identity(message.attestation_blob)
-    account_id = await account_of(links, claimed)
+    account_id, known = await account_of(links, claimed)
     found = await attestation.register(
         Presented(
             provider_id=provider_id,
@@ -91,7 +91,7 @@ async def evaluate(
     )
     if found.identity_key != claimed:
         # The claim was read leniently; what attestation read is the identity.
-        account_id = await account_of(links, found.identity_key)
+        account_id, known = await account_of(links, found.identity_key)
     provider = Provider(
         provider_id=provider_id,
         identity_key=found.identity_key,
@@ -105,6 +105,7 @@ async def evaluate(
         if message.tool_constraint_protocol == 1
         else frozenset(),
         account_id=account_id,
+        restoring=not known,
         runtime_verified=found.runtime_verified,
     )
     if not found.accepted:
@@ -118,11 +119,11 @@ async def evaluate(
     )
 
 
-async def account_of(links: Links, identity_key: bytes) -> str:
-    """Return the account of a machine; empty when it has none or billing cannot say now."""
+async def account_of(links: Links, identity_key: bytes) -> tuple[str, bool]:
+    """Return the account of a machine, empty when it has none, and whether billing could say."""
     if len(identity_key) != _POINT:
-        return ""
+        return "", True
     try:
-        return await links.account_of(identity_key)
+        return await links.account_of(identity_key), True
     except MeshError:
-        return ""
+        return "", False

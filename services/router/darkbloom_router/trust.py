@@ -20,7 +20,9 @@ from darkbloom_router.meter import Meter
 from darkbloom_router.ports import Finding, Judgement
 from darkbloom_router.provider import Provider
 from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.timers import Timers
 
+_DRAIN_FORGOTTEN_S = 150.0
 Report = Callable[[str, str, str], None]
 """Tells attestation: provider id, attempt id, kind."""
 
@@ -34,6 +36,7 @@ class Trust:
         losses: What distrust does to other attempts.
         lanes: Lanes of the connected providers.
         meter: Counters.
+        timers: What time it is.
         report: Tells attestation of a violation.
         freed: Called when a provider may serve who waits.
         caught: Called when a provider of another replica broke the envelope: its holder must know.
@@ -47,6 +50,7 @@ class Trust:
         lanes: dict[Provider, ProviderLane],
         meter: Meter,
         *,
+        timers: Timers,
         report: Report,
         freed: Callable[[Provider], None],
         caught: Callable[[Provider, str], None],
@@ -56,6 +60,7 @@ class Trust:
         self._losses = losses
         self._lanes = lanes
         self._meter = meter
+        self._timers = timers
         self._report = report
         self._freed = freed
         self._caught = caught
@@ -131,8 +136,7 @@ class Trust:
 
     def draining(self, provider: Provider) -> None:
         """Note that a provider said it is leaving; its next heartbeat may say otherwise."""
-        provider.draining = True
-        self._fleet.refresh(provider)
+        self._fleet.drains(provider, self._timers.now(), _DRAIN_FORGOTTEN_S)
 
     def runtime(self, provider: Provider, verified: bool, findings: tuple[Finding, ...]) -> None:
         """Take the comparison of code hashes at registration."""

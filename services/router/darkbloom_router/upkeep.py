@@ -10,11 +10,13 @@ from darkbloom_router.closing import Closing
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.gateway_lane import GatewayLanes
+from darkbloom_router.health import Health
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Catalog
 from darkbloom_router.ports import Ledger
 from darkbloom_router.provider_links import ProviderLinks
+from darkbloom_router.queueing import Trigger
 from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.requests import Requests
 
@@ -41,6 +43,7 @@ class Router:
     replicas: Replicas
     ledger: Ledger
     meter: Meter
+    health: Health
     drain_grace_s: float
     renew_interval_s: float
     hold_lease_s: float
@@ -51,7 +54,7 @@ class Router:
         self.fleet.set_catalog(catalog)
         self.links.catalog_changed()
         for provider in list(self.fleet.providers.values()):
-            self.dispatcher.drain_lines(provider)
+            self.dispatcher.drain_lines(provider, Trigger.KICK)
 
     def holds(self) -> set[str]:
         """Return the requests whose holds must not lapse."""
@@ -62,6 +65,7 @@ class Router:
         while True:
             await self.clock.sleep(_SWEEP_S)
             self.links.sweep()
+            self.health.sweep(self.clock.monotonic())
 
     async def gauge(self) -> None:
         """Publish what can only be measured now and then, for ever."""

@@ -1,10 +1,32 @@
-"""Who waits for a place: one bounded first-in-first-out line per build."""
+"""Who waits for a place: one bounded line per build, fair between accounts.
 
-from collections import OrderedDict
+Each waiter gets a tag when he joins: the line's present tag, or the last one of his account, plus
+what he asks for. Tags are served in order, so an account that asks for much waits behind others
+and nobody waits for ever; one account alone is served first come, first served.
+"""
+
+from bisect import insort
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from math import ceil
 from typing import Generic, TypeVar
 
 WaiterT = TypeVar("WaiterT")
+ACCOUNT_SHARE = 0.25
+
+
+@dataclass(slots=True)
+class _Line(Generic[WaiterT]):
+    order: list[tuple[float, int]] = field(default_factory=list)
+    """Tag and number of each waiter, sorted."""
+    places: dict[WaiterT, tuple[float, int, str, float]] = field(default_factory=dict)
+    """Tag, number, account and time of joining, by waiter, in order of arrival."""
+    waiters: dict[int, WaiterT] = field(default_factory=dict)
+    accounts: Counter[str] = field(default_factory=Counter)
+    last_tags: dict[str, float] = field(default_factory=dict)
+    tag: float = 0.0
 
 
 class Waiting(Generic[WaiterT]):
@@ -12,37 +34,80 @@ class Waiting(Generic[WaiterT]):
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._lines: dict[str, OrderedDict[WaiterT, float]] = {}
+        self._share = max(1, ceil(depth * ACCOUNT_SHARE))
+        self._numbers = count()
+        self._lines: dict[str, _Line[WaiterT]] = {}
 
-    def join(self, build: str, waiter: WaiterT, now: float) -> bool:
-        """Stand at the end of the line; False where it is full."""
-        line = self._lines.setdefault(build, OrderedDict())
-        if len(line) >= self._depth:
+    def join(
+        self, build: str, waiter: WaiterT, now: float, account: str = "", work: float = 1.0
+    ) -> bool:
+        """Stand in line; False where it is full, or the account's quarter of it is.
+
+        Args:
+            build: Which line.
+            waiter: Who.
+            now: Monotonic seconds.
+            account: Who pays.
+            work: What is asked for, divided by the account's weight.
+        """
+        line = self._lines.setdefault(build, _Line())
+        if len(line.places) >= self._depth or line.accounts[account] >= self._share:
+            if not line.places:
+                del self._lines[build]
             return False
-        line[waiter] = now
+        number = next(self._numbers)
+        tag = max(line.tag, line.last_tags.get(account, 0.0)) + max(work, 0.0)
+        line.last_tags[account] = tag
+        line.accounts[account] += 1
+        line.places[waiter] = (tag, number, account, now)
+        line.waiters[number] = waiter
+        insort(line.order, (tag, number))
         return True
 
-    def leave(self, build: str, waiter: WaiterT) -> bool:
+    def leave(self, build: str, waiter: WaiterT, *, served: bool = False) -> bool:
         """Step out, from wherever in the line; False where the waiter was not in it."""
         line = self._lines.get(build)
-        if line is None or line.pop(waiter, None) is None:
+        place = line.places.pop(waiter, None) if line else None
+        if line is None or place is None:
             return False
-        if not line:
+        tag, number, account, _ = place
+        line.order.remove((tag, number))
+        del line.waiters[number]
+        line.accounts[account] -= 1
+        if served:
+            line.tag = max(line.tag, tag)
+        if not line.accounts[account]:
+            del line.accounts[account]
+            if line.last_tags.get(account, 0.0) <= line.tag:
+                line.last_tags.pop(account, None)
+        if not line.places:
             del self._lines[build]
         return True
 
     def depth(self, build: str) -> int:
         """Return how many wait for a build."""
-        return len(self._lines.get(build, ()))
+        line = self._lines.get(build)
+        return len(line.places) if line else 0
 
     def oldest_age_s(self, build: str, now: float) -> float:
-        """Return for how long the first in line has waited, in seconds."""
+        """Return for how long the one who came first has waited, in seconds."""
         line = self._lines.get(build)
-        return now - next(iter(line.values())) if line else 0.0
+        return now - next(iter(line.places.values()))[3] if line else 0.0
 
-    def line(self, build: str) -> list[WaiterT]:
-        """Return the waiters of a build, first in line first."""
-        return list(self._lines.get(build, ()))
+    def line(self, build: str, owner: str = "") -> list[WaiterT]:
+        """Return the waiters of a build in the order in which to serve them.
+
+        Args:
+            build: Which line.
+            owner: Account whose machine has come free: its own waiters go first.
+        """
+        line = self._lines.get(build)
+        if line is None:
+            return []
+        waiters = [line.waiters[number] for _, number in line.order]
+        if owner and owner in line.accounts:
+            waiters.sort(key=lambda waiter: line.places[waiter][2] != owner)
+        return waiters
 
     def builds(self) -> Iterator[str]:
         """Yield the builds that somebody waits for."""

@@ -125,7 +125,7 @@ async def test_a_prompt_beyond_the_context_is_too_large(mesh: World) -> None:
     stream, _ = gateway.open(prompt_tokens_estimate=9000)
 
     refused = await gateway.refused(stream)
-    assert (refused.http_status, refused.code) == (413, "payload_too_large")
+    assert (refused.http_status, refused.code) == (429, "context_exceeded")
 
 
 async def test_the_fallback_build_serves_when_the_first_cannot(mesh: World) -> None:
@@ -240,7 +240,8 @@ async def test_a_draining_router_refuses_new_requests_and_finishes_running_ones(
     await provider.box.take(K.FRAME_KIND_GO_AWAY)
     stream, _ = gateway.open()
     refused = await gateway.refused(stream)
-    assert (refused.http_status, refused.reason) == (503, gw.REFUSAL_REASON_DRAINING)
+    assert (refused.http_status, refused.reason) == (429, gw.REFUSAL_REASON_DRAINING)
+    assert refused.retry_after.seconds == 3
 
     attempt, _ = await provider.serve()
     await gateway.whole(attempt)

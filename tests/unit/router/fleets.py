@@ -82,6 +82,7 @@ def provider(name: str = "one", **changes: Any) -> Provider:
 
 def fleet(*providers: Provider, rules: Rules | None = None, facts: ModelFacts = FACTS) -> Fleet:
     made = Fleet(rules or Rules())
+    made.advance(NOW)
     made.set_catalog(CATALOG)
     for item in providers:
         made.join(item, [facts])

@@ -13,7 +13,8 @@ from darkbloom.router.v1.provider_link_pb2 import (
     ThermalState,
 )
 from darkbloom_router import failures, gates, model, refusals
-from darkbloom_router.gates import CHAIN, View, first_gate
+from darkbloom_router.conditions import View
+from darkbloom_router.gates import CHAIN, first_gate
 from darkbloom_router.model import (
     Admission,
     Beat,
@@ -25,8 +26,9 @@ from darkbloom_router.model import (
     Thermal,
     TrustLevel,
 )
-from darkbloom_router.placement import eligible, tally
+from darkbloom_router.placement import audit
 from darkbloom_router.provider import Provider
+from darkbloom_router.tally import tally, tally_each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -227,29 +229,27 @@ FACTS_OF = st.builds(
 
 
 @given(st.lists(CHANGES, max_size=6), DEMANDS, FACTS_OF, st.booleans(), st.data())
-def test_a_scan_finds_exactly_whom_the_chain_lets_through(
+def test_groups_say_of_everybody_what_the_whole_chain_says(
     changes: list[dict[str, Any]], demand: Demand, facts: Any, development: bool, data: Any
 ) -> None:
     rules = Rules(development=development)
     providers = [provider(str(index), **change) for index, change in enumerate(changes)]
     made = fleet(*providers, rules=rules, facts=facts)
-    excluded = {item for item in providers if data.draw(st.booleans())}
+    made.join(provider("without"), [])
+    excluded = {item for item in made.providers.values() if data.draw(st.booleans())}
     view = View(demand, rules, NOW, excluded)
+    assert audit(made, BUILD, view)
 
-    found = set(map(id, eligible(made.rows(BUILD), view)))
-    expected = {id(row) for row in made.rows(BUILD) if first_gate(row, view) is Gate.ELIGIBLE}
-    assert found == expected
-
-    counts, passing = tally(providers, BUILD, view)
-    assert sum(counts.values()) + passing == len(providers)
-    assert passing == len(expected)
+    counts, passing = tally(made, BUILD, view)
+    assert sum(counts.values()) + passing == len(made)
+    assert (counts, passing) == tally_each(made, BUILD, view)
 
 
 def test_a_provider_without_the_build_is_counted_once() -> None:
     without: Provider = provider("two")
     made = fleet(provider("one"))
     made.join(without, [])
-    counts, passing = tally(made.providers.values(), BUILD, View(DEMAND, RULES, NOW))
+    counts, passing = tally(made, BUILD, View(DEMAND, RULES, NOW))
     assert (dict(counts), passing) == ({Gate.NOT_SERVING_MODEL: 1}, 1)
 
 

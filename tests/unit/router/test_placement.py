@@ -8,7 +8,7 @@ import pytest
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_router import convert, cost
-from darkbloom_router.gates import View
+from darkbloom_router.conditions import View
 from darkbloom_router.model import Beat, Catalog, Rules, SlotState, Thermal
 from darkbloom_router.placement import Path, choose
 from google.protobuf.message import DecodeError
@@ -37,8 +37,8 @@ def first(_count: int) -> int:
 
 def test_a_cost_is_the_sum_of_its_terms_and_what_a_scan_adds_up() -> None:
     row, _ = candidate(inflight=2, beat=Beat(pressure=0.5, thermal=Thermal.FAIR))
-    parts = cost.cost(row, DEMAND)
-    scanned = row.fixed_ms + row.prompt_ms * 100 + row.output_ms * 200
+    parts = cost.cost(row, DEMAND, NOW)
+    scanned = row.rank_ms + row.prompt_ms * 100 + row.output_ms * 200 + parts.size_tier
     assert parts.total == pytest.approx(scanned)
     assert parts.request == pytest.approx(100 / 1000 * 1000 + 200 / 50 * 1000)
     assert parts.pending == 1500
@@ -46,9 +46,9 @@ def test_a_cost_is_the_sum_of_its_terms_and_what_a_scan_adds_up() -> None:
 
 
 def test_a_cold_provider_pays_for_its_load() -> None:
-    assert cost.cost(candidate(capacity=None)[0], DEMAND).state == 30_000
+    assert cost.cost(candidate(capacity=None)[0], DEMAND, NOW).state == 30_000
     shut_down = capacity(state=SlotState.IDLE_SHUTDOWN)
-    assert cost.cost(candidate(capacity=shut_down)[0], DEMAND).state == 20_000
+    assert cost.cost(candidate(capacity=shut_down)[0], DEMAND, NOW).state == 20_000
 
 
 def test_the_cheapest_wins() -> None:
@@ -56,22 +56,22 @@ def test_the_cheapest_wins() -> None:
         provider("slow", capacity=capacity(decode_tps=10.0)),
         provider("fast", capacity=capacity(decode_tps=100.0)),
     )
-    choice = choose(made.rows(BUILD), VIEW, first)
+    choice = choose(made, BUILD, VIEW, first)
     assert choice.candidate is not None
     assert choice.candidate.provider.provider_id == "prov_fast"
-    assert (choice.path, choice.eligible) == (Path.UNIQUE_MIN, 2)
+    assert (choice.path, choice.priced) == (Path.UNIQUE_MIN, 2)
 
 
 def test_near_ties_go_to_the_less_busy_and_then_at_random() -> None:
     made = fleet(provider("a"), provider("b"), provider("c"))
     rows = made.rows(BUILD)
-    seen = {choose(rows, VIEW, lambda n, k=k: k % n).candidate for k in range(3)}
+    seen = {choose(made, BUILD, VIEW, lambda n, k=k: k % n).candidate for k in range(3)}
     assert len(seen) == 3
-    assert choose(rows, VIEW, first).path is Path.RANDOM
+    assert choose(made, BUILD, VIEW, first).path is Path.RANDOM
 
     made.debit(rows[0], 10)
     made.debit(rows[1], 10)
-    choice = choose(rows, View(DEMAND, Rules(near_tie_ms=10_000), NOW), first)
+    choice = choose(made, BUILD, View(DEMAND, Rules(near_tie_ms=10_000), NOW), first)
     assert choice.candidate is rows[2]
     assert choice.path is Path.TIE_QUEUE
 
@@ -79,23 +79,23 @@ def test_near_ties_go_to_the_less_busy_and_then_at_random() -> None:
 def test_a_preference_narrows_and_never_empties() -> None:
     made = fleet(provider("a", version="1.0.0"), provider("b", version="1.0.1"))
     avoiding = View(replace(DEMAND, avoid_version="1.0.0"), RULES, NOW)
-    choice = choose(made.rows(BUILD), avoiding, first)
+    choice = choose(made, BUILD, avoiding, first)
     assert choice.candidate is not None
     assert choice.candidate.provider.version == "1.0.1"
     alone = fleet(provider("a", version="1.0.0"))
-    assert choose(alone.rows(BUILD), avoiding, first).candidate is not None
+    assert choose(alone, BUILD, avoiding, first).candidate is not None
 
 
 def test_stale_prepared_state_never_wins() -> None:
     made = fleet(provider("a"), provider("b"))
     made.rows(BUILD)[0].provider.untrusted = "changed behind the fleet's back"
-    choice = choose(made.rows(BUILD), VIEW, first)
+    choice = choose(made, BUILD, VIEW, first)
     assert choice.candidate is made.rows(BUILD)[1]
-    assert choice.eligible == 1
+    assert choice.priced == 1
 
 
 def test_nobody_is_an_answer() -> None:
-    assert choose([], VIEW, first).candidate is None
+    assert choose(fleet(), BUILD, VIEW, first).candidate is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=60))
@@ -104,17 +104,16 @@ def test_debits_and_credits_balance_and_caps_hold(steps: list[tuple[int, bool]])
     taken = []
     for index, take in steps:
         if take:
-            choice = choose(made.rows(BUILD), VIEW, lambda n, index=index: index % n)
+            choice = choose(made, BUILD, VIEW, lambda n, index=index: index % n)
             if choice.candidate is not None:
-                made.debit(choice.candidate, DEMAND.tokens)
-                taken.append(choice.candidate)
+                taken.append(made.debit(choice.candidate, DEMAND.tokens))
         elif taken:
-            made.credit(taken.pop(), DEMAND.tokens)
+            made.credit(taken.pop())
         for row in made.rows(BUILD):
             assert 0 <= row.inflight <= row.concurrency_cap
             assert row.pending_tokens <= 10_000
     for row in taken:
-        made.credit(row, DEMAND.tokens)
+        made.credit(row)
     assert all(item.inflight == item.pending_tokens == 0 for item in made.providers.values())
 
 
@@ -209,7 +208,7 @@ def test_a_lying_heartbeat_is_clamped(a: float, b: float, small: int, large: int
     assert 0 <= beat.cpu <= 1
     assert 1 <= cost.decode_tps(row) <= 500
     assert 0 < row.output_ms <= 1000
-    assert row.fixed_ms >= 0
+    assert row.rank_ms >= 0
     assert row.room >= 0
 
 
@@ -236,15 +235,14 @@ def test_a_decision_over_a_thousand_providers_takes_less_than_a_millisecond(
             for index in range(1000)
         )
     )
-    rows, taken = made.rows(BUILD), []
+    taken = []
     spent = []
     for _ in range(400):
         # Processor time of this thread: the machine's other work is not what is measured.
         started = time.thread_time()
-        choice = choose(rows, VIEW, lambda n: n // 2)
+        choice = choose(made, BUILD, VIEW, lambda n: n // 2)
         if choice.candidate is not None:
-            made.debit(choice.candidate, DEMAND.tokens)
-            taken.append(choice.candidate)
+            taken.append(made.debit(choice.candidate, DEMAND.tokens))
         spent.append(time.thread_time() - started)
     spent.sort()
     p50_ms, p99_ms = spent[200] * 1000, spent[395] * 1000

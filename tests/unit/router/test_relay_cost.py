@@ -13,6 +13,7 @@ from darkbloom_router.attempts import ATTEMPT_BIT, Attempt, Attempts, GatewayLin
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.failures import Ladder
 from darkbloom_router.meter import Meter
+from darkbloom_router.reservations import Reservation
 from darkbloom_router.timers import Timers
 
 from tests.unit.router.fleets import DEMAND, NOW, candidate, verdict
@@ -58,11 +59,11 @@ def test_a_chunk_costs_a_few_microseconds(capsys: pytest.CaptureFixture[str]) ->
         provider=row.provider,
         lane=cast("Any", lane),
         verdict=verdict(),
-        tokens=1,
+        reservation=Reservation(row, 1),
         phase=Phase.ACCEPTED,
     )
     attempts.add(attempt)
-    nobody = cast("Any", SimpleNamespace(stalled=None))
+    nobody = cast("Any", SimpleNamespace(stalled=None, began=lambda _: None))
     meter = Meter(Metrics(version="0"))
     downlink = Downlink(attempts, nobody, nobody, nobody, timers, meter, Patience(), relay=nobody)
     frames = [

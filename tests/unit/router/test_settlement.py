@@ -12,6 +12,7 @@ from darkbloom_router import failures, refusals, registration, watches
 from darkbloom_router.config import RouterConfig
 from darkbloom_router.failures import Code, Detail, Kind, Ladder, judge
 from darkbloom_router.model import Demand, Gate, Opened, OwnerPolicy, Signed
+from darkbloom_router.retry_after import retry_after_s
 from darkbloom_router.settlement import Cause, End, Free, Settle, SettlementDesk
 from darkbloom_router.timers import Timers
 from darkbloom_router.versions import version_key
@@ -111,7 +112,7 @@ async def test_a_full_line_takes_nothing_more() -> None:
         (Code.CAPACITY, Detail.DRAINING, 503, Kind.FREE, 503),
         (Code.CAPACITY, Detail.DEADLINE_UNREACHABLE, 503, Kind.FREE, 429),
         (Code.CAPACITY, Detail.QUEUE_FULL, 503, Kind.CAPACITY, 429),
-        (Code.CAPACITY, Detail.REQUEST_EXCEEDS_CONTEXT, 400, Kind.FINAL, 413),
+        (Code.CAPACITY, Detail.REQUEST_EXCEEDS_CONTEXT, 400, Kind.FINAL, 429),
         (Code.TEMPLATE_RENDER, Detail.JINJA_NULL_BRIDGE, 422, Kind.FINAL, 422),
         (Code.BOUND_EXCEEDED, 0, 400, Kind.FINAL, 400),
         (Code.ENCRYPTION_FAILURE, 0, 400, Kind.FAULT, 502),
@@ -177,7 +178,7 @@ def test_every_429_says_when_to_come_back_and_a_missing_model_does_not() -> None
     found = [value for value in vars(refusals).values() if isinstance(value, refusals.Refusal)]
     assert all(item.retry_after_s for item in found if item.http_status == 429)
     assert refusals.UNAVAILABLE.retry_after_s is None
-    assert [refusals.retry_after_s(waiting) for waiting in (0, 5, 99)] == [2, 15, 30]
+    assert [retry_after_s(waiting) for waiting in (0, 5, 99)] == [2, 15, 30]
 
 
 def test_timers_fire_in_order_and_cancelled_ones_never() -> None:
@@ -203,9 +204,9 @@ def test_cancelled_timers_do_not_pile_up() -> None:
 
 def test_a_line_is_first_in_first_out_and_bounded() -> None:
     line: Waiting[str] = Waiting(2)
-    assert line.join("b", "x", 1.0)
-    assert line.join("b", "y", 2.0)
-    assert not line.join("b", "z", 3.0)
+    assert line.join("b", "x", 1.0, "one")
+    assert line.join("b", "y", 2.0, "two")
+    assert not line.join("b", "z", 3.0, "three")
     assert line.line("b") == ["x", "y"]
     assert line.oldest_age_s("b", 4.0) == 3.0
     assert line.leave("b", "x")

@@ -221,10 +221,7 @@ class Peer:
             key = (provider.provider_id, build)
             old, old_tokens = self._loads.pop(key, (0, 0))
             new, new_tokens = said.get(build, (0, 0))
-            candidate.inflight += new - old
-            candidate.pending_tokens += new_tokens - old_tokens
-            provider.inflight += new - old
-            provider.pending_tokens += new_tokens - old_tokens
+            self._parts.fleet.taken_elsewhere(candidate, new - old, new_tokens - old_tokens)
             if new:
                 self._loads[key] = (new, new_tokens)
 

@@ -12,8 +12,10 @@ from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.attempts import Attempts
 from darkbloom_router.fleet import Fleet
+from darkbloom_router.model import Demand
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.reservations import Reservation
 from darkbloom_router.timers import Timer
 
 
@@ -28,10 +30,9 @@ class Carried:
     provider: Provider
     candidate: Candidate
     lane: ProviderLane
-    tokens: int
+    reservation: Reservation
     sent: bool = False
     """The request went to the provider."""
-    debited: bool = True
     timer: Timer | None = None
 
 
@@ -59,7 +60,7 @@ class Carriage:
         self._freed = freed
 
     def take(
-        self, asker: Lane, stream: int, candidate: Candidate, lane: ProviderLane, tokens: int
+        self, asker: Lane, stream: int, candidate: Candidate, lane: ProviderLane, demand: Demand
     ) -> Carried:
         """Debit one place; the caller has just seen every gate open."""
         carried = Carried(
@@ -69,9 +70,8 @@ class Carriage:
             provider=candidate.provider,
             candidate=candidate,
             lane=lane,
-            tokens=tokens,
+            reservation=self._fleet.debit(candidate, demand.tokens, demand.prompt_tokens),
         )
-        self._fleet.debit(candidate, tokens)
         self.by_stream[carried.stream] = carried
         self._by_asker.setdefault(asker, {})[stream] = carried
         return carried
@@ -92,18 +92,15 @@ class Carriage:
         """Return attempts and tokens by build that an asker has debited on one provider."""
         found: dict[str, tuple[int, int]] = {}
         for item in self._by_asker.get(asker, {}).values():
-            if item.provider is provider and item.debited:
+            if item.provider is provider and not item.reservation.ended:
                 count, tokens = found.get(item.candidate.build.build, (0, 0))
-                found[item.candidate.build.build] = (count + 1, tokens + item.tokens)
+                found[item.candidate.build.build] = (count + 1, tokens + item.reservation.tokens)
         return found
 
     def release(self, carried: Carried) -> None:
         """Give the place back; only the first call does."""
-        if not carried.debited:
-            return
-        carried.debited = False
-        self._fleet.credit(carried.candidate, carried.tokens)
-        self._freed(carried.provider)
+        if self._fleet.credit(carried.reservation):
+            self._freed(carried.provider)
 
     def drop(self, carried: Carried) -> None:
         """Forget an attempt, and give its place back."""

@@ -28,9 +28,10 @@ from darkbloom_mesh.lane import Lane, LaneCall, LaneEnd
 
 from darkbloom_router import convert
 from darkbloom_router.attempts import ATTEMPT_BIT
+from darkbloom_router.conditions import View
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError
 from darkbloom_router.fleet import Fleet
-from darkbloom_router.gates import View, failing
+from darkbloom_router.gates import failing
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Gate
 from darkbloom_router.payloads import read
@@ -248,7 +249,7 @@ class PeerSession:
             answer.refused = GateReason.ValueType(int(gate))
             self._answer(frame.stream, answer)
             return
-        carried = parts.carriage.take(self.lane, frame.stream, candidate, lane, demand.tokens)
+        carried = parts.carriage.take(self.lane, frame.stream, candidate, lane, demand)
         carried.timer = parts.timers.after(UNSENT_S, partial(self._unsent, carried))
         answer.verdict.CopyFrom(presence.verdict_message(provider.verdict, now))
         self._answer(frame.stream, answer)
@@ -260,7 +261,7 @@ class PeerSession:
         """Send a request to its provider, if it is still trusted at this moment."""
         provider, now = carried.provider, self._parts.timers.now()
         verdict = provider.verdict
-        if carried.sent or not carried.debited:
+        if carried.sent or carried.reservation.ended:
             self._parts.meter.ignored(_LINK, "unexpected")
             return
         if (

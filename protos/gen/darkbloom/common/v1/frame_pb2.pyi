@@ -73,6 +73,8 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     """R to P: which measured component does not match. router.v1.RuntimeStatus."""
     FRAME_KIND_TRUST_STATUS: _FrameKind.ValueType  # 45
     """R to P: the verdict changed. router.v1.TrustStatus."""
+    FRAME_KIND_ROUTING_STATUS: _FrameKind.ValueType  # 46
+    """R to P, after a heartbeat that changed it: which gate is shut for each build. router.v1.RoutingStatus."""
     FRAME_KIND_LOAD_MODEL: _FrameKind.ValueType  # 50
     """R to P. router.v1.LoadModel."""
     FRAME_KIND_LOAD_MODEL_STATUS: _FrameKind.ValueType  # 51
@@ -196,6 +198,8 @@ FRAME_KIND_RUNTIME_STATUS: FrameKind.ValueType  # 44
 """R to P: which measured component does not match. router.v1.RuntimeStatus."""
 FRAME_KIND_TRUST_STATUS: FrameKind.ValueType  # 45
 """R to P: the verdict changed. router.v1.TrustStatus."""
+FRAME_KIND_ROUTING_STATUS: FrameKind.ValueType  # 46
+"""R to P, after a heartbeat that changed it: which gate is shut for each build. router.v1.RoutingStatus."""
 FRAME_KIND_LOAD_MODEL: FrameKind.ValueType  # 50
 """R to P. router.v1.LoadModel."""
 FRAME_KIND_LOAD_MODEL_STATUS: FrameKind.ValueType  # 51

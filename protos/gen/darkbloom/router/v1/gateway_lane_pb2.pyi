@@ -290,6 +290,7 @@ class Open(_message.Message):
     RESERVE_FOR_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     PREFIX_HINT_FIELD_NUMBER: _builtins.int
+    PROVIDER_SERIALS_FIELD_NUMBER: _builtins.int
     MACHINE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     build: _builtins.str
@@ -310,7 +311,10 @@ class Open(_message.Message):
     traceparent: _builtins.str
     """W3C trace context of the request, so that the router's spans join; never sent to providers."""
     prefix_hint: _builtins.bytes
-    """Keyed prefix hint (routing section 16), empty when there is none."""
+    """Keyed prefix hint (routing section 16), empty when there is none: at most 32 keys of 16 bytes, one per boundary of
+    the rendered prefix, shortest prefix first. The gateway makes them from account, build and prefix blocks under a
+    secret that only gateways hold; here they are opaque, forgotten after 30 s, and worth a bounded credit.
+    """
     machine: _builtins.str
     """With OWNER_POLICY_EXCLUSIVE: only this connection of the caller's; empty for any of his."""
     @_builtins.property
@@ -322,6 +326,10 @@ class Open(_message.Message):
     @_builtins.property
     def reserve_for(self) -> _duration_pb2.Duration:
         """End-to-end mode: how long the reserved place waits for `Sealed`, at most 2 s; zero means until the deadline."""
+
+    @_builtins.property
+    def provider_serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Serials of which one must serve; empty is any."""
 
     def __init__(
         self,
@@ -341,11 +349,12 @@ class Open(_message.Message):
         reserve_for: _duration_pb2.Duration | None = ...,
         traceparent: _builtins.str = ...,
         prefix_hint: _builtins.bytes = ...,
+        provider_serials: _abc.Iterable[_builtins.str] | None = ...,
         machine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "reserve_for", b"reserve_for", "traits", b"traits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "avoid_version", b"avoid_version", "build", b"build", "deadline_time", b"deadline_time", "fallback_build", b"fallback_build", "machine", b"machine", "output_bound", b"output_bound", "owner_policy", b"owner_policy", "prefix_hint", b"prefix_hint", "prompt_bound", b"prompt_bound", "prompt_tokens_estimate", b"prompt_tokens_estimate", "request_id", b"request_id", "reserve_for", b"reserve_for", "traceparent", b"traceparent", "traits", b"traits", "trust_floor", b"trust_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "avoid_version", b"avoid_version", "build", b"build", "deadline_time", b"deadline_time", "fallback_build", b"fallback_build", "machine", b"machine", "output_bound", b"output_bound", "owner_policy", b"owner_policy", "prefix_hint", b"prefix_hint", "prompt_bound", b"prompt_bound", "prompt_tokens_estimate", b"prompt_tokens_estimate", "provider_serials", b"provider_serials", "request_id", b"request_id", "reserve_for", b"reserve_for", "traceparent", b"traceparent", "traits", b"traits", "trust_floor", b"trust_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -298,29 +298,29 @@ class _GateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateReason
     DESCRIPTOR: _descriptor.EnumDescriptor
     GATE_REASON_UNSPECIFIED: _GateReason.ValueType  # 0
     GATE_REASON_ALLOWLIST: _GateReason.ValueType  # 1
-    """1 policy: exclusive self-route, or a serial list that this machine is not on. (later: serials)"""
+    """1 policy: exclusive self-route, or a serial list that this machine is not on."""
     GATE_REASON_EXCLUDED: _GateReason.ValueType  # 2
     """2 request: failed or refused this request before."""
     GATE_REASON_NOT_SERVING_MODEL: _GateReason.ValueType  # 3
     """3 structural: build not advertised, or not in the catalog with that hash."""
     GATE_REASON_DEDICATED: _GateReason.ValueType  # 4
-    """4 policy: the model family wants machines of its own. (later)"""
+    """4 policy: the model family wants machines of its own."""
     GATE_REASON_DISPATCH_LOAD_COOLDOWN: _GateReason.ValueType  # 5
-    """5 fault: a load for a dispatch failed less than 2 min ago. (later)"""
+    """5 fault: a load for a dispatch failed less than 2 min ago."""
     GATE_REASON_ERROR_COOLDOWN: _GateReason.ValueType  # 6
-    """6 fault: breaker of (provider, model, shape). (later)"""
+    """6 fault: breaker of (provider, model, shape)."""
     GATE_REASON_CAPACITY_COOLDOWN: _GateReason.ValueType  # 7
-    """7 capacity: says full while advertising room. (later)"""
+    """7 capacity: says full while advertising room."""
     GATE_REASON_BREAKER: _GateReason.ValueType  # 8
-    """8 fault: node breaker. (later)"""
+    """8 fault: node breaker."""
     GATE_REASON_EJECTION: _GateReason.ValueType  # 9
-    """9 fault: health ejection. (later)"""
+    """9 fault: health ejection."""
     GATE_REASON_OFFLINE: _GateReason.ValueType  # 10
     """10 liveness: the stream is dead or draining."""
     GATE_REASON_UNTRUSTED: _GateReason.ValueType  # 11
     """11 trust: untrusted."""
     GATE_REASON_STATE_RESTORING: _GateReason.ValueType  # 12
-    """12 liveness: durable state is not back yet. (later)"""
+    """12 liveness: durable state is not back yet."""
     GATE_REASON_PRIVATE_ONLY: _GateReason.ValueType  # 13
     """13 policy: serves its owner only."""
     GATE_REASON_UNLINKED: _GateReason.ValueType  # 27
@@ -350,38 +350,36 @@ class _GateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateReason
     GATE_REASON_FREE_MEMORY: _GateReason.ValueType  # 25
     """25 capacity: token budget or memory."""
     GATE_REASON_TTFT_CEILING: _GateReason.ValueType  # 26
-    """26 deadline. (later)"""
+    """26 deadline."""
 
 class GateReason(_GateReason, metaclass=_GateReasonEnumTypeWrapper):
-    """Why a provider gets no request: the closed list of routing section 2, in the order of evaluation, one count per provider and scan.
-    Those marked (later) need work that does not exist yet and never fire today.
-    """
+    """Why a provider gets no request: the closed list of routing section 2, in the order of evaluation, one count per provider and scan."""
 
 GATE_REASON_UNSPECIFIED: GateReason.ValueType  # 0
 GATE_REASON_ALLOWLIST: GateReason.ValueType  # 1
-"""1 policy: exclusive self-route, or a serial list that this machine is not on. (later: serials)"""
+"""1 policy: exclusive self-route, or a serial list that this machine is not on."""
 GATE_REASON_EXCLUDED: GateReason.ValueType  # 2
 """2 request: failed or refused this request before."""
 GATE_REASON_NOT_SERVING_MODEL: GateReason.ValueType  # 3
 """3 structural: build not advertised, or not in the catalog with that hash."""
 GATE_REASON_DEDICATED: GateReason.ValueType  # 4
-"""4 policy: the model family wants machines of its own. (later)"""
+"""4 policy: the model family wants machines of its own."""
 GATE_REASON_DISPATCH_LOAD_COOLDOWN: GateReason.ValueType  # 5
-"""5 fault: a load for a dispatch failed less than 2 min ago. (later)"""
+"""5 fault: a load for a dispatch failed less than 2 min ago."""
 GATE_REASON_ERROR_COOLDOWN: GateReason.ValueType  # 6
-"""6 fault: breaker of (provider, model, shape). (later)"""
+"""6 fault: breaker of (provider, model, shape)."""
 GATE_REASON_CAPACITY_COOLDOWN: GateReason.ValueType  # 7
-"""7 capacity: says full while advertising room. (later)"""
+"""7 capacity: says full while advertising room."""
 GATE_REASON_BREAKER: GateReason.ValueType  # 8
-"""8 fault: node breaker. (later)"""
+"""8 fault: node breaker."""
 GATE_REASON_EJECTION: GateReason.ValueType  # 9
-"""9 fault: health ejection. (later)"""
+"""9 fault: health ejection."""
 GATE_REASON_OFFLINE: GateReason.ValueType  # 10
 """10 liveness: the stream is dead or draining."""
 GATE_REASON_UNTRUSTED: GateReason.ValueType  # 11
 """11 trust: untrusted."""
 GATE_REASON_STATE_RESTORING: GateReason.ValueType  # 12
-"""12 liveness: durable state is not back yet. (later)"""
+"""12 liveness: durable state is not back yet."""
 GATE_REASON_PRIVATE_ONLY: GateReason.ValueType  # 13
 """13 policy: serves its owner only."""
 GATE_REASON_UNLINKED: GateReason.ValueType  # 27
@@ -411,7 +409,7 @@ GATE_REASON_MODEL_TOO_LARGE: GateReason.ValueType  # 24
 GATE_REASON_FREE_MEMORY: GateReason.ValueType  # 25
 """25 capacity: token budget or memory."""
 GATE_REASON_TTFT_CEILING: GateReason.ValueType  # 26
-"""26 deadline. (later)"""
+"""26 deadline."""
 Global___GateReason: _TypeAlias = GateReason  # noqa: Y015
 
 @_typing.final
@@ -1711,6 +1709,66 @@ class TrustStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrustStatus: _TypeAlias = TrustStatus  # noqa: Y015
+
+@_typing.final
+class RoutingStatus(_message.Message):
+    """Why this provider gets public requests, or none, build by build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def builds(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuildRouting]:
+        """At most 64."""
+
+    def __init__(
+        self,
+        *,
+        builds: _abc.Iterable[Global___BuildRouting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builds", b"builds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutingStatus: _TypeAlias = RoutingStatus  # noqa: Y015
+
+@_typing.final
+class BuildRouting(_message.Message):
+    """What the gates say of one build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    ELIGIBLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    eligible: _builtins.bool
+    reason: Global___GateReason.ValueType
+    """First gate that fails; UNSPECIFIED when eligible."""
+    evidence: _builtins.str
+    """What was compared, without content."""
+    remedy: _builtins.str
+    """What the owner can do."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        eligible: _builtins.bool = ...,
+        reason: Global___GateReason.ValueType = ...,
+        evidence: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible", b"eligible", "evidence", b"evidence", "model_id", b"model_id", "reason", b"reason", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildRouting: _TypeAlias = BuildRouting  # noqa: Y015
 
 @_typing.final
 class LoadModel(_message.Message):
