@@ -21,6 +21,7 @@ class FakeIdentity(IdentityServiceServicer):
         self.closing: set[str] = set()
         self.down = False
         self.checks = 0
+        self.deleted: list[str] = []
 
     def add_login(
         self, token: str = LOGIN_TOKEN, *, life_s: float = 3600, **changes: object
@@ -45,3 +46,9 @@ class FakeIdentity(IdentityServiceServicer):
             reason = ErrorReason.ERROR_REASON_ACCOUNT_PENDING_DELETION
             raise ForbiddenError("account is being deleted", reason=reason)
         return pb.VerifyLoginResponse(login=login, generation=1)
+
+    async def DeleteKey(
+        self, request: pb.DeleteKeyRequest, context: Context
+    ) -> pb.DeleteKeyResponse:
+        self.deleted.append(request.key_id)
+        return pb.DeleteKeyResponse()

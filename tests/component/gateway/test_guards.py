@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.guards import network_of
@@ -10,6 +11,9 @@ from darkbloom_mesh.config import Secret
 from starlette.requests import Request
 
 from tests.component.gateway.harness import Harness, gateway
+from tests.component.gateway.neighbours import API_KEY
+from tests.component.gateway.test_refusals import error
+from tests.fakes.identity import LOGIN_TOKEN
 
 NO_STORE: dict[str, Any] = {"redis_url": Secret("redis://127.0.0.1:1")}
 
@@ -92,6 +96,65 @@ async def test_without_the_shared_buckets_strangers_are_counted_here(valkey_url:
         await mesh.worker.plane.stranger(stranger("192.0.2.3"))
 
         assert (await refusal(mesh.worker.plane.stranger(stranger("192.0.2.3")))).http_status == 429
+
+
+async def post(mesh: Harness, path: str, body: Any, token: str = "") -> httpx.Response:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return await mesh.http.post(path, json=body, headers=headers)
+
+
+async def test_the_fourth_change_of_keys_over_http_is_429(mesh: Harness) -> None:
+    mesh.billing.identity.add_login(LOGIN_TOKEN, account_id="acct_http")
+    for _ in range(3):
+        assert (await post(mesh, "/v1/keys", {"name": "k"}, LOGIN_TOKEN)).status_code != 429
+
+    response = await post(mesh, "/v1/keys", {"name": "k"}, LOGIN_TOKEN)
+
+    kind = "rate_limit_exceeded"
+    assert error(response) == (429, kind, kind, None, True)
+    assert response.headers["retry-after"] == "5"
+    assert response.headers["x-ratelimit-limit-requests"] == "3"
+    assert response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert int(response.headers["x-ratelimit-reset"]) > 1_700_000_000
+
+
+async def test_without_the_shared_buckets_no_key_is_made_but_one_can_be_revoked(
+    valkey_url: str,
+) -> None:
+    async with gateway(valkey_url, **NO_STORE) as mesh:
+        mesh.billing.identity.add_login(LOGIN_TOKEN, account_id="acct_http_closed")
+        made = await post(mesh, "/v1/keys", {"name": "k"}, LOGIN_TOKEN)
+        headers = {"authorization": f"Bearer {LOGIN_TOKEN}"}
+        gone = await mesh.http.delete("/v1/keys/key_1", headers=headers)
+
+        kind = "service_unavailable"
+        assert error(made) == (503, kind, kind, None, True)
+        assert made.headers["retry-after"] == "5"
+        assert gone.status_code == 200
+        assert mesh.billing.identity.deleted == ["key_1"]
+
+
+async def test_device_codes_are_limited_by_address_over_http(valkey_url: str) -> None:
+    async with gateway(valkey_url, address_rate=0.01, address_burst=1, proxies=1) as mesh:
+
+        async def code(address: str) -> httpx.Response:
+            headers = {"x-forwarded-for": address}
+            return await mesh.http.post("/v1/device/code", json={}, headers=headers)
+
+        assert (await code("203.0.113.1")).status_code != 429
+        response = await code("203.0.113.1")
+        assert (await code("203.0.113.2")).status_code != 429
+
+    kind = "rate_limit_exceeded"
+    assert error(response) == (429, kind, kind, None, True)
+    assert response.headers["retry-after"] == "60"
+
+
+async def test_reads_are_not_limited(valkey_url: str) -> None:
+    async with gateway(valkey_url, request_rate=0.01, request_burst=1) as mesh:
+        headers = {"authorization": f"Bearer {API_KEY}"}
+        for _ in range(5):
+            assert (await mesh.http.get("/v1/models", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,21 @@ async def test_a_value_of_somebody_else_under_our_name_counts_as_nothing(
     assert found.gauges[0].remaining == 1
 
 
+async def test_an_idle_bucket_is_dropped_after_half_an_hour_and_a_busy_one_is_not(
+    store: ValkeyBuckets, valkey_url: str, name: Callable[[str], str]
+) -> None:
+    import redis.asyncio as redis
+
+    charge = Charge((Meter(name("a"), (Rate(SLOW, 9), None, None)),), (1, 0, 0))
+    await store.take([charge])
+    async with redis.Redis.from_url(valkey_url) as other:
+        key = f"limit:{name('a')}"
+        assert 1_799_000 < await other.pttl(key) <= 1_800_000
+        await other.pexpire(key, 1000)
+        await store.take([charge])
+        assert await other.pttl(key) > 1_799_000
+
+
 async def test_a_store_that_is_not_there_is_one_typed_error() -> None:
     store = ValkeyBuckets(Secret("redis://127.0.0.1:1"), timeout_s=0.2)
     with pytest.raises(StoreUnavailableError):
