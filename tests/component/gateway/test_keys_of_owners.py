@@ -10,6 +10,7 @@ import pytest
 
 from tests.component.billing.world import owner
 from tests.component.gateway.harness import gateway
+from tests.component.gateway.neighbours import BUILD
 from tests.component.gateway.people import ADMIN_KEY, People, people
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -270,6 +271,38 @@ async def test_a_minted_key_is_as_narrow_as_all_the_others(town: People) -> None
     minted = (await town.call("POST", "/v1/auth/keys")).json()["api_key"]
     own = (await town.call("GET", "/v1/key", bearer=minted)).json()
     assert own["self_route_only"]
+
+
+async def test_a_keys_cap_refuses_before_any_money_is_held_and_a_higher_one_lets_through(
+    town: People,
+) -> None:
+    account = (await town.call("GET", "/v1/me")).json()["account_id"]
+    await town.world.account(account, micros=5_000_000)
+    await town.world.price(BUILD, 1_000_000, 2_000_000)
+    secret, record = await town.key(limit_usd=0, limit_reset="daily")
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
+
+    capped = await town.call("POST", "/v1/chat/completions", bearer=secret, json=body)
+    assert error(capped) == (402, "insufficient_quota", "insufficient_quota", None, False)
+    facts = capped.json()["error"]
+    assert facts["available_micro_usd"] == 0
+    assert facts["required_micro_usd"] > 0
+
+    await town.call("PATCH", f"/v1/keys/{record['id']}", json={"limit_usd": 2.5})
+    asked = await town.call("POST", "/v1/chat/completions", bearer=secret, json=body)
+    assert asked.status_code == 200
+    seen = (await town.call("GET", "/v1/key", bearer=secret)).json()
+    assert (seen["limit_usd"], seen["limit_reset"]) == (2.5, "daily")
+    assert 0 < seen["remaining_usd"] <= 2.5
+
+
+async def test_a_model_outside_the_keys_list_is_403_before_it_is_looked_up(town: People) -> None:
+    secret, _ = await town.key(allowed_models=["tiny"])
+    body = {"model": "other", "messages": [{"role": "user", "content": "hi"}]}
+    asked = await town.call("POST", "/v1/chat/completions", bearer=secret, json=body)
+    assert error(asked) == (403, "model_not_allowed", "model_not_allowed", "model", False)
+    listed = (await town.call("GET", "/v1/models", bearer=secret)).json()["data"]
+    assert [row["id"] for row in listed] == ["tiny"]
 
 
 async def test_the_last_use_is_seen_a_little_later(town: People) -> None:
