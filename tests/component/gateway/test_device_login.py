@@ -1,6 +1,7 @@
 """Device-code login (http-api §13, RFC 8628) over HTTP, with a real billing behind the gateway."""
 
 import asyncio
+import hashlib
 from typing import Any
 
 import httpx
@@ -287,6 +288,11 @@ async def test_a_machine_that_proves_its_key_is_linked(town: People) -> None:
         found = await database.fetchrow(
             "SELECT * FROM billing.provider_link WHERE identity_key = $1", machine.signer.public
         )
+        device = await database.fetchval(
+            "SELECT hash FROM billing.fingerprint WHERE account_id = $1 AND kind = 'device'",
+            account,
+        )
+    assert device == hashlib.sha256(machine.signer.public).digest()
     assert (found["account_id"], found["name"]) == (account, "studio")
 
 

@@ -183,38 +183,6 @@ async def test_a_changed_role_reaches_the_gateway_at_once(town: People) -> None:
                 break
 
 
-async def test_after_an_erasure_nothing_of_the_person_is_left_and_a_login_begins_anew(
-    town: People,
-) -> None:
-    key, _ = await town.key(name="private")
-    before = (await town.call("GET", "/v1/me")).json()
-
-    async with owner(town.world.url) as database:
-        await database.execute(
-            "SET ROLE darkbloom_billing; SELECT billing.forget_identity('"
-            + before["account_id"]
-            + "', now()); RESET ROLE"
-        )
-        left = await database.fetchval(
-            "SELECT count(*) FROM billing.app_user WHERE account_id = $1", before["account_id"]
-        )
-        names = await database.fetchval(
-            "SELECT name FROM billing.api_key WHERE account_id = $1", before["account_id"]
-        )
-    assert (left, names) == (0, "")
-    async with asyncio.timeout(5):
-        while await town.status(key) == 200:
-            pass
-
-    async def account() -> str:
-        response = await town.call("GET", "/v1/me")
-        return str(response.json().get("account_id", ""))
-
-    async with asyncio.timeout(5):
-        while await account() in ("", before["account_id"]):
-            pass
-
-
 def _request(credential: str | None) -> Request:
     header = [] if credential is None else [(b"authorization", f"Bearer {credential}".encode())]
     return Request({"type": "http", "headers": header, "router": APIRouter()})

@@ -1,5 +1,6 @@
 """Accounts, keys, links, balances and histories in PostgreSQL."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,13 @@ _RESOLVE = """
 _CHANGES = "SELECT * FROM billing.key_change WHERE generation > $1 ORDER BY generation LIMIT 1000"
 _LINK = """
     INSERT INTO billing.provider_link VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+"""
+# Only for whom it is linked to: nobody becomes related to an account by naming its machine.
+_DEVICE = """
+    INSERT INTO billing.fingerprint (account_id, kind, hash, seen_at)
+    SELECT account_id, 'device', $3, $4 FROM billing.provider_link
+    WHERE identity_key = $1 AND account_id = $2
+    ON CONFLICT (account_id, kind, hash) DO UPDATE SET seen_at = excluded.seen_at
 """
 _PAGE = """
     SELECT * FROM billing.{} WHERE account_id = $1
@@ -191,9 +199,11 @@ class PostgresAccounts:
         self, identity_key: bytes, account_id: str, name: str, *, now: datetime
     ) -> ProviderLink:
         """Link a machine, or return the link that is there, whoever it belongs to."""
+        device = hashlib.sha256(identity_key).digest()
 
         async def work(connection: Connection) -> Any:
             await connection.execute(_LINK, identity_key, account_id, name, now)
+            await connection.execute(_DEVICE, identity_key, account_id, device, now)
             return await connection.fetchrow(
                 "SELECT * FROM billing.provider_link WHERE identity_key = $1", identity_key
             )

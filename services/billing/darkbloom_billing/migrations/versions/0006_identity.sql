@@ -246,21 +246,6 @@ RETURNS boolean LANGUAGE sql SET search_path = pg_catalog AS $$
     AND u.identity_key = p_identity AND u.expires_at > p_now)
 $$;
 
--- Everything that lets somebody act for an account, and who they were, is gone. Part of erasure.
-CREATE FUNCTION billing.forget_identity(p_account text, p_now timestamptz)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
-BEGIN
-  UPDATE billing.account a SET closing_at = p_now
-    WHERE a.account_id = p_account AND a.closing_at IS NULL;
-  UPDATE billing.api_key k SET revoked_at = p_now, name = ''
-    WHERE k.account_id = p_account AND (k.revoked_at IS NULL OR k.name <> '');
-  DELETE FROM billing.provider_token t WHERE t.account_id = p_account;
-  DELETE FROM billing.device_code d WHERE d.account_id = p_account;
-  DELETE FROM billing.device_guess g WHERE g.account_id = p_account;
-  DELETE FROM billing.link_challenge c WHERE c.account_id = p_account;
-  DELETE FROM billing.app_user u WHERE u.account_id = p_account;
-END $$;
-
 GRANT SELECT, INSERT ON billing.app_user, billing.api_key_use, billing.device_code,
   billing.device_guess, billing.provider_token, billing.link_challenge TO darkbloom_billing;
 GRANT UPDATE (closing_at) ON billing.account TO darkbloom_billing;
