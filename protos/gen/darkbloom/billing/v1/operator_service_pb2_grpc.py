@@ -249,7 +249,7 @@ class OperatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RunAudit(self, request, context):
-        """Check the whole ledger. Long: give it a deadline of minutes.
+        """Check the whole ledger. One that needs longer than a unary call may take is audited by `python -m darkbloom_billing audit`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class OperatorServiceStub:
     ListActions: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ListActionsRequest, _operator_service_pb2.ListActionsResponse]
     """The audit of operators, newest first."""
     RunAudit: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.RunAuditRequest, _operator_service_pb2.RunAuditResponse]
-    """Check the whole ledger. Long: give it a deadline of minutes."""
+    """Check the whole ledger. One that needs longer than a unary call may take is audited by `python -m darkbloom_billing audit`."""
     GetSealHead: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.GetSealHeadRequest, _operator_service_pb2.GetSealHeadResponse]
     """The newest sealed block."""
     PlanErasure: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.PlanErasureRequest, _operator_service_pb2.PlanErasureResponse]
@@ -186,7 +186,7 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_service_pb2.RunAuditRequest,
         context: _aio.ServicerContext[_operator_service_pb2.RunAuditRequest, _abc.Awaitable[_operator_service_pb2.RunAuditResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.RunAuditResponse]:
-        """Check the whole ledger. Long: give it a deadline of minutes."""
+        """Check the whole ledger. One that needs longer than a unary call may take is audited by `python -m darkbloom_billing audit`."""
 
     @_abc_1.abstractmethod
     def GetSealHead(

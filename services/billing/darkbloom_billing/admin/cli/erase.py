@@ -1,0 +1,66 @@
+"""`darkbloom-admin erase`: plan, confirm, cancel, list (GDPR Art. 17)."""
+
+from typing import Annotated
+
+import typer
+from darkbloom.billing.v1 import operator_service_pb2 as pb
+from darkbloom.common.v1.page_pb2 import PageRequest
+
+from darkbloom_billing.admin.cli.accounts import AccountId, Page, Size
+from darkbloom_billing.admin.cli.desk import CALL_S, DryRun, RequestId, desk, request_id
+
+erase = typer.Typer(
+    no_args_is_help=True,
+    help="Erase an account: plan → confirm with the plan's token → grace → erased. The ledger is "
+    "never edited: it names account ids only. After a restore, plan and confirm again.",
+)
+ErasureId = Annotated[str, typer.Argument(help="erase_…")]
+
+
+@erase.command()
+def plan(context: typer.Context, account_id: AccountId, *, request: RequestId = "") -> None:
+    """Count what would go and what would be forfeited. Changes nothing; prints the token, once."""
+    d = desk(context)
+    message = pb.PlanErasureRequest(
+        operator=d.operator, request_id=request_id(request), account_id=account_id
+    )
+    d.show(d.call(lambda stubs: stubs.operators.PlanErasure(message, timeout=CALL_S)))
+
+
+@erase.command()
+def confirm(
+    context: typer.Context,
+    erasure_id: ErasureId,
+    token: Annotated[str, typer.Argument(help="Of the plan.")],
+    *,
+    forfeit: Annotated[
+        bool, typer.Option("--forfeit", help="What is left goes to the platform. Ask first.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Without the grace.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Confirm a plan: every credential dies now, data at the end of the grace."""
+    d = desk(context)
+    message = pb.ConfirmErasureRequest(erasure_id=erasure_id, forfeit=forfeit, force=force)
+    if d.sent(message, dry_run=dry_run):
+        message.operator.CopyFrom(d.operator)
+        message.confirm_token = token
+        d.show(d.call(lambda stubs: stubs.operators.ConfirmErasure(message, timeout=CALL_S)))
+
+
+@erase.command()
+def cancel(context: typer.Context, erasure_id: ErasureId) -> None:
+    """Take an erasure back before its data is gone; its credentials stay dead."""
+    d = desk(context)
+    message = pb.CancelErasureRequest(operator=d.operator, erasure_id=erasure_id)
+    d.show(d.call(lambda stubs: stubs.operators.CancelErasure(message, timeout=CALL_S)))
+
+
+@erase.command("list")
+def list_erasures(context: typer.Context, limit: Size = 50, page: Page = "") -> None:
+    """List erasures, newest first: the proof that they happened."""
+    d = desk(context)
+    request = pb.ListErasuresRequest(page=PageRequest(page_size=limit, page_token=page))
+    answer = d.call(lambda stubs: stubs.operators.ListErasures(request, timeout=CALL_S))
+    columns = ("erasure_id", "account_id", "state", "scrub_after_time", "erase_time", "rules")
+    d.show(answer, *columns, rows="erasures")
