@@ -4,10 +4,11 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import httpx
 from darkbloom_edge.errors import EdgeError
@@ -183,6 +184,33 @@ class Account:
             AccountError: The gateway did not answer.
         """
         await self._call("DELETE", "/v1/provider/token")
+
+    async def earnings_summary(self) -> Mapping[str, Any]:
+        """Return the sums of the owner's machines.
+
+        Raises:
+            LoggedOutError: The token counts no more.
+            AccountError: The gateway did not answer.
+        """
+        return await self._call("GET", "/v1/me/summary")
+
+    async def earnings(self, machine: str, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return the newest earnings.
+
+        Args:
+            machine: Identity key in base64; empty: of every machine.
+            limit: At most so many.
+
+        Raises:
+            LoggedOutError: The token counts no more.
+            AccountError: The gateway did not answer.
+        """
+        query = {"limit": str(limit), **({"machine": machine} if machine else {})}
+        found = await self._call("GET", f"/v1/me/earnings?{urlencode(query)}")
+        rows = found.get("earnings")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise _strange()
+        return rows
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, str] | None = None

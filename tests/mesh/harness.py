@@ -35,7 +35,10 @@ QUICK = {
         # A story kills one machine more than once; no consumer waits five minutes for its end.
         "DARKBLOOM_ROUTER_ERROR_COOLDOWN_S": "0",
     },
-    "billing": {"DARKBLOOM_BILLING_SWEEP_PERIOD_S": "0.2"},
+    "billing": {
+        "DARKBLOOM_BILLING_SWEEP_PERIOD_S": "0.2",
+        "DARKBLOOM_BILLING_ROLLUP_PERIOD_S": "0.2",
+    },
 }
 """Environments under which the mesh does within a second what it otherwise does in minutes."""
 

@@ -115,6 +115,15 @@ async def test_a_person_signs_in_makes_a_key_and_links_a_machine_that_earns(tmp_
             check=True,
         )
         assert json.loads(whoami.stdout)["account_id"] == account
+        earnings = await asyncio.to_thread(
+            subprocess.run,
+            run("earnings", "--json", "--this-machine"),
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+        assert json.loads(earnings.stdout)["summary"]["account_id"] == account
+        assert json.loads(earnings.stdout)["earnings"][0]["amount_micro_usd"] > 0
         await asyncio.to_thread(subprocess.run, run("logout"), env=environment, check=True)
         assert not token_file.exists()
         async with person(mesh, OWNER) as owner:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from darkbloom_provider.cli import doctor, identity, login, models, start, status, verify
+from darkbloom_provider.cli import doctor, earnings, identity, login, models, start, status, verify
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
 
@@ -57,6 +57,7 @@ app.command("identity")(identity.show_identity)
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.command("whoami")(login.whoami)
+app.command("earnings")(earnings.earnings)
 app.add_typer(models.app, name="models")
 
 
