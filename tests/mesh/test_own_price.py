@@ -14,7 +14,7 @@ from tests.mesh.harness import Books, Consumer, request_id_of, script, until
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
 PLATFORM_OUTPUT = 400_000
-OWN = {"model": SCRIPTED, "input_price": 400_000, "output_price": 1_600_000}
+OWN = {"model": SCRIPTED, "input_price": 100_000, "output_price": 1_600_000}
 TOKENS = 1000
 PLATFORM_CHARGE = TOKENS * PLATFORM_OUTPUT // 1_000_000
 OWN_CHARGE = 4 * PLATFORM_CHARGE
