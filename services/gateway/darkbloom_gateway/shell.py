@@ -27,12 +27,18 @@ from darkbloom_gateway.wire import (
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _ALLOWED = (
     b"Authorization, Content-Type, X-Request-ID, X-Darkbloom-Metadata-Details, "
-    b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce"
+    b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce, X-Darkbloom-Route, X-Darkbloom-Machine"
 )
 _EXPOSED = (
     b"X-Request-ID, X-Inference-Job-ID, X-Provider-Id, X-Provider-Attested, "
     b"X-Provider-Trust-Level, X-Provider-Encrypted, X-Provider-Scripted, X-Timing, "
-    b"X-Darkbloom-Receipt-Job-ID, X-Darkbloom-Receipt-Hash, Retry-After"
+    b"X-Darkbloom-Receipt-Job-ID, X-Darkbloom-Receipt-Hash, X-Hold-Micro-USD, Retry-After, "
+    b"X-RateLimit-Reset, "
+    + b", ".join(
+        b"X-RateLimit-%b-%b" % (word, what)
+        for what in (b"Requests", b"Input-Tokens", b"Output-Tokens")
+        for word in (b"Limit", b"Remaining", b"Reset")
+    )
 )
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})

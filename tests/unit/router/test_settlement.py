@@ -143,6 +143,10 @@ def test_the_last_answer_is_the_most_telling_one() -> None:
     assert ladder.ended
 
 
+OWN = Demand(build="b", policy=OwnerPolicy.EXCLUSIVE)
+NAMED = Demand(build="b", policy=OwnerPolicy.EXCLUSIVE, machine="prov_1")
+
+
 @pytest.mark.parametrize(
     ("gates", "demand", "answer"),
     [
@@ -166,6 +170,17 @@ def test_the_last_answer_is_the_most_telling_one() -> None:
             Demand(build="b", policy=OwnerPolicy.EXCLUSIVE),
             refusals.OWN_MACHINE_OFFLINE,
         ),
+        ({Gate.ALLOWLIST: 7, Gate.NOT_SERVING_MODEL: 1}, OWN, refusals.OWN_MODEL_NOT_LOADED),
+        ({Gate.ALLOWLIST: 7, Gate.SLOT_CRASHED: 1}, OWN, refusals.OWN_MODEL_NOT_LOADED),
+        ({Gate.ALLOWLIST: 7, Gate.VISION: 1}, OWN, refusals.INCAPABLE),
+        ({Gate.ALLOWLIST: 7, Gate.MODEL_TOO_LARGE: 1}, OWN, refusals.TOO_LARGE),
+        ({Gate.ALLOWLIST: 7, Gate.UNTRUSTED: 1}, OWN, refusals.OWN_MACHINE_OFFLINE),
+        (
+            {Gate.ALLOWLIST: 7, Gate.NO_HEADROOM: 1, Gate.NOT_SERVING_MODEL: 1},
+            OWN,
+            refusals.OWN_MACHINE_BUSY,
+        ),
+        ({Gate.ALLOWLIST: 8}, NAMED, refusals.MACHINE_NOT_FOUND),
     ],
 )
 def test_a_refusal_follows_from_who_failed_where(
