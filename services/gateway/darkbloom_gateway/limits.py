@@ -1,8 +1,10 @@
 """Rates, shared by all gateways: claims on the path, corrections behind it."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
+from operator import add
 
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError, StoreUnavailableError
@@ -35,8 +37,8 @@ class RateLimiter:
         self._local = LocalBuckets()
         self._store_back_at = 0.0
         self._batcher: Batcher[Charge, Decision | None] = Batcher(self._take, max_batch=_BATCH)
-        # One that finds no room is lost: the bucket it belongs to refills by itself.
-        self._corrections: deque[Charge] = deque(maxlen=_MAX_CORRECTIONS)
+        # By their meters: those of one account travel as one.
+        self._corrections: OrderedDict[tuple[str, ...], Charge] = OrderedDict()
         self._owing = asyncio.Event()
 
     def submit(self, charge: Charge) -> asyncio.Future[Decision | None]:
@@ -48,8 +50,18 @@ class RateLimiter:
         return self._batcher.submit(charge)
 
     def correct(self, charge: Charge) -> None:
-        """Change what was claimed before; travels with a later claim, so it costs no call."""
-        self._corrections.append(charge)
+        """Change what was claimed before; travels with a later claim, so it costs no call.
+
+        One that finds no room is lost: the bucket that it belongs to refills by itself.
+        """
+        names = tuple(meter.name for meter in charge.meters)
+        known = self._corrections.get(names)
+        if known is not None:
+            requests, inputs, outputs = map(add, known.amounts, charge.amounts)
+            charge = replace(charge, amounts=(requests, inputs, outputs))
+        elif len(self._corrections) >= _MAX_CORRECTIONS:
+            return
+        self._corrections[names] = charge
         self._owing.set()
 
     async def run(self) -> None:
@@ -66,13 +78,13 @@ class RateLimiter:
             self._owing.clear()
             if self._corrections:
                 try:
-                    await self._batcher.submit(self._corrections.popleft())
+                    await self._batcher.submit(self._corrections.popitem(last=False)[1])
                 except MeshError:
                     continue
 
     async def _take(self, charges: Sequence[Charge]) -> Sequence[Decision | None]:
         ready = min(len(self._corrections), _BATCH)
-        corrections = [self._corrections.popleft() for _ in range(ready)]
+        corrections = [self._corrections.popitem(last=False)[1] for _ in range(ready)]
         now = self._clock.monotonic()
         if now >= self._store_back_at:
             try:
