@@ -175,6 +175,11 @@ CREATE TABLE billing.public_name (
 );
 COMMENT ON COLUMN billing.public_name.name IS 'NULL: on no board';
 
+-- Whoever is erased keeps no chosen name; a row that says nothing but "hidden" stays.
+INSERT INTO billing.erasure_rule VALUES
+  (120, 'public_name', 'public_name', 'account_id = $1 AND name IS NOT NULL',
+    'name = NULL, folded = NULL');
+
 -- Pseudonyms are keyed, so that nobody who guesses account ids can match them. The key never leaves.
 CREATE TABLE billing.pseudonym_key (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
