@@ -207,6 +207,64 @@ ATTACKS = {
 }
 
 
+_BOOK = """INSERT INTO ledger.transfer (event_id, mode, code, unit, debit_id, debit_class,
+    credit_id, credit_class, amount) SELECT e.id, 'single', '{}', 'uUSD', f.id, f.class,
+    t.id, t.class, 1 FROM (SELECT min(id) AS id FROM ledger.event) e, ledger.account f,
+    ledger.account t WHERE f.path = '{}' AND t.path = '{}'"""
+
+# Flows that nobody planned, and those that the money is not there for.
+ATTACKS |= {
+    f"{code} {debit} {credit}": _BOOK.format(code, debit, credit)
+    for code, debit, credit in (
+        ("grant", "platform:budget:promo", "user:acct_provider:earned"),
+        ("reward", "platform:budget:base", "user:acct_provider:earned"),
+        ("referral", "platform:budget:referral", "user:acct_provider:maturing"),
+        ("mature", "user:acct_consumer:maturing", "user:acct_consumer:earned"),
+        ("mature", "user:acct_provider:disputed", "user:acct_provider:earned"),
+        ("withdrawal", "user:acct_consumer:credit", "asset:stripe:platform"),
+        ("withdrawal", "user:acct_consumer:promo", "asset:stripe:platform"),
+        ("withdrawal", "user:acct_provider:maturing", "asset:stripe:platform"),
+        ("withdrawal", "user:acct_provider:earned", "asset:owner:available"),
+        ("return", "platform:fees:00", "user:acct_provider:earned"),
+        ("payout", "user:acct_consumer:charge", "user:acct_provider:maturing"),
+        ("fee", "platform:fees:00", "user:acct_provider:earned"),
+        ("cover", "platform:stripe_payable", "asset:stripe:platform"),
+        ("write_off", "user:acct_consumer:debt", "platform:stripe_fees"),
+        ("move", "user:acct_consumer:promo", "user:acct_consumer:credit"),
+    )
+}
+ATTACKS |= {
+    f"{verb} {table}": statement.format(table)
+    for verb, statement in (
+        ("truncate", "TRUNCATE ledger.{} CASCADE"),
+        ("delete", "DELETE FROM ledger.{}"),
+    )
+    for table in ("account", "event", "transfer", "posting", "rule")
+}
+ATTACKS |= {
+    "truncate the seals": "TRUNCATE ledger.block",
+    "redirect a payout": """UPDATE ledger.transfer SET credit_id = (SELECT id FROM ledger.account
+        WHERE path = 'user:acct_consumer:maturing') WHERE code = 'payout'""",
+    "edit an event": "UPDATE ledger.event SET body = '{}'",
+    "move an event to another key": "UPDATE ledger.event SET idem_key = idem_key || 'x'",
+    "post a hold to somebody else": """INSERT INTO ledger.transfer (event_id, mode, code, unit,
+        debit_id, debit_class, credit_id, credit_class, amount, pending_id)
+        SELECT p.event_id, 'post', p.code, p.unit, p.debit_id, p.debit_class, a.id, a.class,
+          p.amount, p.id FROM ledger.transfer p, ledger.account a
+        WHERE p.mode = 'pending' AND p.unit = 'uUSD' AND a.path = 'user:acct_provider:charge'""",
+    "take the floor of equity away and back": """UPDATE ledger.account SET floor_zero = false
+        WHERE path = 'platform:equity'""",
+    "rename an account": "UPDATE ledger.account SET path = path || 'x'",
+    "turn an account round": "UPDATE ledger.account SET normal = 'D' WHERE normal = 'C'",
+    "the same key twice": """INSERT INTO ledger.event (idem_key, kind, body_hash, body, result,
+        occurred_at) SELECT idem_key, kind, body_hash, body, result, occurred_at
+        FROM ledger.event LIMIT 1""",
+    "one block twice": """INSERT INTO ledger.block
+        SELECT 1, 1, 1, 1, h, h, now()
+        FROM (SELECT decode(repeat('00', 32), 'hex') AS h) x, generate_series(1, 2)""",
+}
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_the_schema_refuses_attacks_even_of_a_superuser(books: str, attack: str) -> None:
     async with owner(books) as db:
@@ -215,7 +273,7 @@ async def test_the_schema_refuses_attacks_even_of_a_superuser(books: str, attack
     assert (await report(books)).violations == ()
 
 
-LEDGER_TABLES = ("account", "rule", "event", "transfer", "posting")
+LEDGER_TABLES = ("account", "rule", "event", "transfer", "posting", "block")
 
 
 @pytest.mark.parametrize("table", LEDGER_TABLES)

@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+
+from darkbloom_billing.books.seal import seal
 
 from tests.component.billing.test_settlements import held
-from tests.component.billing.world import owner, world
+from tests.component.billing.world import START, open_database, owner, world
 from tests.stores import Postgres
 
 
@@ -48,6 +51,31 @@ async def test_the_audit_command_names_violations_and_exits_with_1(url: str) -> 
     audited = run(url, "audit")
     assert audited.returncode == 1
     assert "violation usage_differs: req_" in audited.stdout
+
+
+async def test_the_head_command_prints_and_exports_the_sealed_chain(
+    url: str, tmp_path: Path
+) -> None:
+    assert run(url, "head").returncode == 1
+    async with world(url) as w:
+        await w.people()
+    async with owner(url) as db:
+        await db.execute("SET session_replication_role = replica")
+        await db.execute("UPDATE ledger.event SET created_at = now() - interval '2 minutes'")
+    database = await open_database(url)
+    await seal(database, now=START)
+    await database.close()
+
+    told = run(url, "head", "--directory", str(tmp_path))
+    assert json.loads(told.stdout)["height"] == 1
+    copy = tmp_path / "block-0000000001.json"
+    assert json.loads(copy.read_text()) == json.loads(told.stdout)
+    seals = {"DARKBLOOM_BILLING_SEAL_DIRECTORY": str(tmp_path)}
+    assert run(url, "audit", **seals).returncode == 0
+    copy.write_text(json.dumps({**json.loads(copy.read_text()), "hash": "00"}))
+    audited = run(url, "audit", **seals)
+    assert audited.returncode == 1
+    assert "violation block_not_exported: block 1" in audited.stdout
 
 
 def test_an_unknown_variable_stops_the_start(url: str) -> None:

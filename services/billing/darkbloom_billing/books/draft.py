@@ -35,14 +35,14 @@ class Draft:
 
     def move(self, code: str, debit: str, credit: str, amount: int) -> int:
         """Move money for good; nothing is written for 0. Return the amount."""
-        if amount:
+        if self._written(amount):
             self._change(debit, credit, amount)
             self._write("single", code, debit, credit, amount)
         return amount
 
     def reserve(self, code: str, debit: str, credit: str, amount: int) -> int:
         """Move money pending its end; nothing is written for 0. Return the amount."""
-        if amount:
+        if self._written(amount):
             for path in (debit, credit):
                 if debit_normal(path) is (path == credit):
                     self._take(path, amount)
@@ -74,6 +74,12 @@ class Draft:
         self.plan.skipped = True
         return self.plan
 
+    def _written(self, amount: int) -> bool:
+        """Say whether there is a leg to write; a negative one is a fault of the plan."""
+        if amount < 0:
+            raise ValueError(f"plan moves {amount}")
+        return amount > 0
+
     def _change(self, debit: str, credit: str, amount: int) -> None:
         for path, side in ((debit, True), (credit, False)):
             if debit_normal(path) is side:
@@ -82,7 +88,7 @@ class Draft:
                 self._take(path, amount)
 
     def _take(self, path: str, amount: int) -> None:
-        if amount < 0 or self._free[path] < amount:
+        if self._free[path] < amount:
             raise ValueError(f"plan takes {amount} of {self._free[path]} on {path}")
         self._free[path] -= amount
 

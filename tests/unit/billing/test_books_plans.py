@@ -1,0 +1,126 @@
+"""Plans of the books: pure, and never more than is there."""
+
+import pytest
+from darkbloom_billing.books import plans
+from darkbloom_billing.books.draft import Draft
+from darkbloom_billing.books.model import (
+    PAYABLE,
+    STRIPE,
+    Funded,
+    Leg,
+    Pending,
+    Share,
+    Wallet,
+    revenue,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+CREDIT, EARNED, DEBT = (w.of("a") for w in (Wallet.CREDIT, Wallet.EARNED, Wallet.DEBT))
+_amounts = st.integers(0, 10**12)
+
+
+def draft(**free: int) -> Draft:
+    named = {"stripe": STRIPE, "payable": PAYABLE, "credit": CREDIT, "earned": EARNED, "debt": DEBT}
+    zero = dict.fromkeys([*named.values(), revenue("p"), "platform:stripe_fees"], 0)
+    return Draft(zero | {named[name]: amount for name, amount in free.items()})
+
+
+def test_assets_and_debts_grow_by_debit_and_the_rest_by_credit() -> None:
+    d = draft(credit=5)
+    d.move("deposit", STRIPE, CREDIT, 10)
+    d.move("dispute", DEBT, STRIPE, 3)
+    assert (d.free(STRIPE), d.free(CREDIT), d.free(DEBT)) == (7, 15, 3)
+    assert d.plan.legs[0] == Leg(
+        mode="single", code="deposit", debit=STRIPE, credit=CREDIT, amount=10
+    )
+
+
+def test_a_plan_cannot_take_what_is_not_there() -> None:
+    for move in (
+        lambda d: d.move("refund", CREDIT, STRIPE, 6),
+        lambda d: d.reserve("withdrawal", EARNED, STRIPE, 1),
+        lambda d: d.move("deposit", STRIPE, CREDIT, -1),
+    ):
+        with pytest.raises(ValueError, match="plan "):
+            move(draft(credit=5))
+
+
+def test_what_is_reserved_is_not_free_until_its_end() -> None:
+    d = draft(earned=10, stripe=10)
+    d.reserve("withdrawal", EARNED, STRIPE, 4)
+    assert (d.free(EARNED), d.free(STRIPE)) == (6, 6)
+    d.void(Pending(id=1, code="withdrawal", debit=EARNED, credit=STRIPE, amount=4))
+    assert (d.free(EARNED), d.free(STRIPE)) == (10, 10)
+
+
+def test_nothing_is_written_for_nothing() -> None:
+    d = draft()
+    d.move("deposit", STRIPE, CREDIT, 0)
+    d.reserve("withdrawal", EARNED, STRIPE, 0)
+    assert d.plan.legs == []
+
+
+@given(amount=_amounts, line=_amounts, owed=_amounts, payable=_amounts, credit=_amounts)
+def test_a_deposit_pays_stripe_then_debt_and_keeps_the_rest(
+    amount: int, line: int, owed: int, payable: int, credit: int
+) -> None:
+    d = draft(debt=owed, payable=payable, credit=credit)
+    plans.deposit(d, "a", "p", amount, line)
+    assert d.free(STRIPE) - d.free(PAYABLE) == amount + line - payable
+    assert min(d.free(STRIPE), d.free(PAYABLE)) == 0
+    assert d.free(CREDIT) - d.free(DEBT) == credit + amount - owed
+    assert min(d.free(CREDIT), d.free(DEBT)) == 0
+
+
+@given(amount=_amounts, credit=_amounts, asset=_amounts, earned=_amounts)
+def test_a_refund_is_always_bookable(amount: int, credit: int, asset: int, earned: int) -> None:
+    d = draft(credit=credit, stripe=asset, earned=earned)
+    plans.refund(d, "a", "p", amount, 0)
+    assert d.free(STRIPE) - d.free(PAYABLE) == asset - amount
+    assert d.free(CREDIT) + d.free(EARNED) - d.free(DEBT) == credit + earned - amount
+
+
+_shares = st.lists(
+    st.builds(
+        Share,
+        request_id=st.uuids().map(str),
+        account_id=st.sampled_from("ab"),
+        amount=st.integers(1, 10**9),
+    ),
+    max_size=8,
+)
+
+
+@given(shares=_shares, amount=_amounts)
+def test_shares_lose_exactly_what_is_short_and_none_more_than_it_holds(
+    shares: list[Share], amount: int
+) -> None:
+    taken = plans.take(shares, amount)
+    assert sum(share.lost for share in taken) == min(amount, sum(s.amount for s in shares))
+    assert all(0 <= share.lost <= share.amount for share in taken)
+
+
+@given(
+    amount=st.integers(1, 10**9),
+    deposited=st.integers(1, 10**9),
+    overlaps=st.lists(st.integers(0, 10**6), max_size=8),
+)
+def test_a_dispute_holds_at_most_what_it_disputes(
+    amount: int, deposited: int, overlaps: list[int]
+) -> None:
+    funded = []
+    for n, overlap in enumerate(overlaps):
+        if sum(f.overlap for f in funded) + overlap <= deposited:
+            funded.append(
+                Funded(
+                    request_id=str(n),
+                    account_id="b",
+                    overlap=overlap,
+                    charge=overlap,
+                    free=overlap,
+                )
+            )
+    shares = plans.held_by(amount, deposited, funded)
+    assert sum(share.amount for share in shares) <= amount
+    assert all(share.amount > 0 for share in shares)
