@@ -307,6 +307,34 @@ async def test_an_erasure_leaves_nothing_personal_and_keeps_the_books(url: str) 
         await w.sound()
 
 
+async def test_what_stripe_keeps_is_owed_to_the_outbox(url: str) -> None:
+    async with world(url) as w:
+        s = await staff(w)
+        await w.account(CONSUMER)
+        async with owner(url) as db:
+            await db.execute(
+                "INSERT INTO billing.stripe_customer VALUES ($1, 'cus_1', 'pm_1', 'visa', '4242', "
+                "now())",
+                CONSUMER,
+            )
+            await db.execute(
+                "INSERT INTO billing.stripe_account (stripe_account_id, account_id, status, "
+                "country, destination_last4, created_at, updated_at) "
+                "VALUES ('acct_1stripe', $1, 'ready', 'US', '6789', now(), now())",
+                CONSUMER,
+            )
+        done = (await confirm(s, await plan(s, CONSUMER), force=True)).erasure
+        assert (done.state, done.outbox) == (operator_pb2.ERASURE_STATE_ERASED, 2)
+        async with owner(url) as db:
+            owed = await db.fetch("SELECT kind, key FROM billing.outbox ORDER BY kind")
+            assert [tuple(row) for row in owed] == [
+                ("erase.stripe_account", "acct_1stripe"),
+                ("erase.stripe_customer", "cus_1"),
+            ]
+            assert await db.fetchval("SELECT count(*) FROM billing.stripe_customer") == 0
+            assert await db.fetchval("SELECT destination_last4 FROM billing.stripe_account") == ""
+
+
 async def test_an_open_hold_stops_an_erasure_and_a_canceled_one_erases_nothing(url: str) -> None:
     async with world(url) as w:
         s = await staff(w)

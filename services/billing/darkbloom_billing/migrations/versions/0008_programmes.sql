@@ -157,6 +157,14 @@ INSERT INTO billing.erasure_rule VALUES
     'account_id = $1 AND code <> ''X-'' || upper(substr(md5(account_id), 1, 16))',
     'code = ''X-'' || upper(substr(md5(account_id), 1, 16))');
 
+INSERT INTO billing.erasure_rule VALUES
+  (200, 'card', 'stripe_customer', 'account_id = $1', NULL),
+  (210, 'automatic_top_up', 'auto_top_up', 'account_id = $1', NULL),
+  (220, 'checkout_links', 'stripe_session', 'account_id = $1 AND url <> ''''', 'url = '''''),
+  (230, 'payout_destinations', 'stripe_account',
+    'account_id = $1 AND (destination_last4 <> '''' OR country <> '''' OR currently_due <> ''{}'')',
+    'destination_last4 = '''', country = '''', currently_due = ''{}''');
+
 CREATE FUNCTION billing.count_erasure(p_account text) RETURNS TABLE (rule text, affected bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
 DECLARE
@@ -184,6 +192,17 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION 'erasure % is not confirmed', p_erasure USING ERRCODE = 'LG007';
   END IF;
+  -- What Stripe keeps of them is asked of Stripe, at least once, after this commits.
+  INSERT INTO billing.outbox (kind, key, payload, created_at, due_at)
+    SELECT 'erase.stripe_customer', c.customer_id,
+      jsonb_build_object('erasure_id', p_erasure, 'customer_id', c.customer_id), now(), now()
+    FROM billing.stripe_customer c WHERE c.account_id = who
+    UNION ALL
+    SELECT 'erase.stripe_account', a.stripe_account_id,
+      jsonb_build_object('erasure_id', p_erasure, 'stripe_account_id', a.stripe_account_id),
+      now(), now()
+    FROM billing.stripe_account a WHERE a.account_id = who
+    ON CONFLICT (kind, key) DO NOTHING;
   FOR r IN SELECT * FROM billing.erasure_rule ORDER BY position LOOP
     rule := r.rule;
     EXECUTE format('SELECT count(*) FROM billing.%I WHERE %s', r.relation, r.predicate)
