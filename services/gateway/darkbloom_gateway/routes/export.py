@@ -16,6 +16,7 @@ from darkbloom_gateway.billing_reports import ReportsClient
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.routes import histories, tables
 from darkbloom_gateway.routes.plane import ControlPlane, Reply
+from darkbloom_gateway.routes.tables import Cell
 
 MAX_ROWS = 250_000
 """Of each table; what is cut off is said in `manifest.json`."""
@@ -76,28 +77,26 @@ async def _archive(
 ) -> AsyncIterator[bytes]:
     account_id = dossier.account_id
     pipe, counts = _Pipe(), {}
+    withdrawals: list[Sequence[Cell]] = []
+    sources = {
+        "usage": (histories.USAGE_HEAD, histories.usage(reports, account_id, pb.UsageFilter())),
+        "ledger": (
+            histories.STATEMENT_HEAD,
+            _noting(withdrawals, histories.statement(reports, account_id)),
+        ),
+        "earnings": (
+            histories.EARNINGS_HEAD,
+            histories.earnings(reports, account_id, pb.EarningsFilter()),
+        ),
+        # Read together with the ledger, so after it.
+        "withdrawals": (histories.STATEMENT_HEAD, _noted(withdrawals)),
+    }
     # The library asks for more of a file than it uses of one that cannot be sought.
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]
         archive.writestr("profile.json", _json(_profile(dossier, money, email)))
         archive.writestr("keys.json", _json([_key(key) for key in dossier.keys]))
-        sources = {
-            "usage": (
-                histories.USAGE_HEAD,
-                histories.usage(reports, account_id, pb.UsageFilter()),
-            ),
-            "ledger": (histories.STATEMENT_HEAD, histories.statement(reports, account_id)),
-            "earnings": (
-                histories.EARNINGS_HEAD,
-                histories.earnings(reports, account_id, pb.EarningsFilter()),
-            ),
-            "withdrawals": (
-                histories.STATEMENT_HEAD,
-                _withdrawals(histories.statement(reports, account_id)),
-            ),
-        }
         for name, (head, pages) in sources.items():
-            rows = 0
-            cut_off = False
+            rows, cut_off = 0, False
             with archive.open(f"{name}.csv", "w") as table:
                 table.write(tables.csv_lines([head]))
                 async for page in pages:
@@ -113,9 +112,14 @@ async def _archive(
     yield pipe.take()
 
 
-async def _withdrawals(pages: histories.Rows) -> histories.Rows:
+async def _noting(withdrawals: list[Sequence[Cell]], pages: histories.Rows) -> histories.Rows:
     async for page in pages:
-        yield [row for row in page if row[_TYPE] in _WITHDRAWALS]
+        withdrawals += [row for row in page if row[_TYPE] in _WITHDRAWALS]
+        yield page
+
+
+async def _noted(withdrawals: list[Sequence[Cell]]) -> histories.Rows:
+    yield withdrawals
 
 
 def _profile(dossier: GetDossierResponse, money: GetWalletsResponse, email: str) -> dict[str, Any]:
