@@ -26,6 +26,7 @@ from darkbloom_billing.accounts import Accounts
 from darkbloom_billing.admin import parts as programme_parts
 from darkbloom_billing.audit import Auditor, Report
 from darkbloom_billing.books import Books
+from darkbloom_billing.books.disputes import FOLLOW
 from darkbloom_billing.books.outbox import Dispatcher, Handler, Outbox
 from darkbloom_billing.books.seal import Block, export, exported, head
 from darkbloom_billing.books.tasks import BooksTasks
@@ -119,7 +120,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     report_server = ReportServer(PostgresReports(database), figures, clock)
     books = Books(database, clock)
     # What owed work is done by, by kind; a kind that nobody here knows waits.
-    handlers: dict[str, Handler] = {}
+    handlers: dict[str, Handler] = {FOLLOW: lambda job: books.dispute_follow(job.key)}
     dispatcher = Dispatcher(Outbox(database, clock), handlers, secrets.SystemRandom().random)
     BooksTasks(config, database, clock, meters).spawn(service, books, dispatcher)
     hooks = {

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 from darkbloom_billing.books import Books, Budget, FeePayer, Source
+from darkbloom_billing.books.disputes import FOLLOW, LONGEST_HOLD
+from darkbloom_billing.books.outbox import Dispatcher, Outbox
 from darkbloom_billing.errors import (
     AccountFrozenError,
     BudgetExhaustedError,
@@ -21,7 +23,7 @@ from darkbloom_mesh.errors import (
     NotFoundError,
 )
 
-from tests.component.billing.shop import DOLLAR, Shop, shop
+from tests.component.billing.shop import DOLLAR, Shop, settled, shop
 from tests.component.billing.world import owner
 
 PAYER, PAYEE = "acct_payer", "acct_payee"
@@ -255,6 +257,44 @@ async def test_a_dispute_of_half_a_deposit_holds_half_and_loses_no_more_than_is_
         await s.sound()
         await s.mature()
         assert (await s.books.wallets(PAYEE)).earned_micros == 5 * DOLLAR
+        await s.sound()
+
+
+async def test_what_is_in_flight_when_a_dispute_opens_is_held_once_it_has_settled(
+    url: str,
+) -> None:
+    async with shop(url) as s:
+        await paid(s, DOLLAR)
+        name = await s.held(PAYER, 6 * DOLLAR)
+        dispatcher = Dispatcher(
+            Outbox(s.database, s.clock), {FOLLOW: lambda j: s.books.dispute_follow(j.key)}, float
+        )
+        await s.books.dispute_open("dp_1", "cs_1", 10 * DOLLAR)
+        assert (await s.books.wallets(PAYEE)).disputed_micros == DOLLAR
+        assert await s.end(settled(name, PAYEE, 4 * DOLLAR)) == "settled"
+        assert await dispatcher.round() == 0
+        s.clock.jump(LONGEST_HOLD.total_seconds())
+        assert await dispatcher.round() == 1
+        wallets = await s.books.wallets(PAYEE)
+        assert (wallets.maturing_micros, wallets.disputed_micros) == (0, 5 * DOLLAR)
+        assert (await s.books.dispute_follow("dp_1")).replayed
+        await s.sound()
+        # 3 was reserved, 2 came back from the hold, 5 were held: nobody owes anything.
+        assert (await s.books.dispute_lost("dp_1")).result == {"lost": 5 * DOLLAR, "debt": 0}
+        await s.sound()
+
+
+async def test_a_decided_dispute_is_not_followed(url: str) -> None:
+    async with shop(url) as s:
+        await paid(s, DOLLAR)
+        name = await s.held(PAYER, DOLLAR)
+        await s.books.dispute_open("dp_1", "cs_1", DOLLAR)
+        await s.books.dispute_won("dp_1")
+        await s.end(settled(name, PAYEE, DOLLAR))
+        assert (await s.books.dispute_follow("dp_1")).result == {}
+        assert (await s.books.wallets(PAYEE)).disputed_micros == 0
+        with pytest.raises(NotFoundError):
+            await s.books.dispute_follow("dp_nothing")
         await s.sound()
 
 

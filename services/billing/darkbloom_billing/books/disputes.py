@@ -1,6 +1,7 @@
 """Disputes: what a deposit funded is held until they are decided."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from darkbloom_billing.books import plans
 from darkbloom_billing.books.base import (
@@ -21,8 +22,21 @@ from darkbloom_billing.books.model import (
     Plan,
     Share,
 )
-from darkbloom_billing.books.rows import end_holds, held_shares, hold_earnings, traced
+from darkbloom_billing.books.outbox import put
+from darkbloom_billing.books.rows import (
+    end_holds,
+    held_shares,
+    hold_earnings,
+    is_decided,
+    known_requests,
+    traced,
+)
 from darkbloom_billing.store.database import Connection
+
+FOLLOW = "dispute_follow"
+"""Kind of the owed work that looks again; its key is the dispute's id."""
+LONGEST_HOLD = timedelta(hours=2, minutes=15)
+"""No hold is renewed beyond two hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +71,12 @@ class Disputes(Base):
             funded = await traced(connection, f"stripe:{payment_id}")
             return deposit["account_id"], plans.held_by(amount_micros, deposit["amount"], funded)
 
+        now = self.clock.now()
+
         async def hold(connection: Connection, found: tuple[str, list[Share]]) -> None:
             await hold_earnings(connection, dispute_id, found[1])
+            # What is in flight now settles later; then it is looked at again.
+            await put(connection, FOLLOW, dispute_id, {}, now=now, due=now + LONGEST_HOLD)
 
         command = Command(
             key=f"dispute:{dispute_id}",
@@ -70,6 +88,45 @@ class Disputes(Base):
             effects=hold,
         )
         return await self.run(command, also)
+
+    async def dispute_follow(self, dispute_id: str) -> Outcome:
+        """Hold what was in flight when a dispute opened (key `dispute-follow:<dispute_id>`).
+
+        For the time when every hold of then has ended. A dispute that was decided meanwhile is
+        left alone.
+
+        Returns:
+            `held`; nothing where there is nothing to hold.
+
+        Raises:
+            NotFoundError: No such dispute.
+        """
+
+        async def facts(connection: Connection) -> list[Share]:
+            body = await body_of(connection, f"dispute:{dispute_id}", "dispute")
+            if await is_decided(connection, dispute_id):
+                return []
+            payment_id = body["payment_id"]
+            deposit = await deposit_of(connection, payment_id)
+            known = await known_requests(connection, dispute_id)
+            funded = await traced(connection, f"stripe:{payment_id}")
+            fresh = [f for f in funded if f.request_id not in known]
+            return plans.held_by(body["amount"], deposit["amount"], fresh)
+
+        async def hold(connection: Connection, found: list[Share]) -> None:
+            await hold_earnings(connection, dispute_id, found)
+
+        command = Command(
+            key=f"dispute-follow:{dispute_id}",
+            kind="dispute_follow",
+            body={},
+            # The lock on the disputed asset keeps the decision out meanwhile.
+            accounts=lambda shares: [DISPUTED, *held_wallets(shares)],
+            facts=facts,
+            plan=plans.dispute_follow,
+            effects=hold,
+        )
+        return await self.run(command, None)
 
     async def dispute_won(self, dispute_id: str, *, also: Also | None = None) -> Outcome:
         """Book that Stripe gave the money back (key `resolve:dispute-<id>`): all is as before.

@@ -95,9 +95,16 @@ def dispute_open(d: Draft, account_id: str, amount: int, shares: Sequence[Share]
     d.move("dispute_open", DISPUTED, PAYABLE, amount - from_asset)
     credit = Wallet.CREDIT.of(account_id)
     reserved = d.reserve("dispute", credit, DISPUTED, min(amount, d.free(credit)))
-    for payee, held in _by_account(shares).items():
-        d.move("dispute_open", Wallet.MATURING.of(payee), Wallet.DISPUTED.of(payee), held)
+    _hold(d, shares)
     return d.done(reserved=reserved, held=sum(share.amount for share in shares))
+
+
+def dispute_follow(d: Draft, shares: Sequence[Share]) -> Plan:
+    """Set aside what was in flight when a dispute opened; nothing is written for nothing."""
+    if not shares:
+        return d.skip()
+    _hold(d, shares)
+    return d.done(held=sum(share.amount for share in shares))
 
 
 def dispute_won(d: Draft, amount: int, pending: Sequence[Pending], shares: Sequence[Share]) -> Plan:
@@ -316,6 +323,11 @@ def _pay(d: Draft, code: str, debit: str, amount: int) -> None:
     from_asset = min(amount, d.free(STRIPE))
     d.move(code, debit, STRIPE, from_asset)
     d.move(code, debit, PAYABLE, amount - from_asset)
+
+
+def _hold(d: Draft, shares: Sequence[Share]) -> None:
+    for payee, held in _by_account(shares).items():
+        d.move("dispute_open", Wallet.MATURING.of(payee), Wallet.DISPUTED.of(payee), held)
 
 
 def _release(d: Draft, shares: Sequence[Share]) -> None:

@@ -98,6 +98,21 @@ async def held_shares(connection: Connection, dispute_id: str) -> list[Share]:
     return [Share(**dict(row)) for row in await connection.fetch(_HELD, dispute_id)]
 
 
+async def known_requests(connection: Connection, dispute_id: str) -> set[str]:
+    """Return the requests that a dispute holds or held."""
+    rows = await connection.fetch(
+        "SELECT request_id FROM billing.dispute_hold WHERE dispute_id = $1", dispute_id
+    )
+    return {row["request_id"] for row in rows}
+
+
+async def is_decided(connection: Connection, dispute_id: str) -> bool:
+    """Say whether a dispute was won or lost."""
+    key = f"resolve:dispute-{dispute_id}"
+    found = await connection.fetchval("SELECT id FROM ledger.event WHERE idem_key = $1", key)
+    return found is not None
+
+
 async def end_holds(
     connection: Connection, dispute_id: str, shares: Sequence[Share], now: datetime
 ) -> None:
