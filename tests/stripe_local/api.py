@@ -30,7 +30,7 @@ def answer(world: World, call: Call) -> Any:
     for method, pattern, handler in _ROUTES:
         found = pattern.fullmatch(call.path)
         if method == call.method and found is not None:
-            return handler(world, call, *found.groups())
+            return _expanded(world, handler(world, call, *found.groups()), call)
     raise ProblemError(404, f"Unrecognized request URL ({call.method}: {call.path}).", kept=False)
 
 
@@ -44,7 +44,7 @@ def _expire(world: World, call: Call, name: str) -> Any:
 
 def _get(kind: str) -> Callable[[World, Call, str], Any]:
     def handler(world: World, call: Call, name: str) -> Any:
-        return _expanded(world, world.get(kind, name, call.account), call)
+        return world.get(kind, name, call.account)
 
     return handler
 

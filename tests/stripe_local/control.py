@@ -94,6 +94,11 @@ def account(world: World, given: Given) -> Any:
     return found
 
 
+def close_account(world: World, given: Given) -> Any:
+    """Let a connected account disappear."""
+    return connect.delete_account(world, given["account"])
+
+
 def onboard(world: World, given: Given) -> Any:
     """Let a person finish onboarding with a bank account, or `card` a debit card."""
     return account(
@@ -195,6 +200,7 @@ COMMANDS: dict[str, Callable[[World, Given], Any]] = {
         withdraw_dispute,
         close_dispute,
         account,
+        close_account,
         onboard,
         payout,
         sweep,

@@ -21,6 +21,7 @@ from fastapi import APIRouter
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
 from darkbloom_gateway.billing_identity import IdentityClient
+from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_programmes import OperatorsClient, ProgrammesClient
 from darkbloom_gateway.billing_reports import Figures, ReportsClient
 from darkbloom_gateway.buckets import Rate
@@ -60,6 +61,7 @@ from darkbloom_gateway.routes import (
     pricing,
     public,
     referrals,
+    stripe,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.shell import Shell
@@ -121,6 +123,7 @@ class Worker:
         self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
         self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
         self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
+        self.payments = PaymentsClient(to_billing, timeout_s=config.rpc_s)
 
         self._buckets = ValkeyBuckets(config.redis_url)
         service.on_close(self._buckets.close)
@@ -282,6 +285,7 @@ class Worker:
             invites.make_router(plane, self.programmes),
             referrals.make_router(plane, self.programmes),
             admin.make_router(plane, self.operators),
+            stripe.make_router(plane, self.payments),
         )
 
     def health_reason(self) -> str | None:

@@ -15,7 +15,7 @@ from darkbloom_gateway.errors import (
     method_not_allowed,
     no_such_endpoint,
 )
-from darkbloom_gateway.routes import evidence, health, models
+from darkbloom_gateway.routes import evidence, health, models, stripe
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.wire import App, error_body, error_headers
 
@@ -64,6 +64,7 @@ ROUTES = frozenset(
         "/v1/provider/token",
         "/health",
         "/readyz",
+        *stripe.ROUTES,
     }
 )
 """Paths that metrics may name."""

@@ -50,23 +50,22 @@ async def test_each_webhook_again_changes_nothing(url: str) -> None:
         assert await s.value("SELECT count(*) FROM ledger.event") == before
 
 
-@pytest.mark.parametrize("change", ["body", "secret", "old", "header"])
-async def test_an_event_whose_signature_does_not_fit_is_not_stored(url: str, change: str) -> None:
+async def test_an_event_whose_signature_does_not_fit_is_not_stored(url: str) -> None:
     async with till(url) as s:
         opened = await s.deposit()
         await s.stripe.do("pay", session=opened.stripe_session)
-        webhook = (await s.stripe.take())[0]
-        if change == "body":
-            webhook = Webhook(webhook.url, webhook.body + b" ", webhook.signature)
-        elif change == "header":
-            webhook = Webhook(webhook.url, webhook.body, "t=,v1=")
-        elif change == "secret":
-            webhook = Webhook("http://test.invalid/transfers", webhook.body, webhook.signature)
-        else:
-            await s.clock.advance(301)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await s.hand_in(webhook)
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        good = (await s.stripe.take())[0]
+        forged = [
+            Webhook(good.url, good.body + b" ", good.signature),
+            Webhook(good.url, good.body, "t=,v1="),
+            Webhook("http://test.invalid/transfers", good.body, good.signature),
+        ]
+        for webhook in (*forged, good):
+            if webhook is good:
+                s.clock.jump(301)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await s.hand_in(webhook)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert await s.value("SELECT count(*) FROM billing.stripe_event") == 0
 
 
@@ -135,12 +134,12 @@ async def test_a_payment_whose_opening_was_never_answered_is_credited(url: str) 
         assert (await s.wallets()).credit_micros == 10_000_000
 
 
-@pytest.mark.parametrize("micros", [0, 490_000, 505_000, 10_000_000_000_000])
-async def test_an_amount_that_cannot_be_paid_is_refused(url: str, micros: int) -> None:
+async def test_an_amount_that_cannot_be_paid_is_refused(url: str) -> None:
     async with till(url) as s:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await s.deposit(micros)
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for micros in (0, 490_000, 505_000, 10_000_000_000_000):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await s.deposit(micros)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_one_request_is_one_session_and_another_amount_a_conflict(url: str) -> None:
@@ -172,7 +171,7 @@ async def test_a_payment_that_differs_from_its_session_waits_for_a_person(url: s
         waiting = "SELECT problem FROM billing.stripe_event WHERE state = 'waiting'"
         assert await s.value(waiting) == "NOT_FOUND"
         assert (await s.wallets()).credit_micros == 0
-        await s.clock.advance(3 * 86400)
+        s.clock.jump(3 * 86400)
         await s.until("SELECT state FROM billing.stripe_event WHERE problem <> ''", "stuck")
 
 
@@ -197,7 +196,7 @@ async def test_stripe_being_away_delays_an_event_and_loses_nothing(url: str) -> 
         )
         await s.deliver()
         assert (await s.wallets()).credit_micros == 0
-        await s.clock.advance(2)
+        s.clock.jump(2)
         await s.until("SELECT count(*) FROM billing.stripe_event WHERE state = 'waiting'", 0)
         assert (await s.wallets()).credit_micros == 10_000_000
 

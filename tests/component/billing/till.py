@@ -3,12 +3,18 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from darkbloom.billing.v1 import payment_service_pb2 as pb
-from darkbloom_billing.books import Books, Budget, Wallets
+from darkbloom_billing.books import Books, Budget, FeePayer, Wallets
+from darkbloom_billing.payments.acquirer import StripeAcquirer
+from darkbloom_billing.payments.check import AssetCheck
+from darkbloom_billing.payments.meters import PaymentMeters
+from darkbloom_billing.payments.sdk import Stripe
+from darkbloom_billing.payments.store.events import PostgresEvents
+from darkbloom_billing.payments.store.payouts import PostgresPayouts
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.testing import FakeClock
@@ -32,7 +38,10 @@ class Till:
     stripe: Control
     books: Books
     clock: FakeClock
+    closing: AsyncExitStack
     seen: list[Webhook] = field(default_factory=list)
+
+    line = FeePayer.LINE
 
     @property
     def payments(self) -> Any:
@@ -88,13 +97,17 @@ class Till:
 
     async def acted(self) -> None:
         """Wait until every event acted, or was put off with a reason."""
-        await self.until(_WAITING, 0)
+        await self.until(_WAITING, 0, nudge_s=0)
 
-    async def until(self, statement: str, expected: object, *arguments: object) -> None:
+    async def until(
+        self, statement: str, expected: object, *arguments: object, nudge_s: float = 0.05
+    ) -> None:
         """Wait until the database answers so."""
         clock = SystemClock()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while await self.value(statement, *arguments) != expected:
+                # A loop that was busy when the clock was moved sleeps again from there.
+                self.clock.jump(nudge_s)
                 await clock.sleep(0.01)
 
     async def value(self, statement: str, *arguments: object) -> Any:
@@ -146,6 +159,20 @@ class Till:
         made: pb.Withdrawal = response.withdrawal
         return made
 
+    def check(self) -> AssetCheck:
+        """Return the daily comparison with Stripe's balance."""
+        database = self.books.database
+        client = Stripe(Secret(API_KEY), api_base=self.stripe.url, timeout_s=5)
+        self.closing.push_async_callback(client.close)
+        return AssetCheck(
+            self.books,
+            StripeAcquirer(client, success_url="http://localhost", cancel_url="http://localhost"),
+            PostgresPayouts(database),
+            PostgresEvents(database),
+            self.clock,
+            PaymentMeters(self.world.service.metrics),
+        )
+
     async def latest(self) -> pb.Withdrawal:
         """Return the newest withdrawal."""
         response = await self.payments.ListWithdrawals(
@@ -180,9 +207,8 @@ async def till(url: str, **settings: Any) -> AsyncIterator[Till]:
         }
         async with world(url, clock=clock, **configured) as running:
             database = await open_database(url)
-            try:
-                made = Till(world=running, stripe=stripe, books=Books(database, clock), clock=clock)
+            async with AsyncExitStack() as closing:
+                closing.push_async_callback(database.close)
+                books = Books(database, clock)
                 await running.people(0)
-                yield made
-            finally:
-                await database.close()
+                yield Till(world=running, stripe=stripe, books=books, clock=clock, closing=closing)

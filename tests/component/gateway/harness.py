@@ -1,11 +1,12 @@
 """One gateway on a loopback port between fakes of all its neighbours and a real Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import httpx
 from darkbloom_gateway.app import Worker, attach
 from darkbloom_gateway.config import GatewayConfig
@@ -59,12 +60,20 @@ class Harness:
 
 
 @asynccontextmanager
-async def gateway(valkey_url: str, **changes: Any) -> AsyncIterator[Harness]:
-    """Run a gateway until the block ends; `changes` go into its configuration."""
+async def gateway(
+    valkey_url: str, *more: Callable[[grpc.aio.Server], object], **changes: Any
+) -> AsyncIterator[Harness]:
+    """Run a gateway until the block ends; `changes` go into its configuration.
+
+    `more` registers services beside those of the fakes.
+    """
     billing, attestation, registry = FakeBilling(), FakeAttestation(), FakeRegistry()
     billing.add_key(API_KEY)
     router = FakeRouter(attestation.signer, BUILD)
-    async with serving(billing, attestation, registry) as others, router.serving() as to_router:
+    async with (
+        serving(billing, attestation, registry, *more) as others,
+        router.serving() as to_router,
+    ):
         config = GatewayConfig(
             **{
                 "environment": "development",

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+import grpc
 from darkbloom.attestation.v1.attestation_pb2 import SigningKey
 from darkbloom.attestation.v1.attestation_service_pb2 import (
     ListReceiptKeysResponse,
@@ -347,10 +348,14 @@ class FakeRegistry(RegistryServiceServicer):
 
 @asynccontextmanager
 async def serving(
-    billing: FakeBilling, attestation: FakeAttestation, registry: FakeRegistry
+    billing: FakeBilling,
+    attestation: FakeAttestation,
+    registry: FakeRegistry,
+    *more: Callable[[grpc.aio.Server], object],
 ) -> AsyncIterator[str]:
-    """Serve all three on one port."""
+    """Serve all three on one port, and whatever else is registered."""
     async with serve_ephemeral(
+        *more,
         partial(add_AccountServiceServicer_to_server, billing),
         partial(add_IdentityServiceServicer_to_server, billing.identity),
         partial(add_LedgerServiceServicer_to_server, billing),

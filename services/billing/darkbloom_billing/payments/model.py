@@ -286,6 +286,8 @@ class Withdrawal:
     transfer_id: str
     destination_payment: str
     payout_id: str
+    failed_payout_id: str
+    """A payout that came to nothing; its money is on the connected account again."""
     fee_waived: bool
     posted: bool
     refunded: bool

@@ -213,6 +213,7 @@ class Payouts:
             transfer_id="",
             destination_payment="",
             payout_id="",
+            failed_payout_id="",
             fee_waived=False,
             posted=False,
             refunded=False,
@@ -295,7 +296,9 @@ class Payouts:
             WithdrawalStatus.TRANSFERRED,
             WithdrawalStatus.PAID,
         }:
-            opened = machine.reopened(row, f"payout_{payout.status}", now)
+            opened = machine.reopened(
+                row, f"payout_{payout.status}", now, payout_id=payout.payout_id
+            )
             if row.posted and opened.fee_waived and not row.fee_waived and row.quote.fee_micros:
                 await self._books.fee_returned(
                     row.withdrawal_id, also=self._store.saving(row, opened)

@@ -97,7 +97,7 @@ class PayoutRail(Protocol):
         ...
 
     async def traced(self, stripe_account_id: str, payout_id: str) -> Sequence[str]:
-        """Return the destination payments that an automatic payout paid out."""
+        """Return what a scheduled payout carried: payments, and failed payouts that returned."""
         ...
 
     async def payouts(self, stripe_account_id: str) -> Sequence[PaidOut]:

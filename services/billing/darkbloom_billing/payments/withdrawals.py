@@ -118,15 +118,16 @@ def payout_failed(row: Withdrawal, fault: Fault, word: str, now: datetime) -> Wi
     """
     if fault is Fault.UNKNOWN or row.payout_tries > 1:
         return replace(row, failure_reason=word, updated_at=now)
-    return reopened(row, word, now)
+    return reopened(row, word, now, payout_id="")
 
 
-def reopened(row: Withdrawal, word: str, now: datetime) -> Withdrawal:
-    """Return the row after its payout came to nothing."""
+def reopened(row: Withdrawal, word: str, now: datetime, *, payout_id: str) -> Withdrawal:
+    """Return the row after its payout came to nothing; empty: it was never made."""
     return replace(
         row,
         status=WithdrawalStatus.TRANSFERRED,
         payout_id="",
+        failed_payout_id=payout_id or row.failed_payout_id,
         fee_waived=row.fee_waived or row.method is Method.INSTANT,
         failure_reason=word,
         next_at=now + _SETTLED_WAIT,

@@ -109,6 +109,8 @@ CREATE TABLE billing.withdrawal (
   transfer_id text UNIQUE,
   destination_payment text UNIQUE,
   payout_id text UNIQUE,
+  -- A payout that came to nothing: what it carried is paid by whoever carries its return.
+  failed_payout_id text,
   -- The instant service was not given, so its fee is not kept.
   fee_waived boolean NOT NULL DEFAULT false,
   -- The books have it as paid; only a correcting transfer brings it back.
@@ -154,7 +156,7 @@ GRANT UPDATE (enabled, threshold_micros, amount_micros, monthly_cap_micros, disa
 GRANT UPDATE (status, country, destination_type, destination_last4, instant_eligible,
   currently_due, updated_at, unlinked_at) ON billing.stripe_account TO darkbloom_billing;
 GRANT UPDATE (status, attempt, tries, payout_tries, transfer_id, destination_payment, payout_id,
-  fee_waived, posted, refunded, failure_reason, next_at, updated_at, arrival_at) ON billing.withdrawal
+  failed_payout_id, fee_waived, posted, refunded, failure_reason, next_at, updated_at, arrival_at) ON billing.withdrawal
   TO darkbloom_billing;
 GRANT UPDATE (checked_at, stripe_micros, book_micros, open_items, unexplained_micros)
   ON billing.stripe_check TO darkbloom_billing;

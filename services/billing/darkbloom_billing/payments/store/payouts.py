@@ -37,9 +37,10 @@ _INSERT = """
 _SAVE = """
     UPDATE billing.withdrawal SET status = $2, attempt = $3, tries = $4, payout_tries = $5,
       transfer_id = $6, destination_payment = $7, payout_id = $8, fee_waived = $9, posted = $10,
-      refunded = $11, failure_reason = $12, next_at = $13, updated_at = $14, arrival_at = $15
+      refunded = $11, failure_reason = $12, next_at = $13, updated_at = $14, arrival_at = $15,
+      failed_payout_id = $16
     WHERE withdrawal_id = $1 AND (status, attempt, tries, payout_tries, coalesce(payout_id, ''),
-      fee_waived) = ($16, $17::int, $18::int, $19::int, $20::text, $21::bool)
+      fee_waived) = ($17, $18::int, $19::int, $20::int, $21::text, $22::bool)
     RETURNING true
 """
 _DUE = """
@@ -169,9 +170,11 @@ class PostgresPayouts:
         return await self._one("payout_id", payout_id)
 
     async def of_payments(self, payments: Sequence[str]) -> list[Withdrawal]:
-        """Return the withdrawals whose money arrived as these destination payments."""
+        """Return the withdrawals whose money these are: payments, or returns of payouts."""
         rows = await self._rows(
-            "SELECT * FROM billing.withdrawal WHERE destination_payment = ANY ($1)", list(payments)
+            "SELECT * FROM billing.withdrawal "
+            "WHERE destination_payment = ANY ($1) OR failed_payout_id = ANY ($1)",
+            list(payments),
         )
         return [_withdrawal(row) for row in rows]
 
@@ -263,6 +266,7 @@ def _state(row: Withdrawal) -> tuple[object, ...]:
         row.next_at,
         row.updated_at,
         row.arrival_at,
+        row.failed_payout_id or None,
     )
 
 
@@ -303,6 +307,7 @@ def _withdrawal(row: Any) -> Withdrawal:
         transfer_id=row["transfer_id"] or "",
         destination_payment=row["destination_payment"] or "",
         payout_id=row["payout_id"] or "",
+        failed_payout_id=row["failed_payout_id"] or "",
         fee_waived=row["fee_waived"],
         posted=row["posted"],
         refunded=row["refunded"],
