@@ -4,7 +4,7 @@ Every term is a latency, so they add up: a `Cost` always sums to its total. A ly
 been clamped before it gets here, and every divisor has a floor.
 """
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from darkbloom_router.admission import ROW_DERATING, requirement_gb, tokens_ahead
@@ -30,6 +30,7 @@ SURPLUS_SHARE = 0.25
 LONG_PROMPT_TOKENS = 8192
 SERVICE_OUTPUT_TOKENS = 256
 LOAD_SHIFT = 16
+_NOTHING = Demand(build="", prompt_tokens=0, output_bound=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,16 @@ class Cost:
     @property
     def total(self) -> float:
         """Their sum."""
-        return float(sum(astuple(self)))
+        return (
+            self.state
+            + self.queue
+            + self.pending
+            + self.backlog
+            + self.request
+            + self.health
+            + self.capacity_rate
+            + self.size_tier
+        )
 
 
 def static_tps(candidate: Candidate) -> float:
@@ -149,7 +159,7 @@ def prepare(candidate: Candidate, now: float) -> None:
     """Store the price on the candidate, so that a scan only multiplies and adds."""
     decode = decode_tps(candidate)
     candidate.surplus_ms = 0.0
-    nothing = cost(candidate, Demand(build="", prompt_tokens=0, output_bound=0), now)
+    nothing = cost(candidate, _NOTHING, now)
     candidate.rank_ms = nothing.total
     candidate.prompt_ms = 1000 / prefill_tps(candidate, decode)
     candidate.output_ms = 1000 / decode

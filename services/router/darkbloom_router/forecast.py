@@ -95,15 +95,22 @@ def doubt(candidate: Candidate, demand: Demand, now: float, left_ms: float | Non
 
 def credence(candidate: Candidate, demand: Demand, now: float, left_ms: float | None) -> Credence:
     """Return what a forecast is worth, from prepared numbers; a scan asks it of everybody."""
+    if (
+        not candidate.doubt
+        and left_ms is not None
+        and now - candidate.provider.capacity_at <= CAPACITY_FRESH_S
+        and now - measured_at(candidate) <= MEASURED_FRESH_S
+        and demand.prompt_tokens > 0
+        and not demand.vision
+    ):
+        return Credence.FEASIBLE if careful_ms(candidate, demand) <= left_ms else Credence.LATE
     reason = doubt(candidate, demand, now, left_ms)
     if reason in _UNMEASURED and candidate.provider.inflight == 0:
         # Otherwise it could never earn any evidence.
         since = max(measured_at(candidate), candidate.provider.joined_at)
         if now - since >= EXPLORE_AFTER_S:
             return Credence.FEASIBLE
-    if reason or left_ms is None:
-        return Credence.UNKNOWN
-    return Credence.FEASIBLE if careful_ms(candidate, demand) <= left_ms else Credence.LATE
+    return Credence.UNKNOWN
 
 
 def careful_ms(candidate: Candidate, demand: Demand) -> float:

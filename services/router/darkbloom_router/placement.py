@@ -240,7 +240,8 @@ def _best(
         prices[place] -= credit
     ranked = tuple(zip(prices, pool, strict=True))
     least = min(prices)
-    ties = [row for price, row in ranked if price <= least + rules.tie_ms]
+    limit = least + rules.tie_ms
+    ties = [row for price, row in ranked if price <= limit]
 
     if credit and hinted in ties:
         # A soft hint decides among near-equals; a busy holder has lost by its price already.
