@@ -129,7 +129,7 @@ class Downlink:
             self._meter.ignored(_LINK, "unexpected")
             return
         attempt.phase = Phase.ACCEPTED
-        self._ends.health.accepted(attempt.candidate, self._timers.now())
+        self._ends.accepted(attempt)
         attempt.arm(self._timers, self._patience.content_s, self._ends.stalled)
 
     def _error(self, attempt: Attempt, frame: Frame) -> None:

@@ -115,8 +115,13 @@ class Ends:
     def began(self, attempt: Attempt) -> None:
         """Note the first content."""
         self._fleet.began(attempt.reservation)
+        self.accepted(attempt)
+
+    def accepted(self, attempt: Attempt) -> None:
+        """Note an admission; who waits may profit where the machine had said that it is full."""
         if attempt.candidate.pair is not None:
             self.health.accepted(attempt.candidate, self._timers.now())
+            self._freed(attempt.provider)
 
     def stalled(self, attempt: Attempt) -> None:
         """End an attempt that took too long to begin."""

@@ -173,6 +173,26 @@ def test_status_of_a_registered_agent_is_zero_and_says_why_it_earns(cli, home):
     assert json.loads(json_out)["accepted_models"] == [BUILD]
 
 
+def test_status_and_doctor_name_the_gate_that_keeps_requests_away(cli, home):
+    shut = state.RoutedModel(
+        id=BUILD,
+        eligible=False,
+        reason="challenge_stale",
+        evidence="challenge passed 17 min ago, limit 16 min",
+        remedy="wait for the next challenge",
+    )
+    state.write(home.state, snapshot(routing=(shut,)))
+    with lock.single_instance(home.lock):
+        _, status, _ = cli("status")
+        _, doctor, _ = cli("doctor", "--json")
+    assert "challenge_stale" in status
+    assert "limit 16 min; wait for the next challenge" in " ".join(status.split())
+    [check] = [item for item in json.loads(doctor) if item["name"] == "requests"]
+    assert check["result"] == "warn"
+    assert "17 min ago" in check["detail"]
+    assert check["fix"] == "wait for the next challenge"
+
+
 def test_status_of_a_dead_or_disconnected_agent_is_one(cli, home):
     state.write(home.state, snapshot())
     code, out, _ = cli("status")

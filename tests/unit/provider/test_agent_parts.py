@@ -7,9 +7,11 @@ import hashlib
 import pytest
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.provider_link_pb2 import (
+    BuildRouting,
     InferenceRequest,
     Registered,
     RejectedModel,
+    RoutingStatus,
     TrustStatus,
 )
 from darkbloom_edge.envelope import new_key_pair
@@ -104,8 +106,12 @@ def test_any_answer_of_the_router_can_be_kept(text, reason):
         )
     )
     standing.take_trust(TrustStatus(trust_level=text, status=text, reason=text, admission=text))
-    assert len(standing.accepted_models) == MAX_ENTRIES
+    shut = BuildRouting(model_id=text, reason=reason, evidence=text, remedy=text)
+    standing.take_routing(RoutingStatus(builds=[shut] * (MAX_ENTRIES + 1)))
+    assert len(standing.accepted_models) == len(standing.routing) == MAX_ENTRIES
     assert standing.rejected_models[0].reason
+    assert standing.routing[0].reason
+    assert standing.routing[0].evidence.isprintable()
 
 
 @given(
