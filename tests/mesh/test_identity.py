@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,26 +52,30 @@ async def follow(process: asyncio.subprocess.Process, event: str) -> dict[str, A
     raise AssertionError(f"ended without {event}")
 
 
+async def log_in(mesh: Mesh, command: list[str], environment: Mapping[str, str]) -> str:
+    """Log a machine in by the real command line while its owner approves; return the account."""
+    login = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
+    code = await follow(login, "code")
+    async with person(mesh, OWNER) as owner:
+        seen = await owner.get("/v1/device/code", params={"user_code": code["user_code"]})
+        assert (seen.json()["machine_name"], seen.json()["status"]) == ("provider", "pending")
+        approved = await owner.post(
+            "/v1/device/approve", json={"user_code": code["user_code"].lower()}
+        )
+        assert approved.json()["status"] == "approved"
+        account = (await owner.get("/v1/me")).json()["account_id"]
+    linked = await follow(login, "linked")
+    assert await login.wait() == 0
+    assert linked["account_id"] == account
+    return str(account)
+
+
 async def test_a_person_signs_in_makes_a_key_and_links_a_machine_that_earns(tmp_path: Path) -> None:
     async with Mesh(tmp_path / "mesh", engine=None, environment=QUICK, durable=False) as mesh:
         # A machine whose owner logs it in by the real command line.
         setup = mesh._provider("provider", "scripted")
         environment = inherited() | setup.environment()
-        login = await asyncio.create_subprocess_exec(
-            *setup.argv("login", "--json"), env=environment, stdout=subprocess.PIPE
-        )
-        code = await follow(login, "code")
-        async with person(mesh, OWNER) as owner:
-            seen = await owner.get("/v1/device/code", params={"user_code": code["user_code"]})
-            assert (seen.json()["machine_name"], seen.json()["status"]) == ("provider", "pending")
-            approved = await owner.post(
-                "/v1/device/approve", json={"user_code": code["user_code"].lower()}
-            )
-            assert approved.json()["status"] == "approved"
-            account = (await owner.get("/v1/me")).json()["account_id"]
-        linked = await follow(login, "linked")
-        assert await login.wait() == 0
-        assert linked["account_id"] == account
+        account = await log_in(mesh, setup.argv("login", "--json"), environment)
         token_file = mesh.state.path("provider", "login.json")
         assert token_file.stat().st_mode & 0o777 == 0o600
 
@@ -90,7 +95,13 @@ async def test_a_person_signs_in_makes_a_key_and_links_a_machine_that_earns(tmp_
             return await books.earned_by(account) > 0
 
         await until(earned, "the machine's owner earns")
-        assert await refused(mesh.url, json.loads(token_file.read_text())["token"])
+        token = json.loads(token_file.read_text())["token"]
+        assert await refused(mesh.url, token)
+        async with httpx.AsyncClient(base_url=mesh.url, timeout=PATIENCE_S) as machine:
+            own = await machine.get(
+                "/v1/provider/account-earnings", headers={"authorization": f"Bearer {token}"}
+            )
+        assert (own.status_code, own.json()["account_id"]) == (200, account)
 
         # Revoked in one place, refused in both.
         async with second_gateway(mesh) as other:
@@ -129,3 +140,12 @@ async def test_a_person_signs_in_makes_a_key_and_links_a_machine_that_earns(tmp_
         async with person(mesh, OWNER) as owner:
             assert (await owner.get("/v1/me/tokens")).json()["data"] == []
         await Fleet(mesh).wait_routable()
+
+        # Nobody wrote a secret down.
+        written = "".join(
+            file.read_text(errors="replace")
+            for folder in ("logs", "run")
+            for file in (mesh.state.root / folder).iterdir()
+        )
+        for secret in (key, token, mesh.admin_key, mesh.api_key, mesh.login_token()[:60]):
+            assert secret not in written

@@ -2,15 +2,18 @@
 
 import asyncio
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from darkbloom_edge.link import LINK_KIND, link_statement
 from darkbloom_edge.signatures import P256Signer, from_base64, to_base64
+from redis.asyncio import Redis
 
 from tests.component.billing.world import owner
-from tests.component.gateway.people import People
+from tests.component.gateway.people import People, people
+from tests.stores import Postgres
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -330,3 +333,24 @@ async def test_a_machine_of_another_account_is_409(town: People) -> None:
     machine.token = (await poll(town, code["device_code"])).json()["token"]
     other = (await town.call("GET", "/v1/me", email=town.bob)).json()["account_id"]
     assert error(await machine.link(other, await machine.nonce())) == same(409, "conflict")
+
+
+async def test_strangers_are_limited_by_their_address(
+    tmp_path: Path, cluster: Postgres, template: str, valkey_url: str
+) -> None:
+    with cluster.database(template) as url:
+        async with people(tmp_path, url, valkey_url, address_rate=0.001, address_burst=3) as town:
+            # Other tests came from here too: forget them.
+            async with Redis.from_url(valkey_url) as valkey:
+                await valkey.flushall()
+            code = await begin(town)
+            await poll(town, code["device_code"])
+            form = {"grant_type": GRANT, "device_code": code["device_code"]}
+            await town.mesh.http.post(TOKEN, data=form)
+            limited = await poll(town, code["device_code"])
+            assert error(limited) == same(429, "rate_limit_exceeded")
+            assert limited.headers["retry-after"]
+            slow = await town.mesh.http.post(TOKEN, data=form)
+            assert (slow.status_code, slow.json()["error"]) == (400, "slow_down")
+            refused = await town.mesh.http.post(CODE)
+            assert error(refused) == same(429, "rate_limit_exceeded")

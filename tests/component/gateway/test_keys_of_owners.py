@@ -48,6 +48,7 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_kept(town: People) -> No
 
 async def test_a_fresh_key_has_the_fields_of_the_contract_and_no_others(town: People) -> None:
     made = await town.call("POST", "/v1/keys")
+    assert made.headers["cache-control"] == "no-store"
 
     record = made.json()["data"]
     assert record.pop("id").startswith("key_")

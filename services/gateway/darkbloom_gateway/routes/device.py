@@ -28,7 +28,7 @@ _IDLE_S = 10.0
 _MAX_FIELDS = 20
 _RETRY_KEY = "darkbloom-retry-after-s"
 _MAX_TEXT = 256
-_BAD, _SERVER_FAULT = 400, 500
+_BAD, _BUSY, _SERVER_FAULT = 400, 429, 500
 _NO_STORE = {"cache-control": "no-store"}
 T = TypeVar("T")
 Unknown: TypeAlias = Callable[[], ApiError]
@@ -94,6 +94,7 @@ def make_router(
         """Ask whether the owner has approved; the token comes once."""
         sent = await _read(request)
         try:
+            await plane.stranger(request)
             polled = await _poll(identity, sent)
         except ApiError as error:
             if sent.rfc and error.http_status < _SERVER_FAULT:
@@ -229,7 +230,8 @@ def _invalid_code() -> ApiError:
 
 def _rfc_error(error: ApiError) -> Reply:
     """Return an error as RFC 6749 §5.2 wants it."""
-    return reply({"error": error.kind, "error_description": error.message}, 400, _NO_STORE)
+    kind = "slow_down" if error.http_status == _BUSY else error.kind
+    return reply({"error": kind, "error_description": error.message}, 400, _NO_STORE)
 
 
 def _word(state: DeviceCodeState.ValueType) -> str:

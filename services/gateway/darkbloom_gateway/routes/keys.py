@@ -16,6 +16,8 @@ from darkbloom_gateway.routes.key_fields import read_key, read_settings, refused
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
 KEY_PREFIX = "sk-db-"
+NO_STORE = {"cache-control": "no-store"}
+"""For answers that carry a secret."""
 _SECRET_BYTES = 32
 _SHOWN = 4
 _MAX_SECRET = 512
@@ -56,7 +58,7 @@ def make_router(
         await plane.financial(caller)
         key.account_id = caller.account_id
         secret, made = await _mint(identity, key, entropy)
-        return reply({"key": secret, "data": write_key(made)})
+        return reply({"key": secret, "data": write_key(made)}, headers=NO_STORE)
 
     _add_single(router, plane, identity, clock=clock, entropy=entropy)
     _add_older(router, plane, identity, entropy=entropy)
@@ -103,7 +105,7 @@ def _add_single(
         rotated = await asked(
             identity.rotate_key(caller.account_id, key_id, hash_of(secret), label_of(secret))
         )
-        return reply({"key": secret, "data": write_key(rotated)})
+        return reply({"key": secret, "data": write_key(rotated)}, headers=NO_STORE)
 
     @router.get("/v1/key")
     async def get_own_key(request: Request) -> Reply:
@@ -133,7 +135,7 @@ def _add_older(
             self_route_only=bool(active) and all(key.self_route_only for key in active),
         )
         secret, _ = await _mint(identity, settings, entropy)
-        return reply({"api_key": secret, "account_id": caller.account_id})
+        return reply({"api_key": secret, "account_id": caller.account_id}, headers=NO_STORE)
 
     @router.delete("/v1/auth/keys")
     async def revoke_key(request: Request) -> Reply:
