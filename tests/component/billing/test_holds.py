@@ -161,6 +161,17 @@ async def test_a_revoked_key_places_no_hold(url: str) -> None:
         assert result.refusal == reasons.ERROR_REASON_KEY_REVOKED
 
 
+@pytest.mark.parametrize("change", ["disabled = true", "expires_at = '2026-05-01 12:00Z'"])
+async def test_a_key_that_is_switched_off_or_expired_gets_no_hold(url: str, change: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        key = await w.key(b"secret")
+        async with owner(url) as db:
+            await db.execute(f"UPDATE billing.api_key SET {change}")  # noqa: S608 - our own
+        (result,) = await w.hold(w.order(key_id=key))
+        assert result.refusal == reasons.ERROR_REASON_KEY_REVOKED
+
+
 async def test_a_frozen_account_gets_no_hold_and_no_extension(url: str) -> None:
     async with world(url) as w:
         await w.people()

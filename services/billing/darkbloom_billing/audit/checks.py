@@ -119,6 +119,7 @@ CHECKS: Mapping[str, str] = {
         ('transfer', 'apply_transfer'), ('account', 'guard_account'), ('account', 'check_account'),
         ('account', 'no_delete'), ('event', 'append_only'), ('transfer', 'append_only'),
         ('posting', 'append_only'), ('block', 'append_only'), ('rule', 'append_only'),
+        ('posting', 'only_by_transfer'),
         ('event', 'no_truncate'), ('transfer', 'no_truncate'), ('posting', 'no_truncate'),
         ('block', 'no_truncate'), ('rule', 'no_truncate'), ('account', 'no_truncate')
         ) AS w (tab, name)

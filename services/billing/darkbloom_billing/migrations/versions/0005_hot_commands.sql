@@ -316,7 +316,8 @@ BEGIN
       p.cr - p.dr - p.dr_pend AS promo, c.cr - c.dr - c.dr_pend AS credit,
       e.cr - e.dr - e.dr_pend AS earned, d.dr > d.cr OR a.frozen_at IS NOT NULL AS frozen,
       p.closed OR c.closed OR e.closed AS closed,
-      k.key_id AS known_key, k.revoked_at, k.limit_micros, w.cap_id, w.sink_id,
+      k.key_id AS known_key, k.limit_micros,
+      k.revoked_at IS NOT NULL OR k.disabled OR k.expires_at <= p_now AS revoked, w.cap_id, w.sink_id,
       k.limit_micros - w.prior_micros - x.dr - x.dr_pend AS cap_left,
       h.body_hash AS first_hash, h.body AS first_body, h.occurred_at AS first_at, l.lease_until
     FROM unnest(p_request, p_account, p_key, p_amount, p_hash) WITH ORDINALITY
@@ -350,7 +351,7 @@ BEGIN
     IF o.promo_id IS NULL OR o.closed OR (o.key_id <> '' AND o.known_key IS NULL) THEN
       status := 'unknown'; RETURN NEXT; CONTINUE;
     END IF;
-    IF o.revoked_at IS NOT NULL THEN
+    IF o.revoked THEN
       status := 'revoked'; RETURN NEXT; CONTINUE;
     END IF;
     IF o.frozen THEN
@@ -509,6 +510,25 @@ END $$;
 
 -- Ends --------------------------------------------------------------------------------------------
 
+-- What a settlement is judged against: hold and extensions, oldest first, and the identity's account.
+-- What is held is what the events say; resolve_many judges by the legs themselves.
+CREATE OR REPLACE FUNCTION billing.settle_context(p_request text[], p_identity bytea[])
+RETURNS TABLE (
+  n bigint, bodies jsonb[], held_at timestamptz, amount bigint, payee text, resolved boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog SET enable_seqscan = off AS $$
+  SELECT i.n, h.bodies, h.held_at, h.amount, l.account_id, r.id IS NOT NULL
+  FROM unnest(p_request, p_identity) WITH ORDINALITY AS i (request_id, identity_key, n)
+  LEFT JOIN billing.provider_link l ON l.identity_key = i.identity_key
+  LEFT JOIN ledger.event r ON r.idem_key = 'resolve:' || i.request_id
+  LEFT JOIN LATERAL (
+    SELECT array_agg(e.body ORDER BY e.id) AS bodies, min(e.occurred_at) AS held_at,
+      max((e.body -> 'amount')::bigint) AS amount
+    FROM ledger.event e
+    WHERE e.idem_key >= 'hold:' || i.request_id AND e.idem_key < 'hold:' || i.request_id || ';'
+  ) h ON true
+  ORDER BY i.n
+$$;
+
 -- End holds. Request ids of one call are different; the caller sees to it. p_kind: settle, release or
 -- sweep. A settlement of p_charge posts it out of the pending transfers in the order promo, credit,
 -- earned, voids the rest, and pays it to p_payee's maturing earnings in the same transaction; with a
@@ -545,7 +565,7 @@ BEGIN
           AND (i.kind <> 'settle' OR r.body_hash = i.hash) THEN 'replayed'
         WHEN r.id IS NOT NULL THEN 'late'
         WHEN h.id IS NULL THEN 'unknown'
-        WHEN i.charge > s.amount THEN 'over'
+        WHEN i.charge > coalesce(s.amount, 0) THEN 'over'
         WHEN i.charge > 0 AND w.id IS NULL THEN 'unlinked'
         WHEN i.kind = 'settle' THEN 'settled'
         ELSE 'released' END AS verdict,
