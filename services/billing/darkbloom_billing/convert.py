@@ -63,6 +63,9 @@ def order(message: ledger_pb2.HoldOrder) -> model.HoldOrder:
         prompt_bound=between(message.prompt_bound, 1, MAX_TOKENS, "prompt_bound"),
         output_bound=between(message.output_bound, 1, MAX_TOKENS, "output_bound"),
         requested_model=token(message.requested_model, "requested_model"),
+        fallback_build=(
+            token(message.fallback_build, "fallback_build") if message.fallback_build else ""
+        ),
     )
 
 

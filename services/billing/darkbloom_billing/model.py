@@ -82,6 +82,8 @@ class HoldOrder:
     prompt_bound: int
     output_bound: int
     requested_model: str
+    fallback_build: str = ""
+    """Build that may serve instead; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,8 @@ class HoldFacts:
     """Account linked to the identity key asked about."""
     resolved: bool
     """The hold has ended."""
+    fallback_build: str = ""
+    """Build that may have served instead; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,10 @@ def judge(
         raise RejectedError(Rejection.UNLINKED)
     _check_admission(verdict, hold, development=development)
     terminal = _open_terminal(evidence, hold)
-    price = _price(settlement, hold, book, now)
+    if terminal is not None and terminal.build != hold.build:
+        price = _fallback_price(terminal.build, hold, book)
+    else:
+        price = _price(settlement, hold, book, now)
 
     counts = _counts(settlement.opened, terminal, hold)
     if counts.completion == 0:
@@ -234,7 +237,7 @@ def _open_terminal(evidence: Evidence, hold: HoldFacts) -> Terminal | None:
         and terminal.attempt_id == settlement.attempt_id
         and terminal.verdict_id == verdict.verdict_id
         and from_base64(terminal.encryption_key) == from_base64(verdict.encryption_key)
-        and terminal.build == hold.build
+        and terminal.build in (hold.build, hold.fallback_build or hold.build)
     )
     if not same:
         raise RejectedError(Rejection.IDS)
@@ -262,6 +265,13 @@ def _price(settlement: Settlement, hold: HoldFacts, book: PriceBook, now: dateti
     if row.account_id not in ("", hold.payee):
         raise RejectedError(Rejection.PRICE)
     return row
+
+
+def _fallback_price(build: str, hold: HoldFacts, book: PriceBook) -> PriceRow:
+    """Return the platform's row of the build that served instead, where the hold covers it."""
+    row = book.for_payer(hold.account_id, build, hold.held_at)
+    needed = worst_case(row, prompt_bound=hold.prompt_bound, output_bound=hold.output_bound)
+    return row if needed <= hold.amount_micros else hold.prices[0]
 
 
 def _counts(opened: Opened, terminal: Terminal | None, hold: HoldFacts) -> Counts:

@@ -112,6 +112,7 @@ def hold_order(order: HoldOrder) -> ledger_pb2.HoldOrder:
         output_bound=order.output_bound,
         requested_model=order.requested_model,
         traceparent=order.traceparent,
+        fallback_build=order.fallback_build,
     )
 
 

@@ -119,6 +119,8 @@ class HoldOrder:
     requested_model: str
     traceparent: str = ""
     """Trace of the request; empty for none."""
+    fallback_build: str = ""
+    """Build that may serve instead; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Reservation:
             prompt_bound=plan.prompt_bound,
             output_bound=plan.output_bound,
             requested_model=plan.requested_model,
+            fallback_build=plan.fallback_build,
             traceparent=stage.spans.traceparent(),
         )
         try:

@@ -216,3 +216,30 @@ async def test_what_a_price_may_not_be(url: str) -> None:
             )
             assert error.reason == reasons.ERROR_REASON_INVALID_ARGUMENT
             assert error.metadata["darkbloom-field"] == next(iter(fields))
+
+
+async def test_an_aliass_other_build_is_settled_at_its_own_price_where_the_hold_covers_it(
+    url: str,
+) -> None:
+    async with world(url) as w:
+        await w.people(100_000)
+        for build, output in (("cheaper", 10_000_000), ("dearer", 90_000_000)):
+            request = prices_pb.SetPriceRequest(
+                request_id=build, build=build, input_micros=10_000_000, output_micros=output
+            )
+            await w.prices.SetPrice(request, timeout=5)
+        charges = []
+        for build in ("cheaper", "dearer"):
+            name = request_id()
+            await w.hold(w.order(name, fallback_build=build))
+            (result,) = await w.settle(w.settlement(name, terminal=w.terminal(name, build=build)))
+            assert result.status == SETTLED
+            charges.append(result.charge_micros)
+        assert charges == [40 * 10 + 20 * 10, 40 * 10 + 20 * 20]
+
+        name = request_id()
+        await w.hold(w.order(name, fallback_build="cheaper"))
+        (result,) = await w.settle(w.settlement(name, terminal=w.terminal(name, build="third")))
+        assert (result.status, result.rejection) == (REJECTED, "ids")
+        await w.release(name)
+        await w.sound()

@@ -241,6 +241,7 @@ def _facts(row: Mapping[str, Any]) -> HoldFacts | None:
         held_at=row["held_at"],
         payee=row["payee"],
         resolved=row["resolved"],
+        fallback_build=hold.get("fallback_build", ""),
     )
 
 

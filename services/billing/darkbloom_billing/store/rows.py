@@ -42,6 +42,7 @@ def order_body(order: HoldOrder, price: PriceRow, amount: int) -> str:
             "account_id": order.account_id,
             "key_id": order.key_id,
             "build": order.build,
+            "fallback_build": order.fallback_build,
             "requested_model": order.requested_model,
             "prompt_bound": order.prompt_bound,
             "output_bound": order.output_bound,
@@ -61,6 +62,8 @@ def order_fields(order: HoldOrder) -> tuple[str, ...]:
         str(order.prompt_bound),
         str(order.output_bound),
         order.requested_model,
+        # Only where there is one: repeats of older orders stay the same.
+        *((order.fallback_build,) if order.fallback_build else ()),
     )
 
 

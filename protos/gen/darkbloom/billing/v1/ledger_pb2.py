@@ -27,35 +27,35 @@ from darkbloom.common.v1 import price_pb2 as darkbloom_dot_common_dot_v1_dot_pri
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!darkbloom/billing/v1/ledger.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a&darkbloom/common/v1/error_reason.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x04Hold\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12,\n\x05price\x18\x04 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cprompt_bound\x18\x06 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x07 \x01(\x05\"\xac\x01\n\tHoldOrder\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\x14\n\x0cprompt_bound\x18\x05 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x06 \x01(\x05\x12\x17\n\x0frequested_model\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\"\xbe\x01\n\nHoldResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x04hold\x18\x02 \x01(\x0b\x32\x1a.darkbloom.billing.v1.HoldH\x00\x88\x01\x01\x12\x31\n\x07refusal\x18\x03 \x01(\x0e\x32 .darkbloom.common.v1.ErrorReason\x12\x17\n\x0frequired_micros\x18\x04 \x01(\x03\x12\x18\n\x10\x61vailable_micros\x18\x05 \x01(\x03\x42\x07\n\x05_hold\"\x8e\x02\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x34\n\x07verdict\x18\x03 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12:\n\x08terminal\x18\x04 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocumentH\x00\x88\x01\x01\x12\x32\n\x06opened\x18\x05 \x01(\x0b\x32\".darkbloom.billing.v1.OpenedCounts\x12\x10\n\x08price_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\tB\x0b\n\t_terminal\"g\n\x0cOpenedCounts\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\x12\x15\n\rcached_tokens\x18\x04 \x01(\x05\"R\n\x07Release\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.darkbloom.billing.v1.ReleaseReason\"\xda\x01\n\x10SettlementResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.darkbloom.billing.v1.SettlementStatus\x12\x15\n\rcharge_micros\x18\x03 \x01(\x03\x12\x1e\n\x16provider_credit_micros\x18\x04 \x01(\x03\x12\x11\n\trejection\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\"]\n\rReceiptRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x38\n\x0b\x63ountersign\x18\x02 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\"\xff\x01\n\x05Usage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x05\x12\x15\n\rcached_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\x12\x15\n\rcharge_micros\x18\x08 \x01(\x03\x12/\n\x0bsettle_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\n \x01(\t\x12\x0e\n\x06key_id\x18\x0b \x01(\t\"\xbc\x01\n\x07\x45\x61rning\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x05\x12/\n\x0bsettle_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cidentity_key\x18\x07 \x01(\t*\xcb\x01\n\rReleaseReason\x12\x1e\n\x1aRELEASE_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dRELEASE_REASON_NOT_DISPATCHED\x10\x01\x12\x1a\n\x16RELEASE_REASON_REFUSED\x10\x02\x12!\n\x1dRELEASE_REASON_NOTHING_OPENED\x10\x03\x12\x1e\n\x1aRELEASE_REASON_CLIENT_GONE\x10\x04\x12\x18\n\x14RELEASE_REASON_SWEPT\x10\x05*\xef\x01\n\x10SettlementStatus\x12!\n\x1dSETTLEMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19SETTLEMENT_STATUS_SETTLED\x10\x01\x12\x1e\n\x1aSETTLEMENT_STATUS_RELEASED\x10\x02\x12\x1e\n\x1aSETTLEMENT_STATUS_REPLAYED\x10\x03\x12\x1a\n\x16SETTLEMENT_STATUS_LATE\x10\x04\x12\x1e\n\x1aSETTLEMENT_STATUS_REJECTED\x10\x05\x12\x1d\n\x19SETTLEMENT_STATUS_UNKNOWN\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!darkbloom/billing/v1/ledger.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a&darkbloom/common/v1/error_reason.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x04Hold\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12,\n\x05price\x18\x04 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cprompt_bound\x18\x06 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x07 \x01(\x05\"\xc4\x01\n\tHoldOrder\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\x14\n\x0cprompt_bound\x18\x05 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x06 \x01(\x05\x12\x17\n\x0frequested_model\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x16\n\x0e\x66\x61llback_build\x18\t \x01(\t\"\xbe\x01\n\nHoldResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x04hold\x18\x02 \x01(\x0b\x32\x1a.darkbloom.billing.v1.HoldH\x00\x88\x01\x01\x12\x31\n\x07refusal\x18\x03 \x01(\x0e\x32 .darkbloom.common.v1.ErrorReason\x12\x17\n\x0frequired_micros\x18\x04 \x01(\x03\x12\x18\n\x10\x61vailable_micros\x18\x05 \x01(\x03\x42\x07\n\x05_hold\"\x8e\x02\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x34\n\x07verdict\x18\x03 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12:\n\x08terminal\x18\x04 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocumentH\x00\x88\x01\x01\x12\x32\n\x06opened\x18\x05 \x01(\x0b\x32\".darkbloom.billing.v1.OpenedCounts\x12\x10\n\x08price_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\tB\x0b\n\t_terminal\"g\n\x0cOpenedCounts\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\x12\x15\n\rcached_tokens\x18\x04 \x01(\x05\"R\n\x07Release\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.darkbloom.billing.v1.ReleaseReason\"\xda\x01\n\x10SettlementResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x36\n\x06status\x18\x02 \x01(\x0e\x32&.darkbloom.billing.v1.SettlementStatus\x12\x15\n\rcharge_micros\x18\x03 \x01(\x03\x12\x1e\n\x16provider_credit_micros\x18\x04 \x01(\x03\x12\x11\n\trejection\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\"]\n\rReceiptRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x38\n\x0b\x63ountersign\x18\x02 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\"\xff\x01\n\x05Usage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x05\x12\x15\n\rcached_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\x12\x15\n\rcharge_micros\x18\x08 \x01(\x03\x12/\n\x0bsettle_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\n \x01(\t\x12\x0e\n\x06key_id\x18\x0b \x01(\t\"\xbc\x01\n\x07\x45\x61rning\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x05\x12/\n\x0bsettle_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cidentity_key\x18\x07 \x01(\t*\xcb\x01\n\rReleaseReason\x12\x1e\n\x1aRELEASE_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dRELEASE_REASON_NOT_DISPATCHED\x10\x01\x12\x1a\n\x16RELEASE_REASON_REFUSED\x10\x02\x12!\n\x1dRELEASE_REASON_NOTHING_OPENED\x10\x03\x12\x1e\n\x1aRELEASE_REASON_CLIENT_GONE\x10\x04\x12\x18\n\x14RELEASE_REASON_SWEPT\x10\x05*\xef\x01\n\x10SettlementStatus\x12!\n\x1dSETTLEMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19SETTLEMENT_STATUS_SETTLED\x10\x01\x12\x1e\n\x1aSETTLEMENT_STATUS_RELEASED\x10\x02\x12\x1e\n\x1aSETTLEMENT_STATUS_REPLAYED\x10\x03\x12\x1a\n\x16SETTLEMENT_STATUS_LATE\x10\x04\x12\x1e\n\x1aSETTLEMENT_STATUS_REJECTED\x10\x05\x12\x1d\n\x19SETTLEMENT_STATUS_UNKNOWN\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'darkbloom.billing.v1.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RELEASEREASON']._serialized_start=1972
-  _globals['_RELEASEREASON']._serialized_end=2175
-  _globals['_SETTLEMENTSTATUS']._serialized_start=2178
-  _globals['_SETTLEMENTSTATUS']._serialized_end=2417
+  _globals['_RELEASEREASON']._serialized_start=1996
+  _globals['_RELEASEREASON']._serialized_end=2199
+  _globals['_SETTLEMENTSTATUS']._serialized_start=2202
+  _globals['_SETTLEMENTSTATUS']._serialized_end=2441
   _globals['_HOLD']._serialized_start=166
   _globals['_HOLD']._serialized_end=374
   _globals['_HOLDORDER']._serialized_start=377
-  _globals['_HOLDORDER']._serialized_end=549
-  _globals['_HOLDRESULT']._serialized_start=552
-  _globals['_HOLDRESULT']._serialized_end=742
-  _globals['_SETTLEMENT']._serialized_start=745
-  _globals['_SETTLEMENT']._serialized_end=1015
-  _globals['_OPENEDCOUNTS']._serialized_start=1017
-  _globals['_OPENEDCOUNTS']._serialized_end=1120
-  _globals['_RELEASE']._serialized_start=1122
-  _globals['_RELEASE']._serialized_end=1204
-  _globals['_SETTLEMENTRESULT']._serialized_start=1207
-  _globals['_SETTLEMENTRESULT']._serialized_end=1425
-  _globals['_RECEIPTRECORD']._serialized_start=1427
-  _globals['_RECEIPTRECORD']._serialized_end=1520
-  _globals['_USAGE']._serialized_start=1523
-  _globals['_USAGE']._serialized_end=1778
-  _globals['_EARNING']._serialized_start=1781
-  _globals['_EARNING']._serialized_end=1969
+  _globals['_HOLDORDER']._serialized_end=573
+  _globals['_HOLDRESULT']._serialized_start=576
+  _globals['_HOLDRESULT']._serialized_end=766
+  _globals['_SETTLEMENT']._serialized_start=769
+  _globals['_SETTLEMENT']._serialized_end=1039
+  _globals['_OPENEDCOUNTS']._serialized_start=1041
+  _globals['_OPENEDCOUNTS']._serialized_end=1144
+  _globals['_RELEASE']._serialized_start=1146
+  _globals['_RELEASE']._serialized_end=1228
+  _globals['_SETTLEMENTRESULT']._serialized_start=1231
+  _globals['_SETTLEMENTRESULT']._serialized_end=1449
+  _globals['_RECEIPTRECORD']._serialized_start=1451
+  _globals['_RECEIPTRECORD']._serialized_end=1544
+  _globals['_USAGE']._serialized_start=1547
+  _globals['_USAGE']._serialized_end=1802
+  _globals['_EARNING']._serialized_start=1805
+  _globals['_EARNING']._serialized_end=1993
 # @@protoc_insertion_point(module_scope)

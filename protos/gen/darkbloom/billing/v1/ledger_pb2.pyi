@@ -135,6 +135,7 @@ class HoldOrder(_message.Message):
     OUTPUT_BOUND_FIELD_NUMBER: _builtins.int
     REQUESTED_MODEL_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    FALLBACK_BUILD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     account_id: _builtins.str
     key_id: _builtins.str
@@ -148,6 +149,8 @@ class HoldOrder(_message.Message):
     """Alias or build that the consumer named; stored in usage."""
     traceparent: _builtins.str
     """W3C trace context of the request, because orders of many requests travel together; empty for none."""
+    fallback_build: _builtins.str
+    """Build that may serve instead (alias previous build), empty for none; then its platform price counts where the hold covers it."""
     def __init__(
         self,
         *,
@@ -159,10 +162,11 @@ class HoldOrder(_message.Message):
         output_bound: _builtins.int = ...,
         requested_model: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        fallback_build: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "key_id", b"key_id", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "requested_model", b"requested_model", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "build", b"build", "fallback_build", b"fallback_build", "key_id", b"key_id", "output_bound", b"output_bound", "prompt_bound", b"prompt_bound", "request_id", b"request_id", "requested_model", b"requested_model", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
