@@ -50,9 +50,10 @@ def up(
     state: StateOption = STATE,
     engine: EngineOption = EngineName.MLX,
     port: Annotated[int, typer.Option(help="Port of the gateway.")] = 8080,
+    routers: Annotated[int, typer.Option(help="Replicas of the router.", min=1, max=16)] = 1,
 ) -> None:
     """Start the mesh and keep it running until Ctrl-C."""
-    raise typer.Exit(_run(_up(state, engine, port)))
+    raise typer.Exit(_run(_up(state, engine, port, routers)))
 
 
 @app.command()
@@ -96,8 +97,8 @@ def token(
     typer.echo(said)
 
 
-async def _up(state: Path, engine: EngineName, port: int) -> int:
-    mesh = Mesh(state, engine=engine.value, http_port=port, progress=_progress)
+async def _up(state: Path, engine: EngineName, port: int, routers: int) -> int:
+    mesh = Mesh(state, engine=engine.value, http_port=port, routers=routers, progress=_progress)
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     asked_before = False
 

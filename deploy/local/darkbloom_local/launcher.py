@@ -111,7 +111,7 @@ class Launcher:
     def room_environment(self, room: Room) -> dict[str, str]:
         """Return everything of ours that a room is told."""
         return {
-            **common_environment(self.wiring, room.name, self._ready_file(room.name)),
+            **common_environment(self.wiring, room.room, self._ready_file(room.name)),
             **room.environment(self.wiring),
             **self.environment.get(room.name, {}),
         }

@@ -37,10 +37,10 @@ from darkbloom_local.wiring import (
     BILLING,
     GATEWAY,
     REGISTRY,
-    ROOMS,
     ROUTER,
     Wiring,
     choose_ports,
+    rooms,
 )
 
 Engine = Literal["mlx", "scripted"]
@@ -73,6 +73,7 @@ class Mesh:
         http_port: Port of the gateway; None picks one.
         environment: Variables on top of ours, by process name (`router`, `provider-2` …).
         programs: Command lines that replace ours, by process name; for hostile stand-ins.
+        routers: Replicas of the router: `router`, `router-2` and so on.
         durable: False lets commits not wait for the disk, for tests.
         cache: Where downloads are kept; None keeps them in the state directory.
         progress: Gets one line for each step.
@@ -87,6 +88,7 @@ class Mesh:
         http_port: int | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
+        routers: int = 1,
         durable: bool = True,
         cache: Path | None = None,
         progress: Progress = _silent,
@@ -101,7 +103,8 @@ class Mesh:
         logs = self.state.root / "logs"
         self._wiring = Wiring(
             state=self.state,
-            ports=choose_ports(http_port),
+            ports=choose_ports(http_port, routers),
+            routers=routers,
             mesh_token_file=self.state.root / "keys" / "mesh-token",
             database_url=Postgres(self.state.root / "postgres").url,
             redis_url=Valkey(self.state.root / "valkey").url,
@@ -115,6 +118,7 @@ class Mesh:
             environment=dict(environment or {}),
             programs=dict(programs or {}),
         )
+        self._rooms = rooms(routers)
         self._stack = ExitStack()
         self._identities: dict[str, bytes] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -248,7 +252,7 @@ class Mesh:
         elif name.startswith(_PROVIDER):
             await self.start_provider(name)
         else:
-            await self._launcher.start_room(next(room for room in ROOMS if room.name == name))
+            await self._launcher.start_room(next(room for room in self._rooms if room.name == name))
 
     async def start_provider(
         self,
@@ -334,7 +338,10 @@ class Mesh:
         await self._seed(models.result(), release.result())
 
         self._progress("rooms: router, gateway")
-        await self._launcher.start_room(ROUTER)
+        async with asyncio.TaskGroup() as tasks:
+            for room in self._rooms:
+                if room.room == ROUTER.name:
+                    tasks.create_task(self._launcher.start_room(room))
         await self._launcher.start_room(GATEWAY)
 
         if self.engine is not None:

@@ -49,7 +49,7 @@ class ProviderSetup:
             "DARKBLOOM_ENV": "development",
             "DARKBLOOM_PROVIDER_HOME": str(self.wiring.state.directory(self.name)),
             "DARKBLOOM_PROVIDER_MODELS_DIR": str(self.models_dir),
-            "DARKBLOOM_PROVIDER_COORDINATOR": self.wiring.address("router.public"),
+            "DARKBLOOM_PROVIDER_COORDINATOR": self.wiring.addresses("public"),
             "DARKBLOOM_PROVIDER_COORDINATOR_TLS": "false",
             "DARKBLOOM_PROVIDER_GATEWAY": f"http://{self.wiring.address('gateway.http')}",
             "DARKBLOOM_PROVIDER_READY_FILE": str(self.ready_file),

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from darkbloom_local.issuer import ADMINISTRATOR
@@ -37,6 +38,18 @@ class Wiring:
         """What billing is told about the development issuer."""
         return self.state.root / "run" / "login-issuers.json"
 
+    routers: int = 1
+    """Router replicas: `router`, `router-2` and so on."""
+
+    @property
+    def router_names(self) -> tuple[str, ...]:
+        """Process names of the replicas."""
+        return router_names(self.routers)
+
+    def addresses(self, listener: str) -> str:
+        """Return host:port of one listener of every replica, with commas between."""
+        return ",".join(self.address(f"{name}.{listener}") for name in self.router_names)
+
     def address(self, listener: str) -> str:
         """Return host:port of a listener, named `room.listener`."""
         return f"{HOST}:{self.ports[listener]}"
@@ -54,10 +67,17 @@ class Room:
     """What it is told beyond what every room is told."""
     migrates: bool = False
     """Whether it owns a schema."""
+    program: str = ""
+    """Room that it runs, where that is not its name."""
+
+    @property
+    def room(self) -> str:
+        """The room that it runs."""
+        return self.program or self.name
 
     def argv(self, *arguments: str) -> list[str]:
         """Return the command line of the room."""
-        return [sys.executable, "-m", f"darkbloom_{self.name}", *arguments]
+        return [sys.executable, "-m", f"darkbloom_{self.room}", *arguments]
 
 
 def _attestation(wiring: Wiring) -> Environment:
@@ -85,21 +105,23 @@ def _billing(wiring: Wiring) -> Environment:
     }
 
 
-def _router(wiring: Wiring) -> Environment:
+def _router(wiring: Wiring, name: str = "router") -> Environment:
     return {
-        "DARKBLOOM_ROUTER_PUBLIC_LISTEN": wiring.address("router.public"),
-        "DARKBLOOM_ROUTER_INTERNAL_LISTEN": wiring.address("router.internal"),
+        "DARKBLOOM_ROUTER_REPLICA": name,
+        "DARKBLOOM_ROUTER_PUBLIC_LISTEN": wiring.address(f"{name}.public"),
+        "DARKBLOOM_ROUTER_INTERNAL_LISTEN": wiring.address(f"{name}.internal"),
         "DARKBLOOM_ROUTER_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
         "DARKBLOOM_ROUTER_BILLING_TARGET": wiring.address("billing.grpc"),
         "DARKBLOOM_ROUTER_REGISTRY_TARGET": wiring.address("registry.grpc"),
-        "DARKBLOOM_ROUTER_STATE_DIR": str(wiring.state.directory("router")),
+        "DARKBLOOM_ROUTER_STATE_DIR": str(wiring.state.directory(name)),
+        "REDIS_URL": wiring.redis_url,
     }
 
 
 def _gateway(wiring: Wiring) -> Environment:
     return {
         "DARKBLOOM_GATEWAY_LISTEN": wiring.address("gateway.http"),
-        "DARKBLOOM_GATEWAY_ROUTER_TARGET": wiring.address("router.internal"),
+        "DARKBLOOM_GATEWAY_ROUTER_TARGET": wiring.addresses("internal"),
         "DARKBLOOM_GATEWAY_BILLING_TARGET": wiring.address("billing.grpc"),
         "DARKBLOOM_GATEWAY_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
         "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.address("registry.grpc"),
@@ -119,10 +141,25 @@ ROOMS: Sequence[Room] = (ATTESTATION, REGISTRY, BILLING, ROUTER, GATEWAY)
 """Every room, in the order in which they start; they stop in the opposite one."""
 
 
-def choose_ports(http_port: int | None) -> dict[str, int]:
+def router_names(count: int) -> tuple[str, ...]:
+    """Return the process names of so many replicas."""
+    return ("router", *(f"router-{number}" for number in range(2, count + 1)))
+
+
+def router_room(name: str) -> Room:
+    """Return one replica of the router as a process."""
+    return replace(ROUTER, name=name, program="router", environment=partial(_router, name=name))
+
+
+def rooms(routers: int) -> Sequence[Room]:
+    """Return every room, and each further replica of the router, in the order of starting."""
+    return (*ROOMS, *(router_room(name) for name in router_names(routers)[1:]))
+
+
+def choose_ports(http_port: int | None, routers: int = 1) -> dict[str, int]:
     """Choose a port for each listener; `http_port` fixes the gateway's."""
-    rooms = [f"{room.name}.{listener}" for room in ROOMS for listener in room.listeners]
-    names = [*rooms, "issuer.http"]
+    ours = [f"{room.name}.{listener}" for room in rooms(routers) for listener in room.listeners]
+    names = [*ours, "issuer.http"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     if http_port is not None:
         ports["gateway.http"] = http_port

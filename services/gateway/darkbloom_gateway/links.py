@@ -16,7 +16,6 @@ import structlog
 from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
 from darkbloom.router.v1.gateway_lane_pb2 import SettleOpened
 from darkbloom_mesh.clock import Clock
-from google.protobuf.message import Message
 
 from darkbloom_gateway import kinds
 from darkbloom_gateway.errors import LaneLostError
@@ -196,8 +195,10 @@ class RouterLinks:
                 link = self.choose()
             except LaneLostError:
                 return
-            message: Message = self._rescues.popleft()
+            message = self._rescues.popleft()
             link.send(kinds.SETTLE_OPENED, 0, message)
+            # This replica may be dying as well: then the next one is told.
+            self.closed(link, message)
 
     def _reader(self) -> FleetReads:
         for router in self._routers.values():

@@ -54,8 +54,10 @@ class Members:
             found = await self._join(keys=[_KEY], args=[record, self._life_ms])
         except (RedisError, OSError) as error:
             raise StoreUnavailableError("replicas cannot be listed now") from error
-        members = [Member(*orjson.loads(item)) for item in found]
-        return sorted(member for member in members if member.session != self._me.session)
+        # By expiry: where a replica came back under its name, its newest process is the last one.
+        members = {member.replica: member for member in (Member(*orjson.loads(i)) for i in found)}
+        members.pop(self._me.replica, None)
+        return sorted(members.values())
 
     async def leave(self) -> None:
         """Stop being listed.
