@@ -12,6 +12,7 @@ from darkbloom.billing.v1 import operator_pb2
 from darkbloom.billing.v1 import operator_service_pb2 as pb
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason as reasons  # noqa: N813 - as elsewhere
 from darkbloom_billing.admin.export import TABLES
+from darkbloom_billing.books import Books
 from darkbloom_mesh.errors import (
     ConflictError,
     MeshError,
@@ -23,7 +24,15 @@ from darkbloom_mesh.testing import FakeClock
 from grpc.aio import AioRpcError
 
 from tests.component.billing.operating import CALL_S, Staff, name, staff
-from tests.component.billing.world import CONSUMER, PROVIDER, START, World, owner, world
+from tests.component.billing.world import (
+    CONSUMER,
+    PROVIDER,
+    START,
+    World,
+    open_database,
+    owner,
+    world,
+)
 
 
 async def fault(call: Any) -> MeshError:
@@ -363,6 +372,63 @@ async def test_what_nobody_confirmed_cannot_be_scrubbed_even_by_the_service(url:
             await db.execute("SET ROLE darkbloom_billing")
             with pytest.raises(asyncpg.PostgresError, match="not confirmed"):
                 await db.fetch("SELECT billing.scrub($1)", planned.erasure.erasure_id)
+
+
+@pytest.mark.parametrize(
+    ("left", "evidence", "earned", "status"),
+    [(True, "tr_1abcdef", 1_000_000, "paid"), (False, "req_1abcdef", 3_000_000, "failed")],
+)
+async def test_a_person_ends_a_withdrawal_by_evidence_once(
+    url: str, left: bool, evidence: str, earned: int, status: str
+) -> None:
+    async with world(url) as w:
+        s = await staff(w)
+        await w.account(PROVIDER)
+        await s.fund("promo", 10_000_000)
+        await credit(s, PROVIDER, 3_000_000, kind=pb.CREDIT_KIND_REWARD)
+        await s.deposit(PROVIDER, 5_000_000)
+        database = await open_database(url)
+        try:
+            await Books(database, w.clock).withdraw_submit("wd_1", PROVIDER, 2_000_000)
+        finally:
+            await database.close()
+        async with owner(url) as db:
+            await db.execute(
+                "INSERT INTO billing.stripe_account (stripe_account_id, account_id, status, "
+                "country, created_at, updated_at) VALUES ('acct_1', $1, 'ready', 'US', now(), "
+                "now())",
+                PROVIDER,
+            )
+            await db.execute(
+                "INSERT INTO billing.withdrawal (withdrawal_id, account_id, request_id, "
+                "stripe_account_id, amount_micros, fee_micros, net_micros, method, status, tries, "
+                "next_at, created_at, updated_at) VALUES ('wd_1', $1, 'r', 'acct_1', 2000000, 0, "
+                "2000000, 'standard', 'manual_reconciliation_required', 3, now(), now(), now())",
+                PROVIDER,
+            )
+
+        def resolve(who: operator_pb2.Operator, proof: str, *, gone: bool = left) -> Any:
+            message = pb.ResolveWithdrawalRequest(
+                operator=who, withdrawal_id="wd_1", left=gone, evidence=proof
+            )
+            return s.operators.ResolveWithdrawal(message, timeout=CALL_S)
+
+        waiting = pb.ListManualWithdrawalsRequest()
+        listed = await s.operators.ListManualWithdrawals(waiting, timeout=CALL_S)
+        assert [row.withdrawal_id for row in listed.withdrawals] == ["wd_1"]
+        only_a_name = operator_pb2.Operator(name="eve")
+        assert await refusal(resolve(only_a_name, evidence)) == "not_registered"
+        assert (await fault(resolve(s.alice, "trust me"))).metadata == {
+            "darkbloom-field": "evidence"
+        }
+        for _ in range(2):
+            assert (await resolve(s.alice, evidence)).withdrawal.status == status
+        other = "req_9abcdef" if left else "tr_9abcdef"
+        assert await refusal(resolve(s.bob, other, gone=not left)) == "not_manual"
+        assert (await s.view(PROVIDER)).earned_micros == earned
+        (row,) = await s.actions("wd_1")
+        assert json.loads(row.after_json)["evidence"] == evidence
+        await w.sound()
 
 
 @pytest.mark.parametrize("table", sorted(TABLES))

@@ -13,6 +13,7 @@ from darkbloom_mesh.errors import InvalidArgumentError
 
 from darkbloom_billing import convert
 from darkbloom_billing.admin import model
+from darkbloom_billing.payments.model import Withdrawal
 from darkbloom_billing.programmes.codes import invite_code
 from darkbloom_billing.programmes.model import Invite, NewInvite
 
@@ -112,6 +113,20 @@ def key(value: model.AccountKey) -> operator_service_pb2.AccountKey:
         label=value.label,
         name=value.name,
         revoked=value.revoked,
+        create_time=convert.timestamp(value.created_at),
+    )
+
+
+def withdrawal(value: Withdrawal) -> operator_service_pb2.ManualWithdrawal:
+    """Write a withdrawal that waits, or waited, for a person."""
+    return operator_service_pb2.ManualWithdrawal(
+        withdrawal_id=value.withdrawal_id,
+        account_id=value.account_id,
+        stripe_account_id=value.stripe_account_id,
+        net_micros=value.quote.net_micros,
+        fee_micros=value.quote.fee_micros,
+        status=value.status.value,
+        failure_reason=value.failure_reason,
         create_time=convert.timestamp(value.created_at),
     )
 

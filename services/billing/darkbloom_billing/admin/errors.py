@@ -22,6 +22,7 @@ class OperatorRefusal(StrEnum):
     ALREADY_ERASED = "already_erased"
     MONEY_MOVING = "money_moving"
     BALANCE_LEFT = "balance_left"
+    NOT_MANUAL = "not_manual"
 
 
 _MESSAGES = {
@@ -35,6 +36,7 @@ _MESSAGES = {
     OperatorRefusal.ERASURE_OPEN: "an erasure of this account is under way",
     OperatorRefusal.ALREADY_ERASED: "the account is erased",
     OperatorRefusal.MONEY_MOVING: "a hold, a withdrawal or a dispute is open",
+    OperatorRefusal.NOT_MANUAL: "the withdrawal does not wait for a person",
     OperatorRefusal.BALANCE_LEFT: "the account has money left; pay it out, or forfeit it",
 }
 

@@ -19,6 +19,7 @@ from darkbloom_billing.admin.erasure import Erasures
 from darkbloom_billing.admin.export import Exporter
 from darkbloom_billing.admin.grants import Grants
 from darkbloom_billing.admin.operators import Operators
+from darkbloom_billing.admin.reconciliation import Reconciliation
 from darkbloom_billing.admin.server import OperatorServer
 from darkbloom_billing.audit import Report
 from darkbloom_billing.books import Books
@@ -86,6 +87,7 @@ def build(
         desk=Desk(books, prices, database, clock),
         invites=invites,
         budgets=budgets,
+        reconciliation=Reconciliation(books, database, clock),
         erasures=erasures,
         actions=ActionLog(database),
         seal_head=partial(head, database),

@@ -19,6 +19,7 @@ from darkbloom_billing.admin.desk import Desk
 from darkbloom_billing.admin.erasure import Erasures
 from darkbloom_billing.admin.export import Exporter
 from darkbloom_billing.admin.operators import Operators
+from darkbloom_billing.admin.reconciliation import Reconciliation
 from darkbloom_billing.audit import Report
 from darkbloom_billing.books.seal import Block
 from darkbloom_billing.model import NewPrice
@@ -26,6 +27,8 @@ from darkbloom_billing.pricing import MAX_PRICE_MICROS, default_cache_read
 from darkbloom_billing.programmes.codes import invite_code
 from darkbloom_billing.programmes.invite_store import PostgresInvites
 from darkbloom_billing.programmes.model import Invite
+
+_MANUAL = 1000
 
 
 class OperatorServer(OperatorServiceServicer):
@@ -39,6 +42,7 @@ class OperatorServer(OperatorServiceServicer):
         desk: Desk,
         invites: PostgresInvites,
         budgets: Budgets,
+        reconciliation: Reconciliation,
         erasures: Erasures,
         actions: ActionLog,
         seal_head: Callable[[], Awaitable[Block | None]],
@@ -51,6 +55,7 @@ class OperatorServer(OperatorServiceServicer):
         self._desk = desk
         self._invites = invites
         self._budgets = budgets
+        self._reconciliation = reconciliation
         self._erasures = erasures
         self._actions = actions
         self._seal_head = seal_head
@@ -213,6 +218,25 @@ class OperatorServer(OperatorServiceServicer):
             next_page_token=following,
             capital_micros=capital,
         )
+
+    async def ListManualWithdrawals(
+        self, request: pb.ListManualWithdrawalsRequest, context: Context
+    ) -> pb.ListManualWithdrawalsResponse:
+        """Return withdrawals that wait for a person."""
+        found = await self._reconciliation.waiting(_MANUAL)
+        return pb.ListManualWithdrawalsResponse(withdrawals=map(convert.withdrawal, found))
+
+    async def ResolveWithdrawal(
+        self, request: pb.ResolveWithdrawalRequest, context: Context
+    ) -> pb.ResolveWithdrawalResponse:
+        """End one by evidence."""
+        ended = await self._reconciliation.resolve(
+            await self._who(request.operator),
+            wire.token(request.withdrawal_id, "withdrawal_id"),
+            request.evidence,
+            left=request.left,
+        )
+        return pb.ResolveWithdrawalResponse(withdrawal=convert.withdrawal(ended))
 
     async def ListActions(
         self, request: pb.ListActionsRequest, context: Context

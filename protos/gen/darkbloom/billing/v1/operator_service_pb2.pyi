@@ -781,6 +781,145 @@ class ListBudgetsResponse(_message.Message):
 Global___ListBudgetsResponse: _TypeAlias = ListBudgetsResponse  # noqa: Y015
 
 @_typing.final
+class ListManualWithdrawalsRequest(_message.Message):
+    """At most 1000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListManualWithdrawalsRequest: _TypeAlias = ListManualWithdrawalsRequest  # noqa: Y015
+
+@_typing.final
+class ManualWithdrawal(_message.Message):
+    """A withdrawal that waits for a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    STRIPE_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NET_MICROS_FIELD_NUMBER: _builtins.int
+    FEE_MICROS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    account_id: _builtins.str
+    stripe_account_id: _builtins.str
+    net_micros: _builtins.int
+    fee_micros: _builtins.int
+    status: _builtins.str
+    """As of the payment service."""
+    failure_reason: _builtins.str
+    """What went wrong, in a word."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        stripe_account_id: _builtins.str = ...,
+        net_micros: _builtins.int = ...,
+        fee_micros: _builtins.int = ...,
+        status: _builtins.str = ...,
+        failure_reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "create_time", b"create_time", "failure_reason", b"failure_reason", "fee_micros", b"fee_micros", "net_micros", b"net_micros", "status", b"status", "stripe_account_id", b"stripe_account_id", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManualWithdrawal: _TypeAlias = ManualWithdrawal  # noqa: Y015
+
+@_typing.final
+class ListManualWithdrawalsResponse(_message.Message):
+    """Those that wait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def withdrawals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ManualWithdrawal]: ...
+    def __init__(
+        self,
+        *,
+        withdrawals: _abc.Iterable[Global___ManualWithdrawal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawals", b"withdrawals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListManualWithdrawalsResponse: _TypeAlias = ListManualWithdrawalsResponse  # noqa: Y015
+
+@_typing.final
+class ResolveWithdrawalRequest(_message.Message):
+    """What a person has found at Stripe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    left: _builtins.bool
+    """The money left."""
+    evidence: _builtins.str
+    """`tr_…` of the transfer that left, or `req_…` of the request that Stripe refused."""
+    @_builtins.property
+    def operator(self) -> _operator_pb2.Operator: ...
+    def __init__(
+        self,
+        *,
+        operator: _operator_pb2.Operator | None = ...,
+        withdrawal_id: _builtins.str = ...,
+        left: _builtins.bool = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "left", b"left", "operator", b"operator", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveWithdrawalRequest: _TypeAlias = ResolveWithdrawalRequest  # noqa: Y015
+
+@_typing.final
+class ResolveWithdrawalResponse(_message.Message):
+    """As it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def withdrawal(self) -> Global___ManualWithdrawal: ...
+    def __init__(
+        self,
+        *,
+        withdrawal: Global___ManualWithdrawal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveWithdrawalResponse: _TypeAlias = ResolveWithdrawalResponse  # noqa: Y015
+
+@_typing.final
 class ListActionsRequest(_message.Message):
     """Which page."""
 

@@ -102,6 +102,16 @@ class OperatorServiceStub(object):
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListBudgetsRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListBudgetsResponse.FromString,
                 _registered_method=True)
+        self.ListManualWithdrawals = channel.unary_unary(
+                '/darkbloom.billing.v1.OperatorService/ListManualWithdrawals',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListManualWithdrawalsRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListManualWithdrawalsResponse.FromString,
+                _registered_method=True)
+        self.ResolveWithdrawal = channel.unary_unary(
+                '/darkbloom.billing.v1.OperatorService/ResolveWithdrawal',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ResolveWithdrawalRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ResolveWithdrawalResponse.FromString,
+                _registered_method=True)
         self.ListActions = channel.unary_unary(
                 '/darkbloom.billing.v1.OperatorService/ListActions',
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListActionsRequest.SerializeToString,
@@ -241,6 +251,20 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListManualWithdrawals(self, request, context):
+        """Withdrawals of which nobody could tell whether they left, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveWithdrawal(self, request, context):
+        """End one of them by evidence. Needs a registered operator's token. Idempotent. ALREADY_EXISTS: it ended the other way; refusals: not_manual.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListActions(self, request, context):
         """The audit of operators, newest first.
         """
@@ -364,6 +388,16 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.ListBudgets,
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListBudgetsRequest.FromString,
                     response_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListBudgetsResponse.SerializeToString,
+            ),
+            'ListManualWithdrawals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListManualWithdrawals,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListManualWithdrawalsRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListManualWithdrawalsResponse.SerializeToString,
+            ),
+            'ResolveWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveWithdrawal,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ResolveWithdrawalRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ResolveWithdrawalResponse.SerializeToString,
             ),
             'ListActions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListActions,
@@ -760,6 +794,60 @@ class OperatorService(object):
             '/darkbloom.billing.v1.OperatorService/ListBudgets',
             darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListBudgetsRequest.SerializeToString,
             darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListManualWithdrawals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.OperatorService/ListManualWithdrawals',
+            darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListManualWithdrawalsRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ListManualWithdrawalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.OperatorService/ResolveWithdrawal',
+            darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ResolveWithdrawalRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_operator__service__pb2.ResolveWithdrawalResponse.FromString,
             options,
             channel_credentials,
             insecure,

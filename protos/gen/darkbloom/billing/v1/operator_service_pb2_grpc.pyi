@@ -45,6 +45,10 @@ class OperatorServiceStub:
     """Approve what another registered operator has proposed: the owner's capital pays. Idempotent. Refusals: same_operator, capital_short."""
     ListBudgets: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ListBudgetsRequest, _operator_service_pb2.ListBudgetsResponse]
     """Budgets, and fundings newest first."""
+    ListManualWithdrawals: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ListManualWithdrawalsRequest, _operator_service_pb2.ListManualWithdrawalsResponse]
+    """Withdrawals of which nobody could tell whether they left, oldest first."""
+    ResolveWithdrawal: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ResolveWithdrawalRequest, _operator_service_pb2.ResolveWithdrawalResponse]
+    """End one of them by evidence. Needs a registered operator's token. Idempotent. ALREADY_EXISTS: it ended the other way; refusals: not_manual."""
     ListActions: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.ListActionsRequest, _operator_service_pb2.ListActionsResponse]
     """The audit of operators, newest first."""
     RunAudit: _aio.UnaryUnaryMultiCallable[_operator_service_pb2.RunAuditRequest, _operator_service_pb2.RunAuditResponse]
@@ -171,6 +175,22 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operator_service_pb2.ListBudgetsRequest, _abc.Awaitable[_operator_service_pb2.ListBudgetsResponse]],
     ) -> _abc.Awaitable[_operator_service_pb2.ListBudgetsResponse]:
         """Budgets, and fundings newest first."""
+
+    @_abc_1.abstractmethod
+    def ListManualWithdrawals(
+        self,
+        request: _operator_service_pb2.ListManualWithdrawalsRequest,
+        context: _aio.ServicerContext[_operator_service_pb2.ListManualWithdrawalsRequest, _abc.Awaitable[_operator_service_pb2.ListManualWithdrawalsResponse]],
+    ) -> _abc.Awaitable[_operator_service_pb2.ListManualWithdrawalsResponse]:
+        """Withdrawals of which nobody could tell whether they left, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ResolveWithdrawal(
+        self,
+        request: _operator_service_pb2.ResolveWithdrawalRequest,
+        context: _aio.ServicerContext[_operator_service_pb2.ResolveWithdrawalRequest, _abc.Awaitable[_operator_service_pb2.ResolveWithdrawalResponse]],
+    ) -> _abc.Awaitable[_operator_service_pb2.ResolveWithdrawalResponse]:
+        """End one of them by evidence. Needs a registered operator's token. Idempotent. ALREADY_EXISTS: it ended the other way; refusals: not_manual."""
 
     @_abc_1.abstractmethod
     def ListActions(

@@ -26,7 +26,11 @@ budgets = typer.Typer(
     help="Budgets of programmes: one operator proposes, another one approves, then money moves.",
 )
 invites = typer.Typer(no_args_is_help=True, help="Invite codes.")
-withdrawals = typer.Typer(no_args_is_help=True, help="Withdrawals of an account.")
+withdrawals = typer.Typer(
+    no_args_is_help=True,
+    help="Withdrawals. One of which nobody could tell for 12 hours whether it left waits for you: "
+    "look for it at Stripe, then say what you found.",
+)
 Note = Annotated[str, typer.Option("--note", help="Kept beside the ledger; erasable.")]
 
 
@@ -228,3 +232,36 @@ def list_withdrawals(
     answer = d.call(lambda stubs: stubs.payments.ListWithdrawals(request, timeout=CALL_S))
     columns = ("withdrawal_id", "status", "net_micros", "fee_micros", "transfer_id", "create_time")
     d.show(answer, *columns, rows="withdrawals")
+
+
+@withdrawals.command()
+def manual(context: typer.Context) -> None:
+    """List withdrawals that wait for a person, oldest first."""
+    d = desk(context)
+    request = pb.ListManualWithdrawalsRequest()
+    answer = d.call(lambda stubs: stubs.operators.ListManualWithdrawals(request, timeout=CALL_S))
+    columns = ("withdrawal_id", "account_id", "stripe_account_id", "net_micros", "create_time")
+    d.show(answer, *columns, rows="withdrawals")
+
+
+@withdrawals.command()
+def resolve(
+    context: typer.Context,
+    withdrawal_id: Annotated[str, typer.Argument(help="wd_…")],
+    *,
+    left: Annotated[str, typer.Option("--left", help="tr_… of the transfer that left.")] = "",
+    refused: Annotated[
+        str, typer.Option("--refused", help="req_… of the request that Stripe refused.")
+    ] = "",
+    dry_run: DryRun = False,
+) -> None:
+    """Say whether the money left, with the evidence; the books follow, once."""
+    if bool(left) == bool(refused):
+        raise typer.BadParameter("either --left or --refused")
+    d = desk(context)
+    message = pb.ResolveWithdrawalRequest(
+        withdrawal_id=withdrawal_id, left=bool(left), evidence=left or refused
+    )
+    if d.sent(message, dry_run=dry_run):
+        message.operator.CopyFrom(d.operator)
+        d.show(d.call(lambda stubs: stubs.operators.ResolveWithdrawal(message, timeout=CALL_S)))
