@@ -1,7 +1,10 @@
 """`python -m tests.stripe_local`: the local Stripe as a process. No real money."""
 
 import argparse
+import asyncio
 import json
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -21,13 +24,21 @@ def main() -> None:
     parser.add_argument(
         "--endpoints", type=json.loads, default=[], help="webhook endpoints, a JSON list"
     )
+    parser.add_argument("--ready-file", type=Path, help="written as JSON once it listens")
     given = parser.parse_args()
     world = World(SystemClock(), seed=given.seed, path=given.state)
     world.load()
     if given.endpoints:
         world.endpoints = [{"connect": False, "events": [], **each} for each in given.endpoints]
-    sys.stderr.write(f"local stripe on 127.0.0.1:{given.port}: no real money\n")
-    uvicorn.run(make_app(world), host="127.0.0.1", port=given.port, log_level="warning")
+    server = uvicorn.Server(uvicorn.Config(make_app(world), log_level="warning", ws="none"))
+    with socket.create_server(("127.0.0.1", given.port)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        sys.stderr.write(f"local stripe on {address}: no real money\n")
+        if given.ready_file is not None:
+            staged = given.ready_file.with_suffix(".tmp")
+            staged.write_text(json.dumps({"pid": os.getpid(), "listeners": {"http": address}}))
+            staged.replace(given.ready_file)
+        asyncio.run(server.serve(sockets=[listener]))
 
 
 if __name__ == "__main__":

@@ -34,10 +34,23 @@ def banner(mesh: Mesh, model: str) -> str:
       if chunk.choices:
           print(chunk.choices[0].delta.content or "", end="", flush=True)
 
-  make ask Q="What is the capital of France?"
+{_stripe(mesh)}  make ask Q="What is the capital of France?"
 
   Sign in as a person (a development issuer, here only) and make a key of your own:
   curl -s {mesh.url}/v1/keys -H "Authorization: Bearer $(make -s token)" -d '{{"limit_usd": 1}}'
 
   Ctrl-C drains and stops everything; the data stays in {mesh.state.root}.
+"""
+
+
+def _stripe(mesh: Mesh) -> str:
+    """Return how to play the customer of a local Stripe; nothing without one."""
+    if mesh.stripe_url is None:
+        return ""
+    return f"""  LOCAL STRIPE: NO REAL MONEY. Customers and banks are played at {mesh.stripe_url}
+
+  curl {mesh.url}/v1/billing/stripe/create-session \\
+    -H "Authorization: Bearer {mesh.api_key}" -d '{{"amount_usd": "10.00"}}'
+  curl {mesh.stripe_url}/control/pay -d '{{"session": "cs_test_…"}}'
+
 """

@@ -37,6 +37,13 @@ class EngineName(StrEnum):
     SCRIPTED = "scripted"
 
 
+class StripeName(StrEnum):
+    """Which Stripe billing talks to."""
+
+    NONE = "none"
+    LOCAL = "local"
+
+
 StateOption = Annotated[
     Path, typer.Option("--state", envvar="DARKBLOOM_STATE", help="Directory of the mesh.")
 ]
@@ -51,9 +58,13 @@ def up(
     engine: EngineOption = EngineName.MLX,
     port: Annotated[int, typer.Option(help="Port of the gateway.")] = 8080,
     routers: Annotated[int, typer.Option(help="Replicas of the router.", min=1, max=16)] = 1,
+    stripe: Annotated[
+        StripeName, typer.Option(help="local: a Stripe without money, to try payments.")
+    ] = StripeName.NONE,
 ) -> None:
     """Start the mesh and keep it running until Ctrl-C."""
-    raise typer.Exit(_run(_up(state, engine, port, routers)))
+    local_stripe = stripe is StripeName.LOCAL
+    raise typer.Exit(_run(_up(state, engine, port, routers, local_stripe=local_stripe)))
 
 
 @app.command()
@@ -97,8 +108,17 @@ def token(
     typer.echo(said)
 
 
-async def _up(state: Path, engine: EngineName, port: int, routers: int) -> int:
-    mesh = Mesh(state, engine=engine.value, http_port=port, routers=routers, progress=_progress)
+async def _up(
+    state: Path, engine: EngineName, port: int, routers: int, *, local_stripe: bool
+) -> int:
+    mesh = Mesh(
+        state,
+        engine=engine.value,
+        http_port=port,
+        routers=routers,
+        local_stripe=local_stripe,
+        progress=_progress,
+    )
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     asked_before = False
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkbloom_local import ready
+from darkbloom_local import ready, stripe
 from darkbloom_local.children import Children, run_once
 from darkbloom_local.environment import inherited
 from darkbloom_local.issuer import trust
@@ -90,6 +90,21 @@ class Launcher:
                 argv=[sys.executable, "-m", "darkbloom_local.issuer_app", *arguments],
                 env=inherited(),
                 log=self.wiring.state.log(ISSUER_NAME),
+            ),
+            ready_file,
+            _READY_S,
+        )
+
+    async def start_stripe(self) -> None:
+        """Start the local Stripe, which tells the gateway what happens there."""
+        ports, ready_file = self.wiring.ports, self._ready_file(stripe.NAME)
+        kept = self.wiring.state.root / "stripe.json"
+        await self._start(
+            Command(
+                name=stripe.NAME,
+                argv=stripe.argv(ports["stripe.http"], ports["gateway.http"], kept, ready_file),
+                env={**inherited(), **stripe.environment()},
+                log=self.wiring.state.log(stripe.NAME),
             ),
             ready_file,
             _READY_S,

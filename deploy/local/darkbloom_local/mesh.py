@@ -21,7 +21,7 @@ from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import Secret
 
-from darkbloom_local import health, seeds
+from darkbloom_local import health, seeds, stripe
 from darkbloom_local.children import Children
 from darkbloom_local.commands import json_object, output_of
 from darkbloom_local.environment import inherited, refuse_production
@@ -55,7 +55,7 @@ _STOP_ORDER = (
     "gateway",
     _PROVIDER,
     "router",
-    "billing registry attestation issuer",
+    "billing registry attestation issuer stripe",
     "valkey postgres",
 )
 
@@ -74,6 +74,7 @@ class Mesh:
         environment: Variables on top of ours, by process name (`router`, `provider-2` …).
         programs: Command lines that replace ours, by process name; for hostile stand-ins.
         routers: Replicas of the router: `router`, `router-2` and so on.
+        local_stripe: Run a Stripe without money beside the rooms, for trying payments.
         durable: False lets commits not wait for the disk, for tests.
         cache: Where downloads are kept; None keeps them in the state directory.
         progress: Gets one line for each step.
@@ -89,6 +90,7 @@ class Mesh:
         environment: Mapping[str, Mapping[str, str]] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
         routers: int = 1,
+        local_stripe: bool = False,
         durable: bool = True,
         cache: Path | None = None,
         progress: Progress = _silent,
@@ -108,6 +110,7 @@ class Mesh:
             mesh_token_file=self.state.root / "keys" / "mesh-token",
             database_url=Postgres(self.state.root / "postgres").url,
             redis_url=Valkey(self.state.root / "valkey").url,
+            local_stripe=local_stripe,
         )
         self._children = Children(self.state.root / "children.json")
         self._launcher = Launcher(
@@ -129,6 +132,11 @@ class Mesh:
     def url(self) -> str:
         """Base URL of the gateway, without `/v1`."""
         return f"http://{self.wiring.address('gateway.http')}"
+
+    @property
+    def stripe_url(self) -> str | None:
+        """Base URL of the local Stripe; None where there is none."""
+        return f"http://{self.wiring.address('stripe.http')}" if self.wiring.local_stripe else None
 
     @property
     def api_key(self) -> str:
@@ -249,6 +257,8 @@ class Mesh:
             await self._launcher.start_valkey()
         elif name == ISSUER_NAME:
             await self._launcher.start_issuer()
+        elif name == stripe.NAME:
+            await self._launcher.start_stripe()
         elif name.startswith(_PROVIDER):
             await self.start_provider(name)
         else:
@@ -326,6 +336,8 @@ class Mesh:
             tasks.create_task(self._launcher.start_postgres())
             tasks.create_task(self._launcher.start_valkey())
             tasks.create_task(self._launcher.start_issuer())
+            if self.wiring.local_stripe:
+                tasks.create_task(self._launcher.start_stripe())
             models = tasks.create_task(self._prepare_models())
             release = tasks.create_task(self._measure())
 

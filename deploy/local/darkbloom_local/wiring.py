@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from darkbloom_local import stripe
 from darkbloom_local.issuer import ADMINISTRATOR
 from darkbloom_local.ports import HOST, free_ports
 from darkbloom_local.state import StateDir
@@ -27,6 +28,8 @@ class Wiring:
     """Valkey, by unix socket."""
     mesh_token_file: Path
     """Token of internal calls."""
+    local_stripe: bool = False
+    """Billing talks to a local Stripe."""
 
     @property
     def issuer_key(self) -> Path:
@@ -102,6 +105,9 @@ def _billing(wiring: Wiring) -> Environment:
         "DARKBLOOM_BILLING_LOGIN_ISSUERS_FILE": str(wiring.issuers_file),
         "DARKBLOOM_BILLING_ADMIN_EMAILS": ADMINISTRATOR,
         "DATABASE_URL": wiring.database_url,
+        **(
+            stripe.billing_environment(wiring.address("stripe.http")) if wiring.local_stripe else {}
+        ),
     }
 
 
@@ -159,7 +165,7 @@ def rooms(routers: int) -> Sequence[Room]:
 def choose_ports(http_port: int | None, routers: int = 1) -> dict[str, int]:
     """Choose a port for each listener; `http_port` fixes the gateway's."""
     ours = [f"{room.name}.{listener}" for room in rooms(routers) for listener in room.listeners]
-    names = [*ours, "issuer.http"]
+    names = [*ours, "issuer.http", "stripe.http"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     if http_port is not None:
         ports["gateway.http"] = http_port
