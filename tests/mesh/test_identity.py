@@ -95,6 +95,9 @@ async def test_a_person_signs_in_makes_a_key_and_links_a_machine_that_earns(tmp_
             return await books.earned_by(account) > 0
 
         await until(earned, "the machine's owner earns")
+        async with httpx.AsyncClient(base_url=mesh.url, timeout=PATIENCE_S) as holder:
+            own_key = await holder.get("/v1/key", headers={"authorization": f"Bearer {key}"})
+        assert own_key.json()["usage_usd"] > 0
         token = json.loads(token_file.read_text())["token"]
         assert await refused(mesh.url, token)
         async with httpx.AsyncClient(base_url=mesh.url, timeout=PATIENCE_S) as machine:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
-from darkbloom.billing.v1 import account_pb2, account_service_pb2, ledger_pb2, price_service_pb2
+from darkbloom.billing.v1 import account_pb2, ledger_pb2, price_service_pb2
 from darkbloom.common.v1 import page_pb2, price_pb2
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom_edge.errors import EdgeError
@@ -25,9 +25,6 @@ MAX_MICROS = 10**15
 _HASH_BYTES = 32
 _PAGE_DEFAULT = 100
 _PAGE_MAX = 1000
-MAX_RPM = 2**31 - 1
-MAX_TPM = 2**53
-_MAX_MODELS = 1000
 _TOKEN = re.compile(r"[\x21-\x7e]{1,256}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _TEXT_MAX = 200
@@ -227,92 +224,6 @@ def account(value: model.Account) -> account_pb2.Account:
         display_name=value.display_name,
         role=value.role,
         create_time=timestamp(value.created_at),
-    )
-
-
-def new_key(message: account_service_pb2.CreateKeyRequest) -> model.NewKey:
-    """Read a key to create."""
-    expires = message.expire_time if message.HasField("expire_time") else None
-    return model.NewKey(
-        account_id=token(message.account_id, "account_id"),
-        key_hash=key_hash(message.key_hash),
-        label=text(message.label, "label"),
-        name=text(message.name, "name"),
-        allowed_models=models(message.allowed_models),
-        limit_micros=(
-            between(message.limit_micros, 0, MAX_MICROS, "limit_micros")
-            if message.HasField("limit_micros")
-            else None
-        ),
-        rpm_limit=(
-            between(message.rpm_limit, 0, MAX_RPM, "rpm_limit")
-            if message.HasField("rpm_limit")
-            else None
-        ),
-        limit_reset=limit_reset(message.limit_reset),
-        input_tpm_limit=(
-            between(message.input_tpm_limit, 0, MAX_TPM, "input_tpm_limit")
-            if message.HasField("input_tpm_limit")
-            else None
-        ),
-        output_tpm_limit=(
-            between(message.output_tpm_limit, 0, MAX_TPM, "output_tpm_limit")
-            if message.HasField("output_tpm_limit")
-            else None
-        ),
-        self_route_only=message.self_route_only,
-        expires_at=moment(expires, "expire_time") if expires is not None else None,
-    )
-
-
-def key_change(change: model.KeyChange) -> account_service_pb2.WatchKeysResponse:
-    """Write what gateways have to forget."""
-    if change.account_id:
-        return account_service_pb2.WatchKeysResponse(
-            generation=change.generation,
-            account_changed=account_service_pb2.AccountChanged(account_id=change.account_id),
-        )
-    return account_service_pb2.WatchKeysResponse(
-        generation=change.generation,
-        changed=account_service_pb2.KeyChanged(key_hash=change.key_hash, key_id=change.key_id),
-    )
-
-
-def models(names: Sequence[str]) -> tuple[str, ...]:
-    """Read a list of models, each once."""
-    if len(names) > _MAX_MODELS:
-        raise InvalidArgumentError(f"at most {_MAX_MODELS} are allowed", "allowed_models")
-    return tuple(dict.fromkeys(token(name, "allowed_models") for name in names))
-
-
-def limit_reset(value: account_pb2.LimitReset.ValueType) -> str:
-    """Read when a limit starts anew; what is not known never does."""
-    known = value in account_pb2.LimitReset.values()
-    name = account_pb2.LimitReset.Name(value) if known else "LIMIT_RESET_NONE"
-    word = name.removeprefix("LIMIT_RESET_").lower()
-    return "none" if word == "unspecified" else word
-
-
-def key(value: model.ApiKey) -> account_pb2.ApiKey:
-    """Write a key."""
-    new = value.new
-    return account_pb2.ApiKey(
-        key_id=value.key_id,
-        account_id=new.account_id,
-        name=new.name,
-        label=new.label,
-        revoked=value.revoked,
-        allowed_models=new.allowed_models,
-        limit_micros=new.limit_micros,
-        rpm_limit=new.rpm_limit,
-        expire_time=timestamp(new.expires_at) if new.expires_at else None,
-        create_time=timestamp(value.created_at),
-        account_role=value.account_role,
-        disabled=value.disabled,
-        limit_reset=account_pb2.LimitReset.Value(f"LIMIT_RESET_{new.limit_reset.upper()}"),
-        input_tpm_limit=new.input_tpm_limit,
-        output_tpm_limit=new.output_tpm_limit,
-        self_route_only=new.self_route_only,
     )
 
 

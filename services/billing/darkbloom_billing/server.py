@@ -20,7 +20,7 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_mesh.interceptors import Context
 
-from darkbloom_billing import convert, model
+from darkbloom_billing import convert, convert_keys, model
 from darkbloom_billing.accounts import Accounts
 from darkbloom_billing.errors import refusal_error
 from darkbloom_billing.key_feed import KeyFeed
@@ -147,7 +147,7 @@ class AccountServer(AccountServiceServicer):
     ) -> accounts_pb.ResolveKeyResponse:
         """Return the record behind a presented key."""
         key, generation = await self._accounts.resolve_key(convert.key_hash(request.key_hash))
-        return accounts_pb.ResolveKeyResponse(key=convert.key(key), generation=generation)
+        return accounts_pb.ResolveKeyResponse(key=convert_keys.key(key), generation=generation)
 
     async def WatchKeys(
         self, request: accounts_pb.WatchKeysRequest, context: Context
@@ -162,7 +162,7 @@ class AccountServer(AccountServiceServicer):
                     yield accounts_pb.WatchKeysResponse(generation=watch.generation, reset=reset)
                     continue
                 for change in changes:
-                    yield convert.key_change(change)
+                    yield convert_keys.key_change(change)
                 if not changes:
                     yield accounts_pb.WatchKeysResponse(
                         generation=watch.generation, heartbeat=accounts_pb.KeysHeartbeat()
@@ -182,15 +182,15 @@ class AccountServer(AccountServiceServicer):
         self, request: accounts_pb.CreateKeyRequest, context: Context
     ) -> accounts_pb.CreateKeyResponse:
         """Create an API key."""
-        key = await self._accounts.create_key(convert.new_key(request))
-        return accounts_pb.CreateKeyResponse(key=convert.key(key))
+        key = await self._accounts.create_key(convert_keys.new_key(request))
+        return accounts_pb.CreateKeyResponse(key=convert_keys.key(key))
 
     async def RevokeKey(
         self, request: accounts_pb.RevokeKeyRequest, context: Context
     ) -> accounts_pb.RevokeKeyResponse:
         """Revoke an API key."""
         key = await self._accounts.revoke_key(convert.token(request.key_id, "key_id"))
-        return accounts_pb.RevokeKeyResponse(key=convert.key(key))
+        return accounts_pb.RevokeKeyResponse(key=convert_keys.key(key))
 
     async def GetBalance(
         self, request: accounts_pb.GetBalanceRequest, context: Context

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from darkbloom.billing.v1 import account_service_pb2, ledger_pb2, price_service_pb2
 from darkbloom.common.v1 import page_pb2, price_pb2
-from darkbloom_billing import convert, model
+from darkbloom_billing import convert, convert_keys, model
 from darkbloom_mesh.errors import InvalidArgumentError
 from google.protobuf.message import DecodeError, Message
 from hypothesis import assume, given
@@ -20,7 +20,7 @@ READERS: list[tuple[type[Message], Callable[[Any], object]]] = [
     (ledger_pb2.Release, convert.release),
     (price_pb2.PriceRow, convert.price_row),
     (price_service_pb2.SetPriceRequest, convert.new_price),
-    (account_service_pb2.CreateKeyRequest, convert.new_key),
+    (account_service_pb2.CreateKeyRequest, convert_keys.new_key),
     (page_pb2.PageRequest, convert.cursor),
     (page_pb2.PageRequest, convert.page_size),
 ]

@@ -7,7 +7,7 @@ from darkbloom.billing.v1 import account_pb2, identity_pb2
 from darkbloom.billing.v1 import identity_service_pb2 as pb
 from darkbloom_mesh.errors import InvalidArgumentError
 
-from darkbloom_billing import convert
+from darkbloom_billing import convert, convert_keys
 from darkbloom_billing.identity import model
 from darkbloom_billing.identity.oidc import MAX_TOKEN_BYTES
 
@@ -105,7 +105,7 @@ def profile(value: model.User) -> identity_pb2.Profile:
 
 def key(value: model.KeyView) -> account_pb2.ApiKey:
     """Write a key with what its owner sees."""
-    message = convert.key(value.key)
+    message = convert_keys.key(value.key)
     message.usage_micros = value.usage_micros
     if value.remaining_micros is not None:
         message.remaining_micros = value.remaining_micros
@@ -147,11 +147,11 @@ _PATCH: Mapping[str, tuple[str, Callable[[account_pb2.ApiKey], model.KeyValue]]]
     "name": ("name", lambda key: convert.text(key.name, "name")),
     "disabled": ("disabled", lambda key: key.disabled),
     "limit_micros": ("limit_micros", _limit("limit_micros", convert.MAX_MICROS)),
-    "limit_reset": ("limit_reset", lambda key: convert.limit_reset(key.limit_reset)),
-    "rpm_limit": ("rpm_limit", _limit("rpm_limit", convert.MAX_RPM)),
-    "input_tpm_limit": ("input_tpm_limit", _limit("input_tpm_limit", convert.MAX_TPM)),
-    "output_tpm_limit": ("output_tpm_limit", _limit("output_tpm_limit", convert.MAX_TPM)),
-    "allowed_models": ("allowed_models", lambda key: convert.models(key.allowed_models)),
+    "limit_reset": ("limit_reset", lambda key: convert_keys.limit_reset(key.limit_reset)),
+    "rpm_limit": ("rpm_limit", _limit("rpm_limit", convert_keys.MAX_RPM)),
+    "input_tpm_limit": ("input_tpm_limit", _limit("input_tpm_limit", convert_keys.MAX_TPM)),
+    "output_tpm_limit": ("output_tpm_limit", _limit("output_tpm_limit", convert_keys.MAX_TPM)),
+    "allowed_models": ("allowed_models", lambda key: convert_keys.models(key.allowed_models)),
     "self_route_only": ("self_route_only", lambda key: key.self_route_only),
     "expire_time": ("expires_at", _expires),
 }
