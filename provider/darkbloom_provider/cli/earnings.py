@@ -37,7 +37,7 @@ def earnings(
     if json_:
         typer.echo(json.dumps({"summary": found, "earnings": rows}))
         return
-    _show(found, rows)
+    show(found, rows)
 
 
 async def _read(
@@ -52,7 +52,8 @@ async def _read(
         return summary, await account.earnings(to_base64(key), limit)
 
 
-def _show(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def show(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print sums, wallets, machines and jobs for a person."""
     console = Console(highlight=False)
     for words, field in (
         ("Earned", "lifetime"),
@@ -60,18 +61,18 @@ def _show(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         ("  last 7 d", "last_7d"),
     ):
         jobs = found.get(f"{field}_jobs", 0)
-        console.print(f"{words:<14} {_usd(found.get(f'{field}_micro_usd')):>16}  {jobs} jobs")
+        console.print(f"{words:<14} {usd(found.get(f'{field}_micro_usd')):>16}  {jobs} jobs")
     for words, field in (
         ("Spendable", "available_balance_micro_usd"),
         ("Withdrawable", "withdrawable_balance_micro_usd"),
         ("Maturing", "maturing_balance_micro_usd"),
     ):
-        console.print(f"{words:<14} {_usd(found.get(field)):>16}")
+        console.print(f"{words:<14} {usd(found.get(field)):>16}")
 
     machines = Table("machine", "earned", "jobs", "tokens")
     for machine in found.get("machines", ()):
         name = str(machine.get("name") or machine.get("machine_key", ""))[:40]
-        earned = _usd(machine.get("earnings_micro_usd"))
+        earned = usd(machine.get("earnings_micro_usd"))
         machines.add_row(name, earned, str(machine.get("jobs")), str(machine.get("tokens")))
     console.print(machines)
 
@@ -84,12 +85,12 @@ def _show(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
             str(row.get("created_at", ""))[:19],
             str(row.get("model", "")),
             str(row.get("machine", "")),
-            _usd(row.get("amount_micro_usd")),
+            usd(row.get("amount_micro_usd")),
         )
     console.print(jobs_table)
 
 
-def _usd(micros: object) -> str:
+def usd(micros: object) -> str:
     """Write micro-USD as dollars with six decimals, without a float."""
     amount = micros if isinstance(micros, int) else 0
     sign = "-" if amount < 0 else ""

@@ -137,6 +137,7 @@ def judge(
             "identity_key": evidence.identity_key.hex(),
             "payee": hold.payee,
             "price_id": price.price_id,
+            "build": terminal.build if terminal is not None else hold.build,
             "prompt_tokens": counts.prompt,
             "cached_tokens": counts.cached,
             "completion_tokens": counts.completion,

@@ -7,6 +7,7 @@ import pytest
 from darkbloom.billing.v1 import ledger_pb2
 from darkbloom.billing.v1 import ledger_service_pb2 as ledger_pb
 from darkbloom.billing.v1 import price_service_pb2 as prices_pb
+from darkbloom.billing.v1 import report_service_pb2 as reports_pb
 from darkbloom.common.v1 import error_reason_pb2 as reasons
 from darkbloom.common.v1 import price_pb2
 from darkbloom_edge.signatures import P256Signer
@@ -236,6 +237,9 @@ async def test_an_aliass_other_build_is_settled_at_its_own_price_where_the_hold_
             assert result.status == SETTLED
             charges.append(result.charge_micros)
         assert charges == [40 * 10 + 20 * 10, 40 * 10 + 20 * 20]
+        request = reports_pb.SearchUsageRequest(account_id=CONSUMER)
+        found = await w.reports.SearchUsage(request, timeout=5)
+        assert {row.build for row in found.usage} == {"cheaper", "dearer"}
 
         name = request_id()
         await w.hold(w.order(name, fallback_build="cheaper"))

@@ -622,14 +622,16 @@ BEGIN
       prompt_tokens, cached_tokens, completion_tokens, charge_micros, outcome, terminal_sha256,
       settled_at)
     SELECT e.request_id, e.hold ->> 'account_id', e.body ->> 'attempt_id', e.hold ->> 'key_id',
-      e.hold ->> 'requested_model', e.hold ->> 'build', (e.body -> 'prompt_tokens')::int,
+      e.hold ->> 'requested_model', coalesce(e.body ->> 'build', e.hold ->> 'build'),
+      (e.body -> 'prompt_tokens')::int,
       (e.body -> 'cached_tokens')::int, (e.body -> 'completion_tokens')::int, e.paid,
       e.body ->> 'outcome', e.body ->> 'terminal_sha256', p_now
     FROM ending e WHERE e.charge > 0),
   earned AS (
     INSERT INTO billing.earning (request_id, account_id, build, amount_micros, prompt_tokens,
       completion_tokens, identity_key, settled_at)
-    SELECT e.request_id, e.payee, e.hold ->> 'build', e.paid, (e.body -> 'prompt_tokens')::int,
+    SELECT e.request_id, e.payee, coalesce(e.body ->> 'build', e.hold ->> 'build'), e.paid,
+      (e.body -> 'prompt_tokens')::int,
       (e.body -> 'completion_tokens')::int, decode(e.body ->> 'identity_key', 'hex'), p_now
     FROM ending e WHERE e.paid > 0)
   SELECT j.n, j.status, coalesce(CASE j.status WHEN 'replayed' THEN j.stored ELSE e.result END, '{}')
