@@ -2,6 +2,7 @@
 
 from math import ceil, floor
 
+from darkbloom_router.model import Build
 from darkbloom_router.provider import Candidate, Provider
 
 KV_BYTES_PER_TOKEN = 400_000
@@ -43,6 +44,11 @@ def room(candidate: Candidate, now: float) -> float:
 def requirement_gb(candidate: Candidate) -> float:
     """Return the memory that a machine needs to hold this build at all."""
     return candidate.build.min_ram_gb or candidate.weights_gb * COLD_WEIGHTS_FACTOR
+
+
+def build_requirement_gb(build: Build) -> float:
+    """Return the same as far as the catalog knows."""
+    return build.min_ram_gb or build.size_bytes / 1e9 * COLD_WEIGHTS_FACTOR
 
 
 def too_large(candidate: Candidate) -> bool:

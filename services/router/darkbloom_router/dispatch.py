@@ -6,7 +6,7 @@ Invariants: at most one live attempt per request; a place is credited exactly on
 content a request never moves; a retry never waits in line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -197,6 +197,15 @@ class Dispatcher:
         """Serve those who wait for builds of a provider that has changed."""
         for build in list(provider.candidates):
             self._passes.run(build, trigger, provider.account_id)
+
+    def left(self, builds: Iterable[str]) -> None:
+        """Refuse who waits for builds that nobody could serve any more: a provider is gone."""
+        for build in builds:
+            for request in self.line.waiting(build):
+                gates = self._decisions.tally(build, self._view(request))
+                if not refusals.worth_waiting(gates):
+                    self.line.leave(request, "unservable")
+                    self._refuse_for(request, gates)
 
     def drain_line(self, build: str) -> None:
         """Serve those who wait for a build."""

@@ -268,6 +268,20 @@ class Fleet:
             or (identity_key and provider.identity_key == identity_key)
         ]
 
+    def keep_large_machines(self, waiting: Callable[[str], int]) -> None:
+        """Keep machines for the largest build that is asked for, from what smaller ones need.
+
+        Args:
+            waiting: Returns how many requests wait for a build.
+        """
+        asked = [
+            admission.build_requirement_gb(build)
+            for name, build in self.catalog.builds.items()
+            if self.index(name).active or waiting(name)
+        ]
+        enforced = self.rules.tiering is Tiering.ENFORCE
+        self.reserve_gb = max(asked) if enforced and len(asked) > 1 else 0.0
+
     def builds(self) -> Iterator[str]:
         """Yield every build of the catalog."""
         return iter(self.catalog.builds)

@@ -244,10 +244,12 @@ class ProviderLink:
         parts.meter.lane_closed("provider", end.reason, stats.frames_in, stats.frames_out)
         if provider is None:
             return
+        builds = list(provider.candidates)
         parts.fleet.leave(provider)
         parts.replicas.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
         parts.losses.provider(provider, clean=clean)
+        parts.dispatcher.left(builds)
         _log.info("provider_left", provider_id=provider.provider_id, reason=end.reason)
 
     # Frames

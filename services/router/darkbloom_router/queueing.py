@@ -52,6 +52,10 @@ class Line:
         """Return how many wait for a build."""
         return self._waiting.depth(build)
 
+    def waiting(self, build: str) -> list[Request]:
+        """Return who waits for a build, in the order in which they are served."""
+        return self._waiting.line(build)
+
     def join(self, request: Request, waited_out: Callable[[], None]) -> bool:
         """Stand in line; False where it is full, or the account's share of it."""
         now = self._timers.now()

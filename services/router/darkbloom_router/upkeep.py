@@ -72,6 +72,7 @@ class Router:
         while True:
             await self.clock.sleep(_GAUGES_S)
             self.meter.lines(self.dispatcher.line.depths())
+            self.fleet.keep_large_machines(self.dispatcher.line.depth)
             counts: dict[tuple[str, str], int] = {}
             for provider in self.fleet.providers.values():
                 key = (provider.status, provider.level.word)

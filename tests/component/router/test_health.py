@@ -111,6 +111,16 @@ async def test_a_request_larger_than_any_budget_is_not_kept_waiting(mesh: World)
     assert (refused.http_status, refused.reason) == (429, gw.REFUSAL_REASON_PROMPT_TOO_LONG)
 
 
+async def test_who_waits_for_a_machine_that_leaves_is_told_at_once(mesh: World) -> None:
+    provider, gateway = await full(mesh)
+    stream, _ = gateway.open()
+    await mesh.until(lambda: mesh.router.dispatcher.line.depth(SCRIPTED_BUILD) == 1)
+    provider.call.cancel()
+
+    assert (await gateway.refused(stream)).code == "no_provider"
+    assert mesh.router.dispatcher.line.depth(SCRIPTED_BUILD) == 0
+
+
 async def test_without_a_queue_a_full_fleet_refuses_at_once(tmp_path: Path) -> None:
     async with world(tmp_path, queue_before_shed=False) as mesh:
         _, gateway = await full(mesh)

@@ -10,14 +10,24 @@ from darkbloom_router.fleet import Fleet
 from darkbloom_router.forecast import Credence, Doubt, forecast
 from darkbloom_router.gates import first_gate
 from darkbloom_router.hints import TTL_S, HintMemory
-from darkbloom_router.model import Beat, Demand, Gate, OwnerPolicy, Rules, Selection, SlotState
+from darkbloom_router.model import (
+    Beat,
+    Build,
+    Catalog,
+    Demand,
+    Gate,
+    OwnerPolicy,
+    Rules,
+    Selection,
+    SlotState,
+)
 from darkbloom_router.placement import Path, audit, choose
 from darkbloom_router.provider import Candidate
 from darkbloom_router.rates import FleetRates
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.router.fleets import BUILD, DEMAND, FACTS, NOW, capacity, fleet, provider
+from tests.unit.router.fleets import BUILD, DEMAND, FACTS, HASH, NOW, capacity, fleet, provider
 
 RULES = Rules(selection=Selection.FIRST_CONTENT)
 LEFT_MS = 10_000.0
@@ -191,6 +201,22 @@ def test_machines_kept_for_the_largest_build_serve_others_last() -> None:
     assert choice.candidate.provider.provider_id == "prov_small"
     alone = replace(view, excluded=[choice.candidate.provider])
     assert choose(made, BUILD, alone, first).candidate is not None
+
+
+def test_machines_are_kept_only_while_a_larger_build_is_asked_for() -> None:
+    hashes = frozenset({HASH})
+    small = Build(build=BUILD, accepted_hashes=hashes, min_ram_gb=16)
+    large = Build(build="org/large", accepted_hashes=hashes, min_ram_gb=128)
+    made = Fleet(Rules())
+    made.set_catalog(Catalog(builds={BUILD: small, "org/large": large}))
+    made.join(provider(), [FACTS])
+    made.keep_large_machines(lambda build: int(build != BUILD))
+    assert made.reserve_gb == 0, "nothing else is asked for"
+    made.debit(made.rows(BUILD)[0], 10)
+    made.keep_large_machines(lambda build: int(build != BUILD))
+    assert made.reserve_gb == 128
+    made.keep_large_machines(lambda _build: 0)
+    assert made.reserve_gb == 0
 
 
 @given(st.lists(st.floats(1, 500), min_size=1, max_size=30), st.data())
