@@ -25,7 +25,9 @@ class LinkLimits:
     """Bounds and periods of provider links."""
 
     max_links: int = 4096
-    register_s: float = 10.0
+    register_s: float = 9.5
+    """Below the 10 s that an agent is promised, and not the instant of the lane's first ping: a
+    status that is sent while a write is under way can be lost."""
     heartbeat_s: float = 5.0
     superseded_s: float = 30.0
     """Grace of a stream that a newer one of the same identity replaces."""

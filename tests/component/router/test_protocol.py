@@ -203,7 +203,7 @@ async def test_another_first_frame_than_register_ends_the_stream(mesh: World) ->
 async def test_a_registration_that_never_comes_ends_the_stream(mesh: World) -> None:
     provider = await mesh.raw_provider()
     await mesh.until(lambda: len(mesh.router.links) == 1)
-    await mesh.clock.advance(10.5)
+    await mesh.clock.advance(9.6)
 
     error = await ended(mesh, provider)
     assert error is not None
