@@ -70,9 +70,9 @@ class Fleet:
         rows = (provider.candidates.get(build) for provider in own.values())
         return [row for row in rows if row is not None]
 
-    def owned_count(self, account_id: str) -> int:
-        """Return how many machines an account has connected."""
-        return len(self._by_account.get(account_id, ())) if account_id else 0
+    def machines_of(self, account_id: str) -> list[Provider]:
+        """Return the machines that an account has connected."""
+        return list(self._by_account.get(account_id, {}).values()) if account_id else []
 
     # Who is there
 

@@ -22,12 +22,15 @@ def tally(fleet: Fleet, build: str, view: View) -> tuple[Tally, int]:
     demand, index = view.demand, fleet.index(build)
     found: Tally = Counter()
     apart = _looked_at_alone(fleet, build, view)
-    if demand.policy is OwnerPolicy.EXCLUSIVE or demand.serials:
+    if demand.policy is OwnerPolicy.EXCLUSIVE:
         # Strangers' machines are out before anything else is asked.
-        listed = {id(row.provider) for row in apart}
-        rest = [item for item in fleet.providers.values() if id(item) not in listed]
-        for provider in rest:
+        own = fleet.machines_of(demand.account_id)
+        apart = []
+        found[Gate.ALLOWLIST] += len(fleet) - len(own)
+        for provider in own:
             found[gate_of(provider, build, view)] += 1
+    elif demand.serials:
+        return tally_each(fleet, build, view)
     else:
         _count_groups(found, fleet, build, view, apart)
         unlisted = [item for item in view.excluded if isinstance(item, Provider)]
