@@ -58,6 +58,7 @@ from darkbloom_gateway.routes import (
     keys,
     me,
     payments,
+    payouts,
     pricing,
     public,
     referrals,
@@ -285,7 +286,8 @@ class Worker:
             invites.make_router(plane, self.programmes),
             referrals.make_router(plane, self.programmes),
             admin.make_router(plane, self.operators),
-            stripe.make_router(plane, self.payments),
+            stripe.make_router(plane, self.payments, self.programmes),
+            payouts.make_router(plane, self.payments),
         )
 
     def health_reason(self) -> str | None:

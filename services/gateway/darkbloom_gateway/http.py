@@ -15,7 +15,7 @@ from darkbloom_gateway.errors import (
     method_not_allowed,
     no_such_endpoint,
 )
-from darkbloom_gateway.routes import evidence, health, models, stripe
+from darkbloom_gateway.routes import evidence, health, models, payouts, stripe
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.wire import App, error_body, error_headers
 
@@ -65,6 +65,7 @@ ROUTES = frozenset(
         "/health",
         "/readyz",
         *stripe.ROUTES,
+        *payouts.ROUTES,
     }
 )
 """Paths that metrics may name."""

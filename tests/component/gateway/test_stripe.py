@@ -9,11 +9,17 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from darkbloom.billing.v1 import payment_service_pb2
+from darkbloom.billing.v1 import payment_service_pb2, programme_service_pb2
 from darkbloom.billing.v1.payment_service_pb2_grpc import (
     PaymentServiceServicer,
     add_PaymentServiceServicer_to_server,
 )
+from darkbloom.billing.v1.programme_service_pb2_grpc import (
+    ProgrammeServiceServicer,
+    ProgrammeServiceStub,
+    add_ProgrammeServiceServicer_to_server,
+)
+from darkbloom_mesh.channel import channel
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import from_rpc_error
 from darkbloom_mesh.migrate import migrate
@@ -27,10 +33,11 @@ from tests.stores import Postgres, postgres
 HOOK = "/v1/billing/stripe/webhook"
 WITHDRAW = "/v1/billing/withdraw/stripe"
 CREATE = "/v1/billing/stripe/create-session"
-_SERVICE = payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"]
+_PAYMENTS = payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"]
+_PROGRAMMES = programme_service_pb2.DESCRIPTOR.services_by_name["ProgrammeService"]
 
 
-def forwarding(stub: Any) -> PaymentServiceServicer:
+def forwarding(stub: Any, service: Any, base: type) -> Any:
     """Return a servicer that hands every call on: only keys and logins are a fake's."""
 
     def method(name: str) -> Any:
@@ -42,9 +49,7 @@ def forwarding(stub: Any) -> PaymentServiceServicer:
 
         return call
 
-    methods = {each.name: method(each.name) for each in _SERVICE.methods}
-    made: PaymentServiceServicer = type("Forward", (PaymentServiceServicer,), methods)()
-    return made
+    return type("Forward", (base,), {each.name: method(each.name) for each in service.methods})()
 
 
 @dataclass
@@ -88,12 +93,22 @@ async def front(url: str, valkey_url: str, **settings: Any) -> AsyncIterator[Fro
     """Run billing, a local Stripe and a gateway; nobody is limited but where it is asked for."""
     limits = {"financial_rate": 1000.0, "financial_burst": 1000, **settings.pop("limits", {})}
     async with till(url, **settings) as shop:
-        register = partial(add_PaymentServiceServicer_to_server, forwarding(shop.world.payments))
-        async with gateway(valkey_url, register, **limits) as mesh:
-            key = mesh.billing.add_key("sk-db-consumer")
-            mesh.billing.keys[key].account_id = CONSUMER
-            mesh.billing.identity.add_login(account_id=PROVIDER)
-            yield Front(mesh, shop)
+        target = shop.world.service.listeners["grpc"]
+        async with channel(target, mesh_token=None, room="test") as dialled:
+            payments = forwarding(shop.world.payments, _PAYMENTS, PaymentServiceServicer)
+            programmes = forwarding(
+                ProgrammeServiceStub(dialled), _PROGRAMMES, ProgrammeServiceServicer
+            )
+            async with gateway(
+                valkey_url,
+                partial(add_PaymentServiceServicer_to_server, payments),
+                partial(add_ProgrammeServiceServicer_to_server, programmes),
+                **limits,
+            ) as mesh:
+                key = mesh.billing.add_key("sk-db-consumer")
+                mesh.billing.keys[key].account_id = CONSUMER
+                mesh.billing.identity.add_login(account_id=PROVIDER)
+                yield Front(mesh, shop)
 
 
 def error(response: httpx.Response) -> tuple[int, str, str]:
@@ -247,6 +262,21 @@ async def test_payments_that_are_not_configured_are_503(url: str, valkey_url: st
         assert (await f.mesh.http.get("/v1/billing/methods")).json()["methods"] == []
         status = (await f.call("GET", "/v1/billing/stripe/status")).json()
         assert (status["configured"], status["has_account"]) == (False, False)
+
+
+async def test_a_referral_code_of_nobody_is_400_and_a_known_one_counts(front_of: Front) -> None:
+    f = front_of
+    wanted = {"amount_usd": "5.00", "referral_code": "NOBODY"}
+    answer = await f.mesh.http.post(CREATE, headers=KEY, json=wanted)
+    assert error(answer)[:2] == (400, "invalid_request_error")
+    assert answer.json()["error"]["param"] == "referral_code"
+    code = {"code": "FRIEND"}
+    assert (await f.call("POST", "/v1/referral/register", json=code)).status_code == 200
+    for _ in range(2):
+        known = {"amount_usd": "5.00", "referral_code": "FRIEND"}
+        assert (await f.mesh.http.post(CREATE, headers=KEY, json=known)).status_code == 200
+    info = (await f.mesh.http.get("/v1/referral/info", headers=KEY)).json()
+    assert info["referred_by"]
 
 
 async def test_automatic_top_up_over_http(front_of: Front) -> None:

@@ -1,0 +1,47 @@
+"""Fields that the routes of deposits and of payouts share."""
+
+import re
+from uuid import uuid4
+
+from fastapi import Request
+
+from darkbloom_gateway.errors import bad_request
+from darkbloom_gateway.routes.bodies import Body, text
+
+KEY = re.compile(r"[\x21-\x7e]{1,128}")
+_EMAIL = re.compile(r"[\x21-\x7e]{1,200}@[\x21-\x7e]{1,50}")
+
+
+def request_id(request: Request) -> str:
+    """Return the caller's `Idempotency-Key`, or a fresh one.
+
+    Raises:
+        ApiError: 400.
+    """
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return f"http-{uuid4().hex}"
+    if not KEY.fullmatch(given):
+        raise bad_request("idempotency-key has 1 to 128 printable characters")
+    return f"key-{given}"
+
+
+def email_of(body: Body, own: str) -> str:
+    """Return the e-mail that Stripe may show, which is optional."""
+    given = text(body, "email", default="") or own
+    if given and not _EMAIL.fullmatch(given):
+        raise bad_request("email is not an address", param="email")
+    return given
+
+
+def flag(body: Body, name: str) -> bool:
+    """Return a field that is true or false, false where it is absent."""
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise bad_request(f"{name} must be true or false", param=name)
+    return value
+
+
+def word(name: str, prefix: str) -> str:
+    """Return an enum's name as HTTP spells it."""
+    return name.removeprefix(prefix).lower()
