@@ -280,7 +280,7 @@ class Worker:
         return (
             pricing.make_router(plane, reports, self.operators),
             payments.make_router(plane, reports),
-            earnings.make_router(plane, reports, plane.machines),
+            earnings.make_router(plane, reports, self.payments, plane.machines),
             public.make_router(plane, reports, Figures(reports, clock)),
             export.make_router(plane, reports),
             invites.make_router(plane, self.programmes),

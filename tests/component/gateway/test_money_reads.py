@@ -244,6 +244,7 @@ async def test_insights_cover_some_days(mesh: Harness) -> None:
 async def test_a_summary_counts_machines_that_are_and_are_not_there(mesh: Harness) -> None:
     body = (await mesh.http.get("/v1/me/summary", headers=BEARER)).json()
     assert (body["lifetime_micro_usd"], body["last_7d_jobs"]) == (1_000, 2)
+    assert body["payout_ready"] is False
     assert body["counts"]["total"] == 1
     assert body["counts"]["offline"] + body["counts"]["online"] == 1
     assert body["machines"][0]["name"] == "mac"

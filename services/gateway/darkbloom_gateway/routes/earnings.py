@@ -10,9 +10,10 @@ from darkbloom_edge.signatures import from_base64, parse_p256_public, to_base64
 from darkbloom_mesh.errors import InvalidArgumentError
 from fastapi import APIRouter, Query, Request
 
+from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_reports import ReportsClient
 from darkbloom_gateway.cached import Cached
-from darkbloom_gateway.errors import bad_request
+from darkbloom_gateway.errors import ApiError, bad_request
 from darkbloom_gateway.routes import histories, tables
 from darkbloom_gateway.routes.bodies import usd6
 from darkbloom_gateway.routes.payments import Limit, Text, Token
@@ -22,11 +23,15 @@ HISTORY_LIMIT = 50
 MAX_HISTORY = 1000
 _DAYS = {"7": 7, "30": 30, "90": 90}
 _HARDWARE = "hardware"
+_READY = "ready"
 Format = Annotated[str, Query(alias="format", max_length=16)]
 
 
 def make_router(
-    plane: ControlPlane, reports: ReportsClient, fleet: Cached[Sequence[Provider]]
+    plane: ControlPlane,
+    reports: ReportsClient,
+    payments: PaymentsClient,
+    fleet: Cached[Sequence[Provider]],
 ) -> APIRouter:
     """Return the routes."""
     router = APIRouter()
@@ -110,6 +115,7 @@ def make_router(
                 + money.earned_micros,
                 "withdrawable_balance_micro_usd": 0 if money.frozen else money.earned_micros,
                 "maturing_balance_micro_usd": money.maturing_micros,
+                "payout_ready": await _payout_ready(payments, caller.account_id),
                 "lifetime_micro_usd": _earned(summary.lifetime),
                 "lifetime_jobs": summary.lifetime.jobs,
                 "last_24h_micro_usd": _earned(summary.last_24h),
@@ -145,6 +151,14 @@ async def _account_earnings(reports: ReportsClient, account_id: str, size: int) 
         "maturing_balance_micro_usd": money.maturing_micros,
         "maturing_balance_usd": usd6(money.maturing_micros),
     }
+
+
+async def _payout_ready(payments: PaymentsClient, account_id: str) -> bool:
+    """Say whether a withdrawal could be sent; without Stripe none can."""
+    try:
+        return (await payments.payout_account(account_id, refresh=False)).status == _READY
+    except ApiError:
+        return False
 
 
 def _machine(value: str) -> bytes:
