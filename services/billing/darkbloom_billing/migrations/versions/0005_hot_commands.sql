@@ -271,14 +271,17 @@ LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
   o record;
-  unopened text;
+  limited text[];
   payer text;
   promo bigint;
   credit bigint;
   earned bigint;
-  -- Cap accounts that this batch has used, and what each has left.
+  -- Limited keys that came up so far, their cap accounts, and what each has left.
+  capped text[] := '{}';
   cap_ids bigint[] := '{}';
+  sink_ids bigint[] := '{}';
   cap_left bigint[] := '{}';
+  window_cap record;
   cap int;
   left_over bigint;
   part bigint;
@@ -292,33 +295,34 @@ DECLARE
   leg_credit bigint[] := '{}';
   leg_amount bigint[] := '{}';
 BEGIN
-  -- The first hold of a key in a window makes its cap account.
-  FOR unopened IN
-    SELECT k.key_id FROM billing.api_key k
-    WHERE k.key_id = ANY (p_key) AND k.limit_micros IS NOT NULL AND NOT EXISTS (
-      SELECT FROM billing.cap_window w
-      WHERE w.key_id = k.key_id AND w.name = billing.window_name(k.limit_reset, p_now))
-    ORDER BY k.key_id
-  LOOP
-    PERFORM billing.fund_window(unopened, p_now, false);
-  END LOOP;
-
-  PERFORM ledger.lock_accounts(ARRAY(
-    SELECT unnest(ARRAY[a.promo_id, a.credit_id, a.earned_id, a.charge_id])
-      FROM billing.account a WHERE a.account_id = ANY (p_account)
-    UNION ALL SELECT unnest(ARRAY[w.cap_id, w.sink_id])
+  -- Most keys have no limit: what caps need is read only where there are some.
+  limited := ARRAY(SELECT k.key_id FROM billing.api_key k
+    WHERE k.key_id = ANY (p_key) AND k.limit_micros IS NOT NULL ORDER BY k.key_id);
+  IF cardinality(limited) > 0 THEN
+    -- The first hold of a key in a window makes its cap account.
+    PERFORM billing.fund_window(k.key_id, p_now, false) FROM billing.api_key k
+      WHERE k.key_id = ANY (limited) AND NOT EXISTS (
+        SELECT FROM billing.cap_window w
+        WHERE w.key_id = k.key_id AND w.name = billing.window_name(k.limit_reset, p_now))
+      ORDER BY k.key_id;
+    cap_ids := ARRAY(SELECT unnest(ARRAY[w.cap_id, w.sink_id])
       FROM billing.api_key k JOIN billing.cap_window w
         ON w.key_id = k.key_id AND w.name = billing.window_name(k.limit_reset, p_now)
-      WHERE k.key_id = ANY (p_key) AND k.limit_micros IS NOT NULL));
+      WHERE k.key_id = ANY (limited));
+  END IF;
+
+  PERFORM ledger.lock_accounts(cap_ids || ARRAY(
+    SELECT unnest(ARRAY[a.promo_id, a.credit_id, a.earned_id, a.charge_id])
+      FROM billing.account a WHERE a.account_id = ANY (p_account)));
+  cap_ids := '{}';
 
   FOR o IN
     SELECT i.*, a.promo_id, a.credit_id, a.earned_id, a.charge_id,
       p.cr - p.dr - p.dr_pend AS promo, c.cr - c.dr - c.dr_pend AS credit,
       e.cr - e.dr - e.dr_pend AS earned, d.dr > d.cr OR a.frozen_at IS NOT NULL AS frozen,
       p.closed OR c.closed OR e.closed AS closed,
-      k.key_id AS known_key, k.limit_micros,
-      k.revoked_at IS NOT NULL OR k.disabled OR k.expires_at <= p_now AS revoked, w.cap_id, w.sink_id,
-      k.limit_micros - w.prior_micros - x.dr - x.dr_pend AS cap_left,
+      k.key_id AS known_key, k.limit_micros, k.limit_reset,
+      k.revoked_at IS NOT NULL OR k.disabled OR k.expires_at <= p_now AS revoked,
       h.body_hash AS first_hash, h.body AS first_body, h.occurred_at AS first_at, l.lease_until
     FROM unnest(p_request, p_account, p_key, p_amount, p_hash) WITH ORDINALITY
            AS i (request_id, account_id, key_id, amount, hash, n)
@@ -328,9 +332,6 @@ BEGIN
     LEFT JOIN ledger.account e ON e.id = a.earned_id
     LEFT JOIN ledger.account d ON d.id = a.debt_id
     LEFT JOIN billing.api_key k ON k.key_id = i.key_id AND k.account_id = i.account_id
-    LEFT JOIN billing.cap_window w ON k.limit_micros IS NOT NULL
-      AND w.key_id = k.key_id AND w.name = billing.window_name(k.limit_reset, p_now)
-    LEFT JOIN ledger.account x ON x.id = w.cap_id
     LEFT JOIN ledger.event h ON h.idem_key = 'hold:' || i.request_id
     LEFT JOIN billing.lease l ON l.request_id = i.request_id
     ORDER BY i.account_id, i.n
@@ -362,10 +363,16 @@ BEGIN
       payer := o.account_id; promo := o.promo; credit := o.credit; earned := o.earned;
     END IF;
     IF o.limit_micros IS NOT NULL THEN
-      cap := array_position(cap_ids, o.cap_id);
+      cap := array_position(capped, o.key_id);
       IF cap IS NULL THEN
-        cap_ids := cap_ids || o.cap_id; cap_left := cap_left || coalesce(o.cap_left, 0);
-        cap := cardinality(cap_ids);
+        SELECT w.cap_id, w.sink_id, o.limit_micros - w.prior_micros - x.dr - x.dr_pend AS free
+          INTO window_cap
+          FROM billing.cap_window w JOIN ledger.account x ON x.id = w.cap_id
+          WHERE w.key_id = o.key_id AND w.name = billing.window_name(o.limit_reset, p_now);
+        capped := capped || o.key_id;
+        cap_ids := cap_ids || window_cap.cap_id; sink_ids := sink_ids || window_cap.sink_id;
+        cap_left := cap_left || coalesce(window_cap.free, 0);
+        cap := cardinality(capped);
       END IF;
       left_over := cap_left[cap];
       IF left_over < o.amount THEN
@@ -405,8 +412,8 @@ BEGIN
     IF o.limit_micros IS NOT NULL AND o.amount > 0 THEN
       cap_left[cap] := cap_left[cap] - o.amount;
       leg_event := leg_event || events[cardinality(events)]; leg_unit := leg_unit || 'cap'::text;
-      leg_debit := leg_debit || o.cap_id; leg_debit_class := leg_debit_class || 'key_cap'::text;
-      leg_credit := leg_credit || o.sink_id; leg_amount := leg_amount || o.amount;
+      leg_debit := leg_debit || cap_ids[cap]; leg_debit_class := leg_debit_class || 'key_cap'::text;
+      leg_credit := leg_credit || sink_ids[cap]; leg_amount := leg_amount || o.amount;
     END IF;
     status := 'held'; held_at := p_now; expires_at := p_lease_until;
     RETURN NEXT;
