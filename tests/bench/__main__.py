@@ -37,7 +37,7 @@ def main() -> int:
     except (LocalError, LoadError) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
-    sys.stdout.write(report.table(found) + billing.table(money))
+    sys.stdout.write((report.table(found) if found else "") + billing.table(money))
     summary = report.summary(found, pinned=placement.can_pin())
     summary |= {"billing": billing.summary(money)}
     summary["targets"] |= billing.targets(money)
