@@ -153,6 +153,12 @@ def fault(world: World, given: Given) -> Any:
     return {}
 
 
+def bend(world: World, given: Given) -> Any:
+    """Let an object lack a key, as no promise of Stripe allows."""
+    del world.objects[given["id"]][given["drop"]]
+    return {}
+
+
 def heal(world: World, given: Given) -> Any:
     """Remove every planted failure."""
     world.faults.clear()
@@ -207,6 +213,7 @@ COMMANDS: dict[str, Callable[[World, Given], Any]] = {
         reverse,
         fund,
         fault,
+        bend,
         heal,
         automatic,
         take,

@@ -1,5 +1,7 @@
 """Money in: what was paid is credited once, whatever order and number of events."""
 
+import json
+
 import grpc
 import pytest
 from darkbloom.billing.v1 import payment_service_pb2 as pb
@@ -8,7 +10,8 @@ from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import from_rpc_error
 
 from tests.component.billing.till import Till, till
-from tests.stripe_local.running import Webhook
+from tests.stripe_local.delivery import sign
+from tests.stripe_local.running import API_KEY, Webhook
 
 
 def reason(error: grpc.aio.AioRpcError) -> str:
@@ -208,3 +211,32 @@ async def test_payments_without_a_key_say_so(url: str) -> None:
         assert reason(caught.value) == "PAYMENTS_NOT_CONFIGURED"
         options = await s.payments.GetPaymentOptions(pb.GetPaymentOptionsRequest(), timeout=5)
         assert (options.deposits, options.payouts) == (False, False)
+
+
+async def test_an_event_that_nobody_here_can_act_on_waits(url: str) -> None:
+    keys = {"stripe_secret_key": None, "stripe_connect_secret_key": Secret(API_KEY)}
+    async with till(url, **keys) as s:
+        event = {
+            "id": "evt_1",
+            "object": "event",
+            "type": "checkout.session.completed",
+            "created": 1,
+            "data": {"object": {"id": "cs_1"}},
+        }
+        body = json.dumps(event).encode()
+        header = sign(body, "whsec_pay", int(s.clock.now().timestamp()))
+        assert (await s.hand_in(Webhook("http://test.invalid/payments", body, header))).stored
+        await s.acted()
+        assert await s.value("SELECT problem FROM billing.stripe_event") == "not_configured"
+
+
+async def test_an_answer_in_another_shape_stops_nobody_else(url: str) -> None:
+    async with till(url) as s:
+        odd, good = await s.deposit(), await s.deposit()
+        for each in (odd, good):
+            await s.stripe.do("pay", session=each.stripe_session)
+        await s.stripe.do("bend", id=odd.stripe_session, drop="payment_status")
+        await s.deliver()
+        assert (await s.found(good)).status == pb.DEPOSIT_STATUS_COMPLETED
+        waiting = "SELECT problem FROM billing.stripe_event WHERE state = 'waiting'"
+        assert await s.value(waiting) == "STRIPE_FAILED"

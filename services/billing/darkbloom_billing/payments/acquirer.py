@@ -7,7 +7,7 @@ from typing import Any
 
 import stripe
 
-from darkbloom_billing.payments.errors import CardRefusedError
+from darkbloom_billing.payments.errors import CardRefusedError, StripeFailedError
 from darkbloom_billing.payments.faults import classify
 from darkbloom_billing.payments.model import (
     CENT_MICROS,
@@ -15,6 +15,7 @@ from darkbloom_billing.payments.model import (
     Checkout,
     Dispute,
     DisputeMove,
+    Fault,
     Payment,
     Refund,
     Session,
@@ -39,6 +40,9 @@ async def asked() -> AsyncIterator[None]:
     except stripe.StripeError as error:
         # The SDK's error carries bodies; ours carries one word.
         raise classify(error) from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # An answer in another shape than the API promises: what it did is open.
+        raise StripeFailedError(Fault.UNKNOWN, "unreadable") from error
 
 
 class StripeAcquirer:
@@ -64,7 +68,7 @@ class StripeAcquirer:
             made = await self._client.v1.customers.create_async(
                 params, {"idempotency_key": f"cus-{account_id}-{bool(email)}"}
             )
-        return str(made.id)
+            return str(made.id)
 
     async def open_checkout(
         self, session: Session, *, customer_id: str, email: str, save_card: bool, host: str
@@ -99,7 +103,7 @@ class StripeAcquirer:
             made = await self._client.v1.checkout.sessions.create_async(
                 params, {"idempotency_key": f"cs-{new.session_id}"}
             )
-        return _checkout(made)
+            return _checkout(made)
 
     async def checkout(self, external_id: str) -> Checkout:
         """See `ports.Acquirer`."""
@@ -128,40 +132,39 @@ class StripeAcquirer:
             "metadata": _metadata(session, ""),
             "expand": _EXPAND_FEE,
         }
-        try:
-            made = await self._client.v1.payment_intents.create_async(
-                params, {"idempotency_key": f"pi-{session.new.session_id}"}
-            )
-        except stripe.CardError as error:
-            raise CardRefusedError(classify(error).word) from None
-        except stripe.StripeError as error:
-            raise classify(error) from None
-        return _payment(made)
+        async with asked():
+            try:
+                made = await self._client.v1.payment_intents.create_async(
+                    params, {"idempotency_key": f"pi-{session.new.session_id}"}
+                )
+            except stripe.CardError as error:
+                raise CardRefusedError(classify(error).word) from None
+            return _payment(made)
 
     async def refunds(self, charge_id: str) -> Sequence[Refund]:
         """See `ports.Acquirer`."""
         async with asked():
             found = await self._client.v1.refunds.list_async({"charge": charge_id, "limit": _PAGE})
-        refunds = [
-            Refund(refund_id=each.id, amount_cents=each.amount, status=each.status or "")
-            for each in found.data
-        ]
+            refunds = [
+                Refund(refund_id=each.id, amount_cents=each.amount, status=each.status or "")
+                for each in found.data
+            ]
         return refunds[::-1]
 
     async def dispute(self, dispute_id: str) -> Dispute:
         """See `ports.Acquirer`."""
         async with asked():
             found = await self._client.v1.disputes.retrieve_async(dispute_id)
-        return Dispute(
-            dispute_id=found.id,
-            charge_id=_reference(found.charge),
-            amount_cents=found.amount,
-            status=found.status,
-            moves=tuple(
-                DisputeMove(transaction=row.id, amount_cents=row.amount, fee_cents=row.fee)
-                for row in found.balance_transactions
-            ),
-        )
+            return Dispute(
+                dispute_id=found.id,
+                charge_id=_reference(found.charge),
+                amount_cents=found.amount,
+                status=found.status,
+                moves=tuple(
+                    DisputeMove(transaction=row.id, amount_cents=row.amount, fee_cents=row.fee)
+                    for row in found.balance_transactions
+                ),
+            )
 
     async def set_up_card(self, setup_intent: str) -> Card:
         """See `ports.Acquirer`."""
@@ -169,29 +172,28 @@ class StripeAcquirer:
             found = await self._client.v1.setup_intents.retrieve_async(
                 setup_intent, {"expand": ["payment_method"]}
             )
-        method = found.payment_method
-        return Card(
-            payment_method=method.id,
-            brand=method.card.brand,
-            last4=method.card.last4,
-            fingerprint=method.card.fingerprint or "",
-        )
+            method = found.payment_method
+            return Card(
+                payment_method=method.id,
+                brand=method.card.brand,
+                last4=method.card.last4,
+                fingerprint=method.card.fingerprint or "",
+            )
 
     async def forget_card(self, payment_method: str) -> None:
         """See `ports.Acquirer`."""
-        try:
-            await self._client.v1.payment_methods.detach_async(payment_method)
-        except stripe.InvalidRequestError:
-            return
-        except stripe.StripeError as error:
-            raise classify(error) from None
+        async with asked():
+            try:
+                await self._client.v1.payment_methods.detach_async(payment_method)
+            except stripe.InvalidRequestError:
+                return
 
     async def balance_cents(self) -> int:
         """See `ports.Acquirer`."""
         async with asked():
             found = await self._client.v1.balance.retrieve_async()
-        rows = [*found.available, *found.pending]
-        return sum(row.amount for row in rows if row.currency == "usd")
+            rows = [*found.available, *found.pending]
+            return sum(row.amount for row in rows if row.currency == "usd")
 
     async def sources_since(self, since: datetime) -> Sequence[tuple[str, str, int]]:
         """See `ports.Acquirer`."""
@@ -200,10 +202,10 @@ class StripeAcquirer:
         for _ in range(_MAX_PAGES):
             async with asked():
                 page = await self._client.v1.balance_transactions.list_async(params)
-            rows += [(row.id, _reference(row.source), row.net) for row in page.data]
-            if not page.has_more:
-                break
-            params["starting_after"] = page.data[-1].id
+                rows += [(row.id, _reference(row.source), row.net) for row in page.data]
+                if not page.has_more:
+                    break
+                params["starting_after"] = page.data[-1].id
         return rows
 
 

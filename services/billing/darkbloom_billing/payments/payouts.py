@@ -153,6 +153,8 @@ class Payouts:
                     await self._watch(row)
             except MeshError as error:
                 _log.warning("withdrawal_postponed", reason=error.reason_name)
+            except Exception as error:  # noqa: BLE001 - one withdrawal must not stop the others
+                _log.error("withdrawal_failed", withdrawal=row.withdrawal_id, exc_info=error)
         late = await self._store.overdue(self._clock.now() - _LATE)
         self._meters.withdrawals_overdue(late)
         return len(rows)

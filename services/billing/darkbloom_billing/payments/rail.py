@@ -49,7 +49,7 @@ class ConnectRail:
         }
         async with asked():
             made = await self._client.v1.transfers.create_async(params, {"idempotency_key": key})
-        return _moved(made)
+            return _moved(made)
 
     async def pay_out(self, withdrawal: Withdrawal, key: str) -> PaidOut:
         """See `ports.PayoutRail`."""
@@ -80,14 +80,14 @@ class ConnectRail:
         params: dict[str, Any] = {"payout": payout_id, "limit": _PAGE}
         async with asked():
             rows = await self._client.v1.balance_transactions.list_async(params, options)
-        return [row.source for row in rows.data if isinstance(row.source, str)]
+            return [row.source for row in rows.data if isinstance(row.source, str)]
 
     async def payouts(self, stripe_account_id: str) -> Sequence[PaidOut]:
         """See `ports.PayoutRail`."""
         options = {"stripe_account": stripe_account_id}
         async with asked():
             found = await self._client.v1.payouts.list_async({"limit": _PAGE}, options)
-        return [_paid_out(each) for each in found.data]
+            return [_paid_out(each) for each in found.data]
 
     async def create_account(self, account_id: str, country: str, email: str, key: str) -> str:
         """See `ports.PayoutRail`."""
@@ -104,13 +104,13 @@ class ConnectRail:
             params["email"] = email
         async with asked():
             made = await self._client.v1.accounts.create_async(params, {"idempotency_key": key})
-        return str(made.id)
+            return str(made.id)
 
     async def account(self, stripe_account_id: str) -> Connected:
         """See `ports.PayoutRail`."""
         async with asked():
             found = await self._client.v1.accounts.retrieve_async(stripe_account_id)
-        return connected(found.to_dict())
+            return connected(found.to_dict())
 
     async def onboarding_link(
         self, stripe_account_id: str, return_url: str, refresh_url: str
@@ -129,7 +129,7 @@ class ConnectRail:
         """See `ports.PayoutRail`."""
         async with asked():
             made = await self._client.v1.accounts.login_links.create_async(stripe_account_id)
-        return str(made.url)
+            return str(made.url)
 
     async def schedule_daily(self, stripe_account_id: str) -> None:
         """See `ports.PayoutRail`."""

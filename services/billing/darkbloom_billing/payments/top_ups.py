@@ -1,5 +1,6 @@
 """Automatic top-ups: a saved card is charged when money runs low, within a monthly cap."""
 
+from collections.abc import Awaitable
 from datetime import timedelta
 
 import structlog
@@ -95,9 +96,18 @@ class TopUps:
         """Ask again where an answer was lost, then charge for every account that runs low."""
         before = self._clock.now() - _RETRY_AFTER
         for session in await self._store.open_auto(before, _BATCH):
-            await self._charge(session)
+            await self._alone(self._charge(session))
         for account_id in await self._store.low(_BATCH):
-            await self._begin(account_id)
+            await self._alone(self._begin(account_id))
+
+    async def _alone(self, work: Awaitable[None]) -> None:
+        """Do the work of one account; whatever goes wrong stays with that account."""
+        try:
+            await work
+        except MeshError as error:
+            _log.warning("top_up_postponed", reason=error.reason_name)
+        except Exception as error:  # noqa: BLE001 - one account must not stop the others
+            _log.error("top_up_failed", exc_info=error)
 
     async def _begin(self, account_id: str) -> None:
         now = self._clock.now()

@@ -130,11 +130,20 @@ class Dispatcher:
 
     async def _act(self, waiting: WaitingEvent) -> None:
         event = waiting.event
+        handler = self._handlers.get(event.kind)
+        if handler is None:
+            # Taken while its key was configured; it acts once the key is back.
+            await self._postpone(waiting, "not_configured", self._clock.now())
+            return
         try:
-            await self._handlers[event.kind](event)
+            await handler(event)
         except (MeshError, LostRaceError) as error:
             problem = error.reason_name if isinstance(error, MeshError) else "lost_race"
             await self._postpone(waiting, problem, self._clock.now())
+            return
+        except Exception as error:  # noqa: BLE001 - one event that we cannot read must not stop the others
+            _log.error("stripe_event_failed", stripe_event=event.event_id, exc_info=error)
+            await self._postpone(waiting, type(error).__name__, self._clock.now())
             return
         await self._store.done(event.event_id)
         self._meters.event("done")
