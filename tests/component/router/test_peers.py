@@ -100,8 +100,8 @@ async def test_an_answer_comes_from_a_provider_of_the_other_replica(pair: Pair) 
     await pair.asker.turn(0.2)
     ack = await provider.box.message(K.FRAME_KIND_TERMINAL_ACK, pl.TerminalAck)
     assert ack.attempt_id == request.attempt_id
-    assert request_id in {item.request_id for item in pair.asker.ledger.settled}
-    assert pair.holder.ledger.settled == []
+    assert await pair.asker.ledger.ending(request_id) == "settled"
+    assert pair.holder.ledger.settlements == []
     await pair.told()
     await pair.asker.until(lambda: pair.places(provider) == (0, 0))
 

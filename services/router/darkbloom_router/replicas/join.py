@@ -34,7 +34,7 @@ def open_store(url: str) -> redis.Redis:
         socket_connect_timeout=STORE_S,
         retry=Retry(NoBackoff(), 0),
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def new_member(replica: str, address: str) -> Member:

@@ -2,7 +2,8 @@
 
 One script decides, so two replicas cannot both believe that they won. An epoch is above every
 earlier one of its identity: the next number, and never below the store's clock in microseconds, so
-that a store which lost its memory does not hand out an epoch that an agent has outgrown.
+that a store which lost its memory does not hand out an epoch that an agent has outgrown. In such a
+store the holder of the highest epoch takes its lease back with its next renewal.
 """
 
 import hashlib
@@ -31,14 +32,15 @@ return {string.format('%.0f', epoch), before or ''}
 _RENEW = """
 local lost = {}
 for i, key in ipairs(KEYS) do
+  local epoch = tonumber(ARGV[i + 3])
   local held = redis.call('GET', key)
-  local mine = ARGV[1] .. '|' .. ARGV[i + 2]
-  if held == mine then
-    redis.call('PEXPIRE', key, ARGV[2])
-  elseif held or tonumber(redis.call('GET', key .. ':epoch') or '0') > tonumber(ARGV[i + 2]) then
+  local theirs = held and tonumber(string.match(held, '|(%d+)$')) or 0
+  local last = tonumber(redis.call('GET', key .. ':epoch') or '0')
+  if math.max(theirs, last) > epoch then
     lost[#lost + 1] = i
   else
-    redis.call('SET', key, mine, 'PX', ARGV[2])
+    redis.call('SET', key, ARGV[1] .. '|' .. ARGV[i + 3], 'PX', ARGV[2])
+    redis.call('SET', key .. ':epoch', ARGV[i + 3], 'EX', ARGV[3])
   end
 end
 return lost
@@ -101,7 +103,12 @@ class Leases:
             try:
                 found = await self._renew(
                     keys=[_key(held.identity_key) for held in batch],
-                    args=[self._session, self._lease_ms, *(held.epoch for held in batch)],
+                    args=[
+                        self._session,
+                        self._lease_ms,
+                        _EPOCHS_S,
+                        *(held.epoch for held in batch),
+                    ],
                 )
             except (RedisError, OSError) as error:
                 raise StoreUnavailableError("leases cannot be renewed now") from error
