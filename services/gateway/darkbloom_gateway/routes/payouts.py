@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from darkbloom.billing.v1 import payment_service_pb2 as pb
+from darkbloom_mesh.errors import MeshError
 from fastapi import APIRouter, Query, Request
 
 from darkbloom_gateway.billing_payments import PaymentsClient, stripe_error
@@ -133,8 +134,12 @@ def _withdrawals(router: APIRouter, plane: ControlPlane, payments: PaymentsClien
             raise stripe_error("stripe refused it; nothing was taken")
         if made.status in {pb.WITHDRAWAL_STATUS_PENDING, pb.WITHDRAWAL_STATUS_MANUAL}:
             raise stripe_error("stripe has not answered; the money stays reserved until it has")
-        money = await plane.billing.balance(caller.account_id)
-        return _submitted(made, money.balance_micros)
+        try:
+            balance: int | None = (await plane.billing.balance(caller.account_id)).balance_micros
+        except MeshError:
+            # The withdrawal is made, whatever can be read of it now.
+            balance = None
+        return _submitted(made, balance)
 
     @router.get("/v1/billing/stripe/withdrawals")
     async def list_withdrawals(
@@ -151,7 +156,7 @@ def _withdrawals(router: APIRouter, plane: ControlPlane, payments: PaymentsClien
         return reply(content)
 
 
-def _submitted(made: pb.Withdrawal, balance: int) -> Reply:
+def _submitted(made: pb.Withdrawal, balance: int | None) -> Reply:
     instant = made.method == pb.WITHDRAWAL_METHOD_INSTANT
     open_step = made.status == pb.WITHDRAWAL_STATUS_QUEUED or (instant and not made.payout_id)
     status = word(pb.WithdrawalStatus.Name(made.status), "WITHDRAWAL_STATUS_")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 
 from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_programmes import ProgrammesClient
-from darkbloom_gateway.errors import ClientGoneError, bad_request
+from darkbloom_gateway.errors import ClientGoneError, bad_request, unavailable
 from darkbloom_gateway.routes.bodies import (
     read_object,
     rfc3339,
@@ -147,7 +147,10 @@ def _deposits(
     async def get_wallet(request: Request) -> Reply:
         """Return what the caller's account can spend."""
         caller = await plane.account(request)
-        money = await plane.billing.balance(caller.account_id)
+        try:
+            money = await plane.billing.balance(caller.account_id)
+        except MeshError:
+            raise unavailable() from None
         return reply({"credit_balance_micro_usd": money.balance_micros})
 
 
