@@ -36,6 +36,7 @@ from darkbloom_gateway.clients import (
 from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
+from darkbloom_gateway.hints import SECRET_BYTES
 from darkbloom_gateway.http import CHAT_PATH, ROUTES, make_app
 from darkbloom_gateway.key_uses import KeyUses
 from darkbloom_gateway.keys import KeyCache
@@ -200,6 +201,7 @@ class Worker:
             press=self.press,
             meters=self.meters,
             spans=Spans(enabled=config.otlp_endpoint is not None),
+            hint_secret=config.hint_secret() or secrets.token_bytes(SECRET_BYTES),
             entropy=secrets.token_bytes,
             refresh_keys=self.trust.refresh,
         )

@@ -125,6 +125,7 @@ class ChatCompletions:
                 now=clock.now(),
                 route=route,
                 machine=machine,
+                hint_secret=self._stage.hint_secret,
             )
         except RequestError as error:
             raise ApiError(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
 from darkbloom_gateway.buckets import Rate
+from darkbloom_gateway.hints import SECRET_BYTES
 from darkbloom_gateway.pins import read_admin_key, read_pins
 from darkbloom_gateway.tiers import Tier, Tiers
 
@@ -61,6 +62,10 @@ class GatewayConfig(RoomConfig):
     ] = "http://localhost:3000"
     admin_key_file: Annotated[
         Path | None, Setting("file with the operator's key; unset: there is none")
+    ] = None
+    hint_key_file: Annotated[
+        Path | None,
+        Setting("32 bytes that only gateways share, for prefix hints; unset: each worker its own"),
     ] = None
     service_input_tokens: Annotated[
         int, Setting("prompt tokens per minute, role service; 0 lifts it", minimum=0)
@@ -140,6 +145,10 @@ class GatewayConfig(RoomConfig):
             self.admin_hash()
         except ValueError as error:
             yield f"DARKBLOOM_GATEWAY_ADMIN_KEY_FILE: {error}"
+        try:
+            self.hint_secret()
+        except ValueError as error:
+            yield f"DARKBLOOM_GATEWAY_HINT_KEY_FILE: {error}"
 
     def admin_hash(self) -> bytes | None:
         """Return the hash of the operator's key; None where there is none.
@@ -148,6 +157,22 @@ class GatewayConfig(RoomConfig):
             ValueError: the file cannot be read, or holds too short a key.
         """
         return None if self.admin_key_file is None else read_admin_key(self.admin_key_file)
+
+    def hint_secret(self) -> bytes:
+        """Return the secret of prefix hints; empty where every worker makes its own.
+
+        Raises:
+            ValueError: the file cannot be read, or holds fewer than 32 bytes.
+        """
+        if self.hint_key_file is None:
+            return b""
+        try:
+            found = self.hint_key_file.read_bytes().strip()
+        except OSError as error:
+            raise ValueError(f"cannot be read ({error.strerror})") from None
+        if len(found) < SECRET_BYTES:
+            raise ValueError("must hold at least 32 bytes")
+        return found
 
     def tiers(self) -> Tiers:
         """Return the limits of inference by role."""

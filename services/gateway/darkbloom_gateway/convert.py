@@ -154,6 +154,7 @@ def open_message(
         deadline_time=timestamp(deadline),
         trust_floor=trust_floor,
         traceparent=traceparent,
+        prefix_hint=plan.prefix_hint,
     )
 
 

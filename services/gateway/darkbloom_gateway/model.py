@@ -197,6 +197,8 @@ class Plan:
     route: Route = Route.PUBLIC
     machine: str = ""
     """With self-route: the one that is wanted; empty for any."""
+    prefix_hint: bytes = b""
+    """Opaque keys of the prompt's prefixes; empty for none."""
 
     @property
     def free(self) -> bool:

@@ -7,6 +7,7 @@ from darkbloom_edge.dialects.chat import Lowered, prompt_bound
 
 from darkbloom_gateway.catalog import Build, Catalog
 from darkbloom_gateway.errors import bad_request, model_not_allowed, prompt_too_large
+from darkbloom_gateway.hints import prefix_hint
 from darkbloom_gateway.model import MAX_BOUND, KeyRecord, Plan
 from darkbloom_gateway.self_route import Route
 from darkbloom_gateway.tiers import Tiers
@@ -27,6 +28,7 @@ def make_plan(
     now: datetime,
     route: Route = Route.PUBLIC,
     machine: str = "",
+    hint_secret: bytes = b"",
 ) -> Plan:
     """Decide everything that does not need another room.
 
@@ -38,6 +40,7 @@ def make_plan(
         default_bound: tokens, where neither request nor build has an output bound.
         route: whose machines may serve.
         machine: the one that is wanted; empty for any.
+        hint_secret: keys the prefix hint; empty makes none.
         now: for the prompt's date, set once so that a retry renders the same prompt.
 
     Raises:
@@ -75,6 +78,15 @@ def make_plan(
         ),
         route=route,
         machine=machine,
+        prefix_hint=prefix_hint(
+            hint_secret,
+            account_id=key.account_id,
+            build=found.build.build_id,
+            fields=lowered.fields,
+            prompt_tokens=estimate,
+        )
+        if hint_secret
+        else b"",
     )
 
 

@@ -1,7 +1,7 @@
 """What every request of one worker shares."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from darkbloom_mesh.clock import Clock
 
@@ -43,6 +43,8 @@ class Stage:
     press: ReceiptPress
     meters: Meters
     spans: Spans
+    hint_secret: bytes = field(repr=False)
+    """Keys prefix hints; the same in every gateway."""
     entropy: Callable[[int], bytes]
     """Randomness for ids, receipt keys and nonces."""
     refresh_keys: Callable[[], Awaitable[None]]
