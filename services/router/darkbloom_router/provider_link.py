@@ -246,8 +246,8 @@ class ProviderLink:
             return
         builds = list(provider.candidates)
         parts.fleet.leave(provider)
-        parts.replicas.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
+        parts.replicas.left(provider, clean=clean)
         parts.losses.provider(provider, clean=clean)
         parts.dispatcher.left(builds)
         _log.info("provider_left", provider_id=provider.provider_id, reason=end.reason)

@@ -170,6 +170,19 @@ async def test_before_content_the_request_moves_to_a_provider_of_its_own_replica
     assert K.FRAME_KIND_TERMINAL in await gateway.whole(second.attempt_stream)
 
 
+async def test_a_lost_holder_is_no_fault_of_its_providers(pair: Pair) -> None:
+    provider, gateway, _, far_stream, _ = await answering(pair)
+    mirror = pair.asker.router.fleet.providers[provider.provider_id]
+    cluster = pair.asker.router.replicas.cluster
+    assert cluster is not None
+    for peer in cluster.peers:
+        peer.close()
+    await gateway.box.message(K.FRAME_KIND_ATTEMPT_FAILED, gw.AttemptFailed, stream=far_stream)
+    assert mirror.provider_id not in pair.asker.router.fleet.providers
+    known = pair.asker.router.fleet.faults.find(mirror.stable_id)
+    assert known is None or not any(outcome.bad for _, outcome in known.node.events)
+
+
 async def test_an_identity_that_proves_itself_elsewhere_moves_with_a_higher_epoch(
     pair: Pair,
 ) -> None:

@@ -142,7 +142,8 @@ class Peer:
         self._lane = None
         self._welcomed = False
         for provider_id in list(self._mirrors):
-            self._gone(provider_id, clean=False)
+            # Its holder is lost, not the machine: no fault of anybody's.
+            self._gone(provider_id, clean=True)
 
     def _receive(self, frames: Sequence[Frame]) -> None:
         now = self._parts.timers.now()
@@ -187,7 +188,7 @@ class Peer:
             for provider_id in list(self._mirrors):
                 self._gone(provider_id, clean=True)
         for provider_id in message.gone_provider_ids:
-            self._gone(provider_id, clean=False)
+            self._gone(provider_id, clean=message.clean)
         for item in message.providers:
             self._describe(item)
 

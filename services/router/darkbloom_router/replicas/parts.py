@@ -43,9 +43,9 @@ class Replicas:
         if self.cluster is not None:
             await self.cluster.claim(provider)
 
-    def left(self, provider: Provider) -> None:
-        """Note that a stream has ended."""
-        self.publisher.left(provider)
+    def left(self, provider: Provider, *, clean: bool) -> None:
+        """Note that a stream has ended, in order or not."""
+        self.publisher.left(provider, clean=clean)
         for carried in self.carriage.of_provider(provider):
             self.carriage.drop(carried)
         if self.cluster is not None:

@@ -71,12 +71,12 @@ class Publisher:
         if provider in self._said:
             self._touch(provider)
 
-    def left(self, provider: Provider) -> None:
+    def left(self, provider: Provider, *, clean: bool) -> None:
         """Say at once that a provider is gone: requests may wait for that word."""
         if self._said.pop(provider, None) is None:
             return
         self._dirty.discard(provider)
-        gone = Presence(gone_provider_ids=[provider.provider_id])
+        gone = Presence(gone_provider_ids=[provider.provider_id], clean=clean)
         for lane, asker in self._askers.items():
             if asker.told.pop(provider, None) is None:
                 continue

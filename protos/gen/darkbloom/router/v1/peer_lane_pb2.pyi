@@ -87,8 +87,11 @@ class Presence(_message.Message):
     FULL_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
     GONE_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
+    CLEAN_FIELD_NUMBER: _builtins.int
     full: _builtins.bool
     """Set: providers that are not in `providers` are gone."""
+    clean: _builtins.bool
+    """They left in order: nobody's fault."""
     @_builtins.property
     def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderPresence]: ...
     @_builtins.property
@@ -101,10 +104,11 @@ class Presence(_message.Message):
         full: _builtins.bool = ...,
         providers: _abc.Iterable[Global___ProviderPresence] | None = ...,
         gone_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
+        clean: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "gone_provider_ids", b"gone_provider_ids", "providers", b"providers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "full", b"full", "gone_provider_ids", b"gone_provider_ids", "providers", b"providers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
