@@ -1,5 +1,6 @@
 """Two routers in this process: what one of them does with providers whose streams the other has."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,8 +10,16 @@ import pytest
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
 from darkbloom_mesh.config import Secret
+from darkbloom_router.replicas.cluster import Cluster
 
-from tests.component.router.harness import K, ScriptedGateway, ScriptedProvider, World, world
+from tests.component.router.harness import (
+    PATIENCE_S,
+    K,
+    ScriptedGateway,
+    ScriptedProvider,
+    World,
+    world,
+)
 from tests.stores import valkey
 
 
@@ -32,9 +41,12 @@ class Pair:
         for one in (self.holder, self.asker):
             cluster = one.router.replicas.cluster
             assert cluster is not None
-            await one.clock.advance(5.1)
-            await one.until(lambda: all(peer.connected for peer in cluster.peers))  # noqa: B023
-            assert cluster.size == 2
+
+            def together(cluster: Cluster = cluster) -> bool:
+                return cluster.size == 2 and all(peer.connected for peer in cluster.peers)
+
+            while not together():
+                await one.turn(1.0)
 
     async def provider(self, name: str = "one") -> ScriptedProvider:
         """Admit a provider at the holder, and wait until the asker knows it."""
@@ -72,7 +84,8 @@ async def pair(tmp_path: Path, valkey_url: str) -> AsyncIterator[Pair]:
             made = world(folder, redis_url=Secret(valkey_url), replica=name)
             worlds.append(await stack.enter_async_context(made))
         found = Pair(*worlds)
-        await found.met()
+        async with asyncio.timeout(PATIENCE_S):
+            await found.met()
         yield found
 
 
