@@ -107,7 +107,12 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     fleet, attempts = _fleet(config), Attempts(WINDOW)
     lanes: dict[Provider, ProviderLane] = {}
     prices = OwnPrices()
-    line = Line(timers, meter, LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s))
+    line = Line(
+        timers,
+        meter,
+        LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s),
+        fleet.owned_count,
+    )
     requests = Requests(timers, line)
     desk = SettlementDesk(
         ledger,

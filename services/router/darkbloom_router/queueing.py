@@ -1,7 +1,7 @@
 """Waiting for a place: lines and their clocks, when they are looked through, how long it takes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
@@ -39,9 +39,23 @@ class LineLimits:
 
 
 class Line:
-    """Requests that wait for a place, fair between accounts, one line per build."""
+    """Requests that wait for a place, fair between accounts, one line per build.
 
-    def __init__(self, timers: Timers, meter: Meter, limits: LineLimits) -> None:
+    Args:
+        timers: Clocks of those who wait.
+        meter: Counters.
+        limits: Bounds.
+        has_machines: Whether an account has machines connected, which treat it differently.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        meter: Meter,
+        limits: LineLimits,
+        has_machines: Callable[[str], object] = bool,
+    ) -> None:
+        self._has_machines = has_machines
         self._timers = timers
         self._meter = meter
         self._limits = limits
@@ -89,14 +103,24 @@ class Line:
         """
         self._failed.clear()
         for request in self._waiting.line(build, owner):
-            least = self._failed.get(shape(request.demand))
+            least = self._failed.get(self._shape(request.demand))
             if request.build and (least is None or request.demand.tokens < least):
                 yield request
 
     def failed(self, request: Request) -> None:
         """Remember that nobody could take this one."""
-        key = shape(request.demand)
+        key = self._shape(request.demand)
         self._failed[key] = min(self._failed.get(key, 1 << 62), request.demand.tokens)
+
+    def _shape(self, demand: Demand) -> Shape:
+        """Return what gates look at; strangers are all the same to them.
+
+        Otherwise every account in a full line would cost a scan of its own in each pass.
+        """
+        stranger = demand.policy is OwnerPolicy.PUBLIC and not self._has_machines(
+            demand.account_id
+        )
+        return shape(replace(demand, account_id="") if stranger else demand)
 
     def depths(self) -> dict[str, tuple[int, float]]:
         """Return depth and age of the oldest, per build."""

@@ -1,0 +1,76 @@
+"""`python -m darkbloom_router.simulate`: simulate a fleet, print a table and, last, one JSON."""
+
+import argparse
+import json
+import sys
+from time import perf_counter
+
+from darkbloom_router.model import Selection
+from darkbloom_router.simulate.ledger import Ledger
+from darkbloom_router.simulate.report import figures, table
+from darkbloom_router.simulate.run import run
+from darkbloom_router.simulate.scenario import Scenario
+
+_REPORT_S = 5.0
+
+
+class Progress:
+    """Tells a person now and then how far a run is."""
+
+    def __init__(self, minutes: float) -> None:
+        self.started = self._told = perf_counter()
+        self._minutes = minutes
+
+    def __call__(self, moment: float, ledger: Ledger) -> None:
+        """Take how far it is."""
+        now = perf_counter()
+        if now - self._told < _REPORT_S:
+            return
+        self._told = now
+        sys.stderr.write(
+            f"{moment / 60:6.1f} of {self._minutes:g} min, {ledger.received} requests, "
+            f"{ledger.complete} complete, {now - self.started:.0f} s\n"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one scenario; returns the exit code."""
+    known = Scenario()
+    parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
+    add = parser.add_argument
+    add("--providers", type=int, default=known.providers, help="machines, 100 to 100000")
+    add("--minutes", type=float, default=known.minutes, help="virtual minutes of traffic")
+    add("--churn", type=float, default=known.churn, help="share that leaves per ten minutes")
+    add("--load", type=float, default=known.load, help="offered tokens ÷ decode capacity")
+    add("--seed", type=int, default=known.seed)
+    add("--builds", type=int, default=known.builds, help="builds, asked for by Zipf 1.0")
+    add("--selection", choices=[one.value for one in Selection], default=known.selection.value)
+    add("--scan", choices=["sample", "full"], default="sample", help="whom a decision prices")
+    add("--no-warm-pool", action="store_true", help="nobody loads builds ahead of demand")
+    add("--json", action="store_true", help="only the JSON, without the table")
+    given = parser.parse_args(arguments)
+    if given.providers < 1 or given.builds < 1 or given.minutes <= 0 or given.load <= 0:
+        parser.error("providers, builds, minutes and load must be above 0")
+
+    scenario = Scenario(
+        providers=given.providers,
+        minutes=given.minutes,
+        churn=given.churn,
+        load=given.load,
+        seed=given.seed,
+        builds=given.builds,
+        selection=Selection(given.selection),
+        full_scan=given.scan == "full",
+        warm_pool=not given.no_warm_pool,
+    )
+    progress = Progress(scenario.minutes)
+    outcome = run(scenario, progress)
+    found = figures(outcome, perf_counter() - progress.started)
+    if not given.json:
+        sys.stdout.write(table(found) + "\n")
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The router itself, without its network: the same parts as `app` wires, over virtual time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from darkbloom.common.v1.frame_pb2 import Frame
+from darkbloom_mesh.backoff import Backoff
+from darkbloom_mesh.credits import WINDOW
+from darkbloom_mesh.telemetry import Metrics
+
+from darkbloom_router.attempts import Attempts
+from darkbloom_router.closing import Closing
+from darkbloom_router.decisions import Decisions
+from darkbloom_router.dispatch import Dispatcher, DispatchLimits
+from darkbloom_router.downlink import Downlink, Patience
+from darkbloom_router.ends import Ends
+from darkbloom_router.faults.memory import FaultMemory
+from darkbloom_router.fleet import Fleet
+from darkbloom_router.health import Health
+from darkbloom_router.losses import Losses
+from darkbloom_router.meter import Meter
+from darkbloom_router.model import Rules, Signed
+from darkbloom_router.own_prices import OwnPrices
+from darkbloom_router.provider import Provider
+from darkbloom_router.queueing import Line, LineLimits, Trigger
+from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.requests import Requests
+from darkbloom_router.settlement import Done, End, Free, Order, Settle, SettlementDesk
+from darkbloom_router.simulate.chance import stream
+from darkbloom_router.simulate.scenario import Scenario
+from darkbloom_router.simulate.virtual_time import VirtualClock, VirtualTimers
+from darkbloom_router.spans import Spans
+from darkbloom_router.trust import Trust
+from darkbloom_router.uplink import Uplink
+
+_BILLING_S = 0.02
+_DELAY_S, _LEASE_S = 30.0, 900.0
+_MAX_BODY = 1 << 24
+
+
+class TimedMeter(Meter):
+    """Counts as ever, and keeps how long each decision took."""
+
+    def __init__(self) -> None:
+        super().__init__(Metrics(version="simulated"))
+        self.decision_s: list[float] = []
+
+    def decided(self, build: str, outcome: str, seconds: float) -> None:
+        """Count one decision."""
+        super().decided(build, outcome, seconds)
+        if outcome in ("selected", "none"):
+            self.decision_s.append(seconds)
+
+
+class PromptDesk(SettlementDesk):
+    """Billing that always answers, a little later."""
+
+    def __init__(self, timers: VirtualTimers, clock: VirtualClock) -> None:
+        super().__init__(_Books(), clock, Backoff(lambda: 0.5), limit=1, count=_ignore)
+        self._timers = timers
+
+    def submit(self, order: Order, done: Done) -> bool:
+        """Take an order."""
+        end = End.SETTLED if isinstance(order, Settle) else End.RELEASED
+        self._timers.after(_BILLING_S, partial(done, end))
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """The parts of the router that a simulation talks to."""
+
+    clock: VirtualClock
+    timers: VirtualTimers
+    fleet: Fleet
+    attempts: Attempts
+    requests: Requests
+    line: Line
+    lanes: dict[Provider, ProviderLane]
+    meter: TimedMeter
+    dispatcher: Dispatcher
+    uplink: Uplink
+    downlink: Downlink
+    losses: Losses
+    health: Health
+
+
+def make_core(scenario: Scenario) -> Core:
+    """Wire a router."""
+    clock = VirtualClock()
+    timers, meter = VirtualTimers(clock), TimedMeter()
+    rules = Rules(selection=scenario.selection)
+    if scenario.full_scan:
+        rules = Rules(selection=scenario.selection, sample=0)
+    fleet = Fleet(rules, FaultMemory())
+    attempts, lanes = Attempts(WINDOW), dict[Provider, ProviderLane]()
+    spans, patience = Spans(clock, enabled=False), Patience()
+    line = Line(timers, meter, LineLimits(), fleet.owned_count)
+    requests = Requests(timers, line)
+    health = Health(fleet, meter.tripped)
+    ends = Ends(fleet, requests, lanes, meter, spans, timers, health)
+    closing = Closing(
+        attempts,
+        PromptDesk(timers, clock),
+        timers,
+        meter,
+        lane_of=lanes.get,
+        gone=ends.gone,
+        elsewhere=_nowhere,
+        delay_s=_DELAY_S,
+        lease_s=_LEASE_S,
+    )
+    dispatcher = Dispatcher(
+        fleet,
+        attempts,
+        requests,
+        ends,
+        line,
+        lanes,
+        timers,
+        meter,
+        spans,
+        limits=DispatchLimits(),
+        prices=OwnPrices(),
+        new_id=_counter(),
+        decisions=Decisions(
+            fleet, ends.hints, meter, stream(scenario.seed, "choices").randrange
+        ),
+        unix_now=lambda: clock.now().timestamp(),
+    )
+    ends.wire(
+        closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
+    )
+    dispatcher.wire(closing.free)
+    losses = Losses(attempts, requests, ends, closing, lanes, orphan_s=_DELAY_S)
+    trust = Trust(
+        fleet,
+        ends,
+        losses,
+        lanes,
+        meter,
+        timers=timers,
+        report=_ignore_report,
+        freed=partial(dispatcher.drain_lines, trigger=Trigger.CHALLENGE),
+        caught=_nowhere,
+    )
+    return Core(
+        clock=clock,
+        timers=timers,
+        fleet=fleet,
+        attempts=attempts,
+        requests=requests,
+        line=line,
+        lanes=lanes,
+        meter=meter,
+        dispatcher=dispatcher,
+        uplink=Uplink(
+            attempts,
+            dispatcher,
+            ends,
+            trust,
+            timers,
+            meter,
+            patience,
+            closing,
+            max_body_bytes=_MAX_BODY,
+        ),
+        downlink=Downlink(
+            attempts, ends, closing, trust, timers, meter, patience, relay=_not_carried
+        ),
+        losses=losses,
+        health=health,
+    )
+
+
+class _Books:
+    """A ledger that nobody calls: the desk above answers for it."""
+
+    async def settle(self, orders: Sequence[Settle]) -> Sequence[End]:
+        return [End.SETTLED for _ in orders]
+
+    async def release(self, orders: Sequence[Free]) -> Sequence[End]:
+        return [End.RELEASED for _ in orders]
+
+    async def renew(self, request_ids: Sequence[str], lease_s: float) -> Sequence[str]:
+        return [] if lease_s else request_ids
+
+
+def _counter() -> Callable[[str], str]:
+    made = 0
+
+    def new_id(prefix: str) -> str:
+        nonlocal made
+        made += 1
+        return f"{prefix}_{made}"
+
+    return new_id
+
+
+def _ignore(_result: str) -> None:
+    """Nobody counts settlements here."""
+
+
+def _ignore_report(_provider: str, _attempt: str, _kind: str) -> None:
+    """Nobody investigates here."""
+
+
+def _nowhere(_provider: Provider, _what: str | Signed) -> None:
+    """There is no other replica."""
+
+
+def _not_carried(_provider: Provider, _frame: Frame) -> bool:
+    return False

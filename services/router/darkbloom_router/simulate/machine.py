@@ -1,0 +1,485 @@
+"""One provider's machine: its agent's words to the router, its engine, its faults and its lies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random  # noqa: TID251 - the type; randomness is passed in
+
+from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.common.v1.price_pb2 import SignedDocument
+from darkbloom.router.v1.provider_link_pb2 import (
+    AttemptError,
+    InferenceRequest,
+    LoadModel,
+    Terminal,
+)
+from google.protobuf.message import Message
+
+from darkbloom_router.failures import Code, Detail
+from darkbloom_router.model import (
+    Admission,
+    Beat,
+    CapacityReport,
+    Hardware,
+    ModelFacts,
+    Privacy,
+    Signed,
+    SlotReport,
+    SlotState,
+    Thermal,
+    TrustLevel,
+    Verdict,
+)
+from darkbloom_router.provider import Provider
+from darkbloom_router.queueing import Trigger
+from darkbloom_router.simulate import hardware
+from darkbloom_router.simulate.chance import around
+from darkbloom_router.simulate.core import Core
+from darkbloom_router.simulate.engine import Engine, Row
+from darkbloom_router.simulate.hardware import Chip, Product
+from darkbloom_router.simulate.lanes import SimulatedLane
+from darkbloom_router.simulate.ledger import Asked
+from darkbloom_router.simulate.scenario import Scenario
+
+BEAT_S, LEAST_BEAT_S, SLOW_BEAT_S = 5.0, 0.25, 20.0
+RECHECK_S = 280.0
+SILENT_S = 40.0
+"""Until keep-alive notices that somebody left without a word."""
+WAITING_ROWS = 4
+_LIE = 4
+_FOREVER = 1e12
+_SIGNED = Signed(document=b"{}", signature=b"s")
+_TERMINAL = Terminal(
+    terminal=SignedDocument(document=b"{}", signature=b"s")
+).SerializeToString()
+_REQUEST = FrameKind.FRAME_KIND_REQUEST
+_CANCEL = FrameKind.FRAME_KIND_CANCEL
+_LOAD = FrameKind.FRAME_KIND_LOAD_MODEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a machine is, whatever it says."""
+
+    name: str
+    chip: Chip
+    memory_gb: int
+    products: tuple[Product, ...]
+    """Builds on its disk, its first one first."""
+    net_s: float
+    """To the router, one way."""
+    lies: bool
+    sick: bool
+    slow_beats: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows that the engine takes at once."""
+        return hardware.engine_rows(self.memory_gb)
+
+    @property
+    def capacity_tps(self) -> float:
+        """Output tokens per second of its first build at a fair pace."""
+        solo = hardware.solo_tps(self.chip, self.products[0].weights)
+        return hardware.decode_capacity(solo, self.rows)
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """A build in memory."""
+
+    product: Product
+    solo_tps: float
+    budget: int
+    used: int = 0
+    rows: int = 0
+    loaded: bool = True
+    touched_at: float = 0.0
+    stepped_at: float = -_FOREVER
+    measured_tps: float = 0.0
+    waits: list[Row] = field(default_factory=list)
+    """Rows that came before the weights."""
+
+
+class Machine:
+    """One provider over its sessions.
+
+    Args:
+        body: What it is.
+        core: The router.
+        scenario: Rates of faults.
+        chance: Its own randomness.
+        asked: Finds a request by id.
+        over: Hears that an attempt is no longer worked on.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        core: Core,
+        scenario: Scenario,
+        chance: Random,
+        asked: Callable[[str], Asked | None],
+        over: Callable[[int], None],
+    ) -> None:
+        self.body = body
+        self.connected_s = 0.0
+        self.provider: Provider | None = None
+        self._core = core
+        self._timers = core.timers
+        self._scenario = scenario
+        self._chance = chance
+        self._asked = asked
+        self._over = over
+        self._lane = SimulatedLane(self._control, _nothing)
+        self._engine = Engine(self._timers, self._began, self._ended)
+        self._residents: dict[str, Resident] = {}
+        self._rows: dict[int, Row] = {}
+        self._mute = False
+        self._sequence = 0
+        self._sessions = 0
+        self._joined_at = 0.0
+        self._beat_at = -_FOREVER
+        self._beat_armed = False
+
+    # Coming and going
+
+    def connect(self, *, warm: bool) -> None:
+        """Open a session; what was in memory is gone."""
+        body, now = self.body, self._timers.now()
+        self._sessions += 1
+        self._mute = False
+        self._joined_at = now
+        self._engine = Engine(self._timers, self._began, self._ended)
+        self._residents.clear()
+        self._rows.clear()
+        if warm:
+            self._settle_in(body.products[0])
+        lane = self._lane = SimulatedLane(self._control, _nothing)
+        provider = self.provider = Provider(
+            provider_id=f"prov_{body.name}_{self._sessions}",
+            identity_key=b"\x04" + body.name.encode().ljust(64, b"."),
+            encryption_key=b"K" * 32,
+            hardware=Hardware(
+                chip_family=body.chip.family,
+                memory_gb=body.memory_gb,
+                memory_bandwidth_gbs=body.chip.bandwidth_gbs,
+            ),
+            privacy=Privacy(inprocess=True, sealed_chunks=True, sip=True),
+            backend="mlx-lm",
+            version="1.0.0",
+            serial=body.name,
+            account_id=f"owner_{body.name}",
+            runtime_verified=True,
+            verdict=Verdict(
+                verdict_id=f"ver_{body.name}",
+                signed=_SIGNED,
+                level=TrustLevel.HARDWARE,
+                admission=Admission.PUBLIC,
+                expires_at=_FOREVER,
+                expires_unix=0.0,
+            ),
+            passed_at=now,
+            joined_at=now,
+            beat_at=now,
+        )
+        self._core.lanes[provider] = lane
+        facts = [
+            ModelFacts(
+                build=product.build.build,
+                weight_hash=product.build.build,
+                size_bytes=product.build.size_bytes,
+            )
+            for product in body.products
+        ]
+        self._core.fleet.join(provider, facts)
+        self._core.fleet.claim(provider)
+        self._beat()
+        self._arm_beat(self._sessions)
+
+    def reconnect(self, *, warm: bool) -> None:
+        """Come back; an older session that nobody has missed yet is superseded."""
+        if self.provider is not None:
+            self._gone(self._sessions)
+        self.connect(warm=warm)
+
+    def disconnect(self, *, abrupt: bool) -> None:
+        """Leave: with a word, or so that only keep-alive notices."""
+        self._fail_rows()
+        if not abrupt:
+            self._gone(self._sessions, clean=True)
+            return
+        self._mute = True
+        self._timers.after(SILENT_S * self._chance.random(), partial(self._gone, self._sessions))
+
+    def _gone(self, session: int, *, clean: bool = False) -> None:
+        provider = self.provider
+        if provider is None or session != self._sessions:
+            return
+        self._mute = True
+        self._engine.stop()
+        self.connected_s += self._timers.now() - self._joined_at
+        self.provider = None
+        self._lane.close("gone")
+        self._core.fleet.leave(provider)
+        self._core.losses.provider(provider, clean=clean)
+
+    def _fail_rows(self) -> None:
+        self._engine.stop()
+        for row in list(self._rows.values()):
+            self._blame(row)
+            self._over(row.stream)
+
+    # What the router says
+
+    def _control(self, kind: int, stream: int, message: Message | bytes) -> None:
+        if self._mute:
+            asked = (
+                self._asked(message.request_id) if isinstance(message, InferenceRequest) else None
+            )
+            if asked is not None:
+                asked.live.discard(stream)
+            return
+        then = partial(self._timers.after, self.body.net_s)
+        if kind == _REQUEST and isinstance(message, InferenceRequest):
+            then(partial(self._take, self._sessions, stream, message.request_id, message.build))
+        elif kind == _CANCEL:
+            then(partial(self._cancel, self._sessions, stream))
+        elif kind == _LOAD and isinstance(message, LoadModel):
+            then(partial(self._load_asked, self._sessions, message.model_id))
+
+    def _take(self, session: int, stream: int, request_id: str, build: str) -> None:
+        """Take a request in, or say why not."""
+        asked = self._asked(request_id)
+        if session != self._sessions or self._mute or asked is None:
+            self._over(stream)
+            return
+        body, scenario, draw = self.body, self._scenario, self._chance.random
+        resident = self._residents.get(build) or self._load(build)
+        if resident is None:
+            self._refuse(stream, Code.MODEL_UNAVAILABLE, Detail.MODEL_LOAD)
+            return
+        tokens = asked.prompt + asked.bound
+        if resident.rows >= body.rows + WAITING_ROWS:
+            self._refuse(stream, Code.CAPACITY, Detail.QUEUE_FULL)
+            return
+        if resident.used + tokens > resident.budget:
+            self._refuse(stream, Code.CAPACITY, Detail.TOKEN_BUDGET_EXHAUSTED)
+            return
+        hangs = draw() < (scenario.sick_stalls if body.sick else scenario.stalls)
+        row = Row(
+            stream=stream,
+            request_id=request_id,
+            build=build,
+            prompt=asked.prompt,
+            output=asked.output,
+            tokens=tokens,
+            solo_tps=resident.solo_tps,
+            prefill_tps=min(resident.solo_tps * hardware.PREFILL_PER_DECODE, 20_000.0),
+            hangs=hangs,
+            breaks=draw() < scenario.breaks,
+        )
+        resident.used += tokens
+        resident.rows += 1
+        self._rows[stream] = row
+        self._send(stream, FrameKind.FRAME_KIND_ACCEPTED)
+        if hangs:
+            self._blame(row)
+        elif resident.loaded:
+            self._engine.add(row)
+        else:
+            resident.waits.append(row)
+        self._changed()
+
+    def _cancel(self, session: int, stream: int) -> None:
+        row = self._rows.get(stream)
+        if session == self._sessions and row is not None:
+            resident = self._residents.get(row.build)
+            if row.hangs:
+                row.gone = True
+            elif resident is not None and row in resident.waits:
+                resident.waits.remove(row)
+            else:
+                self._engine.drop(row)
+            self._free(row)
+
+    # What the engine does
+
+    def _began(self, row: Row) -> None:
+        self._send(row.stream, FrameKind.FRAME_KIND_CHUNK, tokens=1)
+        if row.breaks:
+            self._blame(row)
+            self._engine.drop(row)
+            self._refuse(row.stream, Code.GENERATION_FAILURE, Detail.UNSPECIFIED, status=500)
+            self._free(row)
+
+    def _ended(self, row: Row) -> None:
+        self._send(row.stream, FrameKind.FRAME_KIND_CHUNK_FINAL, tokens=row.output)
+        self._send(row.stream, FrameKind.FRAME_KIND_TERMINAL, payload=_TERMINAL)
+        self._free(row)
+
+    def _free(self, row: Row) -> None:
+        if self._rows.pop(row.stream, None) is None:
+            return
+        self._over(row.stream)
+        resident = self._residents.get(row.build)
+        if resident is not None:
+            now = self._timers.now()
+            resident.used -= row.tokens
+            resident.rows -= 1
+            resident.touched_at = now
+            if not row.hangs:
+                resident.stepped_at = now
+        self._changed()
+
+    def _refuse(self, stream: int, code: Code, detail: Detail, status: int = 503) -> None:
+        error = AttemptError(status_code=status, failure_code=code.value, reason=detail.value)
+        self._send(stream, FrameKind.FRAME_KIND_ERROR, payload=error.SerializeToString())
+        self._over(stream)
+
+    def _send(self, stream: int, kind: int, *, tokens: int = 0, payload: bytes = b"") -> None:
+        frame = Frame(stream=stream, kind=kind, tokens=tokens, payload=payload)
+        self._timers.after(self.body.net_s, partial(self._arrive, self._sessions, frame))
+
+    def _arrive(self, session: int, frame: Frame) -> None:
+        provider = self.provider
+        if provider is not None and session == self._sessions:
+            self._core.downlink.take(provider, frame, self._timers.now())
+
+    def _blame(self, row: Row) -> None:
+        asked = self._asked(row.request_id)
+        if asked is not None:
+            asked.machine_failed = True
+
+    # Weights
+
+    def _settle_in(self, product: Product, *, loaded: bool = True) -> Resident:
+        weights = product.weights
+        resident = self._residents[product.build.build] = Resident(
+            product=product,
+            solo_tps=hardware.solo_tps(self.body.chip, weights),
+            budget=hardware.budget_tokens(self.body.memory_gb, weights),
+            loaded=loaded,
+            touched_at=self._timers.now(),
+        )
+        return resident
+
+    def _load_asked(self, session: int, build: str) -> None:
+        if session == self._sessions and not self._mute and build not in self._residents:
+            self._load(build)
+
+    def _load(self, build: str) -> Resident | None:
+        """Begin to load a build; idle ones make room for it."""
+        product = next((one for one in self.body.products if one.build.build == build), None)
+        if product is None:
+            return None
+        usable_gb = self.body.memory_gb * hardware.USABLE
+        held = sorted(self._residents.values(), key=lambda one: one.touched_at)
+        free_gb = usable_gb - sum(one.product.weights.size_gb for one in held)
+        for one in held:
+            if free_gb >= product.weights.size_gb:
+                break
+            if not one.rows and one.loaded:
+                free_gb += one.product.weights.size_gb
+                del self._residents[one.product.build.build]
+        if free_gb < product.weights.size_gb:
+            return None
+        resident = self._settle_in(product, loaded=False)
+        self._timers.after(
+            hardware.load_s(product.weights), partial(self._loaded, self._sessions, resident)
+        )
+        self._changed()
+        return resident
+
+    def _loaded(self, session: int, resident: Resident) -> None:
+        if session != self._sessions or self._mute:
+            return
+        resident.loaded = True
+        waits, resident.waits = resident.waits, []
+        for row in waits:
+            self._engine.add(row)
+        self._changed()
+
+    # Heartbeats
+
+    def _arm_beat(self, session: int) -> None:
+        period = SLOW_BEAT_S if self.body.slow_beats else BEAT_S
+        self._timers.after(around(self._chance, period, 0.1), partial(self._tick, session))
+
+    def _tick(self, session: int) -> None:
+        if session == self._sessions and not self._mute:
+            self._beat()
+            self._arm_beat(session)
+
+    def _changed(self) -> None:
+        """Say so soon: an event heartbeat, four a second at most."""
+        if self._beat_armed or self._mute or self.body.slow_beats:
+            return
+        self._beat_armed = True
+        wait_s = max(0.0, self._beat_at + LEAST_BEAT_S - self._timers.now())
+        self._timers.after(wait_s + self.body.net_s, partial(self._event, self._sessions))
+
+    def _event(self, session: int) -> None:
+        self._beat_armed = False
+        if session == self._sessions and not self._mute:
+            self._beat()
+
+    def _beat(self) -> None:
+        provider = self.provider
+        if provider is None:
+            return
+        now = self._beat_at = self._timers.now()
+        if provider.passed_at is not None and now - provider.passed_at > RECHECK_S:
+            provider.passed_at = now
+        self._sequence += 1
+        self._core.fleet.beat(provider, self._report(now), now)
+        self._core.dispatcher.drain_lines(provider, Trigger.HEARTBEAT)
+
+    def _report(self, now: float) -> Beat:
+        body, engine = self.body, self._engine
+        lie = _LIE if body.lies else 1
+        slots = {}
+        active_gb = 0.0
+        for name, resident in self._residents.items():
+            weights = resident.product.weights
+            active_gb += weights.size_gb + resident.used * weights.kv_bytes / hardware.GB
+            if resident.rows and resident.loaded:
+                resident.measured_tps = resident.solo_tps / engine.slowdown
+                resident.stepped_at = now
+            measured = resident.measured_tps * lie
+            state = SlotState.RUNNING if resident.rows else SlotState.IDLE
+            slots[name] = SlotReport(
+                build=name,
+                state=state if resident.loaded else SlotState.RELOADING,
+                running=min(resident.rows, body.rows),
+                waiting=max(0, resident.rows - body.rows),
+                max_concurrency=min(24, body.rows * lie),
+                budget_used=0 if body.lies else resident.used,
+                budget_max=resident.budget * lie,
+                kv_bytes_per_token=weights.kv_bytes,
+                decode_tps=min(measured, 500.0),
+                prefill_tps=min(measured and resident.solo_tps * 14.0 * lie, 20_000.0),
+                load_ms=int(hardware.load_s(weights) * 1000),
+                stepped_ago_s=now - resident.stepped_at,
+            )
+        usable_gb = body.memory_gb * hardware.USABLE
+        idle_gb = sum(
+            one.product.weights.size_gb for one in self._residents.values() if one.rows
+        )
+        return Beat(
+            warm=frozenset(name for name, one in self._residents.items() if one.loaded),
+            pressure=min(1.0, active_gb / body.memory_gb),
+            cpu=0.1,
+            thermal=Thermal.NOMINAL,
+            capacity=CapacityReport(
+                sequence=self._sequence,
+                slots=slots,
+                total_memory_gb=body.memory_gb,
+                gpu_active_gb=min(active_gb, body.memory_gb),
+                free_for_load_gb=usable_gb - idle_gb,
+            ),
+        )
+
+
+def _nothing(_frame: Frame) -> None:
+    """Bodies carry nothing here."""

@@ -1,0 +1,76 @@
+"""What a run has shown: a table for people and one JSON object for tools."""
+
+import resource
+import sys
+from typing import Any
+
+from darkbloom_router.simulate.ledger import gini, percentile
+from darkbloom_router.simulate.run import Outcome
+
+MEASURED = ("decision_p50_ms", "decision_p99_ms", "memory_mb", "wall_s")
+"""Fields that the machine under the simulation decides; all others follow from the seed."""
+
+
+def figures(outcome: Outcome, wall_s: float) -> dict[str, Any]:
+    """Return everything, in the order in which it is read."""
+    ledger, scenario = outcome.ledger, outcome.scenario
+    received = max(1, ledger.received)
+    ttft = [1000 * seconds for seconds in ledger.ttft_s]
+    decisions = [1000 * seconds for seconds in outcome.core.meter.decision_s]
+    earned = [float(ledger.earned[one.body.name]) for one in outcome.machines]
+    per_capacity = [
+        tokens / (one.body.capacity_tps * one.connected_s)
+        for tokens, one in zip(earned, outcome.machines, strict=True)
+        if one.connected_s > 0
+    ]
+    return {
+        "providers": scenario.providers,
+        "builds": scenario.builds,
+        "minutes": scenario.minutes,
+        "load": scenario.load,
+        "churn": scenario.churn,
+        "seed": scenario.seed,
+        "selection": scenario.selection.value,
+        "scan": "full" if scenario.full_scan else "sample",
+        "received": ledger.received,
+        "complete": ledger.complete,
+        "uptime": round(1 - ledger.down / received, 6),
+        "served_ratio": round(ledger.complete / received, 6),
+        "ttft_p50_ms": round(percentile(ttft, 0.50), 1),
+        "ttft_p95_ms": round(percentile(ttft, 0.95), 1),
+        "ttft_p99_ms": round(percentile(ttft, 0.99), 1),
+        "refusals": dict(sorted(ledger.refusals.items())),
+        "hedges": ledger.hedges,
+        "broken": ledger.broken,
+        "lost_after_commit": ledger.lost_by_router,
+        "waited_past_deadline": ledger.late,
+        "earnings_gini": round(gini(per_capacity), 4),
+        "earnings_gini_raw": round(gini(earned), 4),
+        "utilisation": round(sum(earned) / (outcome.capacity_tps * scenario.duration_s), 4),
+        "decisions": len(decisions),
+        "decision_p50_ms": round(percentile(decisions, 0.50), 4),
+        "decision_p99_ms": round(percentile(decisions, 0.99), 4),
+        "memory_mb": round(_memory_mb(), 1),
+        "events": outcome.core.timers.events,
+        "wall_s": round(wall_s, 1),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the figures as lines of a table."""
+    width = max(map(len, found))
+    lines = []
+    for name, value in found.items():
+        text = (
+            ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
+            if isinstance(value, dict)
+            else f"{value}"
+        )
+        lines.append(f"{name:<{width}}  {text}")
+    return "\n".join(lines)
+
+
+def _memory_mb() -> float:
+    """Return the most memory that this process ever held."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20) if sys.platform == "darwin" else most / 1024
