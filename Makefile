@@ -61,6 +61,10 @@ test-mesh: $(READY) ## Only those that start a whole mesh
 bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the smallest run
 	@$(PYTHON) -m tests.bench $(ARGS)
 
+.PHONY: simulate
+simulate: $(READY) ## Simulate a fleet with the router's own code; last line is JSON; ARGS="--providers 1000 --load 0.7"
+	@$(PYTHON) -m darkbloom_router.simulate $(ARGS)
+
 .PHONY: chaos-billing
 chaos-billing: $(READY) ## Tear the database from under every command of billing; ARGS="--seed 1 --seconds 30"
 	@$(PYTHON) -m tests.chaos $(ARGS)

@@ -111,7 +111,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         timers,
         meter,
         LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s),
-        fleet.owned_count,
+        fleet.machines_of,
     )
     requests = Requests(timers, line)
     desk = SettlementDesk(

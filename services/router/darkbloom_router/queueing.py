@@ -117,9 +117,7 @@ class Line:
 
         Otherwise every account in a full line would cost a scan of its own in each pass.
         """
-        stranger = demand.policy is OwnerPolicy.PUBLIC and not self._has_machines(
-            demand.account_id
-        )
+        stranger = demand.policy is OwnerPolicy.PUBLIC and not self._has_machines(demand.account_id)
         return shape(replace(demand, account_id="") if stranger else demand)
 
     def depths(self) -> dict[str, tuple[int, float]]:

@@ -96,7 +96,7 @@ def make_core(scenario: Scenario) -> Core:
     fleet = Fleet(rules, FaultMemory())
     attempts, lanes = Attempts(WINDOW), dict[Provider, ProviderLane]()
     spans, patience = Spans(clock, enabled=False), Patience()
-    line = Line(timers, meter, LineLimits(), fleet.owned_count)
+    line = Line(timers, meter, LineLimits(), fleet.machines_of)
     requests = Requests(timers, line)
     health = Health(fleet, meter.tripped)
     ends = Ends(fleet, requests, lanes, meter, spans, timers, health)
@@ -124,9 +124,7 @@ def make_core(scenario: Scenario) -> Core:
         limits=DispatchLimits(),
         prices=OwnPrices(),
         new_id=_counter(),
-        decisions=Decisions(
-            fleet, ends.hints, meter, stream(scenario.seed, "choices").randrange
-        ),
+        decisions=Decisions(fleet, ends.hints, meter, stream(scenario.seed, "choices").randrange),
         unix_now=lambda: clock.now().timestamp(),
     )
     ends.wire(

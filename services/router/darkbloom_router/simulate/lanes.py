@@ -14,12 +14,14 @@ Data = Callable[[Frame], None]
 class SimulatedLane(Lane):
     """The router's end of a lane; whoever is modelled at the other end gets what is sent.
 
+    There is no stream under it, so nothing of what a lane keeps for one is made.
+
     Args:
         control: Takes control frames.
         data: Takes frames of chunks.
     """
 
-    def __init__(self, control: Control, data: Data) -> None:  # noqa: PLW0231 - there is no stream
+    def __init__(self, control: Control, data: Data) -> None:
         self._control = control
         self._data = data
         self.closed = ""

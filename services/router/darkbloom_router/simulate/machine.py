@@ -9,13 +9,14 @@ from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.common.v1.price_pb2 import SignedDocument
 from darkbloom.router.v1.provider_link_pb2 import (
     AttemptError,
+    FailureCode,
+    FailureReason,
     InferenceRequest,
     LoadModel,
     Terminal,
 )
 from google.protobuf.message import Message
 
-from darkbloom_router.failures import Code, Detail
 from darkbloom_router.model import (
     Admission,
     Beat,
@@ -49,9 +50,7 @@ WAITING_ROWS = 4
 _LIE = 4
 _FOREVER = 1e12
 _SIGNED = Signed(document=b"{}", signature=b"s")
-_TERMINAL = Terminal(
-    terminal=SignedDocument(document=b"{}", signature=b"s")
-).SerializeToString()
+_TERMINAL = Terminal(terminal=SignedDocument(document=b"{}", signature=b"s")).SerializeToString()
 _REQUEST = FrameKind.FRAME_KIND_REQUEST
 _CANCEL = FrameKind.FRAME_KIND_CANCEL
 _LOAD = FrameKind.FRAME_KIND_LOAD_MODEL
@@ -257,14 +256,24 @@ class Machine:
         body, scenario, draw = self.body, self._scenario, self._chance.random
         resident = self._residents.get(build) or self._load(build)
         if resident is None:
-            self._refuse(stream, Code.MODEL_UNAVAILABLE, Detail.MODEL_LOAD)
+            self._refuse(
+                stream,
+                FailureCode.FAILURE_CODE_MODEL_UNAVAILABLE,
+                FailureReason.FAILURE_REASON_MODEL_LOAD,
+            )
             return
         tokens = asked.prompt + asked.bound
         if resident.rows >= body.rows + WAITING_ROWS:
-            self._refuse(stream, Code.CAPACITY, Detail.QUEUE_FULL)
+            self._refuse(
+                stream, FailureCode.FAILURE_CODE_CAPACITY, FailureReason.FAILURE_REASON_QUEUE_FULL
+            )
             return
         if resident.used + tokens > resident.budget:
-            self._refuse(stream, Code.CAPACITY, Detail.TOKEN_BUDGET_EXHAUSTED)
+            self._refuse(
+                stream,
+                FailureCode.FAILURE_CODE_CAPACITY,
+                FailureReason.FAILURE_REASON_TOKEN_BUDGET_EXHAUSTED,
+            )
             return
         hangs = draw() < (scenario.sick_stalls if body.sick else scenario.stalls)
         row = Row(
@@ -310,7 +319,12 @@ class Machine:
         if row.breaks:
             self._blame(row)
             self._engine.drop(row)
-            self._refuse(row.stream, Code.GENERATION_FAILURE, Detail.UNSPECIFIED, status=500)
+            self._refuse(
+                row.stream,
+                FailureCode.FAILURE_CODE_GENERATION_FAILURE,
+                FailureReason.FAILURE_REASON_UNSPECIFIED,
+                status=500,
+            )
             self._free(row)
 
     def _ended(self, row: Row) -> None:
@@ -332,8 +346,14 @@ class Machine:
                 resident.stepped_at = now
         self._changed()
 
-    def _refuse(self, stream: int, code: Code, detail: Detail, status: int = 503) -> None:
-        error = AttemptError(status_code=status, failure_code=code.value, reason=detail.value)
+    def _refuse(
+        self,
+        stream: int,
+        code: FailureCode.ValueType,
+        detail: FailureReason.ValueType,
+        status: int = 503,
+    ) -> None:
+        error = AttemptError(status_code=status, failure_code=code, reason=detail)
         self._send(stream, FrameKind.FRAME_KIND_ERROR, payload=error.SerializeToString())
         self._over(stream)
 
@@ -463,9 +483,7 @@ class Machine:
                 stepped_ago_s=now - resident.stepped_at,
             )
         usable_gb = body.memory_gb * hardware.USABLE
-        idle_gb = sum(
-            one.product.weights.size_gb for one in self._residents.values() if one.rows
-        )
+        idle_gb = sum(one.product.weights.size_gb for one in self._residents.values() if one.rows)
         return Beat(
             warm=frozenset(name for name, one in self._residents.items() if one.loaded),
             pressure=min(1.0, active_gb / body.memory_gb),

@@ -19,6 +19,8 @@ from darkbloom_router.simulate.traffic import Traffic
 
 WARM_UP_S = 1.0
 AWAY_S = (20.0, 120.0)
+WARM_AGAIN = 0.5
+"""Share of those who come back with their first build in memory."""
 SWEEP_S = 30.0
 STEP_S = 5.0
 TAIL_S = 900.0
@@ -140,7 +142,7 @@ def _churn(scenario: Scenario, core: Core, machines: list[Machine]) -> None:
         if machine.provider is None or core.timers.now() > scenario.duration_s:
             return
         machine.disconnect(abrupt=chance.random() < scenario.abrupt)
-        core.timers.after(away_s, partial(machine.reconnect, warm=chance.random() < 0.5))
+        core.timers.after(away_s, partial(machine.reconnect, warm=chance.random() < WARM_AGAIN))
 
     core.timers.after(chance.expovariate(per_s), leave)
 
