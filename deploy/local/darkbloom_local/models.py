@@ -130,7 +130,7 @@ def scripted_build(manifest: bytes) -> DevelopmentBuild:
             architecture="scripted",
             quantization="none",
             max_context_length=1 << 20,
-            max_output_length=1 << 16,
+            max_output_length=1 << 15,
             min_ram_gb=1,
             capabilities=["chat", "tools", "json_mode", "structured_outputs", "logprobs"],
             status=catalog_pb2.BUILD_STATUS_ACTIVE,
