@@ -74,6 +74,7 @@ from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 from darkbloom_router.upkeep import Router
 from darkbloom_router.uplink import Uplink
+from darkbloom_router.warm import wiring as warming
 from darkbloom_router.watches import CatalogFile, CatalogWatch, RevocationWatch
 
 GATHER_S = 0.1
@@ -92,9 +93,8 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     """Make every part, bind the listeners and start the background work."""
     token = config.mesh_token()
     dial = partial(channel, mesh_token=token, room="router")
-    to_attestation = dial(config.attestation_target)
-    to_billing = dial(config.billing_target)
-    to_registry = dial(config.registry_target)
+    targets = (config.attestation_target, config.billing_target, config.registry_target)
+    to_attestation, to_billing, to_registry = map(dial, targets)
     for opened in (to_attestation, to_billing, to_registry):
         service.on_close(partial(_close, opened))
     attestation = AttestationClient(to_attestation, clock, config.call_timeout_s)
@@ -163,7 +163,8 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     ends.wire(
         closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
     )
-    dispatcher.wire(closing.free)
+    warm = warming.keeper(config, fleet, line, lanes, timers, meter, replicas)
+    dispatcher.wire(closing.free, sign=warm.pool.note, waits=warm.kick)
     carriage.wire(dispatcher.drain_lines)
     losses = Losses(attempts, requests, ends, closing, lanes, orphan_s=config.break_settle_delay_s)
 
@@ -213,6 +214,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             attestation=attestation,
             links=accounts,
             replicas=replicas,
+            warm=warm,
             limits=LinkLimits(
                 max_links=config.max_providers,
                 heartbeat_s=config.heartbeat_s,
@@ -302,6 +304,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         ("sweeps", router.sweep()),
         ("gauges", router.gauge()),
         ("renewals", router.renew()),
+        ("warm_pool", warm.run(clock)),
         ("presence", replicas.publisher.run()),
     ):
         service.spawn(work, name=name)

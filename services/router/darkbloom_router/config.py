@@ -53,6 +53,13 @@ class RouterConfig(RoomConfig):
     queue_before_shed: Annotated[
         bool, Setting("let requests wait for a place; false refuses them at once")
     ] = True
+    warm_pool: Annotated[
+        Literal["on", "observe", "off"],
+        Setting("load builds where demand asks for it; `observe` only plans and tells"),
+    ] = "on"
+    min_warm: Annotated[
+        tuple[str, ...], Setting("least machines that hold a build: `build=machines`")
+    ] = ()
     reject_models: Annotated[tuple[str, ...], Setting("builds that take no requests for now")] = ()
     dedicated_models: Annotated[
         tuple[str, ...], Setting("model families that want machines of their own; `none` is none")
@@ -104,6 +111,14 @@ class RouterConfig(RoomConfig):
         return frozenset(self.reject_models)
 
     @property
+    def least_warm(self) -> tuple[tuple[str, int], ...]:
+        """Least machines by build."""
+        return tuple(
+            (name, int(count))
+            for name, _, count in (entry.rpartition("=") for entry in self.min_warm)
+        )
+
+    @property
     def dedicated_families(self) -> tuple[str, ...]:
         """Families that want machines of their own, in lower case."""
         words = tuple(word.lower() for word in self.dedicated_models)
@@ -114,5 +129,9 @@ class RouterConfig(RoomConfig):
         yield from super().problems()
         if self.environment == "production" and self.min_trust != "hardware":
             yield "DARKBLOOM_ROUTER_MIN_TRUST: must be hardware in production"
+        for entry in self.min_warm:
+            name, _, count = entry.rpartition("=")
+            if not name or not count.isdecimal():
+                yield "DARKBLOOM_ROUTER_MIN_WARM: entries read `build=machines`"
         if self.renew_interval_s >= self.hold_lease_s:
             yield "DARKBLOOM_ROUTER_RENEW_INTERVAL_S: must be below the lease of a hold"

@@ -44,10 +44,15 @@ from darkbloom_router.retry_after import RouteTime, feasible_after_s, late_s, re
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
+from darkbloom_router.warm.targets import SIGNALS, Signal
 
 _MAX_RESERVE_S = 2.0
 RESERVE_S = 2.0
 """Longest wait for another replica's answer to a reservation."""
+
+
+def _unnoticed(*_what: object) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +123,24 @@ class Dispatcher:
         self._passes = Passes(timers, self._serve_line, line.depth)
         self._route_time = RouteTime()
         self._free: Callable[[Request, Cause], None] = _unwired
+        self._sign: Callable[[str, Signal], None] = _unnoticed
+        self._waits: Callable[[str], None] = _unnoticed
 
-    def wire(self, free: Callable[[Request, Cause], None]) -> None:
-        """Connect whoever gives money back."""
-        self._free = free
+    def wire(
+        self,
+        free: Callable[[Request, Cause], None],
+        *,
+        sign: Callable[[str, Signal], None] = _unnoticed,
+        waits: Callable[[str], None] = _unnoticed,
+    ) -> None:
+        """Connect what lies outside.
+
+        Args:
+            free: Gives money back.
+            sign: Hears what shows that a build has too few machines.
+            waits: Hears of each build that somebody begins to wait for.
+        """
+        self._free, self._sign, self._waits = free, sign, waits
 
     @property
     def live(self) -> int:
@@ -239,6 +258,8 @@ class Dispatcher:
         if refusal.retry_after_s == refusals.MIN_RETRY_S:
             refusal = refusal.after(self._come_again(request))
         self._requests.finish(request)
+        if (signal := SIGNALS.get(refusal.reason)) is not None:
+            self._sign(request.demand.build, signal)
         self._say_refused(request.gateway, request.stream, refusal, gates or {})
         self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
         if request.ladder.attempts:
@@ -367,6 +388,8 @@ class Dispatcher:
     def _queue(self, request: Request, gates: dict[Gate, int] | None = None) -> None:
         if not self.line.join(request, partial(self._waited_out, request)):
             self.refuse(request, refusals.QUEUE_FULL, gates)
+        else:
+            self._waits(request.demand.build)
 
     def _waited_out(self, request: Request) -> None:
         self.line.leave(request, "timeout")
@@ -381,6 +404,8 @@ class Dispatcher:
         if verdict is None or lane is None:
             raise RuntimeError("a provider without lane or verdict passed the gates")
         now, demand = self._timers.now(), request.demand
+        if not candidate.slot_state.warm:
+            self._sign(candidate.build.build, Signal.COLD_DISPATCH)
         reservation = self._fleet.debit(candidate, demand.tokens, demand.prompt_tokens)
         if not request.routed:
             request.routed = True

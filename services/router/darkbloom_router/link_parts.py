@@ -18,6 +18,7 @@ from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
+from darkbloom_router.warm.keeper import WarmKeeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class LinkParts:
     attestation: Attestation
     links: Links
     replicas: Replicas
+    warm: WarmKeeper
     limits: LinkLimits
     initial_credit: int
     new_id: Callable[[str], str]

@@ -34,6 +34,8 @@ class Meter:
         self._scan = metrics.histogram(telemetry.SCAN_SECONDS)
         self._depth = metrics.gauge(telemetry.QUEUE_DEPTH)
         self._age = metrics.gauge(telemetry.QUEUE_AGE)
+        self._pool = metrics.gauge(telemetry.WARM_POOL)
+        self._loads = metrics.counter(telemetry.LOAD_COMMANDS)
         self._lanes = metrics.gauge(telemetry.LANES)
         self._lane_ends = metrics.counter(telemetry.LANE_ENDS)
         self._lane_frames = metrics.counter(telemetry.LANE_FRAMES)
@@ -133,6 +135,16 @@ class Meter:
             model = model_label(build, self.catalog)
             self._depth.labels(model).set(depth)
             self._age.labels(model).set(age_s)
+
+    def pooled(self, build: str, warm: int, target: int) -> None:
+        """Set how many machines hold a build, and how many should."""
+        model = model_label(build, self.catalog)
+        self._pool.labels(model, "warm").set(warm)
+        self._pool.labels(model, "target").set(target)
+
+    def loaded(self, build: str, outcome: str) -> None:
+        """Count a load command: sent, only planned, or how it ended."""
+        self._loads.labels(model_label(build, self.catalog), outcome).inc()
 
     def fleet(self, counts: dict[tuple[str, str], int]) -> None:
         """Set how many providers are connected, by state and trust."""

@@ -15,6 +15,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     AttestationResponse,
     GoAway,
     Heartbeat,
+    LoadModelStatus,
     ModelsUpdate,
     ProviderDrain,
     ProviderDrainAck,
@@ -63,6 +64,7 @@ class ProviderLink:
             FrameKind.FRAME_KIND_ATTESTATION_RESPONSE: self._answer,
             FrameKind.FRAME_KIND_MODELS_UPDATE: self._models,
             FrameKind.FRAME_KIND_PROVIDER_DRAIN: self._drain,
+            FrameKind.FRAME_KIND_LOAD_MODEL_STATUS: self._load_status,
         }
 
     async def live(self) -> str:
@@ -246,6 +248,7 @@ class ProviderLink:
             return
         builds = list(provider.candidates)
         parts.fleet.leave(provider)
+        parts.warm.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
         parts.replicas.left(provider, clean=clean)
         parts.losses.provider(provider, clean=clean)
@@ -334,6 +337,9 @@ class ProviderLink:
         self._parts.replicas.publisher.models(provider, message)
         self.send_desired()
         self._parts.dispatcher.drain_lines(provider)
+
+    def _load_status(self, provider: Provider, payload: bytes) -> None:
+        self._parts.warm.answered(provider, LoadModelStatus.FromString(payload))
 
     def _drain(self, provider: Provider, payload: bytes) -> None:
         message = ProviderDrain.FromString(payload)

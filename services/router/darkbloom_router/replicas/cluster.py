@@ -59,6 +59,11 @@ class Cluster:
         """How many replicas there are, this one included."""
         return len(self._peers) + 1
 
+    @property
+    def leads(self) -> bool:
+        """Whether this replica does what only one should."""
+        return self._members.leads(self._peers)
+
     async def claim(self, provider: Provider) -> None:
         """Take the identity of a stream that has proven it; waits for the store, for ever.
 

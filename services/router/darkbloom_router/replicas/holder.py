@@ -38,7 +38,7 @@ from darkbloom_router.payloads import read
 from darkbloom_router.provider import Provider
 from darkbloom_router.replicas import presence
 from darkbloom_router.replicas.carried import Carriage, Carried
-from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.replicas.lane import LANE_LEVEL, ProviderLane
 from darkbloom_router.replicas.publisher import Publisher
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
@@ -187,7 +187,7 @@ class PeerSession:
         """Hand an acknowledgement on to the provider that it is for."""
         parts = self._parts
         message = read(Forward, frame.payload, parts.meter, _LINK)
-        if message is None or message.frame.kind != FrameKind.FRAME_KIND_TERMINAL_ACK:
+        if message is None or message.frame.kind not in LANE_LEVEL:
             parts.meter.ignored(_LINK, "unexpected")
             return
         provider = parts.fleet.providers.get(message.provider_id)

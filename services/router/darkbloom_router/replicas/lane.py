@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 
 _FORWARD = FrameKind.FRAME_KIND_FORWARD
 _UNRESERVE = FrameKind.FRAME_KIND_UNRESERVE
-_LANE_LEVEL = frozenset({FrameKind.FRAME_KIND_TERMINAL_ACK})
+LANE_LEVEL = frozenset({FrameKind.FRAME_KIND_TERMINAL_ACK, FrameKind.FRAME_KIND_LOAD_MODEL})
+"""What other replicas may say to a provider as a whole."""
 _UNRESERVED = Unreserve().SerializeToString()
 
 
@@ -51,13 +52,13 @@ class RemoteLane:
         self.peer = peer
 
     def send_control(self, kind: int, stream: int, message: Message | bytes) -> None:
-        """Send a control frame of an attempt, or an acknowledgement to the provider itself.
+        """Send a control frame of an attempt, an acknowledgement, or a command to load.
 
         Everything else about a provider as a whole (challenges, trust, models) is its holder's.
         """
         if stream:
             self.peer.send_control(kind, stream, message)
-        elif kind in _LANE_LEVEL:
+        elif kind in LANE_LEVEL:
             payload = message if isinstance(message, bytes) else message.SerializeToString()
             frame = Frame(kind=kind, payload=payload)
             self.peer.send_control(_FORWARD, 0, Forward(provider_id=self.provider_id, frame=frame))

@@ -1,5 +1,6 @@
 """Which replicas there are: one sorted set in Valkey, each member with its own expiry."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -58,6 +59,13 @@ class Members:
         members = {member.replica: member for member in (Member(*orjson.loads(i)) for i in found)}
         members.pop(self._me.replica, None)
         return sorted(members.values())
+
+    def leads(self, others: Iterable[Member]) -> bool:
+        """Return whether this process does what only one should: the first by name does.
+
+        Where two lists differ for a moment two may lead: what they do must bear that.
+        """
+        return all(self._me.replica < other.replica for other in others)
 
     async def leave(self) -> None:
         """Stop being listed.

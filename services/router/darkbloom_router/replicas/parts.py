@@ -38,6 +38,11 @@ class Replicas:
         """Whether leases and members can be read now; alone there is nothing to read."""
         return self.cluster is None or self.cluster.store_ok
 
+    @property
+    def leads(self) -> bool:
+        """Whether this replica does what only one should, such as loading builds."""
+        return self.cluster is None or self.cluster.leads
+
     async def claim(self, provider: Provider) -> None:
         """Make a stream the holder of its identity, mesh-wide where there are others."""
         if self.cluster is not None:

@@ -33,6 +33,8 @@ from darkbloom_router.simulate.virtual_time import VirtualClock, VirtualTimers
 from darkbloom_router.spans import Spans
 from darkbloom_router.trust import Trust
 from darkbloom_router.uplink import Uplink
+from darkbloom_router.warm.keeper import WarmKeeper
+from darkbloom_router.warm.pool import WarmPool
 
 _BILLING_S = 0.02
 _DELAY_S, _LEASE_S = 30.0, 900.0
@@ -84,6 +86,7 @@ class Core:
     downlink: Downlink
     losses: Losses
     health: Health
+    warm: WarmKeeper
 
 
 def make_core(scenario: Scenario) -> Core:
@@ -130,7 +133,15 @@ def make_core(scenario: Scenario) -> Core:
     ends.wire(
         closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
     )
-    dispatcher.wire(closing.free)
+    warm = WarmKeeper(
+        WarmPool(fleet, line.depth),
+        lanes,
+        timers,
+        meter,
+        waiting=line.depths,
+        is_leader=lambda: scenario.warm_pool,
+    )
+    dispatcher.wire(closing.free, sign=warm.pool.note, waits=warm.kick)
     losses = Losses(attempts, requests, ends, closing, lanes, orphan_s=_DELAY_S)
     trust = Trust(
         fleet,
@@ -169,6 +180,7 @@ def make_core(scenario: Scenario) -> Core:
         ),
         losses=losses,
         health=health,
+        warm=warm,
     )
 
 

@@ -221,6 +221,7 @@ class Machine:
         self.provider = None
         self._lane.close("gone")
         self._core.fleet.leave(provider)
+        self._core.warm.left(provider)
         self._core.losses.provider(provider, clean=clean)
 
     def _fail_rows(self) -> None:

@@ -16,6 +16,7 @@ from darkbloom_router.simulate.ledger import Ledger
 from darkbloom_router.simulate.machine import Body, Machine
 from darkbloom_router.simulate.scenario import Scenario
 from darkbloom_router.simulate.traffic import Traffic
+from darkbloom_router.warm.targets import TICK_S
 
 WARM_UP_S = 1.0
 AWAY_S = (20.0, 120.0)
@@ -148,7 +149,14 @@ def _churn(scenario: Scenario, core: Core, machines: list[Machine]) -> None:
 
 
 def _sweep(core: Core) -> None:
-    """Do what the router does every half minute."""
+    """Do what the router does now and then."""
+
+    def tick() -> None:
+        for build in core.warm.due():
+            core.warm.tick(build)
+        core.timers.after(TICK_S, tick)
+
+    core.timers.after(TICK_S, tick)
 
     def sweep() -> None:
         core.health.sweep(core.timers.now())
