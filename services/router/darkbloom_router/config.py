@@ -48,7 +48,9 @@ class RouterConfig(RoomConfig):
     challenge_answer_s: Annotated[float, Setting("to answer a challenge", minimum=0.1)] = 30.0
     heartbeat_s: Annotated[float, Setting("between heartbeats", minimum=0.1)] = 5.0
     max_providers: Annotated[int, Setting("provider streams of this replica", minimum=1)] = 4096
-    queue_depth: Annotated[int, Setting("requests that may wait per build", minimum=0)] = 32
+    queue_depth: Annotated[
+        int, Setting("requests that may wait per build; 0 follows its capacity", minimum=0)
+    ] = 0
     queue_wait_s: Annotated[float, Setting("longest wait for a place", minimum=0)] = 120.0
     queue_before_shed: Annotated[
         bool, Setting("let requests wait for a place; false refuses them at once")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from math import ceil
 
 from darkbloom_router.attempts import Request
 from darkbloom_router.conditions import wants
@@ -13,6 +14,7 @@ from darkbloom_router.timers import Timers
 from darkbloom_router.waiting import Waiting
 
 COALESCE_S = 0.02
+PATIENCE_S, LEAST_DEPTH, MOST_DEPTH = 3.0, 32, 512
 _WEIGHT = 0.2
 
 Shape = tuple[str, OwnerPolicy, str, str, int, int, frozenset[str]]
@@ -34,7 +36,8 @@ class Trigger(StrEnum):
 class LineLimits:
     """Bounds of the lines."""
 
-    depth: int = 32
+    depth: int = 0
+    """Places per build; 0 is as many as its machines serve in three seconds, 32 at least."""
     wait_s: float = 120.0
 
 
@@ -55,11 +58,13 @@ class Line:
         limits: LineLimits,
         has_machines: Callable[[str], object] = bool,
     ) -> None:
+        self.longer: Callable[[str], int] = _no_longer
+        """Returns the depth that a build's capacity is good for."""
         self._has_machines = has_machines
         self._timers = timers
         self._meter = meter
         self._limits = limits
-        self._waiting: Waiting[Request] = Waiting(limits.depth)
+        self._waiting: Waiting[Request] = Waiting(limits.depth or LEAST_DEPTH)
         self._failed: dict[Shape, int] = {}
 
     def depth(self, build: str) -> int:
@@ -75,7 +80,8 @@ class Line:
         now = self._timers.now()
         demand = request.demand
         work = float(demand.tokens)
-        if not self._waiting.join(demand.build, request, now, demand.account_id, work):
+        depth = self._limits.depth or max(LEAST_DEPTH, self.longer(demand.build))
+        if not self._waiting.join(demand.build, request, now, demand.account_id, work, depth):
             self._meter.waited(demand.build, "full")
             return False
         request.build = demand.build
@@ -200,6 +206,17 @@ class ServiceTimes:
         known = self._mean_s.get(build)
         self._mean_s[build] = seconds if known is None else known + _WEIGHT * (seconds - known)
 
+    def depth(self, build: str, places: int) -> int:
+        """Return how many may wait so that the last of them is served in three seconds.
+
+        A fleet of thousands empties a short line in a blink; refusing there is refusing for want
+        of patience, not of machines.
+        """
+        mean = self._mean_s.get(build)
+        if mean is None or mean <= 0:
+            return 0
+        return min(ceil(places * PATIENCE_S / mean), MOST_DEPTH)
+
     def wait_s(self, build: str, ahead: int, places: int) -> float | None:
         """Return how long the next in line would wait; None where nothing is known.
 
@@ -212,6 +229,10 @@ class ServiceTimes:
         if mean is None or places <= 0:
             return None
         return mean * (ahead + 1) / places
+
+
+def _no_longer(_build: str) -> int:
+    return 0
 
 
 def shape(demand: Demand) -> Shape:

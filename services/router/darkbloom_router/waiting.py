@@ -30,16 +30,24 @@ class _Line(Generic[WaiterT]):
 
 
 class Waiting(Generic[WaiterT]):
-    """Lines of requests, each at most `depth` long; a waiter stands in one line once."""
+    """Lines of requests, each at most `depth` long unless said otherwise.
+
+    A waiter stands in one line once.
+    """
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._share = max(1, ceil(depth * ACCOUNT_SHARE))
         self._numbers = count()
         self._lines: dict[str, _Line[WaiterT]] = {}
 
     def join(
-        self, build: str, waiter: WaiterT, now: float, account: str = "", work: float = 1.0
+        self,
+        build: str,
+        waiter: WaiterT,
+        now: float,
+        account: str = "",
+        work: float = 1.0,
+        depth: int = 0,
     ) -> bool:
         """Stand in line; False where it is full, or the account's quarter of it is.
 
@@ -49,9 +57,12 @@ class Waiting(Generic[WaiterT]):
             now: Monotonic seconds.
             account: Who pays.
             work: What is asked for, divided by the account's weight.
+            depth: Length of this line now; 0 is the usual one.
         """
         line = self._lines.setdefault(build, _Line())
-        if len(line.places) >= self._depth or line.accounts[account] >= self._share:
+        most = depth or self._depth
+        share = max(1, ceil(most * ACCOUNT_SHARE))
+        if len(line.places) >= most or line.accounts[account] >= share:
             if not line.places:
                 del self._lines[build]
             return False

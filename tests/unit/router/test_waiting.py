@@ -168,3 +168,17 @@ def test_every_429_says_when_to_come_again_and_a_missing_model_does_not() -> Non
     assert refusals.for_gates({}, own).retry_after_s == 30
     assert refusals.for_gates({Gate.NOT_SERVING_MODEL: 1}, own).retry_after_s == 15
     assert cast("Any", refusals.UNAVAILABLE).retry_after_s is None
+
+
+def test_a_line_may_be_longer_where_many_machines_serve_it() -> None:
+    line: Waiting[str] = Waiting(2)
+    assert all(line.join("b", f"w{i}", 0.0, f"a{i}", depth=5) for i in range(5))
+    assert not line.join("b", "late", 0.0, "late", depth=5)
+
+
+def test_a_line_is_as_long_as_machines_serve_in_three_seconds() -> None:
+    times = ServiceTimes()
+    assert times.depth("b", 100) == 0
+    times.add("b", 12.0)
+    assert times.depth("b", 100) == 25
+    assert times.depth("b", 100_000) == 512

@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import logging
 import sys
 from time import perf_counter
+
+import structlog
 
 from darkbloom_router.model import Selection
 from darkbloom_router.simulate.ledger import Ledger
@@ -73,4 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # What parts of the router log is for those who run one; the last line here is JSON.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     sys.exit(main())
