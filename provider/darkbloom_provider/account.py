@@ -192,7 +192,7 @@ class Account:
             LoggedOutError: The token counts no more.
             AccountError: The gateway did not answer.
         """
-        return await self._call("GET", "/v1/me/summary")
+        return await self._call("GET", "/v1/provider/earnings-summary")
 
     async def earnings(self, machine: str, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return the newest earnings.

@@ -87,7 +87,7 @@ async def test_a_dearer_price_is_held_for_paid_and_taken_back(
 async def test_what_was_asked_and_earned_shows_in_statements_sums_and_boards(
     owner: httpx.AsyncClient, consumer: Consumer, books: Books
 ) -> None:
-    before = (await owner.get("/v1/me/summary")).json()["lifetime_jobs"]
+    before = (await owner.get("/v1/provider/earnings-summary")).json()["lifetime_jobs"]
     charge = await charged(consumer, books)
     statement = (await consumer.get("/v1/payments/ledger?limit=20")).json()["entries"]
     refund = next(entry for entry in statement if entry["type"] == "refund")
@@ -96,10 +96,12 @@ async def test_what_was_asked_and_earned_shows_in_statements_sums_and_boards(
     assert str(charge) in rows[1].split(",")
 
     async def counted() -> bool:
-        return bool((await owner.get("/v1/me/summary")).json()["lifetime_jobs"] > before)
+        return bool(
+            (await owner.get("/v1/provider/earnings-summary")).json()["lifetime_jobs"] > before
+        )
 
     await until(counted, "the job is counted")
-    (machine,) = (await owner.get("/v1/me/summary")).json()["machines"]
+    (machine,) = (await owner.get("/v1/provider/earnings-summary")).json()["machines"]
     earned = await owner.get("/v1/me/earnings", params={"machine": machine["machine_key"]})
     assert earned.json()["earnings"][0]["amount_micro_usd"] == charge
 

@@ -109,6 +109,7 @@ def _route(method: str, path: str, handler: Any) -> tuple[str, re.Pattern[str], 
 _ROUTES = [
     _route("POST", "/customers", lambda w, c: cards.create_customer(w, c.params)),
     _route("GET", "/customers/{}", _get("customer")),
+    _route("DELETE", "/customers/{}", lambda w, c, name: cards.delete_customer(w, name)),
     _route("POST", "/checkout/sessions", lambda w, c: checkout.shown(checkout.create(w, c.params))),
     _route("GET", "/checkout/sessions/{}", _session),
     _route("POST", "/checkout/sessions/{}/expire", _expire),
@@ -130,7 +131,7 @@ _ROUTES = [
     _route("POST", "/accounts", lambda w, c: connect.create_account(w, c.params)),
     _route("GET", "/accounts/{}", _get("account")),
     _route("POST", "/accounts/{}", lambda w, c, name: connect.update_account(w, name, c.params)),
-    _route("DELETE", "/accounts/{}", lambda w, c, name: connect.delete_account(w, name)),
+    _route("DELETE", "/accounts/{}", lambda w, c, name: connect.close_account(w, name)),
     _route("POST", "/accounts/{}/login_links", lambda w, c, name: connect.login_link(w, name)),
     _route(
         "GET",

@@ -32,6 +32,16 @@ def create_customer(world: World, params: dict[str, Any]) -> Any:
     )
 
 
+def delete_customer(world: World, name: str) -> Any:
+    """DELETE /v1/customers/{id}: its cards are detached."""
+    world.get("customer", name)
+    for card in world.all("payment_method"):
+        if card["customer"] == name:
+            detach(world, card["id"])
+    del world.objects[name]
+    return {"id": name, "object": "customer", "deleted": True}
+
+
 def make_card(world: World, brand: str, last4: str, fingerprint: str | None = None) -> Any:
     """Make a card payment method."""
     return world.new(

@@ -46,10 +46,18 @@ def update_account(world: World, name: str, params: dict[str, Any]) -> Any:
 
 
 def delete_account(world: World, name: str) -> Any:
-    """DELETE /v1/accounts/{id}."""
+    """Forget an account, whatever it holds."""
     world.get("account", name)
     del world.objects[name]
     return {"id": name, "object": "account", "deleted": True}
+
+
+def close_account(world: World, name: str) -> Any:
+    """DELETE /v1/accounts/{id} as its platform may: not while it holds money."""
+    world.get("account", name)
+    if world.balance(name):
+        raise ProblemError(400, "This account holds a balance and cannot be deleted.", kept=False)
+    return delete_account(world, name)
 
 
 def requirements(due: list[str], disabled: str | None) -> dict[str, Any]:

@@ -152,7 +152,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
             partial(add_IdentityServiceServicer_to_server, identity_server),
             partial(add_PriceServiceServicer_to_server, price_server),
             partial(add_ReportServiceServicer_to_server, report_server),
-            wire_payments(config, service, database, books, clock),
+            wire_payments(config, service, database, books, clock, owed=handlers),
             *programmes.registrars(),
         ],
         mesh_token=config.mesh_token(),

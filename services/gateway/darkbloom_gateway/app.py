@@ -184,9 +184,9 @@ class Worker:
             clock,
             SnapshotFile(config.state_dir, number) if config.state_dir is not None else None,
         )
-        self.keys = KeyNews(billing, self.authenticator, clock)
-        prices = Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S)
         owners = Owners(billing, clock)
+        self.keys = KeyNews(billing, self.authenticator, owners, clock)
+        prices = Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S)
         self.stage = Stage(
             config=config,
             clock=clock,

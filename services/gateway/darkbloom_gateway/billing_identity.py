@@ -187,6 +187,11 @@ class IdentityClient:
         )
         await answer(self._stub.LinkMachine(request, timeout=self._timeout_s))
 
+    async def unlink_machine(self, account_id: str, identity_key: bytes) -> None:
+        """Take a machine away from its account."""
+        request = pb.UnlinkMachineRequest(account_id=account_id, identity_key=identity_key)
+        await answer(self._stub.UnlinkMachine(request, timeout=self._timeout_s))
+
 
 def _token(token: identity_pb2.ProviderToken) -> ProviderToken:
     return ProviderToken(

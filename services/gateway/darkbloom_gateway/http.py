@@ -44,6 +44,8 @@ ROUTES = frozenset(
         "/v1/me/earnings",
         "/v1/me/insights",
         "/v1/me/summary",
+        "/v1/me/providers",
+        "/v1/provider/earnings-summary",
         "/v1/me/export",
         "/v1/me/public-name",
         "/v1/leaderboard",

@@ -15,6 +15,7 @@ from darkbloom_gateway import convert
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.clients import RegistryClient
 from darkbloom_gateway.model import SignedBytes
+from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.ports import Attestation, Billing, KeyEvent, PublicKey
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.stage import CatalogShelf
@@ -35,9 +36,12 @@ MakeBackoff = Callable[[], Backoff]
 class KeyNews:
     """Follows key changes, so that a revoked key ends at once in every gateway."""
 
-    def __init__(self, billing: Billing, authenticator: Authenticator, clock: Clock) -> None:
+    def __init__(
+        self, billing: Billing, authenticator: Authenticator, owners: Owners, clock: Clock
+    ) -> None:
         self._billing = billing
         self._authenticator = authenticator
+        self._owners = owners
         self._clock = clock
         self._generation = 0
 
@@ -53,6 +57,8 @@ class KeyNews:
     def _take(self, event: KeyEvent) -> None:
         self._generation = event.generation
         self._authenticator.take(event)
+        if event.reset or event.account_id:
+            self._owners.forget(event.account_id)
 
 
 class CatalogNews:

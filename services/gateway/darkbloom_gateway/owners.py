@@ -18,7 +18,8 @@ MAX_ACCOUNTS = 4096
 class Owners:
     """Asks billing, which links machines to accounts, and remembers.
 
-    A link is for ever, so an old list can lack a machine and never has one too many.
+    An old list can lack a machine; one that was unlinked is forgotten as soon as billing tells that
+    the account has changed.
 
     Args:
         billing: knows the links.
@@ -53,3 +54,10 @@ class Owners:
         while len(self._known) > MAX_ACCOUNTS:
             self._known.popitem(last=False)
         return found
+
+    def forget(self, account_id: str) -> None:
+        """Ask again for an account that has changed; empty means every account."""
+        if account_id:
+            self._known.pop(account_id, None)
+        else:
+            self._known.clear()

@@ -23,7 +23,7 @@ READS = (
     "/v1/provider/account-earnings",
     "/v1/me/earnings",
     "/v1/me/insights",
-    "/v1/me/summary",
+    "/v1/provider/earnings-summary",
     "/v1/me/public-name",
 )
 
@@ -242,12 +242,21 @@ async def test_insights_cover_some_days(mesh: Harness) -> None:
 
 
 async def test_a_summary_counts_machines_that_are_and_are_not_there(mesh: Harness) -> None:
-    body = (await mesh.http.get("/v1/me/summary", headers=BEARER)).json()
+    mesh.billing.identity.add_login()
+    body = (await mesh.http.get("/v1/me/summary", headers=LOGIN)).json()
     assert (body["lifetime_micro_usd"], body["last_7d_jobs"]) == (1_000, 2)
     assert body["payout_ready"] is False
     assert body["counts"]["total"] == 1
     assert body["counts"]["offline"] + body["counts"]["online"] == 1
     assert body["machines"][0]["name"] == "mac"
+
+
+async def test_a_summary_is_for_a_person_and_its_sums_for_machines_too(mesh: Harness) -> None:
+    refused = await mesh.http.get("/v1/me/summary", headers=BEARER)
+    assert error(refused)[:2] == (403, "forbidden")
+    sums = (await mesh.http.get("/v1/provider/earnings-summary", headers=BEARER)).json()
+    assert (sums["lifetime_micro_usd"], sums["last_7d_jobs"]) == (1_000, 2)
+    assert "counts" not in sums
 
 
 async def test_a_board_is_read_once_for_everybody(valkey_url: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from darkbloom_mesh.errors import NotFoundError
+from darkbloom_mesh.errors import ConflictError, NotFoundError
 
 from darkbloom_billing.admin.actions import record
 from darkbloom_billing.admin.model import (
@@ -32,6 +32,11 @@ _ONE = f"{_VIEW} WHERE a.account_id = $1"
 _PAGE = f"""{_VIEW}
     WHERE $1::timestamptz IS NULL OR (a.created_at, a.account_id) < ($1, $2)
     ORDER BY a.created_at DESC, a.account_id DESC LIMIT $3
+"""
+# An address that anybody may claim without proof must not collect somebody else's credit.
+_BY_EMAIL = """
+    SELECT DISTINCT account_id FROM billing.app_user
+    WHERE lower(email) = lower($1) AND email_verified LIMIT 2
 """
 _LOCK = """
     SELECT role, platform_fee_percent, frozen_at FROM billing.account WHERE account_id = $1
@@ -69,22 +74,22 @@ class PostgresAccountDesk:
         return _view(row)
 
     async def by_email(self, email: str) -> AccountView:
-        """Return the account of the user with this e-mail.
+        """Return the account of the one user whose issuer vouches for this e-mail.
 
         Raises:
             NotFoundError: Nobody has it.
+            ConflictError: Users of several accounts have it, so that it names nobody.
         """
 
-        async def work(connection: Connection) -> Any:
-            return await connection.fetchval(
-                "SELECT account_id FROM billing.app_user WHERE lower(email) = lower($1) LIMIT 1",
-                email,
-            )
+        async def work(connection: Connection) -> list[Any]:
+            return await connection.fetch(_BY_EMAIL, email)
 
         found = await self._database.run(work)
-        if found is None:
+        if not found:
             raise NotFoundError("no such user")
-        return await self.get(found)
+        if len(found) > 1:
+            raise ConflictError("several accounts have this e-mail: name one by its id")
+        return await self.get(found[0]["account_id"])
 
     async def page(self, *, limit: int, after: tuple[datetime, str] | None) -> list[AccountView]:
         """Return accounts, newest first."""

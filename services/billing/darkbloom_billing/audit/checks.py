@@ -94,6 +94,16 @@ CHECKS: Mapping[str, str] = {
       WHERE c.amount IS DISTINCT FROM u.charge_micros
         OR coalesce(c.payout, 0) <> coalesce(n.amount_micros, 0)
     """,
+    "fee_differs": """
+      SELECT idem_key FROM (
+        SELECT e.idem_key, (e.result -> 'charge')::bigint AS charge,
+          coalesce((e.result -> 'fee_percent')::bigint, 0) AS percent,
+          coalesce(sum(t.amount) FILTER (WHERE t.code = 'fee'), 0) AS fee
+        FROM ledger.event e LEFT JOIN ledger.transfer t
+          ON t.event_id = e.id AND t.debit_class = 'user_charge'
+        WHERE e.id > @since AND e.kind = 'settle' GROUP BY e.id) s
+      WHERE fee <> charge * percent / 100
+    """,
     "usage_without_settlement": """
       SELECT u.request_id FROM billing.usage u
       LEFT JOIN ledger.event e ON e.idem_key = 'resolve:' || u.request_id AND e.kind = 'settle'

@@ -116,3 +116,12 @@ class Machines:
         except SignatureRejected:
             raise ProofRejectedError("signature does not prove the key") from None
         return await self._accounts.link(identity_key, account_id, name)
+
+    async def unlink(self, account_id: str, identity_key: bytes) -> None:
+        """Take a machine away from its account; what it was asked before is still paid to it.
+
+        Raises:
+            NotFoundError: The account has no such machine.
+        """
+        if not await self._store.unlink(account_id, identity_key, now=self._clock.now()):
+            raise NotFoundError("no such machine")

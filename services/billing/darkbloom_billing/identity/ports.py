@@ -152,3 +152,7 @@ class TokenStore(Protocol):
     ) -> bool:
         """Use a nonce up; True: it was for this account and key, and in time."""
         ...
+
+    async def unlink(self, account_id: str, identity_key: bytes, *, now: datetime) -> bool:
+        """End a link; False: the account has no such machine."""
+        ...

@@ -196,3 +196,12 @@ class IdentityServer(IdentityServiceServicer):
             convert.machine_name(request.machine_name),
         )
         return pb.LinkMachineResponse(link=common.link(link))
+
+    async def UnlinkMachine(
+        self, request: pb.UnlinkMachineRequest, context: Context
+    ) -> pb.UnlinkMachineResponse:
+        """Take a machine away from its account."""
+        await self._machines.unlink(
+            common.account_id(request.account_id), common.identity_key(request.identity_key)
+        )
+        return pb.UnlinkMachineResponse()

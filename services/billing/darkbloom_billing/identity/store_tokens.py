@@ -76,6 +76,12 @@ class PostgresTokens:
         rows = await self._rows(statement, nonce_hash, account_id, identity_key, now)
         return bool(rows[0]["used"])
 
+    async def unlink(self, account_id: str, identity_key: bytes, *, now: datetime) -> bool:
+        """See `ports.TokenStore`."""
+        statement = "SELECT billing.unlink($1, $2, $3) AS gone"
+        rows = await self._rows(statement, account_id, identity_key, now)
+        return bool(rows[0]["gone"])
+
     async def _rows(self, statement: str, *arguments: object) -> list[Any]:
         async def work(connection: Connection) -> list[Any]:
             return await connection.fetch(statement, *arguments)

@@ -63,8 +63,11 @@ class PostgresUsers:
         """See `ports.UserStore`."""
 
         async def work(connection: Connection) -> bool:
-            await connection.execute(_CLOSE, account_id, now)
-            return await connection.fetchrow(_EXISTS, account_id) is not None
+            async with connection.transaction():
+                await connection.execute(_CLOSE, account_id, now)
+                # Nobody could withdraw what its machines would go on earning.
+                await connection.execute("SELECT billing.unlink($1, NULL, $2)", account_id, now)
+                return await connection.fetchrow(_EXISTS, account_id) is not None
 
         return await self._database.run(work)
 

@@ -23,6 +23,7 @@ from darkbloom_billing.payments.model import (
 )
 from darkbloom_billing.payments.sdk import Stripe
 
+_GONE = frozenset({"resource_missing", "account_invalid"})
 _PAGE = 100
 _MAX_PAGES = 10
 _EXPAND_FEE = ["latest_charge.balance_transaction"]
@@ -43,6 +44,20 @@ async def asked() -> AsyncIterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # An answer in another shape than the API promises: what it did is open.
         raise StripeFailedError(Fault.UNKNOWN, "unreadable") from error
+
+
+@asynccontextmanager
+async def deleting() -> AsyncIterator[None]:
+    """As `asked`, and what is to be deleted may be gone already.
+
+    Only Stripe's own codes say that: a key that may not delete is refused in the same class.
+    """
+    async with asked():
+        try:
+            yield
+        except (stripe.InvalidRequestError, stripe.PermissionError) as error:
+            if error.code not in _GONE:
+                raise
 
 
 class StripeAcquirer:
@@ -187,6 +202,11 @@ class StripeAcquirer:
                 await self._client.v1.payment_methods.detach_async(payment_method)
             except stripe.InvalidRequestError:
                 return
+
+    async def forget_customer(self, customer_id: str) -> None:
+        """See `ports.Acquirer`."""
+        async with deleting():
+            await self._client.v1.customers.delete_async(customer_id)
 
     async def balance_cents(self) -> int:
         """See `ports.Acquirer`."""

@@ -64,6 +64,10 @@ class Acquirer(Protocol):
         """Detach a card; one that is gone already is fine."""
         ...
 
+    async def forget_customer(self, customer_id: str) -> None:
+        """Delete a customer with every saved card; one that is gone already is fine."""
+        ...
+
     async def balance_cents(self) -> int:
         """Return everything that Stripe holds for us, pending included."""
         ...
@@ -120,6 +124,13 @@ class PayoutRail(Protocol):
 
     async def dashboard_link(self, stripe_account_id: str) -> str:
         """Return where its holder sees it."""
+        ...
+
+    async def delete_account(self, stripe_account_id: str) -> None:
+        """Delete a connected account; one that is gone already is fine.
+
+        Stripe refuses while the account holds money.
+        """
         ...
 
     async def schedule_daily(self, stripe_account_id: str) -> None:

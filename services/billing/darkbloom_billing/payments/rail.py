@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from darkbloom_billing.payments.acquirer import asked
+from darkbloom_billing.payments.acquirer import asked, deleting
 from darkbloom_billing.payments.errors import StripeFailedError
 from darkbloom_billing.payments.faults import classify
 from darkbloom_billing.payments.model import (
@@ -130,6 +130,11 @@ class ConnectRail:
         async with asked():
             made = await self._client.v1.accounts.login_links.create_async(stripe_account_id)
             return str(made.url)
+
+    async def delete_account(self, stripe_account_id: str) -> None:
+        """See `ports.PayoutRail`."""
+        async with deleting():
+            await self._client.v1.accounts.delete_async(stripe_account_id)
 
     async def schedule_daily(self, stripe_account_id: str) -> None:
         """See `ports.PayoutRail`."""

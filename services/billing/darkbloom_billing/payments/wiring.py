@@ -1,6 +1,6 @@
 """Payments put together: what Stripe keys allow, with its loops and its servicer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,13 @@ from darkbloom_mesh.config import Secret
 from darkbloom_mesh.serve import Service
 
 from darkbloom_billing.books import Books, FeePayer
+from darkbloom_billing.books.outbox import Handler as JobHandler
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.payments.acquirer import StripeAcquirer
 from darkbloom_billing.payments.check import AssetCheck
 from darkbloom_billing.payments.connections import Connections, Links
 from darkbloom_billing.payments.deposits import Deposits
+from darkbloom_billing.payments.erasure import erase_accounts, erase_customers
 from darkbloom_billing.payments.meters import PaymentMeters
 from darkbloom_billing.payments.model import EventSource, StripeEvent
 from darkbloom_billing.payments.payouts import Payouts
@@ -34,11 +36,25 @@ NAME = payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"].full_na
 
 
 def wire_payments(
-    config: BillingConfig, service: Service, database: Database, books: Books, clock: Clock
+    config: BillingConfig,
+    service: Service,
+    database: Database,
+    books: Books,
+    clock: Clock,
+    *,
+    owed: MutableMapping[str, JobHandler],
 ) -> "partial[Any]":
     """Start what the configuration allows; return what registers the servicer.
 
     Without a key for deposits or payouts, their methods say so, and the rest works.
+
+    Args:
+        config: Keys, addresses, periods.
+        service: Owns the loops.
+        database: Where events, sessions and withdrawals are.
+        books: Move the money.
+        clock: Time.
+        owed: Gets the handlers of owed work that only Stripe can do.
     """
     meters = PaymentMeters(service.metrics)
     events = PostgresEvents(database)
@@ -58,6 +74,7 @@ def wire_payments(
         top_ups = TopUps(deposits, sessions, acquirer, clock)
         reversals = Reversals(books, sessions, acquirer, clock)
         handlers |= _money_in(deposits, reversals)
+        owed.update(erase_customers(acquirer))
         check = AssetCheck(books, acquirer, store, events, clock, meters)
         service.spawn(top_ups.run(config.stripe_poll_s), name="top_ups")
         service.spawn(check.run(), name="asset_check")
@@ -73,6 +90,7 @@ def wire_payments(
         connections = Connections(books, store, rail, clock, links)
         payouts = Payouts(books, store, rail, clock, meters, connections)
         handlers |= _money_out(payouts, connections)
+        owed.update(erase_accounts(rail))
         service.spawn(payouts.run(config.stripe_poll_s), name="withdrawals")
 
     if handlers:

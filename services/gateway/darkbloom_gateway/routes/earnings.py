@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from darkbloom.billing.v1 import report_pb2 as pb
+from darkbloom.billing.v1.report_service_pb2 import GetEarningsSummaryResponse
 from darkbloom.router.v1.fleet_pb2 import Provider
 from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.signatures import from_base64, parse_p256_public, to_base64
@@ -99,35 +100,51 @@ def make_router(
 
     @router.get("/v1/me/summary")
     async def my_summary(request: Request) -> Reply:
-        """Return an account's money, work and machines at a glance."""
-        caller = await plane.earner(request)
-        money = await reports.wallets(caller.account_id)
+        """Return an account's money, work and machines at a glance, to its signed-in owner."""
+        caller = await plane.login(request)
         summary = await reports.summary(caller.account_id)
+        content = await _sums(reports, caller.account_id, summary)
         own = {
             machine.identity_key for machine in summary.machines if machine.HasField("link_time")
         }
         connected = [found for found in await fleet.get() if found.identity_key in own]
         return reply(
             {
-                "account_id": caller.account_id,
-                "available_balance_micro_usd": money.promo_micros
-                + money.credit_micros
-                + money.earned_micros,
-                "withdrawable_balance_micro_usd": 0 if money.frozen else money.earned_micros,
-                "maturing_balance_micro_usd": money.maturing_micros,
+                **content,
                 "payout_ready": await _payout_ready(payments, caller.account_id),
-                "lifetime_micro_usd": _earned(summary.lifetime),
-                "lifetime_jobs": summary.lifetime.jobs,
-                "last_24h_micro_usd": _earned(summary.last_24h),
-                "last_24h_jobs": summary.last_24h.jobs,
-                "last_7d_micro_usd": _earned(summary.last_7d),
-                "last_7d_jobs": summary.last_7d.jobs,
                 "counts": _counts(len(own), connected),
-                "machines": [_machine_row(row) for row in summary.machines],
             }
         )
 
+    @router.get("/v1/provider/earnings-summary")
+    async def earnings_summary(request: Request) -> Reply:
+        """Return what an account's machines have earned, to them as well."""
+        caller = await plane.earner(request)
+        summary = await reports.summary(caller.account_id)
+        return reply(await _sums(reports, caller.account_id, summary))
+
     return router
+
+
+async def _sums(
+    reports: ReportsClient, account_id: str, summary: GetEarningsSummaryResponse
+) -> dict[str, Any]:
+    money = await reports.wallets(account_id)
+    return {
+        "account_id": account_id,
+        "available_balance_micro_usd": money.promo_micros
+        + money.credit_micros
+        + money.earned_micros,
+        "withdrawable_balance_micro_usd": 0 if money.frozen else money.earned_micros,
+        "maturing_balance_micro_usd": money.maturing_micros,
+        "lifetime_micro_usd": _earned(summary.lifetime),
+        "lifetime_jobs": summary.lifetime.jobs,
+        "last_24h_micro_usd": _earned(summary.last_24h),
+        "last_24h_jobs": summary.last_24h.jobs,
+        "last_7d_micro_usd": _earned(summary.last_7d),
+        "last_7d_jobs": summary.last_7d.jobs,
+        "machines": [_machine_row(row) for row in summary.machines],
+    }
 
 
 async def _account_earnings(reports: ReportsClient, account_id: str, size: int) -> dict[str, Any]:

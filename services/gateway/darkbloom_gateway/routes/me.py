@@ -18,6 +18,8 @@ from darkbloom_gateway.routes.keys import away
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
 _MAX_ENCODED = 256
+_PROVIDER_ID = "prov_"
+_URL_SAFE = str.maketrans("-_", "+/")
 T = TypeVar("T")
 
 
@@ -65,6 +67,17 @@ def make_router(plane: ControlPlane, identity: IdentityClient) -> APIRouter:
         await plane.financial(caller, revokes=True)
         await _answered(identity.revoke_provider_token(caller.account_id, token_id))
         return reply({"status": "revoked"})
+
+    @router.delete("/v1/me/providers/{machine:path}")
+    async def unlink_machine(request: Request, machine: str) -> Reply:
+        """Take a machine away from the account; what it was asked before is still paid."""
+        caller = await plane.login(request)
+        await plane.financial(caller, revokes=True)
+        identity_key = await _machine(plane, machine)
+        await _answered(
+            identity.unlink_machine(caller.account_id, identity_key), missing=_no_machine()
+        )
+        return reply({"status": "unlinked"})
 
     @router.get("/v1/provider/token")
     async def get_own_token(request: Request) -> Reply:
@@ -124,6 +137,27 @@ def _identity_key(body: Body) -> bytes:
         ) from None
 
 
+async def _machine(plane: ControlPlane, named: str) -> bytes:
+    """Return the identity key that a path names: itself, or the id of a machine that is there.
+
+    Raises:
+        ApiError: 404, also for what cannot be a machine.
+    """
+    if named.startswith(_PROVIDER_ID):
+        for row in await plane.machines.get():
+            if row.provider_id == named:
+                return row.identity_key
+        raise _no_machine()
+    try:
+        return parse_p256_public(from_base64(named.translate(_URL_SAFE)))
+    except EdgeError:
+        raise _no_machine() from None
+
+
+def _no_machine() -> ApiError:
+    return ApiError(404, "machine_not_found", "this account has no such machine")
+
+
 def _encoded(body: Body, name: str) -> bytes:
     try:
         return from_base64(text(body, name, longest=_MAX_ENCODED), name)
@@ -131,11 +165,11 @@ def _encoded(body: Body, name: str) -> bytes:
         raise bad_request(f"{name} must be base64", param=name) from None
 
 
-async def _answered(call: Awaitable[T]) -> T:
+async def _answered(call: Awaitable[T], *, missing: ApiError | None = None) -> T:
     try:
         return await call
     except NotFoundError:
-        raise not_found("there is no such thing on this account") from None
+        raise missing or not_found("there is no such thing on this account") from None
     except ConflictError:
         raise ApiError(409, "conflict", "this machine is linked to another account") from None
     except MeshError as error:

@@ -921,3 +921,45 @@ class LinkMachineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LinkMachineResponse: _TypeAlias = LinkMachineResponse  # noqa: Y015
+
+@_typing.final
+class UnlinkMachineRequest(_message.Message):
+    """A machine, named by the account that it earns for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    identity_key: _builtins.bytes
+    """P-256 point, uncompressed, 65 bytes."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        identity_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "identity_key", b"identity_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlinkMachineRequest: _TypeAlias = UnlinkMachineRequest  # noqa: Y015
+
+@_typing.final
+class UnlinkMachineResponse(_message.Message):
+    """It earns for nobody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlinkMachineResponse: _TypeAlias = UnlinkMachineResponse  # noqa: Y015

@@ -126,6 +126,11 @@ class IdentityServiceStub(object):
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.LinkMachineRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.LinkMachineResponse.FromString,
                 _registered_method=True)
+        self.UnlinkMachine = channel.unary_unary(
+                '/darkbloom.billing.v1.IdentityService/UnlinkMachine',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer(object):
@@ -262,6 +267,14 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UnlinkMachine(self, request, context):
+        """Take a machine away from its account; what it was asked before is still paid to that account.
+        Idempotent. Errors: NOT_FOUND where the account has no such machine. Caller: gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -354,6 +367,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.LinkMachine,
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.LinkMachineRequest.FromString,
                     response_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.LinkMachineResponse.SerializeToString,
+            ),
+            'UnlinkMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlinkMachine,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -844,6 +862,33 @@ class IdentityService(object):
             '/darkbloom.billing.v1.IdentityService/LinkMachine',
             darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.LinkMachineRequest.SerializeToString,
             darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.LinkMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlinkMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.IdentityService/UnlinkMachine',
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,10 @@ class IdentityServiceStub:
     """A nonce that a machine must sign to be linked to the account."""
     LinkMachine: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.LinkMachineRequest, _identity_service_pb2.LinkMachineResponse]
     """Link a machine that proves its key. FAILED_PRECONDITION challenge_unknown | evidence_rejected; ALREADY_EXISTS: linked to another account."""
+    UnlinkMachine: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UnlinkMachineRequest, _identity_service_pb2.UnlinkMachineResponse]
+    """Take a machine away from its account; what it was asked before is still paid to that account.
+    Idempotent. Errors: NOT_FOUND where the account has no such machine. Caller: gateway.
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sign-in, the owner's view of API keys, device codes, provider tokens, links with proof. Caller: gateway.
@@ -215,5 +219,15 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_identity_service_pb2.LinkMachineRequest, _abc.Awaitable[_identity_service_pb2.LinkMachineResponse]],
     ) -> _abc.Awaitable[_identity_service_pb2.LinkMachineResponse]:
         """Link a machine that proves its key. FAILED_PRECONDITION challenge_unknown | evidence_rejected; ALREADY_EXISTS: linked to another account."""
+
+    @_abc_1.abstractmethod
+    def UnlinkMachine(
+        self,
+        request: _identity_service_pb2.UnlinkMachineRequest,
+        context: _aio.ServicerContext[_identity_service_pb2.UnlinkMachineRequest, _abc.Awaitable[_identity_service_pb2.UnlinkMachineResponse]],
+    ) -> _abc.Awaitable[_identity_service_pb2.UnlinkMachineResponse]:
+        """Take a machine away from its account; what it was asked before is still paid to that account.
+        Idempotent. Errors: NOT_FOUND where the account has no such machine. Caller: gateway.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _aio.Server) -> None: ...
