@@ -87,6 +87,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     service.on_close(partial(attestation.close, None))
 
     meters = Meters(service.metrics)
+    development = config.environment == "development"
     accounts = PostgresAccounts(database)
     prices = Prices(PostgresPrices(database), clock)
     feed = KeyFeed(accounts)
@@ -101,7 +102,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
         clock,
         meters,
         lease_s=config.hold_lease_s,
-        development=config.environment == "development",
+        development=development,
     )
     await prices.refresh()
     await feed.start()
@@ -137,11 +138,20 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     receipts = Receipts(PostgresReceipts(database), receipt_keys, clock, meters)
     account_rules = Accounts(accounts, clock)
     account_server = AccountServer(
-        account_rules, accounts, feed, programmes.grants, heartbeat_s=config.heartbeat_s
+        account_rules,
+        accounts,
+        feed,
+        programmes.grants,
+        heartbeat_s=config.heartbeat_s,
+        development=development,
     )
     identity_server = wire_identity(config, service, database, account_rules, clock)
     price_server = PriceServer(
-        prices, Accounts(accounts, clock), clock, heartbeat_s=config.heartbeat_s
+        prices,
+        Accounts(accounts, clock),
+        clock,
+        heartbeat_s=config.heartbeat_s,
+        development=development,
     )
     service.add_listener(
         "grpc",

@@ -17,7 +17,7 @@ from darkbloom.billing.v1.ledger_service_pb2_grpc import LedgerServiceServicer
 from darkbloom.billing.v1.price_service_pb2_grpc import PriceServiceServicer
 from darkbloom_mesh import tracing
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import InvalidArgumentError
+from darkbloom_mesh.errors import ForbiddenError, InvalidArgumentError
 from darkbloom_mesh.interceptors import Context
 
 from darkbloom_billing import convert, convert_keys, model
@@ -124,6 +124,19 @@ class LedgerServer(LedgerServiceServicer):
         return ledger_pb.RecordReceiptsResponse(recorded=await self._receipts.record(records))
 
 
+def require_development(*, allowed: bool) -> None:
+    """Refuse what tools may do on a development mesh and nobody in production.
+
+    Whoever holds the mesh token, a router that was broken into for example, must not hand out money,
+    name payees or set the platform's prices; operators and proofs have doors of their own.
+
+    Raises:
+        ForbiddenError: It is production.
+    """
+    if not allowed:
+        raise ForbiddenError("only a development mesh may do this")
+
+
 class AccountServer(AccountServiceServicer):
     """Accounts, keys, links, balances and histories."""
 
@@ -135,7 +148,9 @@ class AccountServer(AccountServiceServicer):
         grants: GrantDesk,
         *,
         heartbeat_s: float,
+        development: bool,
     ) -> None:
+        self._development = development
         self._accounts = accounts
         self._grants = grants
         self._store = store
@@ -239,7 +254,8 @@ class AccountServer(AccountServiceServicer):
     async def LinkProvider(
         self, request: accounts_pb.LinkProviderRequest, context: Context
     ) -> accounts_pb.LinkProviderResponse:
-        """Link a machine to the account that earns."""
+        """Link a machine to the account that earns, without a proof of its key."""
+        require_development(allowed=self._development)
         link = await self._accounts.link(
             convert.identity_key(request.identity_key),
             convert.token(request.account_id, "account_id"),
@@ -273,6 +289,7 @@ class AccountServer(AccountServiceServicer):
         self, request: accounts_pb.GrantRequest, context: Context
     ) -> accounts_pb.GrantResponse:
         """Put promotional money on an account."""
+        require_development(allowed=self._development)
         balance_micros = await self._grants.grant(
             convert.token(request.request_id, "request_id"),
             convert.token(request.account_id, "account_id"),
@@ -286,8 +303,15 @@ class PriceServer(PriceServiceServicer):
     """Prices of the platform and of providers; quotes from memory."""
 
     def __init__(
-        self, prices: Prices, accounts: Accounts, clock: Clock, *, heartbeat_s: float
+        self,
+        prices: Prices,
+        accounts: Accounts,
+        clock: Clock,
+        *,
+        heartbeat_s: float,
+        development: bool,
     ) -> None:
+        self._development = development
         self._prices = prices
         self._accounts = accounts
         self._clock = clock
@@ -312,7 +336,8 @@ class PriceServer(PriceServiceServicer):
     async def SetPrice(
         self, request: prices_pb.SetPriceRequest, context: Context
     ) -> prices_pb.SetPriceResponse:
-        """Set the price of a build."""
+        """Set the price of a build; the platform's only in development, without an operator."""
+        require_development(allowed=self._development or bool(request.account_id))
         version = await self._prices.set_price(convert.new_price(request))
         return prices_pb.SetPriceResponse(price=convert.price(version.row))
 

@@ -53,7 +53,7 @@ class Caller:
     """`ADMIN_ACCOUNT` for the operator's key, which has no account."""
     user_id: str = ""
     """Empty unless this is a login."""
-    email: str = ""
+    email: str = field(default="", repr=False)
     role: str = ""
     """Role of the account: empty or `service`."""
     key: KeyRecord | None = None

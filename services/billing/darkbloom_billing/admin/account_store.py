@@ -109,10 +109,11 @@ class PostgresAccountDesk:
         *,
         now: datetime,
     ) -> None:
-        """Change role, fee or freeze.
+        """Change role, fee or freeze, once per request id.
 
         Raises:
             NotFoundError: No such account.
+            ConflictError: The request id came before with something else.
         """
 
         async def work(connection: Connection) -> None:
@@ -123,7 +124,6 @@ class PostgresAccountDesk:
                 role = row["role"] if change.role is None else change.role
                 fee = _fee(row["platform_fee_percent"], change.fee_percent)
                 frozen_at = _frozen(row["frozen_at"], change.frozen, now)
-                await connection.execute(_CHANGE, account_id, role, fee, frozen_at)
                 before: dict[str, Fact] = {
                     "role": row["role"],
                     "platform_fee_percent": row["platform_fee_percent"],
@@ -142,7 +142,9 @@ class PostgresAccountDesk:
                     before=before,
                     after=after,
                 )
-                await record(connection, action, now=now)
+                # A repeat that comes late must not undo what was changed since.
+                if await record(connection, action, now=now):
+                    await connection.execute(_CHANGE, account_id, role, fee, frozen_at)
 
         await self._database.run(work)
 
@@ -161,6 +163,7 @@ class PostgresAccountDesk:
 
         Raises:
             NotFoundError: No such key.
+            ConflictError: The request id came before with another key.
         """
 
         async def work(connection: Connection) -> str:

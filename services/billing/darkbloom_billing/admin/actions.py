@@ -10,6 +10,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from darkbloom_mesh.errors import ConflictError
+
 from darkbloom_billing.admin.model import Action, ActionRow, Operator, Source
 from darkbloom_billing.store.database import Connection, Database
 
@@ -17,7 +19,10 @@ _INSERT = """
     INSERT INTO billing.operator_action
       (operator, source, action, subject, request_id, before, after, created_at)
     VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8)
-    ON CONFLICT (action, request_id) DO NOTHING
+    ON CONFLICT (action, request_id) DO NOTHING RETURNING action_id
+"""
+_KEPT = """
+    SELECT subject, after FROM billing.operator_action WHERE action = $1 AND request_id = $2
 """
 _PAGE = """
     SELECT * FROM billing.operator_action
@@ -26,9 +31,13 @@ _PAGE = """
 """
 
 
-async def record(connection: Connection, action: Action, *, now: datetime) -> None:
-    """Write the row of an action; a repeat of the same request changes nothing."""
-    await connection.execute(
+async def record(connection: Connection, action: Action, *, now: datetime) -> bool:
+    """Write the row of an action; False: a repeat, which must change nothing.
+
+    Raises:
+        ConflictError: The request id came before with something else, which then has no row.
+    """
+    written = await connection.fetchval(
         _INSERT,
         action.operator.name,
         action.operator.source.value,
@@ -39,6 +48,13 @@ async def record(connection: Connection, action: Action, *, now: datetime) -> No
         json.dumps(dict(action.after), sort_keys=True),
         now,
     )
+    if written is not None:
+        return True
+    kept = await connection.fetchrow(_KEPT, action.action, action.request_id)
+    same = (action.subject, dict(action.after))
+    if kept is None or (kept["subject"], json.loads(kept["after"])) != same:
+        raise ConflictError("the same request id came before with something else")
+    return False
 
 
 class ActionLog:

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import ConflictError
 
 from darkbloom_billing.admin.actions import record
 from darkbloom_billing.admin.errors import OperatorRefusal, OperatorRefusedError
@@ -84,6 +85,9 @@ class Desk:
         async def work(connection: Connection) -> Invite:
             async with connection.transaction():
                 invite = await invite_store.create(connection, wanted, now=now)
+                kept = (invite.new.code if new.code else "", invite.new.expires_at)
+                if kept != (new.code, new.expires_at):
+                    raise ConflictError("the same request id came before with another invite")
                 after: dict[str, Fact] = {
                     "amount_micros": invite.new.amount_micros,
                     "max_uses": invite.new.max_uses,

@@ -27,9 +27,9 @@ class Claims:
 
     issuer: str
     subject: str
-    email: str = ""
+    email: str = field(default="", repr=False)
     email_verified: bool = False
-    name: str = ""
+    name: str = field(default="", repr=False)
     expires_at: datetime
 
 
@@ -40,9 +40,9 @@ class User:
     user_id: str
     account_id: str
     account_role: str
-    email: str
+    email: str = field(repr=False)
     email_verified: bool
-    display_name: str
+    display_name: str = field(repr=False)
     closing: bool
     created_at: datetime
 

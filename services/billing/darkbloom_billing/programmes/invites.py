@@ -1,7 +1,5 @@
 """Redeeming invites: check, count and pay in one transaction."""
 
-from functools import partial
-
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import NotFoundError
 
@@ -12,6 +10,7 @@ from darkbloom_billing.programmes.codes import invite_code
 from darkbloom_billing.programmes.errors import ProgrammeRefusedError, Refusal
 from darkbloom_billing.programmes.invite_store import PostgresInvites
 from darkbloom_billing.programmes.model import Redeemed
+from darkbloom_billing.store.database import Connection
 
 
 class Invites:
@@ -42,12 +41,21 @@ class Invites:
             raise ProgrammeRefusedError(refusal)
 
         amount = found.new.amount_micros
-        take = partial(invite_store.take, code=code, account_id=account_id, now=self._clock.now())
+        taken = False
+
+        async def take(connection: Connection) -> None:
+            nonlocal taken
+            await invite_store.take(connection, code, account_id, now=self._clock.now())
+            taken = True
+
         try:
             await self._books.grant(
                 f"invite:{code}:{account_id}", account_id, amount, budget=Budget.INVITE, also=take
             )
         except BudgetExhaustedError:
             raise ProgrammeRefusedError(Refusal.BUDGET_SHORT) from None
+        if not taken:
+            # Another redemption of this account was under way; it has paid, this one has not.
+            raise ProgrammeRefusedError(Refusal.INVITE_REDEEMED)
         wallets = await self._books.wallets(account_id)
         return Redeemed(credited_micros=amount, balance_micros=wallets.balance_micros)
