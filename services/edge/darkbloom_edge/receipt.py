@@ -59,6 +59,8 @@ class Countersign(msgspec.Struct, frozen=True, kw_only=True):
     """The bound inside the canonical request, so that the consumer can rebuild it."""
     prompt_date: Date | None = None
     """The date inside the canonical request, for the same end."""
+    sealed_to: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """Providers sealed to in the end; absent where no more than the terminal says."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -158,10 +158,11 @@ def _binding_claims(documents: _Documents) -> Iterator[Claim]:
         verdict.encryption_key,
         verdict.verdict_id,
     )
+    sealed_to = max(terminal.sealed_to, countersign.sealed_to or 0)
     yield Claim(
         "encryption_key_bound",
         same_box,
-        f"sealed to {terminal.sealed_to} provider(s), opened with the verdict's key"
+        f"sealed to {sealed_to} provider(s), opened with the verdict's key"
         if same_box
         else "the terminal names another encryption key or verdict",
         f"{PROVIDER} and {ATTESTATION}",

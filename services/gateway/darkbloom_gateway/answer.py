@@ -154,7 +154,12 @@ class Answer:
             # Should the replica be lost before it has heard this, another one is told.
             self._stage.links.closed(self._exchange.link, convert.settle_opened(winner, signed))
         receipt, record = self._stage.press.press(
-            winner, self._prompt.plan, terminal, signed, self._clock.now()
+            winner,
+            self._prompt.plan,
+            terminal,
+            signed,
+            self._clock.now(),
+            sealed_to=self._seeker.sealed_to,
         )
         self._record(record)
         if terminal.outcome != "completed":
@@ -175,7 +180,9 @@ class Answer:
             return
         if self.mailbox.lost and not self._prompt.plan.free:
             self._stage.links.rescue(convert.settle_opened(winner, None))
-        self._record(self._stage.press.broken(winner, self._prompt.plan, self._clock.now()))
+        plan, sealed_to = self._prompt.plan, self._seeker.sealed_to
+        now = self._clock.now()
+        self._record(self._stage.press.broken(winner, plan, now, sealed_to=sealed_to))
 
     @property
     def _exchange(self) -> Exchange:

@@ -36,7 +36,6 @@ class Attempt:
 
     __slots__ = (
         "_edge_nonce",
-        "_sealed_to",
         "_session",
         "_transcript",
         "body_digest",
@@ -49,6 +48,7 @@ class Attempt:
         "prompt_bound",
         "receipt_key",
         "request_id",
+        "sealed_to",
     )
 
     def __init__(
@@ -83,7 +83,7 @@ class Attempt:
         self.request_id = request_id
         self.prompt_bound = prompt_bound
         self.output_bound = output_bound
-        self._sealed_to = sealed_to
+        self.sealed_to = sealed_to
         self._transcript = Transcript(self.receipt_key)
         self.body_digest = ""
         self.frames = 0
@@ -133,7 +133,7 @@ class Attempt:
             output_bound=self.output_bound,
             receipt_key=self.receipt_key,
             verdict_id=self.checked.verdict.verdict_id,
-            sealed_to=self._sealed_to,
+            sealed_to=self.sealed_to,
             edge_nonce=self._edge_nonce,
             whole=whole,
         )
@@ -212,7 +212,7 @@ class Attempt:
             self.offer.build,
             verdict.verdict_id,
             verdict.encryption_key,
-            self._sealed_to,
+            self.sealed_to,
             self.frames,
             last.finish_reason,
         )

@@ -19,6 +19,7 @@ from darkbloom_gateway.prompt import SealedBody
 
 CancelReason: TypeAlias = provider_link_pb2.CancelReason.ValueType
 AbandonReason: TypeAlias = gateway_lane_pb2.AbandonReason.ValueType
+DeclineReason: TypeAlias = gateway_lane_pb2.DeclineReason.ValueType
 
 
 @final
@@ -134,9 +135,8 @@ class Exchange:
         self._send(kinds.VIOLATION, stream, convert.violation(fault, opened))
         self.live.pop(stream, None)
 
-    def decline(self, stream: int) -> None:
-        """Refuse an offer whose price the money does not reach; the router offers another one."""
-        reason = gateway_lane_pb2.DECLINE_REASON_PRICE
+    def decline(self, stream: int, reason: DeclineReason) -> None:
+        """Refuse an offer; the router offers another one, or awaits the one that runs."""
         self._send(kinds.DECLINE, stream, gateway_lane_pb2.Decline(reason=reason))
 
     def keep_only(self, streams: Iterable[int]) -> None:

@@ -36,7 +36,14 @@ class ReceiptPress:
         return self._signer.public
 
     def press(
-        self, attempt: Attempt, plan: Plan, terminal: Terminal, signed: SignedBytes, now: datetime
+        self,
+        attempt: Attempt,
+        plan: Plan,
+        terminal: Terminal,
+        signed: SignedBytes,
+        now: datetime,
+        *,
+        sealed_to: int,
     ) -> tuple[bytes, SignedBytes]:
         """Return the receipt's JSON, and the countersigned record for billing.
 
@@ -46,6 +53,7 @@ class ReceiptPress:
             terminal: the verified terminal.
             signed: its exact bytes and signature.
             now: time of issue.
+            sealed_to: providers that the request was sealed to in the end, racers included.
         """
         record = self._sign(
             attempt,
@@ -53,6 +61,7 @@ class ReceiptPress:
             terminal_hash=terminal_sha256(signed.document),
             outcome=terminal.outcome,
             now=now,
+            sealed_to=sealed_to,
         )
         verdict = attempt.checked.signed
         receipt = build_receipt(
@@ -69,13 +78,15 @@ class ReceiptPress:
         )
         return receipt, record
 
-    def broken(self, attempt: Attempt, plan: Plan, now: datetime) -> SignedBytes:
+    def broken(self, attempt: Attempt, plan: Plan, now: datetime, *, sealed_to: int) -> SignedBytes:
         """Return the record of an answer without a verified terminal.
 
         It is not for the consumer: it lets billing see whether a router settled more than was
         opened, or for another provider.
         """
-        return self._sign(attempt, plan, terminal_hash=None, outcome="broken", now=now)
+        return self._sign(
+            attempt, plan, terminal_hash=None, outcome="broken", now=now, sealed_to=sealed_to
+        )
 
     def _sign(
         self,
@@ -85,6 +96,7 @@ class ReceiptPress:
         terminal_hash: str | None,
         outcome: Outcome | Literal["broken"],
         now: datetime,
+        sealed_to: int,
     ) -> SignedBytes:
         opened = attempt.opened
         document, signature = sign_countersign(
@@ -105,6 +117,7 @@ class ReceiptPress:
                 issued_at=rfc3339(now),
                 output_bound=plan.output_bound,
                 prompt_date=plan.prompt_date,
+                sealed_to=sealed_to if sealed_to > attempt.sealed_to else None,
             ),
             self._signer,
         )

@@ -60,6 +60,7 @@ class Seeker:
         exchange: the opening on the lane, once there is one.
         winner: the attempt that answers, once there is one.
         deltas: opened, not yet handed out.
+        sealed_to: how many providers may have read the request.
         terminal: the payload of the TERMINAL frame, if it has come already.
     """
 
@@ -74,7 +75,7 @@ class Seeker:
         self._own_again = False
         self._claim = RateClaim(stage, key, prompt.plan.claim)
         self._reservation: Reservation | None = None
-        self._sealed_to = 0
+        self.sealed_to = 0
         self._sealed_at = 0.0
         self._blamed_stream = 0
         self._blamed_at = 0.0
@@ -249,27 +250,51 @@ class Seeker:
         """Check the verdict, cover the price, seal and send; nothing leaves before all are done."""
         if self.winner is not None:
             return
-        if self._sealed_to >= MAX_SEALED:
+        if offer.hedge:
+            await self._take_hedge(offer, exchange, reservation)
+            return
+        if self.sealed_to >= MAX_SEALED:
             # Each one may read the prompt; a router that goes on and on is not looking for one.
             self.withdraw(cancel=provider_link_pb2.CANCEL_REASON_TIMEOUT)
             raise provider_failed()
-        if not offer.hedge:
-            exchange.keep_only(())
+        exchange.keep_only(())
         self.timing.route_us = _micros(self._clock.monotonic() - self._started_at)
-        if offer.build not in (self._plan.build, self._plan.fallback_build):
-            raise internal()
         checked = await self._check(offer)
         try:
-            # One's own machine costs nothing, whatever it asks of others.
-            own = checked.identity_key in self._own
-            covered = own or await reservation.cover(offer.price)
+            covered = await self._covered(offer, checked, reservation)
         except ApiError:
             self.withdraw(abandon=gateway_lane_pb2.ABANDON_REASON_HOLD_REFUSED)
             raise
         if not covered:
-            exchange.decline(offer.stream)
-            return
+            exchange.decline(offer.stream, gateway_lane_pb2.DECLINE_REASON_PRICE)
+        elif not await self._seal(offer, checked, exchange, reservation):
+            raise overloaded()
 
+    async def _take_hedge(self, offer: Offer, exchange: Exchange, reservation: Reservation) -> None:
+        """Let a second provider race; whatever is wrong with it, the first one still runs."""
+        reason = gateway_lane_pb2.DECLINE_REASON_VERDICT
+        try:
+            if self.sealed_to < MAX_SEALED:
+                checked = await self._check(offer)
+                if not await self._covered(offer, checked, reservation):
+                    reason = gateway_lane_pb2.DECLINE_REASON_PRICE
+                elif any(frame.kind == kinds.COMMITTED for frame in self.mailbox.frames):
+                    # The race is over: nobody else needs to see the prompt.
+                    return
+                elif await self._seal(offer, checked, exchange, reservation):
+                    return
+        except (ApiError, VerdictRefusedError):
+            pass
+        exchange.decline(offer.stream, reason)
+
+    async def _covered(self, offer: Offer, checked: Checked, reservation: Reservation) -> bool:
+        """Return whether the money reaches; one's own machine costs nothing."""
+        return checked.identity_key in self._own or await reservation.cover(offer.price)
+
+    async def _seal(
+        self, offer: Offer, checked: Checked, exchange: Exchange, reservation: Reservation
+    ) -> bool:
+        """Seal and send; False where too many bodies wait, and then nothing was sent."""
         attempt = self._attempt(offer, checked, reservation.request_id)
         sealing_at = self._clock.monotonic()
         not_after_ms = int(self._clock.now().timestamp() * 1000) + NOT_AFTER_S * 1000
@@ -280,8 +305,9 @@ class Seeker:
         # Consumer or lane may have gone while this waited.
         self._look()
         if not exchange.dispatch(attempt, body):
-            raise overloaded()
-        self._sealed_to += 1
+            return False
+        self.sealed_to += 1
+        return True
 
     def _attempt(self, offer: Offer, checked: Checked, request_id: str) -> Attempt:
         try:
@@ -291,7 +317,7 @@ class Seeker:
                 request_id=request_id,
                 prompt_bound=self._plan.prompt_bound,
                 output_bound=self._plan.output_bound,
-                sealed_to=self._sealed_to + 1,
+                sealed_to=self.sealed_to + 1,
                 randomness=self._stage.entropy(64),
             )
         except ViolationError:
@@ -308,6 +334,8 @@ class Seeker:
             raise no_linked_machine()
 
     async def _check(self, offer: Offer) -> Checked:
+        if offer.build not in (self._plan.build, self._plan.fallback_build):
+            raise internal()
         try:
             try:
                 return self._judge(offer)

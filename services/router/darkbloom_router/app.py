@@ -25,12 +25,13 @@ from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 
 from darkbloom_router.attempts import Attempts
+from darkbloom_router.cancels import Cancels
 from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.clients import AttestationClient, LedgerClient, LinksClient
 from darkbloom_router.closing import Closing
 from darkbloom_router.config import RouterConfig
-from darkbloom_router.decisions import Decisions
-from darkbloom_router.dispatch import Dispatcher, DispatchLimits
+from darkbloom_router.dispatch import DispatchLimits
+from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
 from darkbloom_router.faults.memory import FaultMemory
@@ -38,6 +39,7 @@ from darkbloom_router.fleet import Fleet
 from darkbloom_router.fleet_reads import FleetReads
 from darkbloom_router.gateway_lane import GatewayLanes
 from darkbloom_router.health import Health
+from darkbloom_router.hedging import HedgeLimits
 from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
@@ -124,7 +126,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     )
 
     health = Health(fleet, meter.tripped)
-    ends = Ends(fleet, requests, lanes, meter, spans, timers, health)
+    ends = Ends(fleet, requests, lanes, meter, spans, timers, health, Cancels(timers, meter))
     carriage = Carriage(fleet, attempts)
     replicas = Replicas(carriage, Publisher(carriage, clock))
     fleet.on_change = replicas.publisher.changed
@@ -139,26 +141,24 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         delay_s=config.break_settle_delay_s,
         lease_s=config.hold_lease_s + _LATE_SLACK_S,
     )
-    dispatcher = Dispatcher(
-        fleet,
-        attempts,
-        requests,
-        ends,
-        line,
-        lanes,
-        timers,
-        meter,
-        spans,
-        limits=DispatchLimits(
-            max_attempts=config.max_attempts,
-            default_deadline_s=config.default_deadline_s,
-            reject_models=config.rejected_models,
-            queue_before_shed=config.queue_before_shed,
-        ),
-        prices=prices,
-        new_id=_new_id,
-        decisions=Decisions(fleet, ends.hints, meter, secrets.randbelow),
-        unix_now=lambda: clock.now().timestamp(),
+    offers, hedging, dispatcher = make_dispatching(
+        DispatchParts(
+            fleet=fleet,
+            attempts=attempts,
+            requests=requests,
+            ends=ends,
+            line=line,
+            lanes=lanes,
+            timers=timers,
+            meter=meter,
+            spans=spans,
+            prices=prices,
+            limits=_limits(config),
+            hedges=HedgeLimits(enabled=config.hedging, after_s=config.hedge_after_s),
+            new_id=_new_id,
+            pick=secrets.randbelow,
+            unix_now=lambda: clock.now().timestamp(),
+        )
     )
     ends.wire(
         closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
@@ -183,10 +183,18 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     patience = Patience(
         accept_s=config.accept_timeout_s,
         content_s=config.content_timeout_s,
+        preamble_s=config.preamble_timeout_s,
         silence_s=config.silence_timeout_s,
     )
     downlink = Downlink(
-        attempts, ends, closing, trust, timers, meter, patience, relay=replicas.relay
+        attempts,
+        ends,
+        closing,
+        trust,
+        timers,
+        meter,
+        patience,
+        relay=replicas.relay,
     )
     uplink = Uplink(
         attempts,
@@ -197,6 +205,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         meter,
         patience,
         closing,
+        hedging,
         max_body_bytes=config.max_body_bytes,
     )
     links = ProviderLinks(
@@ -287,8 +296,8 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         meter=meter,
         hello=hello(member),
         drain_lines=dispatcher.drain_lines,
-        granted=dispatcher.granted,
-        refused=dispatcher.declined,
+        granted=offers.granted,
+        refused=offers.declined,
         terminal=downlink.stray,
     )
     _join(config, service, router, member, asker)
@@ -365,6 +374,16 @@ def _join(
 
 def _fleet(config: RouterConfig) -> Fleet:
     return Fleet(_rules(config), FaultMemory(error_hold_s=config.error_cooldown_s))
+
+
+def _limits(config: RouterConfig) -> DispatchLimits:
+    return DispatchLimits(
+        max_attempts=config.max_attempts,
+        default_deadline_s=config.default_deadline_s,
+        deadline_token_ms=config.deadline_token_ms,
+        reject_models=config.rejected_models,
+        queue_before_shed=config.queue_before_shed,
+    )
 
 
 def _rules(config: RouterConfig) -> Rules:

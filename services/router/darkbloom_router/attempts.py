@@ -13,7 +13,9 @@ from darkbloom.router.v1.gateway_lane_pb2 import Open
 from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.failures import Ladder
+from darkbloom_router.governor import Ticket
 from darkbloom_router.model import Demand, Opened, Signed, Verdict
+from darkbloom_router.plans import Plan
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.reservations import Reservation
@@ -72,6 +74,13 @@ class Request:
     """As it came; shown to replicas that are asked for a place."""
     excluded: set[Provider] = field(default_factory=set)
     attempt: "Attempt | None" = None
+    """The one that runs; the one that answers from the first content on."""
+    hedge: "Attempt | None" = None
+    """A second one that races against it."""
+    hedged: bool = False
+    """It has had its second offer, or must not have one."""
+    plan: Plan | None = None
+    """Who else was near in its first decision; kept until the first content."""
     build: str = ""
     """Build of the line it stands in; empty while it stands in none."""
     sealed: bool = False
@@ -82,7 +91,13 @@ class Request:
     queued_at: float = 0.0
     queue_s: float = 0.0
     timer: Timer | None = None
+    hedge_timer: Timer | None = None
     queue_timer: Timer | None = None
+
+    @property
+    def racers(self) -> list["Attempt"]:
+        """Attempts that may still answer: none, one, or two."""
+        return [one for one in (self.attempt, self.hedge) if one is not None]
 
 
 @dataclass(slots=True, eq=False)
@@ -103,10 +118,14 @@ class Attempt:
     price_id: str = ""
     """Row that the offer named; empty: the hold's own."""
     phase: Phase = Phase.OFFERED
+    ticket: Ticket | None = None
+    """Leave to race, where it is a second offer."""
     hinted: bool = False
     """It was chosen for a prefix that may still be cached there."""
     granted: int = 0
     """Chunk frames that the provider may have sent in all."""
+    begun: bool = False
+    """A preamble has come."""
     relayed: int = 0
     tokens_out: int = 0
     """Completion tokens as the last relayed chunk claims."""

@@ -90,8 +90,20 @@ class RouterConfig(RoomConfig):
     ] = "enforce"
     max_attempts: Annotated[int, Setting("attempts of one request", minimum=1)] = 64
     default_deadline_s: Annotated[
-        float, Setting("to the first content, where a request names none", minimum=1)
-    ] = 120.0
+        float, Setting("ceiling to the first content, also where a request names more", minimum=1)
+    ] = 180.0
+    deadline_token_ms: Annotated[
+        float, Setting("added to that ceiling for each token of the prompt", minimum=0)
+    ] = 10.0
+    hedging: Annotated[
+        bool, Setting("make a second offer where the first machine is slow to begin")
+    ] = True
+    hedge_after_s: Annotated[
+        float, Setting("latest moment of a second offer; 0: half of the deadline", minimum=0)
+    ] = 0.0
+    preamble_timeout_s: Annotated[
+        float, Setting("from the first preamble to the first content", minimum=0.1)
+    ] = 90.0
     accept_timeout_s: Annotated[float, Setting("to ACCEPTED", minimum=0.1)] = 10.0
     content_timeout_s: Annotated[
         float, Setting("from ACCEPTED to the first content", minimum=0.1)

@@ -60,6 +60,8 @@ class Decisions:
         outcome = "selected" if choice.candidate else "none"
         self._meter.decided(build, outcome, perf_counter() - started)
         self._meter.path(choice.path.value)
+        if choice.candidate is not None:
+            self._meter.selected(build, choice.candidate.provider.level.word, choice.price_ms)
         self._taken += 1
         if self._taken % self._every == 0:
             agreed = audit(self._fleet, build, view)

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
-from darkbloom.common.v1.price_pb2 import PriceRow
-from darkbloom.router.v1.gateway_lane_pb2 import AbandonReason, Offer, Open
-from darkbloom.router.v1.peer_lane_pb2 import Reserve
+from darkbloom.router.v1.gateway_lane_pb2 import AbandonReason, Open
 from darkbloom.router.v1.provider_link_pb2 import CancelReason
 from darkbloom_mesh.errors import InvalidArgumentError
 
@@ -21,7 +19,6 @@ from darkbloom_router import convert, failures, refusals
 from darkbloom_router.attempts import (
     PREFIX_SHIFT,
     Attempt,
-    Attempts,
     GatewayLink,
     Phase,
     Request,
@@ -32,23 +29,22 @@ from darkbloom_router.ends import TIMED_OUT, Ends
 from darkbloom_router.failures import Ladder
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Gate, Verdict
-from darkbloom_router.own_prices import OwnPrices
+from darkbloom_router.model import Gate
+from darkbloom_router.offers import Offers
 from darkbloom_router.placement import Choice
-from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.plans import Plan, feasible_only
+from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Line, Passes, Trigger
 from darkbloom_router.refusals import Refusal
-from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
+from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.requests import Requests
-from darkbloom_router.retry_after import RouteTime, feasible_after_s, late_s, retry_after_s
+from darkbloom_router.retry_after import feasible_after_s, late_s, retry_after_s
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
 from darkbloom_router.warm.targets import SIGNALS, Signal
 
 _MAX_RESERVE_S = 2.0
-RESERVE_S = 2.0
-"""Longest wait for another replica's answer to a reservation."""
 
 
 def _unnoticed(*_what: object) -> None:
@@ -62,7 +58,8 @@ class DispatchLimits:
     max_attempts: int = 64
     requests_per_lane: int = 8192
     max_deadline_s: float = 600.0
-    default_deadline_s: float = 120.0
+    default_deadline_s: float = 180.0
+    deadline_token_ms: float = 10.0
     reject_models: frozenset[str] = frozenset()
     queue_before_shed: bool = True
 
@@ -72,7 +69,6 @@ class Dispatcher:
 
     Args:
         fleet: Who is there.
-        attempts: Where attempts are looked up.
         requests: Where requests are.
         ends: How attempts end.
         line: Who waits.
@@ -81,8 +77,7 @@ class Dispatcher:
         meter: Counters.
         spans: Traces.
         limits: Bounds.
-        prices: What providers charge of their own.
-        new_id: Makes an id of a prefix.
+        offers: Makes attempts of choices.
         decisions: Chooses, and checks itself.
         unix_now: Wall clock, for deadlines that others name.
     """
@@ -90,7 +85,6 @@ class Dispatcher:
     def __init__(
         self,
         fleet: Fleet,
-        attempts: Attempts,
         requests: Requests,
         ends: Ends,
         line: Line,
@@ -100,15 +94,13 @@ class Dispatcher:
         spans: Spans,
         *,
         limits: DispatchLimits,
-        prices: OwnPrices,
-        new_id: Callable[[str], str],
+        offers: Offers,
         decisions: Decisions,
         unix_now: Callable[[], float],
     ) -> None:
         self.draining = False
         self.line = line
         self._fleet = fleet
-        self._attempts = attempts
         self._requests = requests
         self._ends = ends
         self._lanes = lanes
@@ -116,12 +108,10 @@ class Dispatcher:
         self._meter = meter
         self._spans = spans
         self._limits = limits
-        self._prices = prices
-        self._new_id = new_id
+        self._offers = offers
         self._decisions = decisions
         self._unix_now = unix_now
         self._passes = Passes(timers, self._serve_line, line.depth)
-        self._route_time = RouteTime()
         line.longer = lambda build: ends.service_times.depth(build, fleet.index(build).active)
         self._free: Callable[[Request, Cause], None] = _unwired
         self._sign: Callable[[str, Signal], None] = _unnoticed
@@ -142,6 +132,10 @@ class Dispatcher:
             waits: Hears of each build that somebody begins to wait for.
         """
         self._free, self._sign, self._waits = free, sign, waits
+
+    def sign(self, build: str, signal: Signal) -> None:
+        """Pass on what shows that a build has too few machines."""
+        self._sign(build, signal)
 
     @property
     def live(self) -> int:
@@ -169,8 +163,8 @@ class Dispatcher:
             stream=stream,
             gateway=gateway,
             demand=demand,
-            deadline=now + self._time_left(message),
-            ladder=Ladder(self._limits.max_attempts),
+            deadline=now + self._time_left(message, demand.prompt_tokens),
+            ladder=Ladder(self._limits.max_attempts, hard_ttft=self._fleet.rules.ttft_ceiling),
             message=message,
             opened_at=now,
             opened_unix_ns=self._spans.now_ns(),
@@ -195,21 +189,21 @@ class Dispatcher:
     def abandon(self, request: Request, reason: AbandonReason.ValueType) -> None:
         """Forget a request that the gateway gave up; nothing more is said about it."""
         held = reason != AbandonReason.ABANDON_REASON_HOLD_REFUSED
-        if request.attempt is not None:
-            self._ends.stop(request.attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+        self._ends.stop_all(request, CancelReason.CANCEL_REASON_CLIENT_GONE)
         self._requests.finish(request)
         if held and request.ladder.attempts:
             self._free(request, Cause.CLIENT_GONE)
 
     def give_up(self, attempt: Attempt, refusal: Refusal) -> None:
         """End a request that makes no sense; the provider is not to blame."""
-        self._ends.stop(attempt, TIMED_OUT)
+        self._ends.stop_all(attempt.request, TIMED_OUT)
         self.refuse(attempt.request, refusal)
 
     def retry(self, request: Request) -> None:
         """Offer another provider after a failed attempt, or refuse; nobody waits twice."""
         if request.ladder.ended:
-            self.refuse(request, request.ladder.verdict or refusals.NO_PROVIDER)
+            verdict = request.ladder.verdict or request.ladder.undecided
+            self.refuse(request, verdict or refusals.NO_PROVIDER)
         else:
             self._place(request, first=False)
 
@@ -240,7 +234,7 @@ class Dispatcher:
                 continue
             self.line.leave(request, "served")
             self._spans.record("router.queue_wait", request.traceparent, request.opened_unix_ns)
-            self._offer(request, choice)
+            self._give(request, choice)
 
     def still_trusted(self, attempt: Attempt) -> bool:
         """Check once more, just before a body is sent."""
@@ -295,16 +289,18 @@ class Dispatcher:
         attempt = earlier.attempt
         if earlier.gateway is gateway or (attempt is not None and attempt.opened.frames):
             return False
-        if attempt is not None:
-            self._ends.stop(attempt, CancelReason.CANCEL_REASON_CLIENT_GONE)
+        self._ends.stop_all(earlier, CancelReason.CANCEL_REASON_CLIENT_GONE)
         self._requests.finish(earlier)
         return True
 
-    def _time_left(self, message: Open) -> float:
-        if not message.HasField("deadline_time"):
-            return self._limits.default_deadline_s
-        deadline = message.deadline_time.seconds + message.deadline_time.nanos / 1e9
-        return max(0.0, min(deadline - self._unix_now(), self._limits.max_deadline_s))
+    def _time_left(self, message: Open, prompt_tokens: int) -> float:
+        """Return the time to the first content; nobody waits without end, whatever he names."""
+        limits = self._limits
+        ceiling = limits.default_deadline_s + prompt_tokens * limits.deadline_token_ms / 1000
+        if message.HasField("deadline_time"):
+            deadline = message.deadline_time.seconds + message.deadline_time.nanos / 1e9
+            ceiling = min(deadline - self._unix_now(), ceiling)
+        return max(0.0, min(ceiling, limits.max_deadline_s))
 
     def _unservable(self, request: Request) -> Refusal | None:
         """Return why nobody could ever serve a request, before anybody is asked."""
@@ -322,7 +318,7 @@ class Dispatcher:
         feasible_s = request.ladder.feasible_s
         if feasible_s is not None:
             return feasible_after_s(feasible_s)
-        return retry_after_s(self.line.depth(request.demand.build), self._route_time.seconds)
+        return retry_after_s(self.line.depth(request.demand.build), self._offers.route_time.seconds)
 
     def _view(self, request: Request) -> View:
         return View(
@@ -334,7 +330,10 @@ class Dispatcher:
         )
 
     def _scan(self, request: Request, build: str) -> Choice:
-        choice = self._decisions.choose(build, self._view(request))
+        view = self._view(request)
+        choice = self._decisions.choose(build, view)
+        if request.ladder.needs_evidence:
+            choice = feasible_only(choice, view)
         self._spans.record(
             "router.select",
             request.traceparent,
@@ -346,22 +345,57 @@ class Dispatcher:
 
     def _place(self, request: Request, *, first: bool) -> None:
         demand = request.demand
+        if not first and (planned := self._planned(request)) is not None:
+            self._give(request, planned)
+            return
         choice = self._scan(request, demand.build)
         if choice.candidate is None and demand.fallback_build:
             other = self._scan(request, demand.fallback_build)
             choice = other if other.candidate is not None else choice
         if choice.candidate is not None:
-            self._offer(request, choice)
+            self._give(request, choice)
             return
 
-        if not first and (refusal := request.ladder.verdict) is not None:
-            self.refuse(request, refusal)
-            return
         gates = dict(choice.tally)
-        if first and not demand.free and self._may_wait(request, gates):
+        if not first:
+            self._exhausted(request, gates)
+            return
+        if not demand.free and self._may_wait(request, gates):
             self._queue(request, gates)
         else:
             self._refuse_for(request, gates)
+
+    def _planned(self, request: Request) -> Choice | None:
+        """Return a runner-up of the first decision who passes now, other versions first."""
+        plan, ladder = request.plan, request.ladder
+        if plan is None or ladder.needs_evidence:
+            return None
+        view, avoided = self._view(request), request.demand.avoid_version
+        if avoided:
+            other = plan.take(view, lambda row: row.provider.version != avoided)
+            if other is not None:
+                return other
+        return plan.take(view, lambda _row: True)
+
+    def _exhausted(self, request: Request, gates: dict[Gate, int]) -> None:
+        """Refuse a request whose attempts have failed and whom nobody else can take."""
+        ladder = request.ladder
+        if ladder.verdict is not None:
+            self.refuse(request, ladder.verdict, gates)
+        elif ladder.undecided is None or refusals.worth_waiting(gates):
+            # Nobody failed: it has moved about in a fleet that is full.
+            self._refuse_for(request, gates)
+        else:
+            self.refuse(request, ladder.undecided, gates)
+
+    def _give(self, request: Request, choice: Choice) -> None:
+        """Offer a choice; who came close in the first one is kept in mind."""
+        if request.plan is None:
+            request.plan = Plan(choice)
+        candidate = choice.candidate
+        if candidate is not None and not candidate.slot_state.warm:
+            self._sign(candidate.build.build, Signal.COLD_DISPATCH)
+        self._offers.make(request, choice)
 
     def _may_wait(self, request: Request, gates: dict[Gate, int]) -> bool:
         """Return whether a place may come free in time, as far as anybody knows."""
@@ -396,118 +430,17 @@ class Dispatcher:
         self.line.leave(request, "timeout")
         self._refuse_for(request, self._decisions.tally(request.demand.build, self._view(request)))
 
-    def _offer(self, request: Request, choice: Choice) -> None:
-        candidate = choice.candidate
-        if candidate is None:
-            raise RuntimeError("nobody was chosen")
-        provider, verdict = candidate.provider, candidate.provider.verdict
-        lane = self._lanes.get(provider)
-        if verdict is None or lane is None:
-            raise RuntimeError("a provider without lane or verdict passed the gates")
-        now, demand = self._timers.now(), request.demand
-        if not candidate.slot_state.warm:
-            self._sign(candidate.build.build, Signal.COLD_DISPATCH)
-        reservation = self._fleet.debit(candidate, demand.tokens, demand.prompt_tokens)
-        if not request.routed:
-            request.routed = True
-            self._route_time.add(now - request.opened_at)
-        request.ladder.attempts += 1
-        price = self._price(request, candidate)
-        attempt = request.attempt = Attempt(
-            attempt_id=self._new_id("att"),
-            stream=self._attempts.next_stream(),
-            number=request.ladder.attempts,
-            request=request,
-            candidate=candidate,
-            provider=provider,
-            lane=lane,
-            verdict=verdict,
-            reservation=reservation,
-            hinted=choice.hint_ms > 0,
-            price_id=price.price_id if price is not None else "",
-            started_at=now,
-            started_unix_ns=self._spans.now_ns(),
-            seen_at=now,
-        )
-        self._attempts.add(attempt)
-        if isinstance(lane, RemoteLane):
-            self._reserve(attempt, lane)
-        else:
-            self._announce(attempt)
-
-    def _reserve(self, attempt: Attempt, lane: RemoteLane) -> None:
-        """Ask the replica that holds the provider's stream; it has the last word on its places."""
-        attempt.phase = Phase.RESERVING
-        attempt.timer = self._timers.after(RESERVE_S, partial(self._unreserved, attempt))
-        message = Reserve(
-            attempt_id=attempt.attempt_id,
-            provider_id=attempt.provider.provider_id,
-            epoch=attempt.provider.epoch,
-            build=attempt.candidate.build.build,
-            open=attempt.request.message,
-        )
-        lane.peer.send_control(FrameKind.FRAME_KIND_RESERVE, attempt.stream, message)
-
-    def granted(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Go on with an attempt whose place another replica has debited."""
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        attempt.verdict = verdict
-        attempt.phase = Phase.OFFERED
-        self._announce(attempt)
-
-    def declined(self, attempt: Attempt) -> None:
-        """Try elsewhere: the holder knows better than our picture of its provider."""
-        if attempt.phase is Phase.RESERVING:
-            self._ends.fail(attempt, failures.MOVED, tell=False)
-
-    def _unreserved(self, attempt: Attempt) -> None:
-        self.declined(attempt)
-
-    def _announce(self, attempt: Attempt) -> None:
-        request, candidate = attempt.request, attempt.candidate
-        offer = Offer(
-            attempt_id=attempt.attempt_id,
-            attempt_stream=attempt.stream,
-            attempt_number=attempt.number,
-            verdict=convert.signed_document(attempt.verdict.signed),
-            price=self._price(request, candidate) if attempt.price_id else None,
-            build=candidate.build.build,
-            provider=convert.facts(attempt.provider),
-            scripted=candidate.build.scripted,
-        )
-        request.gateway.lane.send_control(FrameKind.FRAME_KIND_OFFER, request.stream, offer)
-        if request.reserve_s:
-            attempt.timer = self._timers.after(request.reserve_s, partial(self._unsealed, attempt))
-
-    def _price(self, request: Request, candidate: Candidate) -> PriceRow | None:
-        """Return the provider's own row; None: the hold's price counts.
-
-        One's own machine costs nothing, and a hold knows the prices of its own build only.
-        """
-        owner, build = candidate.provider.account_id, candidate.build.build
-        if owner == request.demand.account_id or build != request.demand.build:
-            return None
-        return self._prices.of(owner, build)
-
-    def _unsealed(self, attempt: Attempt) -> None:
-        """Give up a reserved place that nobody sealed for in time."""
-        if attempt.phase is Phase.OFFERED:
-            attempt.request.ladder.note(failures.STALLED)
-            self._ends.stop(attempt, TIMED_OUT)
-            self.refuse(attempt.request, refusals.QUEUE_DEADLINE)
-
     def _deadline(self, request: Request) -> None:
         if request.committed:
             return
         if request.attempt is None:
             self.refuse(request, refusals.QUEUE_DEADLINE)
             return
-        attempt = request.attempt
         # The request's clock, not the machine's: it may have had no time of its own.
         request.ladder.note(failures.OUT_OF_TIME)
-        self._meter.failed(attempt.candidate.build.build, failures.OUT_OF_TIME.word)
-        self._ends.stop(attempt, TIMED_OUT)
+        build = request.attempt.candidate.build.build
+        self._meter.failed(build, failures.OUT_OF_TIME.word)
+        self._ends.stop_all(request, TIMED_OUT)
         self.refuse(request, request.ladder.verdict or refusals.FIRST_CHUNK_TIMEOUT)
 
     def _say_refused(

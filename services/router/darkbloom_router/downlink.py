@@ -37,6 +37,8 @@ class Patience:
     """From SEALED to ACCEPTED, beside the time that the body takes."""
     content_s: float = 120.0
     """From ACCEPTED to the first content; a cold load is inside it."""
+    preamble_s: float = 90.0
+    """From the first preamble to the first content: it has begun, and then fell silent."""
     silence_s: float = 600.0
     """Between chunks after the first content."""
 
@@ -89,6 +91,8 @@ class Downlink:
 
     def _chunk(self, attempt: Attempt, frame: Frame, kind: int, now: float) -> None:
         phase = attempt.phase
+        if phase >= Phase.PARKED:
+            self._ends.cancels.stray(attempt.provider, attempt.lane, attempt.stream)
         if phase <= Phase.OFFERED or phase >= Phase.PARKED or attempt.final:
             self._meter.ignored(_LINK, "unexpected")
             return
@@ -106,6 +110,9 @@ class Downlink:
                 self._commit(attempt, now)
             if kind == _FINAL:
                 attempt.final = True
+        elif phase < Phase.COMMITTED and not attempt.begun:
+            attempt.begun = True
+            attempt.arm(self._timers, self._patience.preamble_s, self._ends.stalled)
         if not attempt.request.gateway.lane.send_frame(frame):
             # Credits bound what waits; only a gateway that grants without reading gets here.
             self._ends.break_off(attempt, AttemptFailure.ATTEMPT_FAILURE_PROTOCOL)
@@ -167,12 +174,20 @@ class Downlink:
             self._closing.terminal(attempt, terminal)
 
     def stray(self, provider: Provider, frame: Frame) -> None:
-        """Take a frame for a stream that is not this provider's: only a terminal can matter."""
-        if frame.kind == FrameKind.FRAME_KIND_TERMINAL:
+        """Take a frame for a stream that is not this provider's: a terminal, or a zombie."""
+        kind = frame.kind
+        if kind == FrameKind.FRAME_KIND_TERMINAL:
+            self._ends.cancels.ended(provider, frame.stream)
             message = read(Terminal, frame.payload, self._meter, _LINK)
             if message is not None:
                 self._closing.stray_terminal(provider, convert.signed(message.terminal))
             return
+        if kind == FrameKind.FRAME_KIND_ERROR:
+            self._ends.cancels.ended(provider, frame.stream)
+        elif kind in _SEALED_KINDS and frame.stream not in self._attempts.by_stream:
+            lane = self._ends.lane_of(provider)
+            if lane is not None:
+                self._ends.cancels.stray(provider, lane, frame.stream)
         self._meter.ignored(_LINK, "foreign_stream")
 
     def _silent(self, attempt: Attempt) -> None:

@@ -5,16 +5,18 @@ open goes to `closing`.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailed, AttemptFailure
-from darkbloom.router.v1.provider_link_pb2 import Cancel, CancelReason
+from darkbloom.router.v1.provider_link_pb2 import CancelReason
 
 from darkbloom_router import failures
 from darkbloom_router.attempts import Attempt, Phase, Request
+from darkbloom_router.cancels import Cancels
 from darkbloom_router.closing import Closing
 from darkbloom_router.conditions import wants
-from darkbloom_router.failures import Failure
+from darkbloom_router.failures import Failure, Kind
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.health import Health
 from darkbloom_router.hints import HintMemory
@@ -41,6 +43,7 @@ class Ends:
         spans: Traces.
         timers: What time it is.
         health: What failures teach about machines.
+        cancels: Tells providers to stop, until they do.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Ends:
         spans: Spans,
         timers: Timers,
         health: Health,
+        cancels: Cancels,
     ) -> None:
         self.health = health
+        self.cancels = cancels
         self.hints = HintMemory()
         self.service_times = ServiceTimes()
         self._timers = timers
@@ -87,6 +92,8 @@ class Ends:
     def fail(self, attempt: Attempt, failure: Failure, *, tell: bool = True) -> None:
         """End an attempt before its first content; the request goes on to another provider.
 
+        Where two race, the other one is awaited; what was learned here is not forgotten.
+
         Args:
             attempt: What failed.
             failure: Why.
@@ -99,9 +106,13 @@ class Ends:
         self._meter.failed(attempt.candidate.build.build, failure.word)
         self._meter.dispatched("retry_precontent")
         self._span(attempt, failure.word)
+        if failure.kind is Kind.FAULT and not request.demand.avoid_version:
+            request.demand = replace(request.demand, avoid_version=attempt.provider.version)
+        request.hedged = True
         request.gateway.lane.drop_stream(attempt.stream)
         self.stop(attempt, TIMED_OUT, tell=tell)
-        self._retry(request)
+        if not request.racers:
+            self._retry(request)
 
     def lost(self, provider: Provider, carried: Iterable[Attempt]) -> None:
         """Note a stream that broke; what it carried has one cause and counts once."""
@@ -113,7 +124,19 @@ class Ends:
         self.health.lost(provider, broken, self._timers.now())
 
     def began(self, attempt: Attempt) -> None:
-        """Note the first content."""
+        """Note the first content: it has won, and whoever raced against it is stopped."""
+        request = attempt.request
+        if request.hedge_timer is not None:
+            request.hedge_timer.cancel()
+        if attempt.ticket is not None and attempt.ticket.end(won=True):
+            self._meter.hedge_won(attempt.candidate.build.build)
+        for other in request.racers:
+            if other is not attempt:
+                request.gateway.lane.drop_stream(other.stream)
+                self._meter.attempt_ended(other.candidate.build.build, "lost_race")
+                self._span(other, "lost_race")
+                self.stop(other, CancelReason.CANCEL_REASON_LOST_RACE)
+        request.attempt, request.hedge, request.plan = attempt, None, None
         self._fleet.began(attempt.reservation)
         self.accepted(attempt)
 
@@ -123,6 +146,10 @@ class Ends:
             self.health.accepted(attempt.candidate, self._timers.now())
             self._freed(attempt.provider)
 
+    def lane_of(self, provider: Provider) -> ProviderLane | None:
+        """Return the lane of a connected provider."""
+        return self._lanes.get(provider)
+
     def stalled(self, attempt: Attempt) -> None:
         """End an attempt that took too long to begin."""
         if attempt.phase < Phase.COMMITTED:
@@ -130,11 +157,22 @@ class Ends:
 
     def stop(self, attempt: Attempt, reason: CancelReason.ValueType, *, tell: bool = True) -> None:
         """End an attempt that delivered nothing, and say nothing to the gateway."""
-        attempt.request.attempt = None
+        request = attempt.request
+        if request.attempt is attempt:
+            request.attempt, request.hedge = request.hedge, None
+        elif request.hedge is attempt:
+            request.hedge = None
+        if attempt.ticket is not None:
+            attempt.ticket.end(won=False)
         sent = tell and attempt.phase > Phase.OFFERED
         self._money.forget(attempt)
         if sent:
             self._cancel(attempt, reason)
+
+    def stop_all(self, request: Request, reason: CancelReason.ValueType) -> None:
+        """End everything that runs for a request and has delivered nothing."""
+        for attempt in request.racers:
+            self.stop(attempt, reason)
 
     def break_off(
         self,
@@ -222,10 +260,8 @@ class Ends:
         if attempt.provider not in self._lanes:
             return
         attempt.lane.drop_stream(attempt.stream)
-        message = Cancel(reason=reason)
-        attempt.lane.send_control(FrameKind.FRAME_KIND_CANCEL, attempt.stream, message)
-        cause = CancelReason.Name(reason).removeprefix("CANCEL_REASON_").lower()
-        self._meter.cancelled(cause, "sent")
+        if attempt.terminal is None:
+            self.cancels.send(attempt.provider, attempt.lane, attempt.stream, reason)
 
     def _span(self, attempt: Attempt, error: str) -> None:
         self._spans.record(

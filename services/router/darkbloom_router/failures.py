@@ -14,6 +14,8 @@ from darkbloom_router.refusals import Refusal
 
 MAX_CAPACITY_FAILURES = 3
 MAX_TIMEOUTS = 3
+MAX_UNPROVEN_LATE = 2
+"""Machines that may say they would be late before the next one needs a forecast to the contrary."""
 
 
 class Code(IntEnum):
@@ -64,6 +66,12 @@ class Kind(Enum):
     """Another machine may have room; only a few are tried."""
     FREE = auto()
     """Nobody's fault; costs nothing."""
+    LATE = auto()
+    """It says that it cannot be in time; costs nothing, but others then need better evidence."""
+    PRICE = auto()
+    """It charges more than the money reaches; costs nothing."""
+    SIZE = auto()
+    """This machine takes no body of this size; others may."""
     TIMEOUT = auto()
     """Our own patience ended; only a few are tried."""
     FAULT = auto()
@@ -95,17 +103,20 @@ OUT_OF_TIME = Failure(Kind.TIMEOUT, refusals.FIRST_CHUNK_TIMEOUT, "deadline")
 PROTOCOL = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "protocol", blame=Blame.MACHINE)
 VIOLATION = Failure(Kind.FAULT, refusals.ENCRYPTION_FAILED, "encryption_failure")
 CONGESTED = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "link_congested")
-TOO_DEAR = Failure(Kind.FREE, refusals.TOO_DEAR, "price")
+UNTRUSTED = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "verdict_declined")
+TOO_DEAR = Failure(Kind.PRICE, refusals.TOO_DEAR, "price")
 ENDED_EMPTY = Failure(
     Kind.FAULT, refusals.PROVIDER_FAILED, "terminal_without_answer", blame=Blame.MACHINE
 )
 
 _DRAINING = Failure(Kind.FREE, refusals.PROVIDER_UNAVAILABLE, "draining", draining=True)
-_LATE = Failure(Kind.FREE, refusals.DEADLINE_UNREACHABLE, "deadline_unreachable", blame=Blame.LATE)
+_LATE = Failure(Kind.LATE, refusals.DEADLINE_UNREACHABLE, "deadline_unreachable", blame=Blame.LATE)
 _CONTEXT = Failure(Kind.FINAL, refusals.OVERSIZED, "context_exceeded")
 _TEMPLATE = Failure(Kind.FINAL, refusals.TEMPLATE_FAILED, "template_render")
 _BOUND = Failure(Kind.FINAL, refusals.BOUND_EXCEEDED, "bound_exceeded")
 _MEDIA = Failure(Kind.FINAL, refusals.MEDIA_TOO_LARGE, "media_too_large")
+_BODY = Failure(Kind.SIZE, refusals.PAYLOAD_TOO_LARGE, "payload_too_large")
+_NODE = Failure(Kind.CAPACITY, refusals.OVERSIZED, "exceeds_node")
 _CLIENT = Failure(Kind.FINAL, refusals.CLIENT_ERROR, "client_error")
 _BUSY = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "capacity", blame=Blame.FULL)
 _FULL = Failure(Kind.CAPACITY, refusals.OVERSIZED, "capacity", blame=Blame.FULL)
@@ -131,7 +142,7 @@ _BY_DETAIL: Mapping[int, Failure] = {
     Detail.CAPACITY_BUSY: _BUSY,
     Detail.CAPACITY_TIMEOUT: _BUSY,
     Detail.TOKEN_BUDGET_EXHAUSTED: _FULL,
-    Detail.REQUEST_EXCEEDS_NODE: _FULL,
+    Detail.REQUEST_EXCEEDS_NODE: _NODE,
     Detail.MODEL_LOAD: _UNLOADED,
     Detail.TOOL_NONCOMPLIANCE: _UNRULY,
 }
@@ -145,7 +156,7 @@ _BY_CODE: Mapping[int, Failure] = {
     Code.CAPACITY: _FULL,
     Code.ENCRYPTION_FAILURE: _SEALING,
 }
-_BY_STATUS: Mapping[int, Failure] = {503: _DOWN, 504: _TIMEOUT}
+_BY_STATUS: Mapping[int, Failure] = {413: _BODY, 503: _DOWN, 504: _TIMEOUT}
 
 
 def judge(code: int, detail: int, status: int) -> Failure:
@@ -158,18 +169,28 @@ def judge(code: int, detail: int, status: int) -> Failure:
 
 @dataclass(slots=True)
 class Ladder:
-    """What has gone wrong with one request so far."""
+    """What has gone wrong with one request so far.
+
+    Attributes:
+        hard_ttft: Whether one machine that does not begin in time ends the request.
+    """
 
     max_attempts: int
+    hard_ttft: bool = False
     attempts: int = 0
     capacity: int = 0
     timeouts: int = 0
+    unreachable: int = 0
+    """Distinct machines that said they cannot be in time."""
     final: Refusal | None = None
     fault: Refusal | None = None
+    size: Refusal | None = None
     full: Refusal | None = None
+    late: Refusal | None = None
+    dear: Refusal | None = None
+    undecided: Refusal | None = None
     feasible_s: float | None = None
     """When a machine that refused could, by its own word."""
-    other: Refusal | None = None
 
     def note(self, failure: Failure) -> None:
         """Remember a failed attempt."""
@@ -177,15 +198,25 @@ class Ladder:
             case Kind.FINAL:
                 self.final = self.final or failure.refusal
             case Kind.FAULT:
-                self.fault = failure.refusal
+                # A machine's own timeout stays the answer, whatever fails after it.
+                if self.fault is not refusals.PROVIDER_TIMEOUT:
+                    self.fault = failure.refusal
+            case Kind.SIZE:
+                self.size = failure.refusal
             case Kind.CAPACITY:
                 self.capacity += 1
-                self.full = failure.refusal
+                at_limit = self.capacity >= MAX_CAPACITY_FAILURES
+                self.full = refusals.OVERSIZED if at_limit else failure.refusal
             case Kind.TIMEOUT:
                 self.timeouts += 1
-                self.other = failure.refusal
+                self.late = refusals.TTFT_TOO_SLOW if self.hard_ttft else failure.refusal
+            case Kind.LATE:
+                self.unreachable += 1
+                self.late = self.late or failure.refusal
+            case Kind.PRICE:
+                self.dear = failure.refusal
             case Kind.FREE:
-                self.other = self.other or failure.refusal
+                self.undecided = self.undecided or failure.refusal
 
     @property
     def ended(self) -> bool:
@@ -194,10 +225,18 @@ class Ladder:
             self.final is not None
             or self.attempts >= self.max_attempts
             or self.capacity >= MAX_CAPACITY_FAILURES
-            or self.timeouts >= MAX_TIMEOUTS
+            or self.timeouts >= (1 if self.hard_ttft else MAX_TIMEOUTS)
         )
 
     @property
+    def needs_evidence(self) -> bool:
+        """Whether the next machine must be believed to be in time."""
+        return self.unreachable >= MAX_UNPROVEN_LATE
+
+    @property
     def verdict(self) -> Refusal | None:
-        """The answer by precedence: client error, fault, no room, deadline; None if none failed."""
-        return self.final or self.fault or self.full or self.other
+        """The answer by precedence: client error, fault, no room, deadline, price.
+
+        None where no attempt has decided anything: then the fleet as it stands is the answer.
+        """
+        return self.final or self.fault or self.size or self.full or self.late or self.dear

@@ -56,8 +56,7 @@ class Losses:
             if attempt is not None and request.committed and attempt.opened.frames:
                 self._ends.stop_by_edge(attempt, _CLIENT_GONE, "lane_lost")
                 continue
-            if attempt is not None:
-                self._ends.stop(attempt, _CLIENT_GONE)
+            self._ends.stop_all(request, _CLIENT_GONE)
             self._requests.orphan(request, self._orphan_s, self._release)
         for attempt in list(self._attempts.by_stream.values()):
             if attempt.request.gateway is gateway:
@@ -66,6 +65,7 @@ class Losses:
     def provider(self, provider: Provider, *, clean: bool) -> None:
         """Move or break everything that a lost stream carried."""
         self._lanes.pop(provider, None)
+        self._ends.cancels.gone(provider)
         failure = failures.LEFT if clean else failures.LOST
         carried = self._attempts.of_provider(provider)
         if not clean:

@@ -18,6 +18,7 @@ class Meter:
         self._partial = metrics.counter(telemetry.PARTIAL_SUCCESS)
         self._queue = metrics.counter(telemetry.QUEUE_OUTCOMES)
         self._cancels = metrics.counter(telemetry.CANCELS)
+        self._cancel_seconds = metrics.histogram(telemetry.CANCEL_SECONDS)
         self._no_terminal = metrics.counter(telemetry.NO_TERMINAL)
         self._ignored = metrics.counter(telemetry.FRAMES_IGNORED)
         self._settlements = metrics.counter(telemetry.SETTLEMENTS)
@@ -30,6 +31,11 @@ class Meter:
         self._providers = metrics.gauge(telemetry.PROVIDERS)
         self._paths = metrics.counter(telemetry.SELECTION_PATHS)
         self._audits = metrics.counter(telemetry.ROUTING_AUDITS)
+        self._hedges = metrics.counter(telemetry.HEDGES)
+        self._hedge_wins = metrics.counter(telemetry.HEDGE_WINS)
+        self._hedges_refused = metrics.counter(telemetry.HEDGES_SUPPRESSED)
+        self._cost = metrics.histogram(telemetry.COST_MS)
+        self._selected = metrics.counter(telemetry.PROVIDER_SELECTED)
         self._breakers = metrics.counter(telemetry.BREAKERS)
         self._scan = metrics.histogram(telemetry.SCAN_SECONDS)
         self._depth = metrics.gauge(telemetry.QUEUE_DEPTH)
@@ -53,6 +59,24 @@ class Meter:
     def audited(self, outcome: str) -> None:
         """Count a decision that was compared with the whole chain over everybody."""
         self._audits.labels(outcome).inc()
+
+    def hedged(self, build: str) -> None:
+        """Count a second offer."""
+        self._hedges.labels(model_label(build, self.catalog)).inc()
+
+    def hedge_won(self, build: str) -> None:
+        """Count a second offer that had the first content."""
+        self._hedge_wins.labels(model_label(build, self.catalog)).inc()
+
+    def hedge_suppressed(self, verdict: str) -> None:
+        """Count a second offer that was not made, and why."""
+        self._hedges_refused.labels(verdict).inc()
+
+    def selected(self, build: str, trust: str, price_ms: float) -> None:
+        """Count a winner, and what the ranking thought it would cost."""
+        model = model_label(build, self.catalog)
+        self._selected.labels(model, trust).inc()
+        self._cost.labels(model).observe(price_ms)
 
     def tripped(self, build: str, kind: str) -> None:
         """Count a breaker, cooldown or ejection that opened."""
@@ -81,6 +105,10 @@ class Meter:
     def cancelled(self, cause: str, outcome: str) -> None:
         """Count a cancelled attempt."""
         self._cancels.labels(cause, outcome).inc()
+
+    def stopped(self, cause: str, seconds: float) -> None:
+        """Note how long a cancelled stream took to stop."""
+        self._cancel_seconds.labels(cause).observe(seconds)
 
     def no_terminal(self, build: str) -> None:
         """Count a stop that no terminal answered in time."""

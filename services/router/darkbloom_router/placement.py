@@ -38,6 +38,10 @@ class Path(StrEnum):
     TIE_PENDING = "tie_pending"
     RANDOM = "random"
     PREFIX_AFFINITY = "prefix_affinity"
+    ALTERNATE = "alternate"
+    """It was a runner-up of the decision whose winner failed."""
+    HEDGE = "hedge"
+    """It races as a second offer."""
 
 
 @dataclass(frozen=True, slots=True)

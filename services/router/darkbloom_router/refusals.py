@@ -153,6 +153,9 @@ CLIENT_ERROR = _invalid(
     400, "invalid_request_error", Reason.CLIENT_ERROR, "the model refused this request as invalid"
 )
 MEDIA_TOO_LARGE = _invalid(413, "payload_too_large", Reason.CLIENT_ERROR, "media is too large")
+PAYLOAD_TOO_LARGE = _invalid(
+    413, "payload_too_large", Reason.CLIENT_ERROR, "no machine takes a request of this size"
+)
 TEMPLATE_FAILED = _invalid(
     422,
     "model_capability",

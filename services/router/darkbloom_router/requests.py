@@ -41,8 +41,10 @@ class Requests:
     def finish(self, request: Request) -> None:
         """Forget a request; its frames change nothing from here on."""
         self._line.leave(request, "gone")
-        if request.timer is not None:
-            request.timer.cancel()
+        request.plan = None
+        for timer in (request.timer, request.hedge_timer):
+            if timer is not None:
+                timer.cancel()
         request.gateway.requests.pop(request.stream, None)
         if self._live.get(request.request_id) is request:
             del self._live[request.request_id]

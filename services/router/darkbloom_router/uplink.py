@@ -8,6 +8,7 @@ from darkbloom.router.v1.gateway_lane_pb2 import (
     AbandonReason,
     Close,
     Decline,
+    DeclineReason,
     Open,
     Sealed,
     SettleOpened,
@@ -28,6 +29,7 @@ from darkbloom_router.closing import Closing
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.downlink import Patience
 from darkbloom_router.ends import Ends
+from darkbloom_router.hedging import Hedging
 from darkbloom_router.meter import Meter
 from darkbloom_router.payloads import read
 from darkbloom_router.settlement import Settle
@@ -63,10 +65,12 @@ class Uplink:
         meter: Meter,
         patience: Patience,
         closing: Closing,
+        hedging: Hedging,
         *,
         max_body_bytes: int,
     ) -> None:
         self._closing = closing
+        self._hedging = hedging
         self._attempts = attempts
         self._dispatcher = dispatcher
         self._ends = ends
@@ -171,6 +175,7 @@ class Uplink:
         )
         body_s = min(message.body_bytes / _BODY_BYTES_PER_S, _MAX_BODY_S)
         attempt.arm(self._timers, self._patience.accept_s + body_s, self._ends.stalled)
+        self._hedging.arm(attempt)
 
     def _sound(self, attempt: Attempt, message: Sealed) -> bool:
         """Check the outside of a sealed request against what was offered."""
@@ -244,7 +249,9 @@ class Uplink:
         if message is None or attempt.phase is not Phase.OFFERED:
             self._meter.ignored(_LINK, "unexpected")
             return
-        self._ends.fail(attempt, failures.TOO_DEAR, tell=False)
+        dear = message.reason != DeclineReason.DECLINE_REASON_VERDICT
+        failure = failures.TOO_DEAR if dear else failures.UNTRUSTED
+        self._ends.fail(attempt, failure, tell=False)
 
     def _note_opened(self, attempt: Attempt, message: Opened) -> None:
         """Keep the edge's counts; cumulative, so an older frame never lowers them."""

@@ -377,7 +377,7 @@ class World:
 
     async def accepted(self, stream: int) -> None:
         """Let the loop run until the router knows that an attempt was admitted."""
-        attempts = self.router.dispatcher._attempts.by_stream
+        attempts = self.router.losses._attempts.by_stream
         await self.until(lambda: attempts[stream].phase is Phase.ACCEPTED)
 
     async def turn(self, seconds_: float) -> None:

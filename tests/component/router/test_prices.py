@@ -12,7 +12,7 @@ ROW = PriceRow(price_id="price_own", build=SCRIPTED_BUILD, input_micros=9, outpu
 
 async def priced(mesh: World) -> None:
     await mesh.prices.set(OWNER, ROW)
-    known = mesh.router.dispatcher._prices
+    known = mesh.router.dispatcher._offers._prices
     await mesh.until(lambda: known.of(OWNER, SCRIPTED_BUILD) is not None)
 
 

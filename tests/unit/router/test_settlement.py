@@ -110,7 +110,7 @@ async def test_a_full_line_takes_nothing_more() -> None:
     [
         (Code.INVALID_REQUEST, 0, 400, Kind.FINAL, 400),
         (Code.CAPACITY, Detail.DRAINING, 503, Kind.FREE, 503),
-        (Code.CAPACITY, Detail.DEADLINE_UNREACHABLE, 503, Kind.FREE, 429),
+        (Code.CAPACITY, Detail.DEADLINE_UNREACHABLE, 503, Kind.LATE, 429),
         (Code.CAPACITY, Detail.QUEUE_FULL, 503, Kind.CAPACITY, 429),
         (Code.CAPACITY, Detail.REQUEST_EXCEEDS_CONTEXT, 400, Kind.FINAL, 429),
         (Code.TEMPLATE_RENDER, Detail.JINJA_NULL_BRIDGE, 422, Kind.FINAL, 422),

@@ -10,14 +10,16 @@ from darkbloom_mesh.credits import WINDOW
 from darkbloom_mesh.telemetry import Metrics
 
 from darkbloom_router.attempts import Attempts
+from darkbloom_router.cancels import Cancels
 from darkbloom_router.closing import Closing
-from darkbloom_router.decisions import Decisions
 from darkbloom_router.dispatch import Dispatcher, DispatchLimits
+from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
 from darkbloom_router.faults.memory import FaultMemory
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.health import Health
+from darkbloom_router.hedging import HedgeLimits
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Rules, Signed
@@ -102,7 +104,7 @@ def make_core(scenario: Scenario) -> Core:
     line = Line(timers, meter, LineLimits(), fleet.machines_of)
     requests = Requests(timers, line)
     health = Health(fleet, meter.tripped)
-    ends = Ends(fleet, requests, lanes, meter, spans, timers, health)
+    ends = Ends(fleet, requests, lanes, meter, spans, timers, health, Cancels(timers, meter))
     closing = Closing(
         attempts,
         PromptDesk(timers, clock),
@@ -114,21 +116,24 @@ def make_core(scenario: Scenario) -> Core:
         delay_s=_DELAY_S,
         lease_s=_LEASE_S,
     )
-    dispatcher = Dispatcher(
-        fleet,
-        attempts,
-        requests,
-        ends,
-        line,
-        lanes,
-        timers,
-        meter,
-        spans,
-        limits=DispatchLimits(),
-        prices=OwnPrices(),
-        new_id=_counter(),
-        decisions=Decisions(fleet, ends.hints, meter, stream(scenario.seed, "choices").randrange),
-        unix_now=lambda: clock.now().timestamp(),
+    _, hedging, dispatcher = make_dispatching(
+        DispatchParts(
+            fleet=fleet,
+            attempts=attempts,
+            requests=requests,
+            ends=ends,
+            line=line,
+            lanes=lanes,
+            timers=timers,
+            meter=meter,
+            spans=spans,
+            prices=OwnPrices(),
+            limits=DispatchLimits(),
+            hedges=HedgeLimits(),
+            new_id=_counter(),
+            pick=stream(scenario.seed, "choices").randrange,
+            unix_now=lambda: clock.now().timestamp(),
+        )
     )
     ends.wire(
         closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
@@ -173,6 +178,7 @@ def make_core(scenario: Scenario) -> Core:
             meter,
             patience,
             closing,
+            hedging,
             max_body_bytes=_MAX_BODY,
         ),
         downlink=Downlink(

@@ -176,6 +176,8 @@ class _DeclineReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decline
     DECLINE_REASON_UNSPECIFIED: _DeclineReason.ValueType  # 0
     DECLINE_REASON_PRICE: _DeclineReason.ValueType  # 1
     """The provider's own price makes the worst case dearer than the money reaches."""
+    DECLINE_REASON_VERDICT: _DeclineReason.ValueType  # 2
+    """A second offer whose verdict did not satisfy the gateway, or which it could not carry; nobody is blamed."""
 
 class DeclineReason(_DeclineReason, metaclass=_DeclineReasonEnumTypeWrapper):
     """Why an offer was not taken."""
@@ -183,6 +185,8 @@ class DeclineReason(_DeclineReason, metaclass=_DeclineReasonEnumTypeWrapper):
 DECLINE_REASON_UNSPECIFIED: DeclineReason.ValueType  # 0
 DECLINE_REASON_PRICE: DeclineReason.ValueType  # 1
 """The provider's own price makes the worst case dearer than the money reaches."""
+DECLINE_REASON_VERDICT: DeclineReason.ValueType  # 2
+"""A second offer whose verdict did not satisfy the gateway, or which it could not carry; nobody is blamed."""
 Global___DeclineReason: _TypeAlias = DeclineReason  # noqa: Y015
 
 class _AbandonReason:
