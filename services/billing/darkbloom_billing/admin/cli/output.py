@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 _MICRO = 1_000_000
+_WIDEST = 10_000
+"""Columns that no row of ours fills."""
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -37,18 +39,45 @@ def show(
         print(json.dumps(content))  # noqa: T201 - the output of a command
         return
     console = Console()
-    if rows:
-        table = Table(*columns)
-        for row in content[rows]:
-            table.add_row(*(_cell(name, row[name]) for name in columns))
-        console.print(table)
-        if content.get("next_page_token"):
-            console.print(Text(f"more: --page {content['next_page_token']}"))
+    if not rows:
+        console.print(_thing(_flat(content), console))
         return
+    _print_rows(console, content[rows], columns)
+    if content.get("next_page_token"):
+        console.print(Text(f"more: --page {content['next_page_token']}"), soft_wrap=True)
+
+
+def _print_rows(
+    console: Console, found: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> None:
+    """Print a table where it fits, else row by row: an id that is cut off is of no use."""
+    table = Table(*(_label(name) for name in columns))
+    for row in found:
+        table.add_row(*(_cell(name, row[name]) for name in columns))
+    wide = Console(width=_WIDEST)
+    if wide.measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    if not console.is_terminal:
+        # A pipe has no width: what reads it wants every character.
+        wide.print(table)
+        return
+    for row in found:
+        console.print(_thing([(name, row[name]) for name in columns], console))
+
+
+def _thing(fields: Sequence[tuple[str, Any]], console: Console) -> Table:
     table = Table(show_header=False)
-    for name, value in _flat(content):
-        table.add_row(name, _cell(name, value))
-    console.print(table)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", no_wrap=not console.is_terminal)
+    for name, value in fields:
+        table.add_row(_label(name), _cell(name, value))
+    return table
+
+
+def _label(name: str) -> str:
+    """Return how people call a field: amounts are shown in dollars, so no micros."""
+    return name.removesuffix("_micros")
 
 
 def problem(message: str, facts: Mapping[str, str], *, as_json: bool) -> None:
