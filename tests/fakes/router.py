@@ -62,6 +62,8 @@ class Script:
     """Take the request and fail before content: the next script is offered."""
     silent: bool = False
     """Take the request and say nothing."""
+    hedge: "Script | None" = None
+    """Offer this one as well once the request is here, and go on when it was sealed or declined."""
     tamper: int | None = None
     """Flip a bit of this chunk."""
     inflate: int | None = None
@@ -203,6 +205,7 @@ class _Attempt:
     script: Script
     verdict: Verdict
     number: int
+    hedge: bool = False
     sealed: lane_pb.Sealed | None = None
     body: bytearray = field(default_factory=bytearray)
     granted: int = INITIAL_CREDIT
@@ -279,6 +282,8 @@ class _Session:
 
     def take_decline(self, attempt: _Attempt) -> None:
         """Offer the next script, if there is one; otherwise nobody is cheap enough."""
+        if attempt.hedge:
+            return
         if self.router.scripts:
             self.offer_again(attempt)
             return
@@ -296,15 +301,29 @@ class _Session:
             attempt.request_stream, attempt.request_id, self.router.build, attempt.number + 1
         )
 
-    def offer(self, stream: int, request_id: str, build: str, number: int) -> None:
+    def offer(
+        self,
+        stream: int,
+        request_id: str,
+        build: str,
+        number: int,
+        hedge: Script | None = None,
+    ) -> None:
         router = self.router
-        script = router.next_script()
+        script = hedge or router.next_script()
         if script.refused is not None:
             self.lane.send_control(FrameKind.FRAME_KIND_REFUSED, stream, script.refused)
             return
         verdict, signed = router.verdict(script)
         attempt = _Attempt(
-            stream, router.next_stream(), new_id("att"), request_id, script, verdict, number
+            stream,
+            router.next_stream(),
+            new_id("att"),
+            request_id,
+            script,
+            verdict,
+            number,
+            hedge is not None,
         )
         self.attempts[attempt.stream] = attempt
         offer = lane_pb.Offer(
@@ -319,6 +338,7 @@ class _Session:
                 machine_model="T1",
             ),
             scripted=script.scripted,
+            hedge=hedge is not None,
         )
         if script.price is not None:
             offer.price.CopyFrom(script.price)
@@ -346,6 +366,16 @@ class _Session:
         self.router.seen.requests.append(parse_canonical(opened.body))
         return opened
 
+    async def race(self, attempt: _Attempt, hedge: Script | None) -> None:
+        """Make a second offer, if any, and return once it was sealed or declined."""
+        if hedge is None:
+            return
+        seen = self.router.seen
+        before = len(seen.headers) + len(seen.declines)
+        stream, request_id = attempt.request_stream, attempt.request_id
+        self.offer(stream, request_id, self.router.build, attempt.number + 1, hedge)
+        await self.router.until(lambda: len(seen.headers) + len(seen.declines) > before)
+
     async def answer(self, attempt: _Attempt) -> None:
         script = attempt.script
         opened = self.open_request(attempt)
@@ -354,6 +384,7 @@ class _Session:
             self.lane.close("cut")
             return
         self.lane.send_control(FrameKind.FRAME_KIND_ACCEPTED, attempt.stream, link_pb.Accepted())
+        await self.race(attempt, script.hedge)
         if script.silent:
             return
         if script.fails:
