@@ -23,6 +23,7 @@ from darkbloom_provider.engines import Inventory, load_all, make_engine, take_in
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.link import STOP_S
+from darkbloom_provider.loads import Loads
 from darkbloom_provider.lock import single_instance
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.ready import announce
@@ -67,7 +68,9 @@ async def _serve(
     service.spawn(engine.run(), name="engine")
     service.on_close(engine.close)
     _log.info("models_loading", models=[build.build_id for build in inventory.builds])
-    await load_all(engine, inventory.builds)
+    await load_all(engine, inventory.builds[: config.max_model_slots])
+    loads = Loads(engine, inventory.builds, slots=config.max_model_slots, clock=clock)
+    service.spawn(loads.run(), name="loads")
     _log.info("models_loaded")
 
     agent = Agent(
@@ -91,6 +94,7 @@ async def _serve(
             memory=SenderKeyMemory(),
             terminals=UnacknowledgedTerminals(),
             hosted=_hosted(inventory),
+            loads=loads,
             clock=clock,
         ),
         dialler=_dialler(config),

@@ -53,6 +53,9 @@ class ProviderConfig(CommonConfig):
         int | None,
         Setting("requests that a model answers at a time; unset: 8, scripted 4096", minimum=1),
     ] = None
+    max_model_slots: Annotated[
+        int, Setting("models in memory at a time; others are loaded on demand", minimum=1)
+    ] = 3
     script: Annotated[str, Setting("JSON directive of the scripted engine, for tests and load")] = (
         ""
     )

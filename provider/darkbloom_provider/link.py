@@ -8,6 +8,7 @@ work while the agent opens another.
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import grpc
@@ -16,6 +17,9 @@ from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.provider_link_pb2 import (
     AttestationChallenge,
     GoAway,
+    LoadModel,
+    LoadModelStatus,
+    OperationStatus,
     ProviderDrain,
     ProviderDrainAck,
     Registered,
@@ -121,6 +125,7 @@ class Link:
             FrameKind.FRAME_KIND_RUNTIME_STATUS: self._on_runtime_status,
             FrameKind.FRAME_KIND_ROUTING_STATUS: self._on_routing_status,
             FrameKind.FRAME_KIND_GO_AWAY: self._on_go_away,
+            FrameKind.FRAME_KIND_LOAD_MODEL: self._on_load_model,
             FrameKind.FRAME_KIND_PROVIDER_DRAIN_ACK: self._on_drain_ack,
         }
 
@@ -257,6 +262,19 @@ class Link:
             superseded=message.reason == "superseded",
         )
         self.leaving.set()
+
+    def _on_load_model(self, payload: bytes) -> None:
+        build_id = LoadModel.FromString(payload).model_id
+        report = partial(self._tell_load, build_id)
+        if self._draining:
+            report(OperationStatus.OPERATION_STATUS_FAILED, "draining")
+        else:
+            self._desk.loads.command(build_id, report)
+
+    def _tell_load(self, build_id: str, status: OperationStatus.ValueType, error: str) -> None:
+        message = LoadModelStatus(model_id=build_id, status=status, error=error)
+        self._lane.send_control(FrameKind.FRAME_KIND_LOAD_MODEL_STATUS, 0, message)
+        self._touch()
 
     def _on_drain_ack(self, payload: bytes) -> None:
         if ProviderDrainAck.FromString(payload).drain_id == self._presence.generation:

@@ -38,6 +38,7 @@ from darkbloom_provider.engine.errors import EngineError, FailureCode
 from darkbloom_provider.engine.interface import Engine, Job
 from darkbloom_provider.failures import Failure
 from darkbloom_provider.fence import Fence
+from darkbloom_provider.loads import Loads
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 
 ATTEMPT_BIT = 1 << 63
@@ -74,7 +75,8 @@ class Desk:
     memory: SenderKeyMemory
     terminals: UnacknowledgedTerminals
     hosted: Mapping[str, Hosted]
-    """Builds that are verified and loaded, by id."""
+    """Builds that are verified, by id; not all of them are in memory."""
+    loads: Loads
     clock: Clock
     stats: Stats = field(default_factory=Stats)
     fence: Fence = field(default_factory=Fence)
@@ -329,9 +331,19 @@ class Worker:
             prompt_bound=request.prompt_bound,
             output_bound=request.output_bound,
         )
-        await self._desk.engine.submit(job, attempt)
+        loads = self._desk.loads
+        cold = not loads.warm(request.build)
+        if cold:
+            # Loading may take longer than an answer to a request is waited for.
+            self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=True))
+        async with loads.held(request.build):
+            if incoming.cancelled:
+                self._refuse(stream, failures.CANCELLED)
+                return
+            await self._desk.engine.submit(job, attempt)
         # From here to the next wait the engine cannot say anything, so the order is kept.
-        self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=False))
+        if not cold:
+            self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=False))
         self._start(attempt, cancelled=incoming.cancelled)
 
     def _start(self, attempt: Attempt, *, cancelled: bool) -> None:

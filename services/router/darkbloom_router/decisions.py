@@ -28,6 +28,7 @@ class Decisions:
         hints: Who read which prefix last.
         meter: Counters.
         pick: Returns an index below its argument, at random.
+        timer: Measures decisions, in seconds.
         audit_every: One decision of so many is compared with the whole chain over everybody.
     """
 
@@ -39,17 +40,19 @@ class Decisions:
         pick: Callable[[int], int],
         *,
         audit_every: int = AUDIT_EVERY,
+        timer: Callable[[], float] = perf_counter,
     ) -> None:
         self._fleet = fleet
         self._hints = hints
         self._meter = meter
         self._pick = pick
         self._every = audit_every
+        self._timer = timer
         self._taken = 0
 
     def choose(self, build: str, view: View) -> Choice:
         """Return the winner, or who failed where."""
-        started = perf_counter()
+        started = self._timer()
         demand = view.demand
         hint = None
         if demand.prefix_keys:
@@ -58,7 +61,7 @@ class Decisions:
             )
         choice = choose(self._fleet, build, view, self._pick, hint=hint)
         outcome = "selected" if choice.candidate else "none"
-        self._meter.decided(build, outcome, perf_counter() - started)
+        self._meter.decided(build, outcome, self._timer() - started)
         self._meter.path(choice.path.value)
         if choice.candidate is not None:
             self._meter.selected(build, choice.candidate.provider.level.word, choice.price_ms)

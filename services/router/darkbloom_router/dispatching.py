@@ -5,6 +5,7 @@ Used alike by the router, its simulation and its tests.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 from darkbloom_router.attempts import Attempts
 from darkbloom_router.decisions import Decisions
@@ -43,6 +44,8 @@ class DispatchParts:
     pick: Callable[[int], int]
     """Returns an index below its argument, at random."""
     unix_now: Callable[[], float]
+    timer: Callable[[], float] = perf_counter
+    """Measures decisions, in seconds."""
 
 
 def make_dispatching(parts: DispatchParts) -> tuple[Offers, Hedging, Dispatcher]:
@@ -59,7 +62,7 @@ def make_dispatching(parts: DispatchParts) -> tuple[Offers, Hedging, Dispatcher]
         prices=parts.prices,
         new_id=parts.new_id,
     )
-    decisions = Decisions(fleet, ends.hints, meter, parts.pick)
+    decisions = Decisions(fleet, ends.hints, meter, parts.pick, timer=parts.timer)
     hedging = Hedging(
         fleet, decisions, offers, timers, meter, depth=line.depth, limits=parts.hedges
     )

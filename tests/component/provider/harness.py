@@ -19,6 +19,7 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
 from darkbloom_provider.hardening import Hardening
+from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Model, Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.work import Desk
@@ -26,6 +27,7 @@ from darkbloom_provider.work import Desk
 from tests.fakes.provider_router import PATIENCE_S, Ask, FakeLink, FakeRouter
 
 BUILD = "dev/scripted"
+COLD_BUILD = "dev/cold"
 WEIGHT_HASH = "ab" * 32
 MODEL = Model(
     id=BUILD,
@@ -95,13 +97,16 @@ async def staged(
     router, clock = router or FakeRouter(), clock or SystemClock()
     key_pair, signer = new_key_pair(), P256Signer.generate()
     engine = ScriptedEngine(clock=clock)
+    builds = (Build(build_id=BUILD), Build(build_id=COLD_BUILD))
+    loads = Loads(engine, builds, slots=1, clock=clock)
     desk = Desk(
         key_pair=key_pair,
         signer=signer,
         engine=engine,
         memory=SenderKeyMemory(),
         terminals=UnacknowledgedTerminals(),
-        hosted={BUILD: Hosted(build=BUILD, weight_hash=WEIGHT_HASH)},
+        hosted={name: Hosted(build=name, weight_hash=WEIGHT_HASH) for name in (BUILD, COLD_BUILD)},
+        loads=loads,
         clock=clock,
     )
     presence = Presence(
@@ -136,6 +141,7 @@ async def staged(
         stage = Stage(router, agent, desk, tmp_path / "state.json")
         async with asyncio.TaskGroup() as tasks:
             playing = tasks.create_task(engine.run())
+            loading = tasks.create_task(loads.run())
             running = tasks.create_task(agent.run())
             await engine.load(Build(build_id=BUILD))
             try:
@@ -150,3 +156,4 @@ async def staged(
             finally:
                 await engine.close()
                 playing.cancel()
+                loading.cancel()

@@ -24,6 +24,7 @@ from darkbloom_provider.app import _patience_s
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.bodies import MAX_LARGE_BODIES, MAX_SMALL_BODIES, Incoming, has_room
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.loads import Loads
 from darkbloom_provider.standing import MAX_ENTRIES, MAX_TEXT_CHARS, Standing, printable
 from darkbloom_provider.terminals import MAX_TERMINALS, UnacknowledgedTerminals
 from darkbloom_provider.waiting import first_of
@@ -63,10 +64,12 @@ class Tasks:
 
 
 def worker(**changes):
+    engine = Engine()
     desk = Desk(
         key_pair=new_key_pair(),
         signer=P256Signer.generate(),
-        engine=Engine(),
+        engine=engine,
+        loads=Loads(engine, (), slots=1, clock=FakeClock()),
         memory=SenderKeyMemory(),
         terminals=UnacknowledgedTerminals(),
         hosted={"dev/x": Hosted(build="dev/x", weight_hash="")},
