@@ -127,8 +127,8 @@ class LedgerServer(LedgerServiceServicer):
 def require_development(*, allowed: bool) -> None:
     """Refuse what tools may do on a development mesh and nobody in production.
 
-    Whoever holds the mesh token, such as a router that was broken into, must not hand out money, name
-    payees or set the platform's prices; operators and proofs have doors of their own.
+    Whoever holds the mesh token, such as a router that was broken into, must not hand out money,
+    name payees or set the platform's prices; operators and proofs have doors of their own.
 
     Raises:
         ForbiddenError: It is production.

@@ -19,6 +19,9 @@ from darkbloom_gateway.clients import answer, refusal_of
 from darkbloom_gateway.model import Caller, ProviderToken, Refusal
 from darkbloom_gateway.ports import Login
 
+_PART_BYTES = 1024 * 1024
+_MAX_PARTS = 10
+
 
 class IdentityClient:
     """Sign-in, keys, device codes and provider tokens over one channel."""
@@ -191,6 +194,36 @@ class IdentityClient:
         """Take a machine away from its account."""
         request = pb.UnlinkMachineRequest(account_id=account_id, identity_key=identity_key)
         await answer(self._stub.UnlinkMachine(request, timeout=self._timeout_s))
+
+    async def add_log_report(
+        self, account_id: str, token_id: str, content: bytes
+    ) -> tuple[str, datetime]:
+        """Hand a report of logs in; return its id and until when it is kept."""
+        opening = pb.OpenLogReportRequest(
+            account_id=account_id, token_id=token_id, size=len(content)
+        )
+        opened = await answer(self._stub.OpenLogReport(opening, timeout=self._timeout_s))
+        for number, at in enumerate(range(0, len(content), _PART_BYTES)):
+            part = pb.AddLogReportPartRequest(
+                account_id=account_id,
+                report_id=opened.report_id,
+                number=number,
+                content=content[at : at + _PART_BYTES],
+            )
+            await answer(self._stub.AddLogReportPart(part, timeout=self._timeout_s))
+        return opened.report_id, convert.instant(opened.expire_time)
+
+    async def log_report(self, report_id: str) -> bytes:
+        """Return a report of logs."""
+        found = bytearray()
+        for number in range(_MAX_PARTS):
+            request = pb.ReadLogReportPartRequest(report_id=report_id, number=number)
+            call = self._stub.ReadLogReportPart(request, timeout=self._timeout_s)
+            part = (await answer(call)).content
+            if not part:
+                break
+            found += part
+        return bytes(found)
 
 
 def _token(token: identity_pb2.ProviderToken) -> ProviderToken:

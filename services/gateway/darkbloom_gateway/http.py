@@ -64,6 +64,8 @@ ROUTES = frozenset(
         "/v1/provider/link",
         "/v1/provider/link/challenge",
         "/v1/provider/token",
+        "/v1/provider/log-report",
+        "/v1/admin/log-reports",
         "/health",
         "/readyz",
         *stripe.ROUTES,

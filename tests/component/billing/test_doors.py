@@ -6,14 +6,16 @@ from typing import Any
 import grpc
 import pytest
 from darkbloom.billing.v1 import account_service_pb2 as accounts_pb
+from darkbloom.billing.v1 import identity_service_pb2 as identity_pb
 from darkbloom.billing.v1 import operator_service_pb2 as pb
 from darkbloom.billing.v1 import price_service_pb2 as prices_pb
+from darkbloom.billing.v1.identity_service_pb2_grpc import IdentityServiceStub
 from darkbloom_billing.identity.model import Claims, User
 from darkbloom_gateway.model import Caller
 from darkbloom_mesh.errors import ConflictError, NotFoundError
 
 from tests.component.billing.operating import CALL_S, Staff, staff
-from tests.component.billing.test_operators import fault
+from tests.component.billing.test_operators import credit, fault, refusal
 from tests.component.billing.world import BUILD, CONSUMER, PROVIDER, START, owner, world
 
 _USER = "INSERT INTO billing.app_user VALUES ($1, 'i', $1, $2, 'ann@example.com', $3, now())"
@@ -96,6 +98,18 @@ async def test_a_request_id_stops_one_invite_only(url: str) -> None:
         assert (await make("FIRST")).invite.code == "FIRST"
         assert (await make("FIRST")).invite.code == "FIRST"
         assert isinstance(await fault(make("OTHER")), ConflictError)
+
+
+async def test_an_account_that_closes_gets_no_credit(url: str) -> None:
+    async with world(url) as w:
+        s = await staff(w)
+        await w.account(CONSUMER)
+        await s.fund("promo", 1_000)
+        closing = identity_pb.CloseAccountRequest(account_id=CONSUMER)
+        await IdentityServiceStub(w.channel).CloseAccount(closing, timeout=CALL_S)
+        assert await refusal(credit(s, CONSUMER, 100)) == "account_closing"
+        assert (await s.view(CONSUMER)).promo_micros == 0
+        assert await s.actions(CONSUMER) == []
 
 
 async def test_parallel_redemptions_of_one_account_answer_one_success(url: str) -> None:

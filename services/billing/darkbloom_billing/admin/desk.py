@@ -19,6 +19,7 @@ from darkbloom_billing.programmes.codes import new_invite_code
 from darkbloom_billing.programmes.model import Invite, NewInvite
 from darkbloom_billing.store.database import Connection, Database
 
+_CLOSING = "SELECT closing_at IS NOT NULL FROM billing.account WHERE account_id = $1"
 _NOTE = "INSERT INTO billing.note VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 
 
@@ -37,7 +38,7 @@ class Desk:
         Raises:
             NotFoundError: No such account.
             ConflictError: The request id came before with other contents.
-            OperatorRefusedError: The budget is used up.
+            OperatorRefusedError: The budget is used up, or the account is being deleted.
         """
         now = self._clock.now()
         action = Action(
@@ -50,6 +51,9 @@ class Desk:
         )
 
         async def also(connection: Connection) -> None:
+            # Nobody could ever spend it.
+            if await connection.fetchval(_CLOSING, credit.account_id):
+                raise OperatorRefusedError(OperatorRefusal.ACCOUNT_CLOSING)
             key = f"admin:{credit.request_id}"
             await write_note(connection, key, credit.account_id, credit.note, now=now)
             await record(connection, action, now=now)

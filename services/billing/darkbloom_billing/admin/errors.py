@@ -20,6 +20,7 @@ class OperatorRefusal(StrEnum):
     NOT_PENDING = "not_pending"
     ERASURE_OPEN = "erasure_open"
     ALREADY_ERASED = "already_erased"
+    ACCOUNT_CLOSING = "account_closing"
     MONEY_MOVING = "money_moving"
     BALANCE_LEFT = "balance_left"
     NOT_MANUAL = "not_manual"
@@ -35,6 +36,7 @@ _MESSAGES = {
     OperatorRefusal.NOT_PENDING: "there is no erasure to take back",
     OperatorRefusal.ERASURE_OPEN: "an erasure of this account is under way",
     OperatorRefusal.ALREADY_ERASED: "the account is erased",
+    OperatorRefusal.ACCOUNT_CLOSING: "the account is being deleted, or is erased",
     OperatorRefusal.MONEY_MOVING: "a hold, a withdrawal or a dispute is open",
     OperatorRefusal.NOT_MANUAL: "the withdrawal does not wait for a person",
     OperatorRefusal.BALANCE_LEFT: "the account has money left; pay it out, or forfeit it",

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from darkbloom_billing import convert as common
 from darkbloom_billing.identity import convert
 from darkbloom_billing.identity.devices import INTERVAL_S, LIFE_S, Devices
+from darkbloom_billing.identity.log_reports import LogReports
 from darkbloom_billing.identity.logins import Logins
 from darkbloom_billing.identity.machines import CHALLENGE_S, Machines
 from darkbloom_billing.identity.owner_keys import OwnerKeys
@@ -20,8 +21,14 @@ class IdentityServer(IdentityServiceServicer):
     """Sign-in, keys, device codes, provider tokens, links."""
 
     def __init__(
-        self, logins: Logins, keys: OwnerKeys, devices: Devices, machines: Machines
+        self,
+        logins: Logins,
+        keys: OwnerKeys,
+        devices: Devices,
+        machines: Machines,
+        reports: LogReports,
     ) -> None:
+        self._reports = reports
         self._logins = logins
         self._keys = keys
         self._devices = devices
@@ -205,3 +212,35 @@ class IdentityServer(IdentityServiceServicer):
             common.account_id(request.account_id), common.identity_key(request.identity_key)
         )
         return pb.UnlinkMachineResponse()
+
+    async def OpenLogReport(
+        self, request: pb.OpenLogReportRequest, context: Context
+    ) -> pb.OpenLogReportResponse:
+        """Begin a report of logs."""
+        report_id, until = await self._reports.open(
+            common.account_id(request.account_id),
+            common.token(request.token_id, "token_id"),
+            request.size,
+        )
+        return pb.OpenLogReportResponse(report_id=report_id, expire_time=common.timestamp(until))
+
+    async def AddLogReportPart(
+        self, request: pb.AddLogReportPartRequest, context: Context
+    ) -> pb.AddLogReportPartResponse:
+        """Keep a part of a report."""
+        await self._reports.add(
+            common.account_id(request.account_id),
+            common.token(request.report_id, "report_id"),
+            request.number,
+            request.content,
+        )
+        return pb.AddLogReportPartResponse()
+
+    async def ReadLogReportPart(
+        self, request: pb.ReadLogReportPartRequest, context: Context
+    ) -> pb.ReadLogReportPartResponse:
+        """Return a part of a whole report."""
+        content = await self._reports.read(
+            common.token(request.report_id, "report_id"), request.number
+        )
+        return pb.ReadLogReportPartResponse(content=content)

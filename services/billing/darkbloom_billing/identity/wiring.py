@@ -9,6 +9,7 @@ from darkbloom_billing.accounts import Accounts
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.identity.devices import Devices
 from darkbloom_billing.identity.issuers import IssuerKeys
+from darkbloom_billing.identity.log_reports import LogReports
 from darkbloom_billing.identity.logins import Logins
 from darkbloom_billing.identity.machines import Machines
 from darkbloom_billing.identity.owner_keys import OwnerKeys
@@ -41,4 +42,5 @@ def wire_identity(
         OwnerKeys(PostgresOwnerKeys(database), clock),
         devices,
         Machines(PostgresTokens(database), accounts, clock, entropy),
+        LogReports(database, clock, entropy),
     )

@@ -46,8 +46,8 @@ _SPENDS = """
     WHERE u.settled_at >= $1 AND u.settled_at < $2 AND u.charge_micros > 0
       AND NOT EXISTS (SELECT FROM billing.referral_payout p
         WHERE p.referrer_id = r.referrer_id AND p.hour = $1)
-      AND NOT EXISTS (SELECT FROM billing.erasure x
-        WHERE x.account_id = r.referrer_id AND x.state IN ('pending', 'erased'))
+      AND NOT EXISTS (SELECT FROM billing.account x
+        WHERE x.account_id = r.referrer_id AND x.closing_at IS NOT NULL)
     GROUP BY u.request_id, r.referrer_id, u.account_id, e.account_id
     ORDER BY r.referrer_id, u.request_id
 """

@@ -1,5 +1,6 @@
 """`/v1/pricing`: what models cost, and what a provider charges of its own."""
 
+import hashlib
 import re
 from decimal import Decimal
 from typing import Any, Protocol
@@ -200,7 +201,9 @@ def _request_id(request: Request, account_id: str, build: str) -> str:
     key = request.headers.get("idempotency-key", "")
     if key and _KEY.fullmatch(key) is None:
         raise bad_request("Idempotency-Key must be 1 to 128 printable characters")
-    return f"price:{account_id}:{build}:{key or uuid4().hex}"[-256:]
+    # Hashed, so that a long name cannot push the account out of what tells two callers apart.
+    named = "\n".join((account_id, build, key or uuid4().hex))
+    return f"price:{hashlib.sha256(named.encode()).hexdigest()}"
 
 
 def _refused(error: InvalidArgumentError) -> ApiError:

@@ -131,6 +131,21 @@ class IdentityServiceStub(object):
                 request_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineResponse.FromString,
                 _registered_method=True)
+        self.OpenLogReport = channel.unary_unary(
+                '/darkbloom.billing.v1.IdentityService/OpenLogReport',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.OpenLogReportRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.OpenLogReportResponse.FromString,
+                _registered_method=True)
+        self.AddLogReportPart = channel.unary_unary(
+                '/darkbloom.billing.v1.IdentityService/AddLogReportPart',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.AddLogReportPartRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.AddLogReportPartResponse.FromString,
+                _registered_method=True)
+        self.ReadLogReportPart = channel.unary_unary(
+                '/darkbloom.billing.v1.IdentityService/ReadLogReportPart',
+                request_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.ReadLogReportPartRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.ReadLogReportPartResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer(object):
@@ -275,6 +290,28 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenLogReport(self, request, context):
+        """Begin a report of a machine's logs; the newest 3 of an account are kept, for 14 days.
+        Errors: OVERLOADED where all together are too large. Caller: gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddLogReportPart(self, request, context):
+        """Add a part of a report, at most 1 MiB. Idempotent by its number. Caller: gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLogReportPart(self, request, context):
+        """Read a part of a whole report. Errors: NOT_FOUND. Caller: gateway, for an administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -372,6 +409,21 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.UnlinkMachine,
                     request_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineRequest.FromString,
                     response_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineResponse.SerializeToString,
+            ),
+            'OpenLogReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenLogReport,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.OpenLogReportRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.OpenLogReportResponse.SerializeToString,
+            ),
+            'AddLogReportPart': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddLogReportPart,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.AddLogReportPartRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.AddLogReportPartResponse.SerializeToString,
+            ),
+            'ReadLogReportPart': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadLogReportPart,
+                    request_deserializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.ReadLogReportPartRequest.FromString,
+                    response_serializer=darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.ReadLogReportPartResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -889,6 +941,87 @@ class IdentityService(object):
             '/darkbloom.billing.v1.IdentityService/UnlinkMachine',
             darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineRequest.SerializeToString,
             darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.UnlinkMachineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenLogReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.IdentityService/OpenLogReport',
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.OpenLogReportRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.OpenLogReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddLogReportPart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.IdentityService/AddLogReportPart',
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.AddLogReportPartRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.AddLogReportPartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLogReportPart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.billing.v1.IdentityService/ReadLogReportPart',
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.ReadLogReportPartRequest.SerializeToString,
+            darkbloom_dot_billing_dot_v1_dot_identity__service__pb2.ReadLogReportPartResponse.FromString,
             options,
             channel_credentials,
             insecure,

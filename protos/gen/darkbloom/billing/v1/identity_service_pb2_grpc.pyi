@@ -64,6 +64,14 @@ class IdentityServiceStub:
     """Take a machine away from its account; what it was asked before is still paid to that account.
     Idempotent. Errors: NOT_FOUND where the account has no such machine. Caller: gateway.
     """
+    OpenLogReport: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.OpenLogReportRequest, _identity_service_pb2.OpenLogReportResponse]
+    """Begin a report of a machine's logs; the newest 3 of an account are kept, for 14 days.
+    Errors: OVERLOADED where all together are too large. Caller: gateway.
+    """
+    AddLogReportPart: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.AddLogReportPartRequest, _identity_service_pb2.AddLogReportPartResponse]
+    """Add a part of a report, at most 1 MiB. Idempotent by its number. Caller: gateway."""
+    ReadLogReportPart: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ReadLogReportPartRequest, _identity_service_pb2.ReadLogReportPartResponse]
+    """Read a part of a whole report. Errors: NOT_FOUND. Caller: gateway, for an administrator."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sign-in, the owner's view of API keys, device codes, provider tokens, links with proof. Caller: gateway.
@@ -229,5 +237,31 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Take a machine away from its account; what it was asked before is still paid to that account.
         Idempotent. Errors: NOT_FOUND where the account has no such machine. Caller: gateway.
         """
+
+    @_abc_1.abstractmethod
+    def OpenLogReport(
+        self,
+        request: _identity_service_pb2.OpenLogReportRequest,
+        context: _aio.ServicerContext[_identity_service_pb2.OpenLogReportRequest, _abc.Awaitable[_identity_service_pb2.OpenLogReportResponse]],
+    ) -> _abc.Awaitable[_identity_service_pb2.OpenLogReportResponse]:
+        """Begin a report of a machine's logs; the newest 3 of an account are kept, for 14 days.
+        Errors: OVERLOADED where all together are too large. Caller: gateway.
+        """
+
+    @_abc_1.abstractmethod
+    def AddLogReportPart(
+        self,
+        request: _identity_service_pb2.AddLogReportPartRequest,
+        context: _aio.ServicerContext[_identity_service_pb2.AddLogReportPartRequest, _abc.Awaitable[_identity_service_pb2.AddLogReportPartResponse]],
+    ) -> _abc.Awaitable[_identity_service_pb2.AddLogReportPartResponse]:
+        """Add a part of a report, at most 1 MiB. Idempotent by its number. Caller: gateway."""
+
+    @_abc_1.abstractmethod
+    def ReadLogReportPart(
+        self,
+        request: _identity_service_pb2.ReadLogReportPartRequest,
+        context: _aio.ServicerContext[_identity_service_pb2.ReadLogReportPartRequest, _abc.Awaitable[_identity_service_pb2.ReadLogReportPartResponse]],
+    ) -> _abc.Awaitable[_identity_service_pb2.ReadLogReportPartResponse]:
+        """Read a part of a whole report. Errors: NOT_FOUND. Caller: gateway, for an administrator."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _aio.Server) -> None: ...
