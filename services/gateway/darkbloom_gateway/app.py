@@ -286,7 +286,7 @@ class Worker:
             payments.make_router(plane, reports),
             earnings.make_router(plane, reports, self.payments, plane.machines),
             public.make_router(plane, reports, Figures(reports, clock)),
-            export.make_router(plane, reports),
+            export.make_router(plane, reports, self.payments),
             invites.make_router(plane, self.programmes),
             referrals.make_router(plane, self.programmes),
             admin.make_router(plane, self.operators),

@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import zipfile
+from functools import partial
 from typing import Any
 
+from darkbloom.billing.v1.payment_service_pb2_grpc import add_PaymentServiceServicer_to_server
 from darkbloom_edge.signatures import to_base64
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import BUILD, PRICE
 from tests.fakes.identity import LOGIN_TOKEN
+from tests.fakes.payments import FakePayments
 from tests.fakes.reports import MACHINE, PAGES
 
 LOGIN = {"authorization": f"Bearer {LOGIN_TOKEN}"}
@@ -314,7 +317,8 @@ async def test_a_public_name_is_chosen_by_a_person(valkey_url: str) -> None:
 
 
 async def test_an_export_holds_every_table_and_no_secret(valkey_url: str) -> None:
-    async with gateway(valkey_url) as mesh:
+    payments = FakePayments(withdrawals=3)
+    async with gateway(valkey_url, partial(add_PaymentServiceServicer_to_server, payments)) as mesh:
         mesh.billing.identity.add_login(email="me@example.com", account_id="acct_export")
         refused = await mesh.http.get("/v1/me/export", headers=BEARER)
         assert error(refused)[:2] == (403, "forbidden")
@@ -333,6 +337,32 @@ async def test_an_export_holds_every_table_and_no_secret(valkey_url: str) -> Non
         }
         assert json.loads(archive.read("profile.json"))["email"] == "me@example.com"
         assert len(archive.read("usage.csv").splitlines()) == PAGES + 1
-        assert len(archive.read("withdrawals.csv").splitlines()) == 2
+        with io.TextIOWrapper(archive.open("withdrawals.csv")) as table:
+            withdrawals = list(csv.DictReader(table))
+        assert [(row["id"], row["status"]) for row in withdrawals] == [
+            ("wd_0", "paid"),
+            ("wd_1", "manual_reconciliation_required"),
+            ("wd_2", "manual_reconciliation_required"),
+        ]
+        first = withdrawals[0]
+        assert (first["amount_micro_usd"], first["fee_micro_usd"]) == ("5000000", "500000")
+        assert (first["method"], first["transfer_id"]) == ("instant", "tr_0")
+        assert first["created_at"].startswith("2027-01-15T08:00:00")
         manifest = json.loads(archive.read("manifest.json"))
         assert manifest["tables"]["ledger"] == {"rows": PAGES, "cut_off": False}
+
+
+async def test_an_export_without_payouts_has_no_withdrawals(valkey_url: str) -> None:
+    payments = FakePayments(withdrawals=3, payouts=False)
+    async with gateway(valkey_url, partial(add_PaymentServiceServicer_to_server, payments)) as mesh:
+        mesh.billing.identity.add_login(account_id="acct_export")
+        response = await mesh.http.get("/v1/me/export", headers=LOGIN)
+        archive = zipfile.ZipFile(io.BytesIO(response.content))
+        assert len(archive.read("withdrawals.csv").splitlines()) == 1
+
+
+async def test_an_export_that_cannot_be_whole_is_503_and_no_archive(valkey_url: str) -> None:
+    async with gateway(valkey_url) as mesh:
+        mesh.billing.identity.add_login(account_id="acct_export")
+        response = await mesh.http.get("/v1/me/export", headers=LOGIN)
+        assert (response.status_code, error(response)[1]) == (503, "service_unavailable")

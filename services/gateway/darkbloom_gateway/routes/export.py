@@ -6,22 +6,21 @@ from typing import Any
 
 import orjson
 from darkbloom.billing.v1 import report_pb2 as pb
+from darkbloom.billing.v1.payment_service_pb2 import ListWithdrawalsResponse
 from darkbloom.billing.v1.report_service_pb2 import GetDossierResponse, GetWalletsResponse
 from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.errors import NotFoundError
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_reports import ReportsClient
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.routes import histories, tables
 from darkbloom_gateway.routes.plane import ControlPlane, Reply
-from darkbloom_gateway.routes.tables import Cell
 
 MAX_ROWS = 250_000
 """Of each table; what is cut off is said in `manifest.json`."""
-_WITHDRAWALS = frozenset({"stripe_payout", "withdrawal_fee"})
-_TYPE = histories.STATEMENT_HEAD.index("type")
 
 
 class _Pipe:
@@ -44,7 +43,7 @@ class _Pipe:
         return taken
 
 
-def make_router(plane: ControlPlane, reports: ReportsClient) -> APIRouter:
+def make_router(plane: ControlPlane, reports: ReportsClient, payments: PaymentsClient) -> APIRouter:
     """Return the route."""
     router = APIRouter()
 
@@ -59,12 +58,16 @@ def make_router(plane: ControlPlane, reports: ReportsClient) -> APIRouter:
             money = await reports.wallets(account_id)
         except NotFoundError:
             raise ApiError(404, "not_found", "there is no such account") from None
+        # Asked before the archive begins: later there is no status left to answer with.
+        first = ListWithdrawalsResponse()
+        if (await payments.options()).payouts:
+            first = await payments.withdrawals(account_id, histories.MAX_WITHDRAWALS, "")
         headers = {
             "content-disposition": 'attachment; filename="darkbloom-export.zip"',
             "cache-control": "private, no-store",
         }
         return StreamingResponse(
-            _archive(reports, dossier, money, email=caller.email),
+            _archive(reports, payments, dossier, money, first, email=caller.email),
             media_type="application/zip",
             headers=headers,
         )
@@ -73,23 +76,27 @@ def make_router(plane: ControlPlane, reports: ReportsClient) -> APIRouter:
 
 
 async def _archive(
-    reports: ReportsClient, dossier: GetDossierResponse, money: GetWalletsResponse, *, email: str
+    reports: ReportsClient,
+    payments: PaymentsClient,
+    dossier: GetDossierResponse,
+    money: GetWalletsResponse,
+    first: ListWithdrawalsResponse,
+    *,
+    email: str,
 ) -> AsyncIterator[bytes]:
     account_id = dossier.account_id
     pipe, counts = _Pipe(), {}
-    withdrawals: list[Sequence[Cell]] = []
     sources = {
         "usage": (histories.USAGE_HEAD, histories.usage(reports, account_id, pb.UsageFilter())),
-        "ledger": (
-            histories.STATEMENT_HEAD,
-            _noting(withdrawals, histories.statement(reports, account_id)),
-        ),
+        "ledger": (histories.STATEMENT_HEAD, histories.statement(reports, account_id)),
         "earnings": (
             histories.EARNINGS_HEAD,
             histories.earnings(reports, account_id, pb.EarningsFilter()),
         ),
-        # Read together with the ledger, so after it.
-        "withdrawals": (histories.STATEMENT_HEAD, _noted(withdrawals)),
+        "withdrawals": (
+            histories.WITHDRAWALS_HEAD,
+            histories.withdrawals(payments, account_id, first),
+        ),
     }
     # The library asks for more of a file than it uses of one that cannot be sought.
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[call-overload]
@@ -110,16 +117,6 @@ async def _archive(
             counts[name] = {"rows": rows, "cut_off": cut_off}
         archive.writestr("manifest.json", _json({"account_id": account_id, "tables": counts}))
     yield pipe.take()
-
-
-async def _noting(withdrawals: list[Sequence[Cell]], pages: histories.Rows) -> histories.Rows:
-    async for page in pages:
-        withdrawals += [row for row in page if row[_TYPE] in _WITHDRAWALS]
-        yield page
-
-
-async def _noted(withdrawals: list[Sequence[Cell]]) -> histories.Rows:
-    yield withdrawals
 
 
 def _profile(dossier: GetDossierResponse, money: GetWalletsResponse, email: str) -> dict[str, Any]:

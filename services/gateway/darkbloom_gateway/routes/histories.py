@@ -2,13 +2,18 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+from darkbloom.billing.v1 import payment_service_pb2
 from darkbloom.billing.v1 import report_pb2 as pb
 from darkbloom_edge.signatures import to_base64
 
+from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_reports import ReportsClient
+from darkbloom_gateway.routes.stripe_fields import withdrawal_status, word
 from darkbloom_gateway.routes.tables import MAX_PAGE, Cell, csv_lines, instant, page
 
 Rows = AsyncIterator[Sequence[Sequence[Cell]]]
+MAX_WITHDRAWALS = 200
+"""Withdrawals of a page."""
 USAGE_HEAD = (
     "timestamp",
     "job_id",
@@ -51,6 +56,21 @@ INSIGHTS_HEAD = (
     "reward_micro_usd",
     "tokens",
     "jobs",
+)
+WITHDRAWALS_HEAD = (
+    "created_at",
+    "id",
+    "status",
+    "method",
+    "amount_micro_usd",
+    "fee_micro_usd",
+    "net_micro_usd",
+    "stripe_account_id",
+    "transfer_id",
+    "payout_id",
+    "failure_reason",
+    "refunded",
+    "updated_at",
 )
 
 
@@ -97,6 +117,26 @@ def earnings_cells(row: pb.EarningsEntry) -> Sequence[Cell]:
         row.amount_micros,
         row.prompt_tokens,
         row.completion_tokens,
+    )
+
+
+def withdrawal_cells(row: payment_service_pb2.Withdrawal) -> Sequence[Cell]:
+    """Return a withdrawal under `WITHDRAWALS_HEAD`."""
+    method = payment_service_pb2.WithdrawalMethod.Name(row.method)
+    return (
+        instant(row.create_time),
+        row.withdrawal_id,
+        withdrawal_status(row),
+        word(method, "WITHDRAWAL_METHOD_"),
+        row.amount_micros,
+        row.fee_micros,
+        row.net_micros,
+        row.stripe_account_id,
+        row.transfer_id,
+        row.payout_id,
+        row.failure_reason,
+        str(row.refunded).lower(),
+        instant(row.update_time),
     )
 
 
@@ -151,3 +191,16 @@ async def earnings(reports: ReportsClient, account_id: str, wanted: pb.EarningsF
         token = answer.next_page_token
         if not token:
             return
+
+
+async def withdrawals(
+    payments: PaymentsClient, account_id: str, first: payment_service_pb2.ListWithdrawalsResponse
+) -> Rows:
+    """Yield withdrawals, newest first, beginning with a page that was read before."""
+    answer = first
+    while True:
+        yield [withdrawal_cells(row) for row in answer.withdrawals]
+        token = answer.next_page_token
+        if not token:
+            return
+        answer = await payments.withdrawals(account_id, MAX_WITHDRAWALS, token)

@@ -12,7 +12,12 @@ from darkbloom_gateway.billing_payments import PaymentsClient, stripe_error
 from darkbloom_gateway.errors import bad_request
 from darkbloom_gateway.routes.bodies import read_object, rfc3339, text, usd, usd2
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
-from darkbloom_gateway.routes.stripe_fields import email_of, request_id, word
+from darkbloom_gateway.routes.stripe_fields import (
+    email_of,
+    request_id,
+    withdrawal_status,
+    word,
+)
 
 DEFAULT_PAGE, MAX_PAGE = 50, 200
 ROUTES = frozenset(
@@ -189,15 +194,9 @@ def _withdrawal(row: pb.Withdrawal) -> dict[str, Any]:
         "fee_micro_usd": row.fee_micros,
         "net_micro_usd": row.net_micros,
         "method": word(pb.WithdrawalMethod.Name(row.method), "WITHDRAWAL_METHOD_"),
-        "status": _status(row),
+        "status": withdrawal_status(row),
         "failure_reason": row.failure_reason,
         "refunded": row.refunded,
         "created_at": rfc3339(row.create_time.ToDatetime(UTC)),
         "updated_at": rfc3339(row.update_time.ToDatetime(UTC)),
     }
-
-
-def _status(row: pb.Withdrawal) -> str:
-    if row.status == pb.WITHDRAWAL_STATUS_MANUAL:
-        return "manual_reconciliation_required"
-    return word(pb.WithdrawalStatus.Name(row.status), "WITHDRAWAL_STATUS_")

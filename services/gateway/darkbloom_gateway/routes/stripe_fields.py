@@ -3,6 +3,7 @@
 import re
 from uuid import uuid4
 
+from darkbloom.billing.v1 import payment_service_pb2 as pb
 from fastapi import Request
 
 from darkbloom_gateway.errors import bad_request
@@ -45,3 +46,10 @@ def flag(body: Body, name: str) -> bool:
 def word(name: str, prefix: str) -> str:
     """Return an enum's name as HTTP spells it."""
     return name.removeprefix(prefix).lower()
+
+
+def withdrawal_status(row: pb.Withdrawal) -> str:
+    """Return a withdrawal's status as a person reads it."""
+    if row.status == pb.WITHDRAWAL_STATUS_MANUAL:
+        return "manual_reconciliation_required"
+    return word(pb.WithdrawalStatus.Name(row.status), "WITHDRAWAL_STATUS_")
