@@ -111,7 +111,7 @@ class Worker:
         self.shelf = CatalogShelf()
 
         channels = [
-            channel(target, mesh_token=token, room="gateway", max_message_bytes=MAX_LANE_BYTES)
+            channel(target, mesh_token=token, room="gateway")
             for target in (
                 config.billing_target,
                 config.attestation_target,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from darkbloom_mesh.errors import InvalidArgumentError
+
 from darkbloom_billing.model import (
     Account,
     ApiKey,
@@ -23,6 +25,16 @@ _KEY = """
     FROM billing.api_key k JOIN billing.account a USING (account_id)
     WHERE {}
 """
+MAX_KEYS = 100
+"""Of one account that are not revoked: a list of them fits into one message."""
+_LOCK_ACCOUNT = "SELECT FROM billing.account WHERE account_id = $1 FOR NO KEY UPDATE"
+_FULL = """
+    SELECT count(*) FILTER (WHERE revoked_at IS NULL) >= $3 AND NOT bool_or(key_hash = $2)
+    FROM billing.api_key WHERE account_id = $1
+"""
+_CREATE = (
+    "SELECT billing.create_full_key($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+)
 # One statement, one snapshot: the generation is never newer than the key.
 _RESOLVE = """
     SELECT g.generation AS read_at, k.*, a.role, a.closing_at FROM billing.key_generation g
@@ -73,28 +85,37 @@ class PostgresAccounts:
         )
 
     async def create_key(self, new: NewKey, key_id: str, *, now: datetime) -> ApiKey:
-        """Create a key or return the one with that hash."""
+        """Create a key or return the one with that hash.
+
+        Raises:
+            InvalidArgumentError: The account has too many.
+        """
+        values = (
+            key_id,
+            new.account_id,
+            new.key_hash,
+            new.name,
+            new.label,
+            list(new.allowed_models),
+            new.limit_micros,
+            new.limit_reset,
+            new.rpm_limit,
+            new.input_tpm_limit,
+            new.output_tpm_limit,
+            new.self_route_only,
+            new.expires_at,
+            now,
+        )
 
         async def work(connection: Connection) -> Any:
-            await connection.execute(
-                "SELECT billing.create_full_key("
-                "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-                key_id,
-                new.account_id,
-                new.key_hash,
-                new.name,
-                new.label,
-                list(new.allowed_models),
-                new.limit_micros,
-                new.limit_reset,
-                new.rpm_limit,
-                new.input_tpm_limit,
-                new.output_tpm_limit,
-                new.self_route_only,
-                new.expires_at,
-                now,
-            )
-            return await connection.fetchrow(_KEY.format("k.key_hash = $1"), new.key_hash)
+            async with connection.transaction():
+                await connection.execute(_LOCK_ACCOUNT, new.account_id)
+                if await connection.fetchval(_FULL, new.account_id, new.key_hash, MAX_KEYS):
+                    raise InvalidArgumentError(
+                        f"an account has at most {MAX_KEYS} keys", "account_id"
+                    )
+                await connection.execute(_CREATE, *values)
+                return await connection.fetchrow(_KEY.format("k.key_hash = $1"), new.key_hash)
 
         return key_of(await self._database.run(work))
 

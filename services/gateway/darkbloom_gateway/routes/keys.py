@@ -197,7 +197,13 @@ async def _mint(
     """Return a new secret, and the key with these settings that it is of."""
     secret = new_secret(entropy)
     key.label = label_of(secret)
-    return secret, await asked(identity.create_key(key, hash_of(secret)))
+    try:
+        return secret, await identity.create_key(key, hash_of(secret))
+    except InvalidArgumentError as error:
+        full = error.field == "account_id"
+        raise refused(error.message if full else "the request is not valid") from None
+    except MeshError as error:
+        raise away(error) from None
 
 
 async def _not_mine(plane: ControlPlane, caller: Caller, key_hash: bytes) -> ApiError:
