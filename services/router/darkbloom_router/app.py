@@ -6,6 +6,7 @@ from functools import partial
 from importlib.metadata import version
 
 import grpc
+import structlog
 from darkbloom.router.v1 import fleet_service_pb2, gateway_lane_service_pb2
 from darkbloom.router.v1.fleet_service_pb2_grpc import add_FleetServiceServicer_to_server
 from darkbloom.router.v1.gateway_lane_service_pb2_grpc import (
@@ -21,6 +22,7 @@ from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.credits import WINDOW
+from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 
@@ -30,7 +32,7 @@ from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.clients import AttestationClient, LedgerClient, LinksClient
 from darkbloom_router.closing import Closing
 from darkbloom_router.config import RouterConfig
-from darkbloom_router.dispatch import DispatchLimits
+from darkbloom_router.dispatch import Dispatcher, DispatchLimits
 from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
@@ -44,10 +46,14 @@ from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Rules, Selection, Tiering, TrustLevel
+from darkbloom_router.offers import Offers
 from darkbloom_router.own_prices import OwnPrices, OwnPriceWatch
 from darkbloom_router.provider import Provider
 from darkbloom_router.provider_links import ProviderLinks
 from darkbloom_router.queueing import Line, LineLimits, Trigger
+from darkbloom_router.records.scribe import Scribe
+from darkbloom_router.records.store import PostgresRecords
+from darkbloom_router.records.writing import RecordQueue
 from darkbloom_router.replicas.asker import AskerParts
 from darkbloom_router.replicas.carried import Carriage
 from darkbloom_router.replicas.holder import HolderParts, PeerLanes
@@ -81,7 +87,10 @@ from darkbloom_router.watches import CatalogFile, CatalogWatch, RevocationWatch
 
 GATHER_S = 0.1
 """Between deliveries of settlements, which nobody waits for."""
+RECORDS_SCHEMA = "routing"
 _LATE_SLACK_S = 60.0
+_DAY_S = 86_400.0
+_log = structlog.get_logger()
 
 
 async def serve(config: RouterConfig) -> int:
@@ -93,8 +102,7 @@ async def serve(config: RouterConfig) -> int:
 
 async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     """Make every part, bind the listeners and start the background work."""
-    token = config.mesh_token()
-    dial = partial(channel, mesh_token=token, room="router")
+    dial = partial(channel, mesh_token=config.mesh_token(), room="router")
     targets = (config.attestation_target, config.billing_target, config.registry_target)
     to_attestation, to_billing, to_registry = map(dial, targets)
     for opened in (to_attestation, to_billing, to_registry):
@@ -160,6 +168,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             unix_now=lambda: clock.now().timestamp(),
         )
     )
+    _record(config, service, offers, dispatcher, ends, meter, clock)
     ends.wire(
         closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
     )
@@ -318,6 +327,37 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     ):
         service.spawn(work, name=name)
     return router
+
+
+def _record(
+    config: RouterConfig,
+    service: Service,
+    offers: Offers,
+    dispatcher: Dispatcher,
+    ends: Ends,
+    meter: Meter,
+    clock: Clock,
+) -> None:
+    """Keep decision records, where there is a database for them."""
+    if config.database_url is None:
+        return
+    store = PostgresRecords(config.database_url.reveal(), config.replica)
+    service.on_close(store.close)
+    backoff = Backoff(secrets.SystemRandom().random, first_s=1.0, cap_s=30.0)
+    keep_s = config.record_days * _DAY_S
+    queue = RecordQueue(store, clock, backoff, dropped=meter.unrecorded, keep_s=keep_s)
+    scribe = Scribe(queue.add, clock.monotonic, lambda: clock.now().timestamp())
+    offers.chosen, ends.over, dispatcher.scribe = scribe.chosen, scribe.ended, scribe
+    service.spawn(queue.run(), name="records")
+
+
+def migrate(config: RouterConfig) -> int:
+    """Bring the schema of decision records to its newest revision; return the exit code."""
+    if config.database_url is None:
+        _log.error("no_database", hint="set DATABASE_URL; without it nothing is recorded")
+        return 2
+    migrate_schema(config.database_url, package=__package__, schema=RECORDS_SCHEMA)
+    return 0
 
 
 def _listen(

@@ -118,6 +118,14 @@ class Attempt:
     price_id: str = ""
     """Row that the offer named; empty: the hold's own."""
     phase: Phase = Phase.OFFERED
+    decided: object = None
+    """Why it went where it went, in the words of `records`; None where nothing is recorded."""
+    outcome: str = ""
+    """Closed word for how it ended."""
+    reached: Phase = Phase.OFFERED
+    """How far it had come when it ended."""
+    content_at: float = 0.0
+    """When its first content came."""
     ticket: Ticket | None = None
     """Leave to race, where it is a second offer."""
     hinted: bool = False

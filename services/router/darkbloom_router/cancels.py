@@ -60,8 +60,7 @@ class Cancels:
         self, provider: Provider, lane: ProviderLane, stream: int, reason: CancelReason.ValueType
     ) -> None:
         """Cancel a stream whose record has been removed by the caller just now."""
-        cause = CancelReason.Name(reason).removeprefix("CANCEL_REASON_").lower()
-        self._send(provider, lane, stream, Cancel(reason=reason), cause)
+        self._send(provider, lane, stream, Cancel(reason=reason), cause_of(reason))
 
     def stray(self, provider: Provider, lane: ProviderLane, stream: int) -> None:
         """Take a frame of a stream that nobody knows: it was cancelled, or it must be now."""
@@ -141,3 +140,8 @@ class Cancels:
             resent=known.resent,
             seconds=round(now - known.first_at, 1),
         )
+
+
+def cause_of(reason: CancelReason.ValueType) -> str:
+    """Return the closed word of a reason to cancel."""
+    return CancelReason.Name(reason).removeprefix("CANCEL_REASON_").lower()

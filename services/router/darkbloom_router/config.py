@@ -28,6 +28,14 @@ class RouterConfig(RoomConfig):
             "Valkey, where replicas find each other; unset: this one is alone", env="REDIS_URL"
         ),
     ] = None
+    database_url: Annotated[
+        Secret | None,
+        Setting(
+            "PostgreSQL; schema `routing` holds decision records; unset: none are kept",
+            env="DATABASE_URL",
+        ),
+    ] = None
+    record_days: Annotated[float, Setting("life of a decision record", minimum=0.1)] = 14.0
     advertise: Annotated[
         str,
         Setting("host:port at which other replicas reach the internal listener; empty: as bound"),

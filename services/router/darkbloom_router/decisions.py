@@ -1,6 +1,7 @@
 """Decisions as they are taken live: chosen, counted, timed, and now and then checked in full."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from time import perf_counter
 
 import structlog
@@ -67,11 +68,27 @@ class Decisions:
             self._meter.selected(build, choice.candidate.provider.level.word, choice.price_ms)
         self._taken += 1
         if self._taken % self._every == 0:
+            self._tell(build, view, choice)
             agreed = audit(self._fleet, build, view)
             self._meter.audited("agreed" if agreed else "disagreed")
             if not agreed:
                 _log.error("routing_audit_disagreed", build=build)
         return choice
+
+    def _tell(self, build: str, view: View, choice: Choice) -> None:
+        """Log a decision in full."""
+        facts: dict[str, object] = {"candidates": choice.priced, "open": choice.open}
+        if choice.candidate is None:
+            facts |= {gate.name.lower(): count for gate, count in choice.tally.items()}
+        else:
+            cost, expected = choice.breakdown(view.demand, view.now, view.left_ms)
+            facts |= {
+                "provider": choice.candidate.provider.provider_id,
+                "price_ms": round(choice.price_ms, 3),
+                "cost": asdict(cost),
+                "forecast": asdict(expected),
+            }
+        _log.info("routing_decision", build=build, path=choice.path.value, **facts)
 
     def tally(self, build: str, view: View) -> dict[Gate, int]:
         """Return who fails where."""

@@ -35,6 +35,7 @@ from darkbloom_router.placement import Choice
 from darkbloom_router.plans import Plan, feasible_only
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Line, Passes, Trigger
+from darkbloom_router.records.scribe import Scribe
 from darkbloom_router.refusals import Refusal
 from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.requests import Requests
@@ -99,6 +100,8 @@ class Dispatcher:
         unix_now: Callable[[], float],
     ) -> None:
         self.draining = False
+        self.scribe: Scribe | None = None
+        """Keeps records of refusals, where there is a store."""
         self.line = line
         self._fleet = fleet
         self._requests = requests
@@ -155,6 +158,8 @@ class Dispatcher:
         refusal = self._unwelcome(gateway, message)
         if refusal is not None:
             self._say_refused(gateway, stream, refusal, {})
+            if self.scribe is not None:
+                self.scribe.unwelcome(message, refusal)
             return
 
         now = self._timers.now()
@@ -255,6 +260,8 @@ class Dispatcher:
         self._requests.finish(request)
         if (signal := SIGNALS.get(refusal.reason)) is not None:
             self._sign(request.demand.build, signal)
+        if self.scribe is not None:
+            self.scribe.refused(request, refusal, gates)
         self._say_refused(request.gateway, request.stream, refusal, gates or {})
         self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
         if request.ladder.attempts:

@@ -13,7 +13,7 @@ from darkbloom.router.v1.provider_link_pb2 import CancelReason
 
 from darkbloom_router import failures
 from darkbloom_router.attempts import Attempt, Phase, Request
-from darkbloom_router.cancels import Cancels
+from darkbloom_router.cancels import Cancels, cause_of
 from darkbloom_router.closing import Closing
 from darkbloom_router.conditions import wants
 from darkbloom_router.failures import Failure, Kind
@@ -60,6 +60,8 @@ class Ends:
         self.health = health
         self.cancels = cancels
         self.hints = HintMemory()
+        self.over: Callable[[Attempt], None] = _unnoticed
+        """Hears of every attempt that is over."""
         self.service_times = ServiceTimes()
         self._timers = timers
         self._fleet = fleet
@@ -109,6 +111,7 @@ class Ends:
         if failure.kind is Kind.FAULT and not request.demand.avoid_version:
             request.demand = replace(request.demand, avoid_version=attempt.provider.version)
         request.hedged = True
+        attempt.outcome = failure.word
         request.gateway.lane.drop_stream(attempt.stream)
         self.stop(attempt, TIMED_OUT, tell=tell)
         if not request.racers:
@@ -134,9 +137,11 @@ class Ends:
             if other is not attempt:
                 request.gateway.lane.drop_stream(other.stream)
                 self._meter.attempt_ended(other.candidate.build.build, "lost_race")
+                other.outcome = "lost_race"
                 self._span(other, "lost_race")
                 self.stop(other, CancelReason.CANCEL_REASON_LOST_RACE)
         request.attempt, request.hedge, request.plan = attempt, None, None
+        attempt.content_at = self._timers.now()
         self._fleet.began(attempt.reservation)
         self.accepted(attempt)
 
@@ -158,6 +163,8 @@ class Ends:
     def stop(self, attempt: Attempt, reason: CancelReason.ValueType, *, tell: bool = True) -> None:
         """End an attempt that delivered nothing, and say nothing to the gateway."""
         request = attempt.request
+        attempt.reached = attempt.phase
+        attempt.outcome = attempt.outcome or cause_of(reason)
         if request.attempt is attempt:
             request.attempt, request.hedge = request.hedge, None
         elif request.hedge is attempt:
@@ -231,6 +238,7 @@ class Ends:
     def gone(self, attempt: Attempt) -> None:
         """Clean up after an attempt whose money has been handed in."""
         self.release(attempt)
+        self.over(attempt)
         if attempt.request.attempt is attempt:
             self._requests.finish(attempt.request)
 
@@ -251,6 +259,7 @@ class Ends:
         self.hints.note(demand.account_id, build, keys, demand.prompt_tokens, identity, now)
 
     def _leave(self, attempt: Attempt, outcome: str) -> None:
+        attempt.outcome, attempt.reached = outcome, Phase.COMMITTED
         self._meter.attempt_ended(attempt.candidate.build.build, outcome)
         self._span(attempt, "" if outcome == "success" else outcome)
         self._requests.finish(attempt.request)
@@ -272,6 +281,10 @@ class Ends:
             attempt=attempt.number,
             chip_family=attempt.provider.hardware.chip_family,
         )
+
+
+def _unnoticed(_attempt: Attempt) -> None:
+    """Nobody keeps records."""
 
 
 def _unwired(_item: object) -> None:

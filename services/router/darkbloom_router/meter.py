@@ -31,6 +31,7 @@ class Meter:
         self._providers = metrics.gauge(telemetry.PROVIDERS)
         self._paths = metrics.counter(telemetry.SELECTION_PATHS)
         self._audits = metrics.counter(telemetry.ROUTING_AUDITS)
+        self._sink_dropped = metrics.counter(telemetry.SINK_DROPPED)
         self._hedges = metrics.counter(telemetry.HEDGES)
         self._hedge_wins = metrics.counter(telemetry.HEDGE_WINS)
         self._hedges_refused = metrics.counter(telemetry.HEDGES_SUPPRESSED)
@@ -59,6 +60,10 @@ class Meter:
     def audited(self, outcome: str) -> None:
         """Count a decision that was compared with the whole chain over everybody."""
         self._audits.labels(outcome).inc()
+
+    def unrecorded(self, rows: int) -> None:
+        """Count decision records that were given up."""
+        self._sink_dropped.labels("routing").inc(rows)
 
     def hedged(self, build: str) -> None:
         """Count a second offer."""

@@ -57,6 +57,8 @@ class Offers:
         new_id: Callable[[str], str],
     ) -> None:
         self.route_time = RouteTime()
+        self.chosen: Callable[[Attempt, Choice], None] = _unnoticed
+        """Hears of every choice that became an offer."""
         self._fleet = fleet
         self._attempts = attempts
         self._ends = ends
@@ -115,6 +117,7 @@ class Offers:
         else:
             request.hedge = attempt
         self._attempts.add(attempt)
+        self.chosen(attempt, choice)
         if isinstance(lane, RemoteLane):
             self._reserve(attempt, lane)
         else:
@@ -180,6 +183,10 @@ class Offers:
             attempt.request.ladder.note(failures.STALLED)
             self._ends.stop(attempt, TIMED_OUT)
             self._refuse(attempt.request, refusals.QUEUE_DEADLINE)
+
+
+def _unnoticed(_attempt: Attempt, _choice: Choice) -> None:
+    """Nobody keeps records."""
 
 
 def _unwired(_request: object, _refusal: object) -> None:

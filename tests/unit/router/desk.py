@@ -140,7 +140,7 @@ class Desk:
             lease_s=960.0,
         )
         ids = count(1)
-        _, self.hedging, self.dispatcher = make_dispatching(
+        self.offers_made, self.hedging, self.dispatcher = make_dispatching(
             DispatchParts(
                 fleet=self.fleet,
                 attempts=self.attempts,

@@ -1,0 +1,115 @@
+"""Rows on their way to the store: bounded, in batches, and dropped before they slow anybody."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+from darkbloom_mesh.backoff import Backoff
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import MeshError
+
+from darkbloom_router.records.rows import Row
+
+LIMIT = 4096
+BATCH = 128
+GATHER_S = 0.1
+SWEEP_S = 3600.0
+_log = structlog.get_logger()
+
+
+class RecordStore(Protocol):
+    """Where rows are kept."""
+
+    async def open(self) -> None:
+        """Connect; does nothing when connected.
+
+        Raises:
+            MeshError: It cannot be reached.
+        """
+
+    async def write(self, rows: Sequence[Row]) -> None:
+        """Keep rows.
+
+        Raises:
+            MeshError: It cannot be reached.
+        """
+
+    async def sweep(self, before_unix: float) -> int:
+        """Delete a batch of rows older than that; returns how many.
+
+        Raises:
+            MeshError: It cannot be reached.
+        """
+
+
+class RecordQueue:
+    """Rows that wait for the store.
+
+    Args:
+        store: Where they go.
+        clock: Time.
+        backoff: Waits while the store is away.
+        dropped: Called with the number of rows that were given up.
+        keep_s: How long rows are kept.
+    """
+
+    def __init__(
+        self,
+        store: RecordStore,
+        clock: Clock,
+        backoff: Backoff,
+        *,
+        dropped: Callable[[int], None],
+        keep_s: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._backoff = backoff
+        self._dropped = dropped
+        self._keep_s = keep_s
+        self._rows: deque[Row] = deque()
+        self._filled = asyncio.Event()
+        self._sweep_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """Take a row in, or give it up where too many wait."""
+        if len(self._rows) >= LIMIT:
+            self._dropped(1)
+            return
+        self._rows.append(row)
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._filled.wait()
+            await self._clock.sleep(GATHER_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits; a batch that the store does not take is given up."""
+        self._filled.clear()
+        while self._rows:
+            batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
+            try:
+                await self._store.open()
+                await self._store.write(batch)
+                await self._sweep()
+            except MeshError as error:
+                _log.warning("records_not_written", reason=error.reason_name, rows=len(batch))
+                self._dropped(len(batch))
+                await self._clock.sleep(self._backoff.next_s())
+                continue
+            self._backoff.reset()
+
+    async def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + SWEEP_S
+        await self._store.sweep(self._clock.now().timestamp() - self._keep_s)
