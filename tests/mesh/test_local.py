@@ -1,12 +1,15 @@
 """`make run` as a person meets it: it answers, says when something dies, and keeps its data."""
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -59,6 +62,21 @@ class Run:
         finally:
             client.close()
 
+    def budgets(self) -> list[dict[str, Any]]:
+        """Ask `darkbloom-admin` as somebody who has just become an operator."""
+        command = [sys.executable, "-m", "darkbloom_local", "operator", "ann"]
+        script = f'eval "$({shlex.join([*command, "--state", str(self.state)])})" && exec "$0" "$@"'
+        admin = str(Path(sys.executable).with_name("darkbloom-admin"))
+        run = subprocess.run(
+            ["sh", "-c", script, admin, "budgets", "list", "--json"],
+            env={"PATH": os.environ["PATH"]},  # noqa: TID251 - a shell for the child
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=True,
+        )
+        found: list[dict[str, Any]] = json.loads(run.stdout)["budgets"]
+        return found
+
 
 def descendants(process: psutil.Popen) -> list[psutil.Process]:
     return process.children(recursive=True)
@@ -73,6 +91,7 @@ def test_it_answers_drains_on_ctrl_c_and_finds_its_data_again(tmp_path: Path) ->
     run = Run(tmp_path / "state")
     with run.up() as first:
         assert run.ask()
+        assert {row["name"] for row in run.budgets()} >= {"promo", "invite"}
         children = descendants(first)
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 0

@@ -1,4 +1,4 @@
-"""`python -m darkbloom_local up|ask|demo|token`."""
+"""`python -m darkbloom_local up|ask|demo|token|operator`."""
 
 import asyncio
 import signal
@@ -17,6 +17,7 @@ from darkbloom_local.errors import LocalError
 from darkbloom_local.issuer import DEVELOPER, DevelopmentIssuer
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import ALIASES, SCRIPTED, SMOLLM2
+from darkbloom_local.operators import register_operator
 from darkbloom_local.state import StateDir
 
 QUESTION = "What is the capital of France?"
@@ -103,6 +104,20 @@ def token(
     try:
         directory.running()
         said = DevelopmentIssuer(directory.root / "keys" / "login-issuer.pem").token(email)
+    except LocalError as error:
+        raise typer.Exit(_fail(error)) from None
+    typer.echo(said)
+
+
+@app.command()
+def operator(
+    name: Annotated[str, typer.Argument(help="As the audit will name this person.")],
+    state: StateOption = STATE,
+) -> None:
+    """Register an operator of the running mesh; print what `darkbloom-admin` needs, for a shell."""
+    directory = StateDir(state)
+    try:
+        said = asyncio.run(register_operator(directory, name))
     except LocalError as error:
         raise typer.Exit(_fail(error)) from None
     typer.echo(said)

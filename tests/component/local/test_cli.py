@@ -57,3 +57,15 @@ def test_asking_without_a_mesh_says_how_to_start_one(tmp_path: Path) -> None:
 
 def test_bad_arguments_are_told_apart(tmp_path: Path) -> None:
     assert local("up", "--state", str(tmp_path), "--engine", "steam").returncode == 2
+
+
+def test_an_operator_needs_a_running_mesh(tmp_path: Path) -> None:
+    run = local("operator", "ann", "--state", str(tmp_path))
+    assert "no mesh runs" in complaint(run)
+    assert not run.stdout
+
+
+@pytest.mark.parametrize("name", ["../ann", "Ann", "", "a" * 33])
+def test_an_operators_name_is_never_a_path(tmp_path: Path, name: str) -> None:
+    run = local("operator", name, "--state", str(tmp_path))
+    assert "a name has small letters" in complaint(run)
