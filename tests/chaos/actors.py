@@ -4,6 +4,7 @@ import asyncio
 import random  # noqa: TID251 - seeded: the same commands each time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from darkbloom.billing.v1 import ledger_pb2
@@ -216,12 +217,19 @@ class Actor:
         outside.stripe -= payment[2]
         await asyncio.sleep(self._rng.uniform(0, 0.2))  # noqa: TID251 - banks take their time
         says_won, says_lost = self._rng.choice(((True, False), (False, True), (True, True)))
-        won, _lost = await asyncio.gather(
+        won, lost = await asyncio.gather(
             self._deliver(lambda: books.dispute_won(name)) if says_won else _nothing(),
             self._deliver(lambda: books.dispute_lost(name)) if says_lost else _nothing(),
         )
         if won is not None:
             outside.stripe += payment[2]
+        elif lost is not None and self._rng.random() < 0.5:
+            # Given back after all, in two parts, of which the second may never come.
+            first = self._rng.randint(1, payment[2])
+            for move, part in ((f"{name}_a", first), (f"{name}_b", payment[2] - first)):
+                if part and self._rng.random() < 0.7:
+                    await self._deliver(partial(books.dispute_reinstated, name, move, part))
+                    outside.stripe += part
 
     async def _withdraw(self) -> None:
         """Withdraw: confirmed, refused, both at once, or nobody knows."""
@@ -284,11 +292,14 @@ class Actor:
             lambda: books.fund_budget(name, budget, amount, operators=("ann", "ben"))
         )
         owed = (await answered(books.stripe_position)).payable_micros
-        if owed and await self._deliver(
-            lambda: books.cover_payable(name, min(owed, amount), source=Source.OWNER)
-        ):
-            outside.stripe += min(owed, amount)
-        elif not owed and await self._deliver(lambda: books.top_up(name, amount)):
+        if owed:
+            amount = min(owed, amount)
+            done = await self._deliver(
+                lambda: books.cover_payable(name, amount, source=Source.OWNER)
+            )
+        else:
+            done = await self._deliver(lambda: books.top_up(name, amount))
+        if done is not None:
             outside.stripe += amount
 
     async def _cap(self) -> None:

@@ -182,6 +182,17 @@ def create_refund(world: World, params: dict[str, Any]) -> Any:
     return made
 
 
+def fail_refund(world: World, refunded: Any) -> Any:
+    """Take a refund back: its bank did not accept it."""
+    refunded.update(status="failed", failure_reason="expired_or_canceled_card")
+    world.book("refund_failure", refunded["amount"], refunded["id"])
+    charged = world.get("charge", refunded["charge"])
+    charged["amount_refunded"] -= refunded["amount"]
+    charged["refunded"] = False
+    world.emit("refund.failed", refunded)
+    return refunded
+
+
 def dispute(world: World, charged: Any, amount: int, *, withdraw: bool = True) -> Any:
     """Let the card's bank dispute a charge; its money leaves at once unless told otherwise."""
     made = world.new(
@@ -226,6 +237,13 @@ def close_dispute(world: World, disputed: Any, status: str) -> None:
         disputed["balance_transactions"].append(row)
         world.emit("charge.dispute.funds_reinstated", disputed)
     world.emit("charge.dispute.closed", disputed)
+
+
+def reinstate(world: World, disputed: Any, amount: int, fee: int) -> None:
+    """Give money of a dispute back later, in part or whole, and perhaps some of its fee."""
+    row = world.book("adjustment", amount, disputed["id"], fee=-fee, category="dispute_reversal")
+    disputed["balance_transactions"].append(row)
+    world.emit("charge.dispute.funds_reinstated", disputed)
 
 
 def save_card(world: World, card: Any, customer: str) -> Any:

@@ -76,6 +76,18 @@ def close_dispute(world: World, given: Given) -> Any:
     return found
 
 
+def reinstate(world: World, given: Given) -> Any:
+    """Give money of a closed dispute back after all."""
+    found = world.get("dispute", given["dispute"])
+    cards.reinstate(world, found, given["amount"], given.get("fee", 0))
+    return found
+
+
+def fail_refund(world: World, given: Given) -> Any:
+    """Let the bank send a refund back: Stripe has the money again."""
+    return cards.fail_refund(world, world.get("refund", given["refund"]))
+
+
 def account(world: World, given: Given) -> Any:
     """Let a person finish onboarding, or Stripe restrict an account."""
     found = world.get("account", given["account"])
@@ -205,6 +217,8 @@ COMMANDS: dict[str, Callable[[World, Given], Any]] = {
         dispute,
         withdraw_dispute,
         close_dispute,
+        reinstate,
+        fail_refund,
         account,
         close_account,
         onboard,

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from darkbloom_billing.audit import Report, audit
-from darkbloom_billing.store.database import RoleError
+from darkbloom_billing.store.database import OldServerError, RoleError
 
 from tests.component.billing.test_settlements import held
 from tests.component.billing.world import ROLE, START, open_database, owner, world
@@ -317,6 +317,112 @@ async def test_the_service_role_cannot_reach_around_the_ledger(books: str, attem
             await db.execute(attempt)
 
 
+# Everything that the service may write but for inserting rows. A grant more is a decision.
+MAY_DELETE = {
+    "app_user",
+    "audit_mark",
+    "device_code",
+    "device_guess",
+    "fingerprint",
+    "lease",
+    "link_challenge",
+    "provider_link",
+    "provider_token",
+    "public_name",
+    "uncounted",
+    "work_hour",
+    "work_minute",
+}
+MAY_UPDATE_ALL = {"public_name", "work_day", "work_hour", "work_life", "work_minute"}
+MAY_UPDATE = {
+    "account": "closing_at frozen_at platform_fee_percent role",
+    "api_key": "allowed_models disabled expires_at itpm_limit key_hash label name otpm_limit "
+    "revoked_at rpm_limit self_route_only",
+    "api_key_use": "used_at",
+    "app_user": "email email_verified",
+    "audit_mark": "cr cr_pend dr dr_pend version",
+    "audit_state": "checked_at full_at last_block last_event violations",
+    "auto_top_up": "amount_micros disabled_reason enabled monthly_cap_micros threshold_micros "
+    "updated_at",
+    "bonus": "lost_micros matured_at",
+    "budget_funding": "approved_at approved_by",
+    "device_code": "account_id next_poll_at state",
+    "device_guess": "misses since",
+    "dispute_hold": "ended_at lost_micros",
+    "earning": "lost_micros matured_at",
+    "erasure": "erased_at forfeit forfeited_micros plan proof scrub_after state",
+    "fingerprint": "seen_at",
+    "invite": "active used_count",
+    "key_generation": "generation",
+    "lease": "lease_until",
+    "outbox": "attempts claimed_until done_at due_at error",
+    "provider_token": "revoked_at",
+    "referral_progress": "next_hour",
+    "stripe_account": "country currently_due destination_last4 destination_type instant_eligible "
+    "status unlinked_at updated_at",
+    "stripe_check": "book_micros checked_at open_items stripe_micros unexplained_micros",
+    "stripe_customer": "card_brand card_last4 payment_method",
+    "stripe_dispute": "closed_at state",
+    "stripe_event": "next_at problem state tries",
+    "stripe_session": "charge_id completed_at external_id payment_intent status url",
+    "withdrawal": "arrival_at attempt destination_payment failed_payout_id failure_reason "
+    "fee_waived next_at payout_id payout_tries posted refunded status transfer_id tries updated_at",
+}
+LEDGER_INSERTS = {
+    "account": "class normal path unit zero_at_commit",
+    "block": "events first_event hash height last_event previous sealed_at",
+    "event": "body body_hash created_at id idem_key kind occurred_at result",
+    "transfer": "amount code created_at credit_class credit_id debit_class debit_id event_id id "
+    "mode pending_id unit",
+}
+
+
+async def test_the_service_role_may_do_this_and_nothing_else(url: str) -> None:
+    columns = """
+        SELECT c.relname, string_agg(a.attname, ' ' ORDER BY a.attname COLLATE "C")
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+          AND NOT a.attisdropped
+        WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'v', 'p')
+          AND has_column_privilege($2, c.oid, a.attname, $3) GROUP BY 1
+    """
+    tables = """
+        SELECT c.relname FROM pg_class c WHERE c.relnamespace = $1::text::regnamespace
+          AND c.relkind IN ('r', 'v', 'p') AND has_table_privilege($2, c.oid, $3)
+    """
+    async with owner(url) as db:
+
+        async def whole(schema: str, privilege: str) -> set[str]:
+            return {name for (name,) in await db.fetch(tables, schema, ROLE, privilege)}
+
+        for schema in ("ledger", "billing"):
+            for privilege in ("TRUNCATE", "REFERENCES", "TRIGGER"):
+                assert await whole(schema, privilege) == set()
+        assert await whole("ledger", "DELETE") == set()
+        assert await whole("billing", "DELETE") == MAY_DELETE
+        assert await whole("billing", "UPDATE") == MAY_UPDATE_ALL
+        assert dict(await db.fetch(columns, "ledger", ROLE, "UPDATE")) == {}
+        assert dict(await db.fetch(columns, "ledger", ROLE, "INSERT")) == LEDGER_INSERTS
+        narrow = dict(await db.fetch(columns, "billing", ROLE, "UPDATE"))
+        assert {t: c for t, c in narrow.items() if t not in MAY_UPDATE_ALL} == MAY_UPDATE
+
+
+async def test_only_four_functions_do_more_than_their_caller_and_nobody_else_may_call_any(
+    url: str,
+) -> None:
+    async with owner(url) as db:
+        rows = await db.fetch(
+            """SELECT p.proname, p.prosecdef, p.proconfig, has_function_privilege($1, p.oid,
+                 'EXECUTE') AS ours, has_function_privilege('public', p.oid, 'EXECUTE') AS public
+               FROM pg_proc p WHERE p.pronamespace IN ('ledger'::regnamespace,
+                 'billing'::regnamespace)""",
+            ROLE,
+        )
+    assert [row["proname"] for row in rows if row["public"]] == []
+    strong = {row["proname"]: row for row in rows if row["prosecdef"] and row["ours"]}
+    assert set(strong) == {"forget_finished", "lock_accounts", "scrub", "set_cap"}
+    assert all("search_path=pg_catalog" in row["proconfig"] for row in strong.values())
+
+
 async def test_the_service_works_as_the_restricted_role_and_cannot_leave_it(url: str) -> None:
     database = await open_database(url)
 
@@ -331,6 +437,13 @@ async def test_the_service_works_as_the_restricted_role_and_cannot_leave_it(url:
 async def test_a_role_that_could_change_history_is_refused_at_the_start(url: str) -> None:
     with pytest.raises(RoleError):
         await open_database(url, role="postgres")
+
+
+async def test_a_server_that_lacks_a_setting_is_refused_with_the_version_that_has_it(
+    url: str,
+) -> None:
+    with pytest.raises(OldServerError, match="postgresql 17 or newer"):
+        await open_database(f"{url}&no_such_setting=1")
 
 
 async def test_receipts_that_are_missing_are_findings_and_no_violations(books: str) -> None:

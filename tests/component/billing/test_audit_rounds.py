@@ -143,6 +143,42 @@ WHOLE = {
            VALUES ('stripe:cs_x', 'deposit', '', '{}', '{}', now())""",
         "event_empty",
     ),
+    "a hold says something else than it holds": (
+        "UPDATE ledger.event SET body = jsonb_set(body, '{amount}', '1') WHERE kind = 'hold'",
+        "hold_differs",
+    ),
+    "a paid session was never credited": (
+        """INSERT INTO billing.stripe_session (session_id, account_id, request_id, kind,
+             amount_micros, line_micros, status, payment_intent, created_at)
+           VALUES ('dep_x', 'acct_a', 'r', 'deposit', 10000, 0, 'completed', 'pi_x', now())""",
+        "deposit_differs",
+    ),
+    "a session is credited and open": (
+        """INSERT INTO billing.stripe_session (session_id, account_id, request_id, kind,
+             amount_micros, line_micros, created_at)
+           SELECT 'cs_1', 'acct_a', 'r', 'deposit', (body ->> 'amount')::bigint, 0, now()
+           FROM ledger.event WHERE idem_key = 'stripe:cs_1'""",
+        "deposit_differs",
+    ),
+    "a dispute counts as won while it is open": (
+        """INSERT INTO billing.stripe_dispute
+           VALUES ('dp_1', 'cs_1', 5000000, 'won', now(), now())""",
+        "dispute_differs",
+    ),
+    "a withdrawal counts as paid while it is reserved": (
+        """INSERT INTO billing.withdrawal (withdrawal_id, account_id, request_id, stripe_account_id,
+             amount_micros, fee_micros, net_micros, method, status, transfer_id, posted, next_at,
+             created_at, updated_at) VALUES ('wd_1', 'acct_b', 'r', 'acct_x', 500000, 0, 500000,
+             'standard', 'paid', 'tr_x', true, now(), now(), now())""",
+        "withdrawal_differs",
+    ),
+    "a withdrawal was never reserved": (
+        """INSERT INTO billing.withdrawal (withdrawal_id, account_id, request_id, stripe_account_id,
+             amount_micros, fee_micros, net_micros, method, status, next_at, created_at, updated_at)
+           VALUES ('wd_x', 'acct_b', 'r', 'acct_x', 500000, 0, 500000, 'standard', 'pending',
+             now(), now(), now())""",
+        "withdrawal_differs",
+    ),
     "a budget is overspent": (
         "UPDATE ledger.transfer SET amount = 400000000 WHERE code = 'grant'",
         "budget_overspent",

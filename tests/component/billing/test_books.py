@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from darkbloom_billing.books import Books, Budget, FeePayer, Source
 from darkbloom_billing.books.disputes import FOLLOW, LONGEST_HOLD
+from darkbloom_billing.books.model import EXPENSE, revenue
 from darkbloom_billing.books.outbox import Dispatcher, Outbox
 from darkbloom_billing.errors import (
     AccountFrozenError,
@@ -177,7 +178,8 @@ async def test_a_refund_of_the_fee_line_comes_from_revenue_and_a_failed_one_come
         told = await s.books.refund("re_1", "cs_1", DOLLAR, fee_line_micros=300)
         assert told.result == {"from_credit": DOLLAR, "debt": 0}
         assert (await s.books.stripe_position()).balance_micros == 0
-        assert (await s.books.refund_failed("re_1")).result["credited"] == DOLLAR + 300
+        assert (await s.books.refund_failed("re_1")).result["credited"] == DOLLAR
+        assert await s.books.free(revenue("cs_1")) == 300
         await s.sound()
 
 
@@ -295,6 +297,62 @@ async def test_a_decided_dispute_is_not_followed(url: str) -> None:
         assert (await s.books.wallets(PAYEE)).disputed_micros == 0
         with pytest.raises(NotFoundError):
             await s.books.dispute_follow("dp_nothing")
+        await s.sound()
+
+
+async def test_a_reinstated_dispute_gives_payees_back_first_and_never_more_than_was_taken(
+    url: str,
+) -> None:
+    async with shop(url) as s:
+        (_, matured) = await paid(s, 4 * DOLLAR, 2 * DOLLAR)
+        await s.books.dispute_open("dp_1", "cs_1", 10 * DOLLAR)
+        with pytest.raises(NotFoundError):
+            await s.books.dispute_reinstated("dp_1", "txn_1", DOLLAR)
+        assert (await s.books.dispute_lost("dp_1")).result == {"lost": 6 * DOLLAR, "debt": 0}
+        back = await s.books.dispute_reinstated("dp_1", "txn_1", 3 * DOLLAR)
+        assert back.result == {"payees": 3 * DOLLAR, "credited": 0, "repaid": 0}
+        again = await s.books.dispute_reinstated("dp_1", "txn_1", 3 * DOLLAR)
+        assert again == replace(back, replayed=True)
+        with pytest.raises(ConflictError):
+            await s.books.dispute_reinstated("dp_1", "txn_1", 2 * DOLLAR)
+        await s.sound()
+        back = await s.books.dispute_reinstated("dp_1", "txn_2", 5 * DOLLAR)
+        assert back.result == {"payees": 3 * DOLLAR, "credited": 2 * DOLLAR, "repaid": 0}
+        with pytest.raises(InvalidArgumentError):
+            await s.books.dispute_reinstated("dp_1", "txn_3", 3 * DOLLAR)
+        await s.books.dispute_reinstated("dp_1", "txn_3", 2 * DOLLAR)
+        assert (await s.books.wallets(PAYER)).credit_micros == 4 * DOLLAR
+        payee = await s.books.wallets(PAYEE)
+        assert payee.earned_micros + payee.maturing_micros == 6 * DOLLAR
+        assert (await s.books.stripe_position()).balance_micros == 10 * DOLLAR
+        await s.mature(matured)
+        await s.sound()
+
+
+async def test_a_reinstated_part_of_an_earning_that_still_waits_waits_with_it(url: str) -> None:
+    async with shop(url) as s:
+        await paid(s, 8 * DOLLAR)
+        await s.books.dispute_open("dp_1", "cs_1", 5 * DOLLAR)
+        assert (await s.books.dispute_lost("dp_1")).result == {"lost": 3 * DOLLAR, "debt": 0}
+        await s.books.dispute_reinstated("dp_1", "txn_1", 5 * DOLLAR)
+        wallets = await s.books.wallets(PAYEE)
+        assert (wallets.maturing_micros, wallets.earned_micros) == (8 * DOLLAR, 0)
+        await s.sound()
+        await s.mature()
+        assert (await s.books.wallets(PAYEE)).earned_micros == 8 * DOLLAR
+        await s.sound()
+
+
+async def test_a_fee_that_stripe_gives_back_is_less_expense(url: str) -> None:
+    async with shop(url) as s:
+        await s.people(PAYER)
+        await s.books.deposit("cs_1", PAYER, DOLLAR)
+        await s.books.stripe_fee("txn_1", 300, payer=FeePayer.LINE)
+        for _ in range(2):
+            await s.books.stripe_fee_returned("txn_2", 500)
+        assert await s.books.free(EXPENSE) == 0
+        assert await s.books.free(revenue("txn_2")) == 200
+        assert (await s.books.stripe_position()).balance_micros == DOLLAR + 200
         await s.sound()
 
 
@@ -521,3 +579,17 @@ async def test_a_debtor_pays_from_what_a_released_hold_gave_back(url: str) -> No
         wallets = await s.books.wallets(PAYER)
         assert (wallets.debt_micros, wallets.credit_micros) == (0, 0)
         await s.sound()
+
+
+async def test_an_account_whose_books_are_broken_stops_nobody_elses_maturation(url: str) -> None:
+    async with shop(url) as s, owner(url) as db:
+        await paid(s, DOLLAR)
+        await s.people("acct_broken")
+        await s.sold(PAYER, "acct_broken", DOLLAR)
+        await db.execute(
+            "UPDATE billing.earning SET amount_micros = amount_micros * 9 "
+            "WHERE account_id = 'acct_broken'"
+        )
+        await s.mature()
+        assert (await s.books.wallets(PAYEE)).earned_micros == DOLLAR
+        assert (await s.books.wallets("acct_broken")).maturing_micros == DOLLAR

@@ -240,3 +240,26 @@ async def test_an_answer_in_another_shape_stops_nobody_else(url: str) -> None:
         assert (await s.found(good)).status == pb.DEPOSIT_STATUS_COMPLETED
         waiting = "SELECT problem FROM billing.stripe_event WHERE state = 'waiting'"
         assert await s.value(waiting) == "STRIPE_FAILED"
+
+
+async def test_a_payment_whose_events_were_lost_is_found_after_a_day(url: str) -> None:
+    async with till(url) as s:
+        paid, left = await s.deposit(), await s.deposit()
+        await s.stripe.do("pay", session=paid.stripe_session)
+        await s.stripe.do("expire", session=left.stripe_session)
+        await s.stripe.take()
+        s.clock.jump(25 * 3600)
+        await s.until(
+            "SELECT status FROM billing.stripe_session WHERE session_id = $1",
+            "completed",
+            paid.session_id,
+            nudge_s=600,
+        )
+        await s.until(
+            "SELECT status FROM billing.stripe_session WHERE session_id = $1",
+            "expired",
+            left.session_id,
+            nudge_s=600,
+        )
+        assert (await s.wallets()).credit_micros == 10_000_000
+        await s.world.sound()

@@ -10,6 +10,7 @@ from darkbloom_billing.store.database import Connection
 from darkbloom_mesh.errors import ForbiddenError, UnavailableError
 
 from tests.component.billing.shop import DOLLAR, Shop, shop
+from tests.component.billing.world import owner
 
 
 async def owe(s: Shop, key: str, kind: str = "call", **payload: Any) -> None:
@@ -156,3 +157,30 @@ async def test_a_job_that_was_written_wakes_the_dispatcher(url: str) -> None:
 
 async def _set(event: asyncio.Event) -> None:
     event.set()
+
+
+async def test_finished_work_is_forgotten_after_a_time_and_nothing_else(url: str) -> None:
+    async with shop(url) as s, owner(url) as db:
+        worker = Worker(s)
+        for key in ("old", "young"):
+            await owe(s, key)
+        await worker.dispatcher.round()
+        await owe(s, "owed")
+        await db.execute(
+            "UPDATE billing.outbox SET done_at = CASE key "
+            "WHEN 'old' THEN '2020-01-01'::timestamptz ELSE now() END WHERE done_at IS NOT NULL"
+        )
+        await db.execute(
+            """INSERT INTO billing.stripe_event (event_id, source, kind, object_id, stripe_account,
+                 payload_hash, facts, happened_at, received_at, state, next_at)
+               SELECT 'evt_' || state, 'payments', 'charge.refunded', 'ch_1', '',
+                 decode(repeat('00', 32), 'hex'), '{}', '2020-01-01', '2020-01-01', state,
+                 '2020-01-01'
+               FROM unnest(ARRAY['done', 'waiting', 'stuck']) AS state"""
+        )
+        far = s.clock.now() + timedelta(days=36500)
+        assert await worker.outbox.forget(before=far, limit=10) == 2
+        assert await worker.outbox.forget(before=far, limit=10) == 0
+        assert await db.fetchval("SELECT count(*) FROM billing.stripe_event") == 2
+        left = await db.fetch("SELECT key FROM billing.outbox ORDER BY key")
+        assert [row["key"] for row in left] == ["owed", "young"]

@@ -1,7 +1,10 @@
 """Money that Stripe takes back is always booked, and automatic top-ups ask for more."""
 
+import asyncio
+
 import pytest
 from darkbloom.billing.v1 import payment_service_pb2 as pb
+from darkbloom_mesh.clock import SystemClock
 
 from tests.component.billing.till import Till, till
 from tests.component.billing.world import CONSUMER
@@ -77,6 +80,94 @@ async def test_a_dispute_is_booked_in_any_order(url: str, status: str, reverse: 
         assert wallets.credit_micros == (10_000_000 if won else 0)
         # The consumer's own line for the fee was disputed as well.
         assert wallets.debt_micros == (0 if won else 610_000)
+        await agree(s)
+        await s.world.sound()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_dispute_may_be_told_before_its_payment(url: str, reverse: bool) -> None:
+    """A dispute carries nothing of ours: only its charge says whose it is."""
+    async with till(url) as s:
+        opened = await s.deposit()
+        await s.stripe.do("pay", session=opened.stripe_session)
+        (charge,) = await s.stripe.objects("charge")
+        paid = await s.stripe.take()
+        await s.stripe.do("dispute", charge=charge["id"])
+        await s.deliver(reverse=reverse)
+        assert (await s.wallets()).credit_micros == 0
+        for webhook in paid:
+            await s.hand_in(webhook)
+        s.clock.jump(5)
+        await s.until("SELECT count(*) FROM billing.stripe_event WHERE state = 'waiting'", 0)
+        assert await s.value("SELECT state FROM billing.stripe_dispute") == "open"
+        assert (await s.wallets()).credit_micros == 0
+        await agree(s)
+        await s.world.sound()
+
+
+async def test_a_refund_that_comes_back_leaves_everybody_as_before(url: str) -> None:
+    """The line for Stripe's fee is the platform's again, and no money of the consumer."""
+    async with till(url) as s:
+        _, charge = await s.paid(10_000_000)
+        for _ in range(2):
+            refund = await s.stripe.do("refund", charge=charge)
+            await s.deliver()
+            assert (await s.wallets()).credit_micros == 0
+            await s.stripe.do("fail_refund", refund=refund["id"])
+            await s.deliver(times=2)
+            assert (await s.wallets()).credit_micros == 10_000_000
+            await agree(s)
+        await s.stripe.do("refund", charge=charge)
+        await s.deliver()
+        wallets = await s.wallets()
+        assert (wallets.credit_micros, wallets.debt_micros) == (0, 0)
+        await agree(s)
+        await s.world.sound()
+
+
+async def test_every_page_of_a_charges_refunds_is_booked(url: str) -> None:
+    async with till(url) as s:
+        _, charge = await s.paid(10_000_000)
+        for _ in range(103):
+            await s.stripe.do("refund", charge=charge, amount=1)
+        (last, *_) = reversed(await s.stripe.take())
+        await s.hand_in(last)
+        await s.acted()
+        booked = "SELECT count(*) FROM ledger.event WHERE kind = 'refund'"
+        assert await s.value(booked) == 103
+        await agree(s)
+
+
+async def test_a_lost_dispute_that_is_reinstated_is_given_back_in_parts(url: str) -> None:
+    async with till(url) as s:
+        _, charge = await s.paid(10_000_000)
+        dispute = await s.stripe.do("dispute", charge=charge)
+        await s.stripe.do("close_dispute", dispute=dispute["id"], status="lost")
+        await s.deliver()
+        assert (await s.wallets()).debt_micros == 610_000
+        await s.stripe.do("reinstate", dispute=dispute["id"], amount=400, fee=500)
+        await s.deliver(times=2)
+        wallets = await s.wallets()
+        assert (wallets.debt_micros, wallets.credit_micros) == (0, 4_000_000 - 610_000)
+        await agree(s)
+        await s.stripe.do("reinstate", dispute=dispute["id"], amount=661)
+        await s.deliver(times=2)
+        assert (await s.wallets()).credit_micros == 10_000_000
+        assert await s.value("SELECT state FROM billing.stripe_dispute") == "won"
+        await agree(s)
+        await s.world.sound()
+
+
+async def test_a_dispute_that_is_won_in_part_is_decided(url: str) -> None:
+    async with till(url) as s:
+        _, charge = await s.paid(10_000_000)
+        dispute = await s.stripe.do("dispute", charge=charge)
+        await s.stripe.do("reinstate", dispute=dispute["id"], amount=500)
+        await s.deliver()
+        assert await s.value("SELECT state FROM billing.stripe_dispute") == "open"
+        await s.stripe.do("close_dispute", dispute=dispute["id"], status="lost")
+        await s.deliver()
+        assert (await s.wallets()).credit_micros == 5_000_000 - 610_000
         await agree(s)
         await s.world.sound()
 
@@ -165,6 +256,28 @@ async def test_a_top_up_without_its_answer_is_not_charged_twice(url: str) -> Non
         await s.until("SELECT status FROM billing.stripe_session WHERE kind = 'auto'", "completed")
         assert len(await s.stripe.objects("charge")) == 1
         assert (await s.wallets()).credit_micros == 10_000_000
+
+
+async def test_a_top_up_that_nobody_can_tell_about_is_not_asked_for_again_after_half_a_day(
+    url: str,
+) -> None:
+    """Stripe forgets its keys after a day: then the same question would charge the card again."""
+    async with till(url) as s:
+        await with_card(s)
+        await s.stripe.do("fault", path="/v1/payment_intents", kind="hang", when="after", times=9)
+        await enabled(s)
+        s.clock.jump(1)
+        async with asyncio.timeout(20):
+            while not await s.stripe.objects("charge"):
+                await SystemClock().sleep(0.01)
+        s.clock.jump(13 * 3600)
+        await s.until("SELECT status FROM billing.stripe_session WHERE kind = 'auto'", "failed")
+        assert (await settings(s)).disabled_reason == "undecided"
+        # Its event may come after all.
+        await s.deliver()
+        assert len(await s.stripe.objects("charge")) == 1
+        assert (await s.wallets()).credit_micros == 10_000_000
+        await agree(s)
 
 
 async def test_a_forgotten_card_is_not_charged(url: str) -> None:

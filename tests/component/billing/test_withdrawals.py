@@ -222,6 +222,19 @@ async def test_a_missed_event_is_made_up_for_within_the_hour(url: str) -> None:
         await s.until("SELECT status FROM billing.withdrawal", "paid")
 
 
+async def test_a_missed_reversal_is_made_up_for_within_the_hour(url: str) -> None:
+    """Also one that Stripe told before we knew the transfer's name."""
+    async with till(url) as s:
+        await ready(s)
+        made = await s.withdraw(5_000_000)
+        await s.stripe.do("reverse", transfer=made.transfer_id)
+        await s.stripe.take()
+        s.clock.jump(3601)
+        await s.until("SELECT status FROM billing.withdrawal", "failed")
+        assert await earned(s) == (20_000_000, 0)
+        await s.world.sound()
+
+
 async def test_one_request_is_one_withdrawal_and_another_amount_a_conflict(url: str) -> None:
     async with till(url) as s:
         await ready(s)

@@ -61,6 +61,7 @@ CHECKS: Mapping[str, str] = {
       SELECT e.idem_key FROM ledger.event e
       WHERE e.id > @since AND e.kind IN ('hold', 'settle', 'release', 'sweep', 'deposit',
           'stripe_fee', 'refund', 'refund_failed', 'dispute_open', 'dispute_won', 'dispute_lost',
+          'dispute_reinstated', 'stripe_fee_returned',
           'cover', 'top_up', 'fund_equity', 'fund_budget', 'grant', 'reward', 'referral',
           'withdraw_submit', 'withdraw_paid', 'withdraw_refused', 'withdraw_returned',
           'fee_returned', 'mature', 'repay')
@@ -197,6 +198,44 @@ FULL_CHECKS: Mapping[str, str] = {
         ON h.account_id = a.account_id
       WHERE d.cr - d.dr <> coalesce(h.micros, 0) OR m.cr - m.dr
         <> coalesce(n.micros, 0) + coalesce(b.micros, 0) - coalesce(h.micros, 0)
+    """,
+    "hold_differs": """
+      SELECT request_id FROM (
+        SELECT split_part(e.idem_key, ':', 2) AS request_id,
+          max((e.body ->> 'amount')::bigint) AS told,
+          coalesce(sum(t.amount) FILTER (WHERE t.unit = 'uUSD'), 0) AS held,
+          sum(t.amount) FILTER (WHERE t.unit = 'cap') AS capped
+        FROM ledger.event e LEFT JOIN ledger.transfer t ON t.event_id = e.id AND t.mode = 'pending'
+        WHERE e.kind IN ('hold', 'extend') GROUP BY 1) h
+      WHERE told <> held OR capped <> held
+    """,
+    "deposit_differs": """
+      SELECT s.session_id FROM billing.stripe_session s
+      LEFT JOIN ledger.event e ON e.idem_key = 'stripe:' || s.session_id AND e.kind = 'deposit'
+      WHERE s.kind <> 'setup' AND CASE s.status WHEN 'completed'
+        THEN (e.body ->> 'account_id', e.body ->> 'amount', e.body ->> 'fee_line')
+          IS DISTINCT FROM (s.account_id, s.amount_micros::text, s.line_micros::text)
+        ELSE e.id IS NOT NULL END
+    """,
+    "dispute_differs": """
+      SELECT d.dispute_id FROM billing.stripe_dispute d
+      LEFT JOIN ledger.event o ON o.idem_key = 'dispute:' || d.dispute_id
+      LEFT JOIN ledger.event r ON r.idem_key = 'resolve:dispute-' || d.dispute_id
+      WHERE o.id IS NULL OR CASE d.state WHEN 'open' THEN r.id IS NOT NULL
+        WHEN 'lost' THEN r.kind IS DISTINCT FROM 'dispute_lost'
+        ELSE r.kind IS DISTINCT FROM 'dispute_won' AND (r.id IS NULL OR d.amount_micros <> (
+          SELECT coalesce(sum((b.body ->> 'amount')::bigint), 0) FROM ledger.event b
+          WHERE b.kind = 'dispute_reinstated' AND b.body ->> 'dispute_id' = d.dispute_id)) END
+    """,
+    "withdrawal_differs": """
+      SELECT w.withdrawal_id FROM billing.withdrawal w
+      LEFT JOIN ledger.event o ON o.idem_key = 'wd:' || w.withdrawal_id
+      LEFT JOIN ledger.event r ON r.idem_key = 'resolve:wd-' || w.withdrawal_id
+      LEFT JOIN ledger.event b ON b.idem_key = 'wd-return:' || w.withdrawal_id
+      WHERE o.id IS NULL OR (o.body ->> 'net')::bigint <> w.net_micros
+        OR (o.body ->> 'fee')::bigint <> w.fee_micros
+        OR w.posted <> coalesce(r.kind = 'withdraw_paid', false)
+        OR w.refunded <> (coalesce(r.kind = 'withdraw_refused', false) OR b.id IS NOT NULL)
     """,
     "budget_overspent": """
       SELECT a.path || ': spent ' || spent || ' of ' || funded FROM (

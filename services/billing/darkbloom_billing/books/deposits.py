@@ -1,5 +1,7 @@
 """Money in: deposits, Stripe's fees, refunds."""
 
+from typing import Any
+
 from darkbloom_billing.books import plans
 from darkbloom_billing.books.base import Base, deposit_of, own_wallets, require_amount
 from darkbloom_billing.books.core import Also, Command, body_of
@@ -89,6 +91,24 @@ class Deposits(Base):
         )
         return await self.run(command, also)
 
+    async def stripe_fee_returned(
+        self, fee_id: str, amount_micros: int, *, also: Also | None = None
+    ) -> Outcome:
+        """Book a fee that Stripe gave back (key `stripe-fee-return:<fee_id>`).
+
+        Returns:
+            `returned`.
+        """
+        require_amount(amount_micros)
+        command = self.simple(
+            f"stripe-fee-return:{fee_id}",
+            "stripe_fee_returned",
+            {"amount": amount_micros},
+            [STRIPE, PAYABLE, EXPENSE, revenue(fee_id)],
+            lambda d: plans.stripe_fee_returned(d, fee_id, amount_micros),
+        )
+        return await self.run(command, also)
+
     async def refund(
         self,
         refund_id: str,
@@ -130,23 +150,29 @@ class Deposits(Base):
         return await self.run(command, also)
 
     async def refund_failed(self, refund_id: str, *, also: Also | None = None) -> Outcome:
-        """Book a refund that came back (key `refund-failed:<refund_id>`): credit again.
+        """Book a refund that came back (key `refund-failed:<refund_id>`): all is as before.
 
         Raises:
             NotFoundError: No such refund.
         """
 
-        async def refunded(connection: Connection) -> tuple[str, int]:
+        async def refunded(connection: Connection) -> tuple[str, dict[str, Any]]:
             body = await body_of(connection, f"refund:{refund_id}", "refund")
-            deposit = await deposit_of(connection, body["payment_id"])
-            return deposit["account_id"], body["amount"] + body["fee_line"]
+            return (await deposit_of(connection, body["payment_id"]))["account_id"], body
 
         command = Command(
             key=f"refund-failed:{refund_id}",
             kind="refund_failed",
             body={},
-            accounts=lambda facts: [STRIPE, PAYABLE, *own_wallets(facts[0])],
+            accounts=lambda f: [
+                STRIPE,
+                PAYABLE,
+                revenue(f[1]["payment_id"]),
+                *own_wallets(f[0]),
+            ],
             facts=refunded,
-            plan=lambda d, facts: plans.refund_failed(d, facts[0], facts[1]),
+            plan=lambda d, f: plans.refund_failed(
+                d, f[0], f[1]["payment_id"], f[1]["amount"], f[1]["fee_line"]
+            ),
         )
         return await self.run(command, also)

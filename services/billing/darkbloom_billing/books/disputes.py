@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from darkbloom_mesh.errors import InvalidArgumentError, NotFoundError
+
 from darkbloom_billing.books import plans
 from darkbloom_billing.books.base import (
     Base,
@@ -24,11 +26,14 @@ from darkbloom_billing.books.model import (
 )
 from darkbloom_billing.books.outbox import put
 from darkbloom_billing.books.rows import (
+    decision,
     end_holds,
+    give_back,
     held_shares,
     hold_earnings,
-    is_decided,
     known_requests,
+    lost_by,
+    reinstated,
     traced,
 )
 from darkbloom_billing.store.database import Connection
@@ -48,7 +53,7 @@ class _Dispute:
 
 
 class Disputes(Base):
-    """A dispute is opened once and ends once."""
+    """A dispute is opened once and ends once; of a lost one, money may come back later."""
 
     async def dispute_open(
         self, dispute_id: str, payment_id: str, amount_micros: int, *, also: Also | None = None
@@ -104,7 +109,7 @@ class Disputes(Base):
 
         async def facts(connection: Connection) -> list[Share]:
             body = await body_of(connection, f"dispute:{dispute_id}", "dispute")
-            if await is_decided(connection, dispute_id):
+            if await decision(connection, dispute_id) is not None:
                 return []
             payment_id = body["payment_id"]
             deposit = await deposit_of(connection, payment_id)
@@ -154,6 +159,55 @@ class Disputes(Base):
             ConflictError: It was won before.
         """
         return await self._dispute_end(dispute_id, "dispute_lost", also)
+
+    async def dispute_reinstated(
+        self, dispute_id: str, move_id: str, amount_micros: int, *, also: Also | None = None
+    ) -> Outcome:
+        """Book that Stripe gave money of a lost dispute back after all, in part or whole.
+
+        Key `dispute-reinstated:<dispute_id>:<move_id>`. First those get it who lost earnings by
+        it, each in proportion, then the payer, after debts.
+
+        Returns:
+            `payees`, `credited`, `repaid`.
+
+        Raises:
+            NotFoundError: No such dispute, or it was not lost.
+            InvalidArgumentError: More came back than was taken.
+        """
+        require_amount(amount_micros)
+
+        async def facts(connection: Connection) -> tuple[str, list[Share]]:
+            body = await body_of(connection, f"dispute:{dispute_id}", "dispute")
+            if await decision(connection, dispute_id) != "dispute_lost":
+                raise NotFoundError("dispute was not lost")
+            before = await reinstated(connection, dispute_id)
+            if before + amount_micros > body["amount"]:
+                raise InvalidArgumentError("more than was taken", "amount_micros")
+            lost = await lost_by(connection, dispute_id)
+            who = (await deposit_of(connection, body["payment_id"]))["account_id"]
+            return who, plans.given_back(lost, amount_micros)
+
+        async def remember(connection: Connection, found: tuple[str, list[Share]]) -> None:
+            await give_back(connection, dispute_id, found[1])
+
+        command = Command(
+            key=f"dispute-reinstated:{dispute_id}:{move_id}",
+            kind="dispute_reinstated",
+            body={"dispute_id": dispute_id, "amount": amount_micros},
+            # The lock on the disputed asset lets one of them in at a time.
+            accounts=lambda f: [
+                STRIPE,
+                DISPUTED,
+                PAYABLE,
+                *own_wallets(f[0]),
+                *(share.account_id for share in f[1]),
+            ],
+            facts=facts,
+            plan=lambda d, f: plans.dispute_reinstated(d, f[0], amount_micros, f[1]),
+            effects=remember,
+        )
+        return await self.run(command, also)
 
     async def _dispute_end(self, dispute_id: str, kind: str, also: Also | None) -> Outcome:
         now = self.clock.now()

@@ -21,16 +21,20 @@ from darkbloom_billing.store.database import Connection
 class Endings(Base):
     """Maturation and erasure."""
 
-    async def due(self, due: datetime, *, limit: int) -> dict[str, list[str]]:
+    async def due(
+        self, due: datetime, *, limit: int, without: Sequence[str] = ()
+    ) -> dict[str, list[str]]:
         """Return the oldest requests and bonuses that may mature, by account.
 
         Args:
             due: Requests settled until then are old enough.
             limit: Most of each kind.
+            without: Accounts that are left out.
         """
 
         async def work(connection: Connection) -> dict[str, list[str]]:
-            return await due_earnings(connection, due=due, now=self.clock.now(), limit=limit)
+            now = self.clock.now()
+            return await due_earnings(connection, due=due, now=now, limit=limit, without=without)
 
         return await self.database.run(work)
 

@@ -119,6 +119,17 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """What a lost dispute took of one earning and did not give back yet."""
+
+    request_id: str
+    account_id: str
+    amount: int
+    matured: bool
+    """Whether what comes back is spendable at once, or waits with the rest of the earning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a command did. A replay says what it did the first time."""
 

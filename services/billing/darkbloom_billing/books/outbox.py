@@ -111,6 +111,11 @@ class Outbox:
         oldest = row["oldest"] or self._clock.now()
         return row["jobs"], max(0.0, (self._clock.now() - oldest).total_seconds())
 
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Forget jobs done, and Stripe events that acted, before a time; return how many."""
+        (row,) = await self._fetch("SELECT billing.forget_finished($1, $2) AS gone", before, limit)
+        return int(row["gone"])
+
     async def _fetch(self, statement: str, *arguments: object) -> list[Any]:
         async def work(connection: Connection) -> list[Any]:
             return await connection.fetch(statement, *arguments)

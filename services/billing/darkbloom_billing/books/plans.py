@@ -18,6 +18,7 @@ from darkbloom_billing.books.model import (
     Budget,
     FeePayer,
     Funded,
+    Lost,
     Pending,
     Plan,
     Share,
@@ -62,9 +63,21 @@ def refund(d: Draft, account_id: str, payment_id: str, amount: int, line: int) -
     return d.done(from_credit=from_credit, debt=d.free(Wallet.DEBT.of(account_id)))
 
 
-def refund_failed(d: Draft, account_id: str, amount: int) -> Plan:
-    """A refund came back to us: the money is the account's again, after its debts."""
+def stripe_fee_returned(d: Draft, fee_id: str, amount: int) -> Plan:
+    """Stripe gave a fee back: less expense, and revenue where there was none."""
+    expense = min(amount, d.free(EXPENSE))
+    _receive(d, "stripe_fee_return", EXPENSE, expense)
+    _receive(d, "fee_line", revenue(fee_id), amount - expense)
+    return d.done(returned=amount)
+
+
+def refund_failed(d: Draft, account_id: str, payment_id: str, amount: int, line: int) -> Plan:
+    """A refund came back to us: the money is the account's again, after its debts.
+
+    The line is the platform's again: the consumer who paid it was credited without it.
+    """
     _receive(d, "refund_failed", Wallet.CREDIT.of(account_id), amount)
+    _receive(d, "fee_line", revenue(payment_id), line)
     return d.done(credited=amount, repaid=repay(d, account_id))
 
 
@@ -130,6 +143,36 @@ def dispute_lost(
     d.move("dispute", debt, DISPUTED, rest)
     repay(d, account_id)
     return d.done(lost=sum(taken.values()), debt=d.free(debt))
+
+
+def dispute_reinstated(d: Draft, account_id: str, amount: int, shares: Sequence[Share]) -> Plan:
+    """Money of a lost dispute came back: first to those who had earned it, then to the payer.
+
+    Args:
+        d: The draft.
+        account_id: Who paid the deposit.
+        amount: What came back.
+        shares: What payees lost, of which `lost` is given back, by wallet path.
+    """
+    rest = amount
+    for wallet, back in _by_account(shares, lost=True).items():
+        rest -= d.move("dispute_reinstated", STRIPE, wallet, back)
+    d.move("dispute_reinstated", STRIPE, Wallet.CREDIT.of(account_id), rest)
+    _cover(d)
+    return d.done(payees=amount - rest, credited=rest, repaid=repay(d, account_id))
+
+
+def given_back(lost: Sequence[Lost], amount: int) -> list[Share]:
+    """Return what each payee gets back of `amount`, under the wallet that it belongs into."""
+    shares = [
+        Share(
+            request_id=each.request_id,
+            account_id=(Wallet.EARNED if each.matured else Wallet.MATURING).of(each.account_id),
+            amount=each.amount,
+        )
+        for each in lost
+    ]
+    return take(shares, amount)
 
 
 def take(shares: Sequence[Share], amount: int) -> list[Share]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from darkbloom_billing.books.model import Funded, Share
+from darkbloom_billing.books.model import Funded, Lost, Share
 from darkbloom_billing.store.database import Connection
 
 _FUNDED = "SELECT * FROM billing.funded_by($1)"
@@ -26,6 +26,23 @@ _LOSE = """
     FROM unnest($1::text[], $2::bigint[]) AS l (request_id, lost)
     WHERE n.request_id = l.request_id AND l.lost > 0
 """
+_LOST = """
+    SELECT h.request_id, h.account_id, h.lost_micros AS amount, n.matured_at IS NOT NULL AS matured
+    FROM billing.dispute_hold h JOIN billing.earning n USING (request_id)
+    WHERE h.dispute_id = $1 AND h.lost_micros > 0 ORDER BY h.request_id
+"""
+_GIVE_BACK = (
+    """UPDATE billing.dispute_hold h SET lost_micros = h.lost_micros - b.back
+       FROM unnest($2::text[], $3::bigint[]) AS b (request_id, back)
+       WHERE h.dispute_id = $1 AND h.request_id = b.request_id""",
+    """UPDATE billing.earning n SET lost_micros = n.lost_micros - b.back
+       FROM unnest($2::text[], $3::bigint[]) AS b (request_id, back)
+       WHERE n.request_id = b.request_id AND $1 <> ''""",
+)
+_REINSTATED = """
+    SELECT coalesce(sum((body ->> 'amount')::bigint), 0)::bigint FROM ledger.event
+    WHERE idem_key >= $1 || ':' AND idem_key < $1 || ';' AND kind = 'dispute_reinstated'
+"""
 # An earning is due when it is old enough, its countersigned record is here, and no dispute holds a
 # part of it.
 _DUE_EARNING = """
@@ -45,10 +62,11 @@ _UNMATURED = f"""
 """  # noqa: S608 - our own words
 _DUE = f"""
     (SELECT n.account_id, n.request_id AS source FROM billing.earning n WHERE {_DUE_EARNING}
-     ORDER BY n.settled_at LIMIT $3)
+       AND n.account_id <> ALL ($4) ORDER BY n.settled_at LIMIT $3)
     UNION ALL
     (SELECT b.account_id, b.bonus_id FROM billing.bonus b
-     WHERE b.matured_at IS NULL AND b.matures_at <= $2 ORDER BY b.matures_at LIMIT $3)
+     WHERE b.matured_at IS NULL AND b.matures_at <= $2
+       AND b.account_id <> ALL ($4) ORDER BY b.matures_at LIMIT $3)
 """  # noqa: S608 - our own words
 _MARK = (
     "UPDATE billing.earning SET matured_at = $2 WHERE request_id = ANY ($1)",
@@ -106,11 +124,11 @@ async def known_requests(connection: Connection, dispute_id: str) -> set[str]:
     return {row["request_id"] for row in rows}
 
 
-async def is_decided(connection: Connection, dispute_id: str) -> bool:
-    """Say whether a dispute was won or lost."""
+async def decision(connection: Connection, dispute_id: str) -> str | None:
+    """Return how a dispute ended: `dispute_won`, `dispute_lost`, or None while it is open."""
     key = f"resolve:dispute-{dispute_id}"
-    found = await connection.fetchval("SELECT id FROM ledger.event WHERE idem_key = $1", key)
-    return found is not None
+    found = await connection.fetchval("SELECT kind FROM ledger.event WHERE idem_key = $1", key)
+    return None if found is None else str(found)
 
 
 async def end_holds(
@@ -123,12 +141,31 @@ async def end_holds(
     await connection.execute(_LOSE, requests, lost, now)
 
 
+async def lost_by(connection: Connection, dispute_id: str) -> list[Lost]:
+    """Return what payees lost by a dispute and did not get back."""
+    return [Lost(**dict(row)) for row in await connection.fetch(_LOST, dispute_id)]
+
+
+async def reinstated(connection: Connection, dispute_id: str) -> int:
+    """Return what came back of a lost dispute so far, in micro-USD."""
+    key = f"dispute-reinstated:{dispute_id}"
+    return int(await connection.fetchval(_REINSTATED, key))
+
+
+async def give_back(connection: Connection, dispute_id: str, shares: Sequence[Share]) -> None:
+    """Remember what payees got back."""
+    requests = [share.request_id for share in shares]
+    for statement in _GIVE_BACK:
+        back = [share.lost for share in shares]
+        await connection.execute(statement, dispute_id, requests, back)
+
+
 async def due_earnings(
-    connection: Connection, *, due: datetime, now: datetime, limit: int
+    connection: Connection, *, due: datetime, now: datetime, limit: int, without: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Return the oldest earnings and bonuses that may mature, by account."""
+    """Return the oldest earnings and bonuses that may mature, by account, but for some accounts."""
     found: dict[str, list[str]] = {}
-    for row in await connection.fetch(_DUE, due, now, limit):
+    for row in await connection.fetch(_DUE, due, now, limit, list(without)):
         found.setdefault(row["account_id"], []).append(row["source"])
     return found
 

@@ -17,6 +17,9 @@ from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.meters import Meters
 from darkbloom_billing.store.database import Database
 
+_KEPT = timedelta(days=90)
+_FORGET_S = 3600.0
+_PAGE = 1000
 _log = structlog.get_logger()
 
 
@@ -51,6 +54,17 @@ class BooksTasks:
         service.spawn(sealer.run(config.audit_period_s), name="sealer")
         service.spawn(dispatcher.run(config.poll_period_s), name="outbox")
         service.spawn(self._watch(config.audit_period_s), name="auditor")
+        service.spawn(self._forget(), name="forgetting")
+
+    async def _forget(self) -> None:
+        """Forget finished work that nobody asks for any more, for ever."""
+        while True:
+            try:
+                while await self._outbox.forget(before=self._clock.now() - _KEPT, limit=_PAGE):
+                    continue
+            except MeshError as error:
+                _log.warning("finished_work_kept", reason=error.reason_name)
+            await self._clock.sleep(_FORGET_S)
 
     async def _watch(self, period_s: float) -> None:
         """Audit what moved, for ever."""

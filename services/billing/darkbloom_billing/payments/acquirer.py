@@ -158,21 +158,32 @@ class StripeAcquirer:
 
     async def refunds(self, charge_id: str) -> Sequence[Refund]:
         """See `ports.Acquirer`."""
-        async with asked():
-            found = await self._client.v1.refunds.list_async({"charge": charge_id, "limit": _PAGE})
-            refunds = [
-                Refund(refund_id=each.id, amount_cents=each.amount, status=each.status or "")
-                for each in found.data
-            ]
-        return refunds[::-1]
+        params: dict[str, Any] = {"charge": charge_id, "limit": _PAGE}
+        refunds: list[Refund] = []
+        for _ in range(_MAX_PAGES):
+            async with asked():
+                page = await self._client.v1.refunds.list_async(params)
+                refunds += [
+                    Refund(refund_id=each.id, amount_cents=each.amount, status=each.status or "")
+                    for each in page.data
+                ]
+                if not page.has_more:
+                    return refunds[::-1]
+                params["starting_after"] = page.data[-1].id
+        # The oldest ones decide how the line is shared: without them nothing can be booked.
+        raise StripeFailedError(Fault.UNKNOWN, "too_many_refunds")
 
     async def dispute(self, dispute_id: str) -> Dispute:
         """See `ports.Acquirer`."""
         async with asked():
-            found = await self._client.v1.disputes.retrieve_async(dispute_id)
+            # A dispute carries nothing of ours; its charge has what its payment was given.
+            found = await self._client.v1.disputes.retrieve_async(
+                dispute_id, {"expand": ["charge"]}
+            )
             return Dispute(
                 dispute_id=found.id,
                 charge_id=_reference(found.charge),
+                session_id=_session_of(found.charge),
                 amount_cents=found.amount,
                 status=found.status,
                 moves=tuple(
@@ -256,6 +267,12 @@ def _metadata(session: Session, host: str) -> dict[str, str]:
         "consumer_key": session.new.account_id,
     }
     return found | ({"coordinator_host": host} if host else {})
+
+
+def _session_of(charge: Any) -> str:
+    """Return our session's id in the metadata of an expanded charge."""
+    metadata = getattr(charge, "metadata", None)
+    return str(metadata.to_dict().get("billing_session_id", "")) if metadata is not None else ""
 
 
 def _checkout(found: Any) -> Checkout:

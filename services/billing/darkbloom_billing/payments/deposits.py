@@ -7,10 +7,11 @@ second time harmless.
 
 import hashlib
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+import structlog
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import InvalidArgumentError, NotFoundError
+from darkbloom_mesh.errors import InvalidArgumentError, MeshError, NotFoundError
 
 from darkbloom_billing.books import Books, FeePayer
 from darkbloom_billing.errors import BudgetExhaustedError
@@ -36,8 +37,13 @@ from darkbloom_billing.payments.store.sessions import PostgresSessions
 
 MAX_DEPOSIT_MICROS = 10_000_000_000
 """Ten thousand dollars at a time."""
-_OPEN = frozenset({SessionStatus.PENDING, SessionStatus.PROCESSING})
+_LOOK_S = 3600.0
+_PAGE_LIFE = timedelta(hours=25)
+"""A page of Checkout lives for a day."""
+_LOOK_BACK = timedelta(days=14)
+_BATCH = 200
 _PAID, _SUCCEEDED = "paid", "succeeded"
+_log = structlog.get_logger()
 
 
 class Deposits:
@@ -178,6 +184,24 @@ class Deposits:
             waits = payment.status == "processing"
             status = SessionStatus.PROCESSING if waits else SessionStatus.FAILED
             await self._store.move(session.new.session_id, status)
+
+    async def run(self) -> None:
+        """Look for payments of which no event told, for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except MeshError as error:
+                _log.warning("lost_deposits_postponed", reason=error.reason_name)
+            await self._clock.sleep(_LOOK_S)
+
+    async def sweep(self) -> None:
+        """Ask Stripe about pages whose day has passed: each was paid, or has expired."""
+        now = self._clock.now()
+        for session in await self._store.left_open(now - _PAGE_LIFE, now - _LOOK_BACK, _BATCH):
+            try:
+                await self.sync_checkout(session.external_id)
+            except MeshError as error:
+                _log.warning("lost_deposit_waits", reason=error.reason_name)
 
     async def sync_payment(self, payment_intent: str, name: str) -> None:
         """Bring an automatic top-up up to what Stripe says of its payment.

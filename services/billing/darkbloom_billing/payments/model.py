@@ -166,6 +166,8 @@ class Dispute:
 
     dispute_id: str
     charge_id: str
+    session_id: str
+    """Ours, as the charge says it; empty: none."""
     amount_cents: int
     status: str
     moves: tuple[DisputeMove, ...]

@@ -26,6 +26,7 @@ from darkbloom_billing.payments.model import (
     MIN_WITHDRAW_MICROS,
     AccountStatus,
     Method,
+    Moved,
     PaidOut,
     Withdrawal,
     WithdrawalStatus,
@@ -175,7 +176,9 @@ class Payouts:
         row = await self._store.of_transfer(transfer_id)
         if row is None or (machine.final(row) and row.status is not WithdrawalStatus.PAID):
             return
-        moved = await self._rail.fetch_transfer(transfer_id)
+        await self._reversed(row, await self._rail.fetch_transfer(transfer_id))
+
+    async def _reversed(self, row: Withdrawal, moved: Moved) -> None:
         back = moved.reversed_cents * CENT_MICROS
         now = self._clock.now()
         if 0 < back < row.quote.net_micros:
@@ -270,6 +273,11 @@ class Payouts:
     async def _watch(self, row: Withdrawal) -> None:
         """Look at Stripe for what an event should have told."""
         account = row.stripe_account_id
+        moved = await self._rail.fetch_transfer(row.transfer_id)
+        if moved.reversed_cents:
+            # Its event may have come before we knew the transfer's name.
+            await self._reversed(row, moved)
+            return
         if row.payout_id:
             await self._decide(row, await self._rail.fetch_payout(account, row.payout_id))
         else:

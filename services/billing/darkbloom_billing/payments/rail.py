@@ -19,6 +19,7 @@ from darkbloom_billing.payments.model import (
 from darkbloom_billing.payments.sdk import Stripe
 
 _PAGE = 100
+_MAX_PAGES = 100
 _REJECTED = "rejected"
 _FULL_AGREEMENT = frozenset({"US"})
 """Countries whose accounts take cards as well; others only receive transfers."""
@@ -78,9 +79,15 @@ class ConnectRail:
         """See `ports.PayoutRail`."""
         options = {"stripe_account": stripe_account_id}
         params: dict[str, Any] = {"payout": payout_id, "limit": _PAGE}
-        async with asked():
-            rows = await self._client.v1.balance_transactions.list_async(params, options)
-            return [row.source for row in rows.data if isinstance(row.source, str)]
+        sources: list[str] = []
+        for _ in range(_MAX_PAGES):
+            async with asked():
+                page = await self._client.v1.balance_transactions.list_async(params, options)
+                sources += [row.source for row in page.data if isinstance(row.source, str)]
+                if not page.has_more:
+                    break
+                params["starting_after"] = page.data[-1].id
+        return sources
 
     async def payouts(self, stripe_account_id: str) -> Sequence[PaidOut]:
         """See `ports.PayoutRail`."""

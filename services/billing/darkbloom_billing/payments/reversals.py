@@ -66,10 +66,10 @@ class Reversals:
             if refund.status in _CAME_BACK:
                 await self._books.refund_failed(refund.refund_id)
 
-    async def sync_dispute(self, dispute_id: str, name: str) -> None:
+    async def sync_dispute(self, dispute_id: str) -> None:
         """Book what a dispute took, gave back, cost and came to."""
         dispute = await self._acquirer.dispute(dispute_id)
-        session = await self._session(dispute.charge_id, name)
+        session = await self._session(dispute.charge_id, dispute.session_id)
         if session is None:
             return
         now = self._clock.now()
@@ -87,23 +87,49 @@ class Reversals:
             state = DisputeState.OPEN
         await self._book_fees(dispute)
         if state is DisputeState.OPEN:
-            await self._decide(dispute, taken)
+            state = await self._decide(dispute, taken)
+        if state is DisputeState.LOST:
+            await self._reinstate(dispute, taken)
 
-    async def _decide(self, dispute: Dispute, taken: int) -> None:
+    async def _decide(self, dispute: Dispute, taken: int) -> DisputeState:
         now, name = self._clock.now(), dispute.dispute_id
-        returned = sum(move.amount_cents for move in dispute.moves if move.amount_cents > 0)
+        returned = _returned(dispute)
         if returned >= taken:
             also = self._store.closing_dispute(name, DisputeState.WON, now=now)
             await self._books.dispute_won(name, also=also)
-        elif dispute.status == "lost":
+            return DisputeState.WON
+        # Won, and only a part came back: as lost, and that part reinstated.
+        if dispute.status == "lost" or (dispute.status == "won" and returned):
             also = self._store.closing_dispute(name, DisputeState.LOST, now=now)
             await self._books.dispute_lost(name, also=also)
+            return DisputeState.LOST
+        return DisputeState.OPEN
+
+    async def _reinstate(self, dispute: Dispute, taken: int) -> None:
+        """Book what came back of a lost dispute; all of it: then it was won after all."""
+        now, name = self._clock.now(), dispute.dispute_id
+        back = 0
+        for move in dispute.moves:
+            if move.amount_cents <= 0:
+                continue
+            back += move.amount_cents
+            state = DisputeState.WON if back >= taken else DisputeState.LOST
+            await self._books.dispute_reinstated(
+                name,
+                move.transaction,
+                move.amount_cents * CENT_MICROS,
+                also=self._store.closing_dispute(name, state, now=now),
+            )
 
     async def _book_fees(self, dispute: Dispute) -> None:
         for move in dispute.moves:
             if move.fee_cents > 0:
                 await self._books.stripe_fee(
                     move.transaction, move.fee_cents * CENT_MICROS, payer=FeePayer.LINE
+                )
+            elif move.fee_cents < 0:
+                await self._books.stripe_fee_returned(
+                    move.transaction, -move.fee_cents * CENT_MICROS
                 )
 
     async def _session(self, charge_id: str, name: str) -> Session | None:
@@ -119,3 +145,8 @@ class Reversals:
         if session is not None and session.status is not SessionStatus.COMPLETED:
             raise NotYetError("the deposit has not acted yet")
         return None
+
+
+def _returned(dispute: Dispute) -> int:
+    """Return what came back of a dispute so far, in cents."""
+    return sum(move.amount_cents for move in dispute.moves if move.amount_cents > 0)

@@ -23,7 +23,9 @@ MAX_THRESHOLD_MICROS = 10_000_000_000
 MAX_MONTH_MICROS = 100_000_000_000
 _BATCH = 50
 _RETRY_AFTER = timedelta(seconds=60)
-_NO_CARD = "no_card"
+_UNDECIDED_AFTER = timedelta(hours=12)
+"""Stripe keeps its answers for a day: asked later, the same question would charge again."""
+_NO_CARD, _UNDECIDED = "no_card", "undecided"
 _log = structlog.get_logger()
 
 
@@ -129,6 +131,10 @@ class TopUps:
 
     async def _charge(self, session: Session) -> None:
         account_id = session.new.account_id
+        if self._clock.now() - session.created_at >= _UNDECIDED_AFTER:
+            # If it was charged, its event credits it all the same.
+            await self._give_up(session, _UNDECIDED)
+            return
         card = await self._store.customer(account_id)
         if card is None or not card.payment_method:
             await self._give_up(session, _NO_CARD)

@@ -78,6 +78,7 @@ def wire_payments(
         check = AssetCheck(books, acquirer, store, events, clock, meters)
         service.spawn(top_ups.run(config.stripe_poll_s), name="top_ups")
         service.spawn(check.run(), name="asset_check")
+        service.spawn(deposits.run(), name="lost_deposits")
 
     connect_key = config.stripe_connect_secret_key or config.stripe_secret_key
     if connect_key is not None:
@@ -142,7 +143,7 @@ def _money_in(deposits: Deposits, reversals: Reversals) -> dict[str, Handler]:
         await reversals.sync_refunds(charge, event.facts.get("session", ""))
 
     async def dispute(event: StripeEvent) -> None:
-        await reversals.sync_dispute(event.object_id, event.facts.get("session", ""))
+        await reversals.sync_dispute(event.object_id)
 
     return {
         "checkout.session.completed": checkout,

@@ -46,6 +46,10 @@ class RoleError(MeshError):
     """The service's role could change the ledger's history, or its schema is missing."""
 
 
+class OldServerError(MeshError):
+    """The database server lacks a setting that the ledger's seals stand on."""
+
+
 class Database:
     """A pool whose every unit of work may be repeated.
 
@@ -111,6 +115,9 @@ class Database:
             )
         except _REPEATABLE as error:
             raise StoreUnavailableError("database does not answer") from error
+        except asyncpg.UndefinedObjectError as error:
+            # The server refuses a setting that it does not know: transaction_timeout came with 17.
+            raise OldServerError("postgresql 17 or newer is needed") from error
 
         async def connect() -> "asyncpg.Connection[Any]":
             return await asyncpg.connect(url.reveal(), server_settings=settings, timeout=timeout_s)

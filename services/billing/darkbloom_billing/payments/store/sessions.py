@@ -80,6 +80,11 @@ _OPEN_AUTO = """
     SELECT * FROM billing.stripe_session WHERE kind = 'auto' AND status = 'pending'
       AND created_at <= $1 ORDER BY created_at LIMIT $2
 """
+_LEFT_OPEN = """
+    SELECT * FROM billing.stripe_session WHERE kind IN ('deposit', 'setup')
+      AND status IN ('pending', 'processing') AND external_id IS NOT NULL
+      AND created_at <= $1 AND created_at > $2 ORDER BY created_at LIMIT $3
+"""
 _DISPUTE = """
     INSERT INTO billing.stripe_dispute (dispute_id, session_id, amount_micros, state, opened_at)
     VALUES ($1, $2, $3, 'open', $4)
@@ -263,6 +268,10 @@ class PostgresSessions:
     async def open_auto(self, before: datetime, limit: int) -> list[Session]:
         """Return automatic top-ups whose fate is open."""
         return [_session(row) for row in await self._rows(_OPEN_AUTO, before, limit)]
+
+    async def left_open(self, before: datetime, after: datetime, limit: int) -> list[Session]:
+        """Return sessions of pages that were opened between two times and have no end here."""
+        return [_session(row) for row in await self._rows(_LEFT_OPEN, before, after, limit)]
 
     async def _row(self, statement: str, *arguments: object) -> Any:
         rows = await self._rows(statement, *arguments)

@@ -1,0 +1,10 @@
+"""Money that comes back after a lost dispute, and how long finished work is remembered."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0013"
+down_revision = "0012"
+
+
+def upgrade() -> None:
+    run_sql(__file__)
