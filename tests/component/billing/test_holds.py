@@ -112,14 +112,15 @@ async def test_a_batch_above_64_is_refused_as_a_whole(url: str) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_parallel_holds_never_overdraw(url: str) -> None:
+async def test_of_a_thousand_parallel_holds_on_money_for_ten_ten_are_placed(url: str) -> None:
     async with world(url) as w:
-        await w.people(7 * WORST_CASE + 3)
-        results = await asyncio.gather(*(w.hold(w.order(), w.order()) for _ in range(30)))
+        await w.people(10 * WORST_CASE + 3)
+        batches = ([w.order() for _ in range(10)] for _ in range(100))
+        results = await asyncio.gather(*(w.hold(*orders) for orders in batches))
 
-        held = [item for result in results for item in result if item.HasField("hold")]
-        assert len(held) == 7
-        assert await w.balance(CONSUMER) == (3, 0, 7 * WORST_CASE)
+        told = [item for result in results for item in result]
+        assert (len(told), sum(item.HasField("hold") for item in told)) == (1000, 10)
+        assert await w.balance(CONSUMER) == (3, 0, 10 * WORST_CASE)
         await w.sound()
 
 
