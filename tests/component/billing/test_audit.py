@@ -326,6 +326,8 @@ MAY_DELETE = {
     "fingerprint",
     "lease",
     "link_challenge",
+    "log_report",
+    "log_report_part",
     "provider_link",
     "provider_token",
     "public_name",
