@@ -57,6 +57,10 @@ test-unit: $(READY) ## Only the pure ones, in seconds
 test-mesh: $(READY) ## Only those that start a whole mesh
 	@$(BIN)/pytest tests/mesh $(ARGS)
 
+.PHONY: soak-replicas
+soak-replicas: $(READY) ## Drain and kill both router replicas under load with 200 providers, ROUNDS=3 times
+	@DARKBLOOM_SOAK_ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/mesh/test_fleet_of_links.py $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the smallest run
 	@$(PYTHON) -m tests.bench $(ARGS)

@@ -138,6 +138,13 @@ class Reading:
         while self.stream.words < count:
             assert await self._next(), f"ended after {self.stream.words} tokens"
 
+    async def begun(self) -> bool:
+        """Read to the first token; False where the stream ended without one."""
+        while not self.stream.words:
+            if not await self._next():
+                return False
+        return True
+
     async def rest(self) -> Stream:
         """Read to the end, whatever it is."""
         async with asyncio.timeout(PATIENCE_S):

@@ -55,6 +55,7 @@ from darkbloom_router.records.scribe import Scribe
 from darkbloom_router.records.store import PostgresRecords
 from darkbloom_router.records.writing import RecordQueue
 from darkbloom_router.replicas.asker import AskerParts
+from darkbloom_router.replicas.balance import Balance
 from darkbloom_router.replicas.carried import Carriage
 from darkbloom_router.replicas.holder import HolderParts, PeerLanes
 from darkbloom_router.replicas.join import (
@@ -68,6 +69,7 @@ from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.replicas.members import Member
 from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.replicas.publisher import Publisher
+from darkbloom_router.replicas.queue import SharedQueue
 from darkbloom_router.reports import Reports
 from darkbloom_router.requests import Requests
 from darkbloom_router.server import (
@@ -169,12 +171,10 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         )
     )
     _record(config, service, offers, dispatcher, ends, meter, clock)
-    ends.wire(
-        closing, retry=dispatcher.retry, freed=partial(dispatcher.drain_lines, trigger=Trigger.IDLE)
-    )
+    ends.wire(closing, retry=dispatcher.retry, freed=partial(_freed, replicas, dispatcher))
     warm = warming.keeper(config, fleet, line, lanes, timers, meter, replicas)
     dispatcher.wire(closing.free, sign=warm.pool.note, waits=warm.kick)
-    carriage.wire(dispatcher.drain_lines)
+    carriage.wire(partial(_freed, replicas, dispatcher))
     losses = Losses(attempts, requests, ends, closing, lanes, orphan_s=config.break_settle_delay_s)
 
     reports = Reports(attestation, clock, Backoff(uniform), meter, _new_id)
@@ -409,6 +409,20 @@ def _join(
         fenced=router.links.superseded,
     )
     router.replicas.cluster = cluster
+    line = router.dispatcher.line
+    queue = router.replicas.queue = SharedQueue(
+        store, member.session, line.ages, router.dispatcher.drain_line, router.clock
+    )
+    line.others = queue
+    service.spawn(queue.run(), name="queue")
+    balance = Balance(
+        lambda: router.links.held,
+        router.replicas.held_elsewhere,
+        lambda count: router.links.shed(count, config.drain_grace_s),
+        router.clock,
+        per_s=config.rebalance_per_s,
+    )
+    service.spawn(balance.run(), name="balance")
     service.spawn(cluster.run(), name="cluster")
 
 
@@ -440,6 +454,12 @@ def _rules(config: RouterConfig) -> Rules:
         quality_overcommit=config.quality_overcommit,
         tiering=Tiering(config.tiering),
     )
+
+
+def _freed(replicas: Replicas, dispatcher: Dispatcher, provider: Provider) -> None:
+    """Give a free place to whoever has waited for it, here or at another replica."""
+    replicas.freed(provider)
+    dispatcher.drain_lines(provider, Trigger.IDLE)
 
 
 def _new_id(prefix: str) -> str:

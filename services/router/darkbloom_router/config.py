@@ -123,6 +123,10 @@ class RouterConfig(RoomConfig):
     ] = 30.0
     hold_lease_s: Annotated[float, Setting("life of a hold", minimum=1, maximum=900)] = 900.0
     renew_interval_s: Annotated[float, Setting("between renewals of holds", minimum=1)] = 300.0
+    rebalance_per_s: Annotated[
+        float,
+        Setting("idle providers that may be moved to emptier replicas; 0 moves none", minimum=0),
+    ] = 5.0
     settlement_limit: Annotated[
         int, Setting("settlements kept while billing is away", minimum=1)
     ] = 65_536

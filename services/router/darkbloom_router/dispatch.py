@@ -114,7 +114,7 @@ class Dispatcher:
         self._offers = offers
         self._decisions = decisions
         self._unix_now = unix_now
-        self._passes = Passes(timers, self._serve_line, line.depth)
+        self._passes = Passes(timers, self._serve_line, line.depth, line.hold_s)
         line.longer = lambda build: ends.service_times.depth(build, fleet.index(build).active)
         self._free: Callable[[Request, Cause], None] = _unwired
         self._sign: Callable[[str, Signal], None] = _unnoticed
@@ -184,7 +184,7 @@ class Dispatcher:
         refusal = self._unservable(request)
         if refusal is not None:
             self.refuse(request, refusal)
-        elif self.line.depth(demand.build) and not demand.free:
+        elif self.line.length(demand.build) and not demand.free:
             # Who came first is served first.
             self._queue(request)
             self._passes.run(demand.build, Trigger.KICK)
@@ -325,7 +325,8 @@ class Dispatcher:
         feasible_s = request.ladder.feasible_s
         if feasible_s is not None:
             return feasible_after_s(feasible_s)
-        return retry_after_s(self.line.depth(request.demand.build), self._offers.route_time.seconds)
+        waiting = self.line.length(request.demand.build)
+        return retry_after_s(waiting, self._offers.route_time.seconds)
 
     def _view(self, request: Request) -> View:
         return View(
@@ -412,7 +413,7 @@ class Dispatcher:
             return False
         build = request.demand.build
         running = self._fleet.index(build).active
-        wait_s = self._ends.service_times.wait_s(build, self.line.depth(build), running)
+        wait_s = self._ends.service_times.wait_s(build, self.line.length(build), running)
         return wait_s is None or wait_s <= request.deadline - self._timers.now()
 
     def _refuse_for(self, request: Request, gates: dict[Gate, int]) -> None:

@@ -58,6 +58,7 @@ class ProviderLink:
         self._told: tuple[tuple[str, Gate], ...] = ()
         self._told_at = float("-inf")
         self._refusal: MeshError | None = None
+        self._sent_away = False
         self._claimed = False
         self._handlers: dict[int, Callable[[Provider, bytes], None]] = {
             FrameKind.FRAME_KIND_HEARTBEAT: self._heartbeat,
@@ -87,6 +88,25 @@ class ProviderLink:
             raise LinkOverloadedError("a bound of the lane was broken")
         return end.reason
 
+    @property
+    def current(self) -> bool:
+        """Whether this is the stream of its provider that gets work."""
+        provider = self.provider
+        return self._claimed and provider is not None and not provider.drain_fence
+
+    @property
+    def stays(self) -> bool:
+        """Whether it has not been asked to leave either."""
+        return self.current and not self._sent_away
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs on this provider."""
+        provider = self.provider
+        return provider is not None and not any(
+            candidate.inflight for candidate in provider.candidates.values()
+        )
+
     def send_desired(self) -> None:
         """Send the aliases that concern this provider."""
         provider, fleet = self.provider, self._parts.fleet
@@ -98,6 +118,7 @@ class ProviderLink:
 
     def go_away(self, reason: str, grace_s: float, spread_s: float) -> None:
         """Ask the provider to leave in time; `spread_s` keeps a fleet from dialling at once."""
+        self._sent_away = True
         message = GoAway(
             reason=reason,
             grace=convert.duration(grace_s),

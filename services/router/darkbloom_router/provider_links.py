@@ -56,6 +56,19 @@ class ProviderLinks:
         for link in self._links:
             link.go_away(reason, grace_s, min(MAX_SPREAD_S, grace_s / 10))
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many providers are here to stay, and how many were asked to leave and have not."""
+        stays = sum(link.stays for link in self._links)
+        return stays, sum(link.current for link in self._links) - stays
+
+    def shed(self, count: int, grace_s: float) -> int:
+        """Ask so many idle providers to move to another replica; returns how many were asked."""
+        idle = [link for link in self._links if link.stays and link.idle][:count]
+        for link in idle:
+            link.go_away("rebalance", grace_s, 0.0)
+        return len(idle)
+
     def superseded(self, provider: Provider) -> None:
         """Give a stream no more work: another replica has been granted its identity."""
         supersede(self._parts, provider)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from math import ceil
+from typing import Protocol
 
 from darkbloom_router.attempts import Request
 from darkbloom_router.conditions import wants
@@ -41,6 +42,22 @@ class LineLimits:
     wait_s: float = 120.0
 
 
+class Others(Protocol):
+    """Who waits at other replicas."""
+
+    def elsewhere(self, build: str) -> int:
+        """Return how many wait for a build there."""
+        ...
+
+    def hold_s(self, build: str) -> float:
+        """Return for how long they go first."""
+        ...
+
+
+def _no_hold(_build: str) -> float:
+    return 0.0
+
+
 class Line:
     """Requests that wait for a place, fair between accounts, one line per build.
 
@@ -66,6 +83,25 @@ class Line:
         self._limits = limits
         self._waiting: Waiting[Request] = Waiting(limits.depth or LEAST_DEPTH)
         self._failed: dict[Shape, int] = {}
+        self.others: Others | None = None
+        """Who waits at other replicas; None where this one is alone."""
+
+    def length(self, build: str) -> int:
+        """Return how many wait for a build, here and at other replicas."""
+        elsewhere = self.others.elsewhere(build) if self.others is not None else 0
+        return self._waiting.depth(build) + elsewhere
+
+    def hold_s(self, build: str) -> float:
+        """Return for how long a free place is left to those who have waited longer elsewhere."""
+        return self.others.hold_s(build) if self.others is not None else 0.0
+
+    def ages(self) -> dict[str, list[tuple[str, float]]]:
+        """Return id and age in seconds of everybody who waits, by build."""
+        now = self._timers.now()
+        return {
+            build: [(item.request_id, now - item.queued_at) for item in self._waiting.line(build)]
+            for build in self._waiting.builds()
+        }
 
     def depth(self, build: str) -> int:
         """Return how many wait for a build."""
@@ -81,7 +117,10 @@ class Line:
         demand = request.demand
         work = float(demand.tokens)
         depth = self._limits.depth or max(LEAST_DEPTH, self.longer(demand.build))
-        if not self._waiting.join(demand.build, request, now, demand.account_id, work, depth):
+        full = self.length(demand.build) >= depth
+        if full or not self._waiting.join(
+            demand.build, request, now, demand.account_id, work, depth
+        ):
             self._meter.waited(demand.build, "full")
             return False
         request.build = demand.build
@@ -145,14 +184,20 @@ class Passes:
         timers: For the trailing pass.
         serve: Serves who can be served of a build, preferring an owner's waiters.
         depth: Returns how many wait for a build.
+        hold_s: Returns how long a pass waits for those who came earlier to other replicas.
     """
 
     def __init__(
-        self, timers: Timers, serve: Callable[[str, str], None], depth: Callable[[str], int]
+        self,
+        timers: Timers,
+        serve: Callable[[str, str], None],
+        depth: Callable[[str], int],
+        hold_s: Callable[[str], float] = _no_hold,
     ) -> None:
         self._timers = timers
         self._serve = serve
         self._depth = depth
+        self._hold_s = hold_s
         self._running: set[str] = set()
         self._again: set[str] = set()
         self._saturated: dict[str, float] = {}
@@ -165,12 +210,13 @@ class Passes:
         if build in self._running:
             self._again.add(build)
             return
+        if hold_s := self._hold_s(build):
+            self._later(build, hold_s)
+            return
         now = self._timers.now()
         since = now - self._saturated.get(build, float("-inf"))
         if trigger is Trigger.HEARTBEAT and since < COALESCE_S:
-            if build not in self._trailing:
-                self._trailing.add(build)
-                self._timers.after(COALESCE_S, partial(self._trail, build))
+            self._later(build, COALESCE_S)
             return
         self._pass(build, owner)
 
@@ -188,6 +234,11 @@ class Passes:
             self._saturated[build] = self._timers.now()
         else:
             self._saturated.pop(build, None)
+
+    def _later(self, build: str, seconds: float) -> None:
+        if build not in self._trailing:
+            self._trailing.add(build)
+            self._timers.after(seconds, partial(self._trail, build))
 
     def _trail(self, build: str) -> None:
         self._trailing.discard(build)

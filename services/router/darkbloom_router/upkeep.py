@@ -99,6 +99,7 @@ class Router:
     async def drain(self) -> None:
         """Leave: nothing new, let the running finish, hand in all money, close the lanes."""
         self.dispatcher.draining = True
+        self.replicas.publisher.leave()
         self.links.go_away("drain", self.drain_grace_s)
         self.lanes.go_away("drain", self.drain_grace_s)
         # Half of the grace belongs to requests, the rest to billing and to the last frames.

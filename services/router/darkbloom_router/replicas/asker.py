@@ -91,6 +91,8 @@ class Peer:
         self._close = close
         self._lane: Lane | None = None
         self._welcomed = False
+        self.leaving = False
+        """It is about to end."""
         self._mirrors: dict[str, Provider] = {}
         self._loads: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -98,6 +100,11 @@ class Peer:
     def connected(self) -> bool:
         """Whether reservations can be made there now."""
         return self._welcomed
+
+    @property
+    def holding(self) -> int:
+        """How many providers it holds that will stay there."""
+        return sum(not mirror.drain_fence for mirror in self._mirrors.values())
 
     async def run(self) -> None:
         """Hold a lane open until cancelled."""
@@ -140,7 +147,7 @@ class Peer:
 
     def _lose(self) -> None:
         self._lane = None
-        self._welcomed = False
+        self._welcomed = self.leaving = False
         for provider_id in list(self._mirrors):
             # Its holder is lost, not the machine: no fault of anybody's.
             self._gone(provider_id, clean=True)
@@ -184,6 +191,7 @@ class Peer:
             parts.meter.ignored(_LINK, "unexpected")
 
     def _apply(self, message: Presence) -> None:
+        self.leaving = self.leaving or message.leaving
         if message.full:
             for provider_id in list(self._mirrors):
                 self._gone(provider_id, clean=True)

@@ -22,14 +22,21 @@ from darkbloom_router.replicas.members import Member, Members
 
 STORE_S = 1.0
 """Longest wait for the store."""
+POOL_S = 3.0
+"""Longest wait for a connection to it that others use."""
 _PEER_FIRST_S, _PEER_CAP_S = 0.1, 2.0
 
 
 def open_store(url: str) -> redis.Redis:
-    """Return a client of Valkey that answers or fails within a second."""
-    pool: Any = redis.ConnectionPool.from_url(
+    """Return a client of Valkey that answers or fails within seconds.
+
+    Whoever finds every connection taken waits for one: a replica's providers may all come at once,
+    and that says nothing about the store.
+    """
+    pool: Any = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=4,
+        timeout=POOL_S,
         socket_timeout=STORE_S,
         socket_connect_timeout=STORE_S,
         retry=Retry(NoBackoff(), 0),

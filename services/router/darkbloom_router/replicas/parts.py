@@ -12,6 +12,7 @@ from darkbloom_router.replicas.carried import Carriage
 from darkbloom_router.replicas.cluster import Cluster
 from darkbloom_router.replicas.holder import PeerLanes, relay
 from darkbloom_router.replicas.publisher import Publisher
+from darkbloom_router.replicas.queue import SharedQueue
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Replicas:
     publisher: Publisher
     cluster: Cluster | None = None
     lanes: PeerLanes | None = None
+    queue: SharedQueue | None = None
 
     @property
     def carrying(self) -> bool:
@@ -32,6 +34,18 @@ class Replicas:
     def has_others(self) -> bool:
         """Whether providers have somewhere else to go."""
         return self.cluster is not None and any(peer.connected for peer in self.cluster.peers)
+
+    def held_elsewhere(self) -> list[int]:
+        """Return how many providers each replica holds that stays and can be asked now."""
+        if self.cluster is None:
+            return []
+        return [peer.holding for peer in self.cluster.peers if peer.connected and not peer.leaving]
+
+    def freed(self, provider: Provider) -> None:
+        """Tell the others at once of a place for which somebody waits there."""
+        queue = self.queue
+        if queue is not None and any(queue.elsewhere(build) for build in provider.candidates):
+            self.publisher.hurry()
 
     @property
     def store_ok(self) -> bool:

@@ -16,6 +16,8 @@ from darkbloom_router.replicas.presence import Said
 
 FLUSH_S = 0.25
 """Between two messages: at most four changes a second are told of one provider."""
+HURRY_S = 0.01
+"""Between two messages where somebody waits for a place."""
 BATCH = 32
 """Providers in one frame, which must stay below the largest."""
 _PRESENCE = FrameKind.FRAME_KIND_PRESENCE
@@ -45,7 +47,9 @@ class Publisher:
         self._said: dict[Provider, Said] = {}
         self._dirty: set[Provider] = set()
         self._askers: dict[Lane, _Asker] = {}
+        self._leaving = False
         self._round = 0
+        self._flushed_at = float("-inf")
         self._changed = asyncio.Event()
 
     def joined(self, provider: Provider, message: Register) -> None:
@@ -84,21 +88,33 @@ class Publisher:
             if not lane.send_ordered(_PRESENCE, 0, gone):
                 lane.send_control(_PRESENCE, 0, gone)
 
+    def leave(self) -> None:
+        """Tell everybody that this replica is about to end."""
+        self._leaving = True
+        for lane in self._askers:
+            lane.send_control(_PRESENCE, 0, Presence(leaving=True))
+
     def subscribe(self, lane: Lane) -> None:
         """Describe every provider to a new asker."""
         self._askers[lane] = _Asker()
-        lane.send_control(_PRESENCE, 0, Presence(full=True))
+        lane.send_control(_PRESENCE, 0, Presence(full=True, leaving=self._leaving))
         self._tell(lane, list(self._said))
 
     def unsubscribe(self, lane: Lane) -> None:
         """Speak no more to an asker."""
         self._askers.pop(lane, None)
 
+    def hurry(self) -> None:
+        """Tell at once what has changed: somebody elsewhere waits for it."""
+        if self._clock.monotonic() - self._flushed_at >= HURRY_S:
+            self.flush()
+
     def flush(self) -> None:
         """Tell everybody what has changed."""
         if not self._dirty:
             return
         self._round += 1
+        self._flushed_at = self._clock.monotonic()
         dirty, self._dirty = list(self._dirty), set()
         for lane in list(self._askers):
             self._tell(lane, dirty)

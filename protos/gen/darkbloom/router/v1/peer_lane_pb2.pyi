@@ -88,10 +88,13 @@ class Presence(_message.Message):
     PROVIDERS_FIELD_NUMBER: _builtins.int
     GONE_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
     CLEAN_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     full: _builtins.bool
     """Set: providers that are not in `providers` are gone."""
     clean: _builtins.bool
     """They left in order: nobody's fault."""
+    leaving: _builtins.bool
+    """The holder is about to end: nobody should be sent there any more. Never taken back."""
     @_builtins.property
     def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderPresence]: ...
     @_builtins.property
@@ -105,10 +108,11 @@ class Presence(_message.Message):
         providers: _abc.Iterable[Global___ProviderPresence] | None = ...,
         gone_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
         clean: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "full", b"full", "gone_provider_ids", b"gone_provider_ids", "providers", b"providers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "full", b"full", "gone_provider_ids", b"gone_provider_ids", "leaving", b"leaving", "providers", b"providers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
