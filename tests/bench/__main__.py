@@ -11,7 +11,7 @@ from pathlib import Path
 
 from darkbloom_local.errors import LocalError
 
-from tests.bench import billing, ours, placement, proxy, report
+from tests.bench import billing, ours, placement, proxy, replicas, report
 from tests.bench.measure import LoadError
 from tests.bench.run import FULL, QUICK, Extent, Findings, run
 from tests.bench.systems import System
@@ -25,11 +25,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--no-litellm", action="store_true", help="measure the mesh alone")
     parser.add_argument("--only-billing", action="store_true", help="measure holds alone")
+    parser.add_argument("--only-replicas", action="store_true", help="measure replicas alone")
     parser.add_argument("--no-mesh", action="store_true", help="measure LiteLLM alone")
     arguments = parser.parse_args()
     _HOME.mkdir(exist_ok=True)
     extent = QUICK if arguments.quick else FULL
     try:
+        if arguments.only_replicas:
+            return _replicas(extent)
         # First, while nothing else runs and no process is tied to a core.
         with _scratch() as home:
             money = asyncio.run(billing.measure(home, extent.billing_seconds, _progress))
@@ -37,11 +40,27 @@ def main() -> int:
     except (LocalError, LoadError) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
-    sys.stdout.write((report.table(found) if found else "") + billing.table(money))
+    if found:
+        with _scratch() as home:
+            rows = asyncio.run(replicas.run(home, extent.seconds, _progress, extent.fleets))
+    else:
+        rows = []
+    sys.stdout.write(
+        (report.table(found) if found else "") + billing.table(money) + replicas.table(rows)
+    )
     summary = report.summary(found, pinned=placement.can_pin())
     summary |= {"billing": billing.summary(money)}
+    summary["replicas"] = replicas.summary(rows)
     summary["targets"] |= billing.targets(money)
     sys.stdout.write(json.dumps(summary) + "\n")
+    return 0
+
+
+def _replicas(extent: Extent) -> int:
+    with _scratch() as home:
+        rows = asyncio.run(replicas.run(home, extent.seconds, _progress, extent.fleets))
+    sys.stdout.write(replicas.table(rows))
+    sys.stdout.write(json.dumps({"replicas": replicas.summary(rows)}) + "\n")
     return 0
 
 

@@ -17,7 +17,7 @@ _STORES = ("postgres", "valkey")
 _GRANT_MICROS = 100_000_000_000
 _CALL_S = 10.0
 # The limits stay in force and are counted; only their numbers are out of the way.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "gateway": {
         "DARKBLOOM_GATEWAY_REQUEST_RATE": "1000000",
         "DARKBLOOM_GATEWAY_REQUEST_BURST": "1000000",
@@ -41,21 +41,13 @@ async def mesh(
         providers: How many; the router gives one provider at most 24 requests at a time.
     """
     async with Mesh(
-        state, engine="scripted", environment=_ENVIRONMENT, progress=progress
+        state, engine="scripted", environment=ENVIRONMENT, progress=progress
     ) as running:
         progress(f"providers: {providers} in all")
         others = [f"{_PROVIDER}-{number}" for number in range(2, providers + 1)]
         for name in others:
             await running.start_provider(name)
-        await AccountServiceStub(running.channel("billing.grpc")).Grant(
-            account_service_pb2.GrantRequest(
-                request_id="grant_bench",
-                account_id=seeds.CONSUMER,
-                amount_micros=_GRANT_MICROS,
-                note="for the benchmark",
-            ),
-            timeout=_CALL_S,
-        )
+        await grant(running)
         pids = dict(running.pids)
         around = [pids.pop(name) for name in (_PROVIDER, *others)]
         if placement.can_pin():
@@ -69,3 +61,16 @@ async def mesh(
             processes=pids,
             stores=_STORES,
         )
+
+
+async def grant(running: Mesh) -> None:
+    """Give the consumer more money than any run spends."""
+    await AccountServiceStub(running.channel("billing.grpc")).Grant(
+        account_service_pb2.GrantRequest(
+            request_id="grant_bench",
+            account_id=seeds.CONSUMER,
+            amount_micros=_GRANT_MICROS,
+            note="for the benchmark",
+        ),
+        timeout=_CALL_S,
+    )

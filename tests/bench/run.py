@@ -32,6 +32,8 @@ class Extent:
     """Enough for the highest level."""
     billing_seconds: float
     """Of each of billing's phases."""
+    fleets: tuple[int, ...]
+    """Connected providers, one row each for one replica and for two."""
 
 
 FULL = Extent(
@@ -41,9 +43,16 @@ FULL = Extent(
     levels=(8, 16, 32, 64, 128, 256),
     providers=12,
     billing_seconds=5.0,
+    fleets=(1, 10, 100, 1000),
 )
 QUICK = Extent(
-    rounds=1, seconds=2.0, clean_seconds=2.0, levels=(8, 16, 32), providers=2, billing_seconds=0.7
+    rounds=1,
+    seconds=2.0,
+    clean_seconds=2.0,
+    levels=(8, 16, 32),
+    providers=2,
+    billing_seconds=0.7,
+    fleets=(1, 10),
 )
 
 

@@ -38,6 +38,8 @@ class Load:
     tokens: int
     interval_s: float
     asked: list[Asked] = field(default_factory=list)
+    flowing: int = 0
+    """Answers of which something has come, and not all."""
     stopping: bool = False
 
     @property
@@ -81,7 +83,11 @@ class Load:
             first_at = None
             if await reading.begun():
                 first_at = clock.monotonic()
-            return Asked(await reading.rest(), asked_at, first_at)
+            self.flowing += 1
+            try:
+                return Asked(await reading.rest(), asked_at, first_at)
+            finally:
+                self.flowing -= 1
 
 
 @asynccontextmanager

@@ -143,6 +143,8 @@ class Attempt:
     opened_final: bool = False
     """The edge has said its last word."""
     terminal: Signed | None = None
+    proven: bool = False
+    """The terminal was passed on to the edge."""
     disowned: bool = False
     """The terminal is not to be believed: settle by what was opened alone."""
     started_at: float = 0.0

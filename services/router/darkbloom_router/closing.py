@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import partial
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
-from darkbloom.router.v1.provider_link_pb2 import Disposition, TerminalAck
+from darkbloom.router.v1.provider_link_pb2 import Disposition, Terminal, TerminalAck
 
+from darkbloom_router import convert
 from darkbloom_router.attempts import Attempt, Attempts, Phase, Request
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Signed
@@ -113,6 +114,19 @@ class Closing:
         attempt.arm(self._timers, self._delay_s, self._overdue)
         self.check(attempt)
 
+    def prove(self, attempt: Attempt) -> None:
+        """Show the edge a terminal that has overtaken its stream, once nothing else is to come.
+
+        A provider that moves sends what nobody has acknowledged again on its new stream, while the
+        old one still carries the same answer.
+        """
+        if attempt.terminal is None or attempt.proven or not (attempt.live and attempt.final):
+            return
+        attempt.proven = True
+        message = Terminal(terminal=convert.signed_document(attempt.terminal))
+        lane = attempt.request.gateway.lane
+        lane.send_ordered(FrameKind.FRAME_KIND_TERMINAL, attempt.stream, message)
+
     def stray_terminal(self, provider: Provider, terminal: Signed) -> None:
         """Take a terminal that came on a stream nobody knows: re-sent after a break, or doubled."""
         attempt_id = _attempt_id(terminal.document)
@@ -168,6 +182,7 @@ class Closing:
             attempt.terminal = attempt.terminal or terminal
         else:
             self.terminal(attempt, terminal)
+            self.prove(attempt)
 
     def _overdue(self, attempt: Attempt) -> None:
         if attempt.terminal is None:

@@ -81,6 +81,8 @@ class Downlink:
         kind = frame.kind
         if kind in _SEALED_KINDS:
             self._chunk(attempt, frame, kind, now)
+            if kind == _FINAL:
+                self._closing.prove(attempt)
             return
         handle = self._handlers.get(kind)
         if handle is None or attempt.phase <= Phase.OFFERED:
@@ -167,7 +169,8 @@ class Downlink:
             self._ends.fail(attempt, failures.ENDED_EMPTY, tell=False)
             return
         first = attempt.terminal is None
-        if attempt.live and first:
+        if attempt.live and not attempt.proven:
+            attempt.proven = True
             attempt.request.gateway.lane.send_frame(frame)
         self._ends.release(attempt)
         if first:
