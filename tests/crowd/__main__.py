@@ -25,6 +25,7 @@ from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
 from darkbloom_provider.hardening import Hardening, harden
+from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.work import Desk
@@ -68,7 +69,10 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
     engine = make_engine(config, shared.inventory, clock)
     service.spawn(engine.run(), name=f"engine.{number}")
     service.on_close(engine.close)
-    await load_all(engine, shared.inventory.builds)
+    builds = shared.inventory.builds
+    await load_all(engine, builds[: config.max_model_slots])
+    loads = Loads(engine, builds, slots=config.max_model_slots, clock=clock)
+    service.spawn(loads.run(), name=f"loads.{number}")
     return Agent(
         presence=Presence(
             encryption_key=key_pair.public,
@@ -93,6 +97,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
                 model.id: Hosted(build=model.id, weight_hash=model.weight_hash)
                 for model in shared.inventory.models
             },
+            loads=loads,
             clock=clock,
         ),
         # In turn, so that replicas begin with as many each.
