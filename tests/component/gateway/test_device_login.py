@@ -118,6 +118,17 @@ async def test_codes_end_after_their_time(town: People) -> None:
     assert error(look) == same(410, "expired_code")
 
 
+async def test_json_that_curl_calls_a_form_is_json(town: People) -> None:
+    code = await begin(town)
+    form = {**town.bearer(""), "content-type": "application/x-www-form-urlencoded"}
+
+    broken = await town.mesh.http.post(APPROVE, headers=form, content=b'{"user_code": ')
+    assert (broken.status_code, broken.json()["error"]["type"]) == (400, "invalid_request")
+    body = f' {{"user_code": "{code["user_code"]}"}}'.encode()
+    approved = await town.mesh.http.post(APPROVE, headers=form, content=body)
+    assert (approved.status_code, approved.json()["status"]) == (200, "approved")
+
+
 async def test_a_code_is_decided_on_once(town: People) -> None:
     code = await begin(town)
     body = {"user_code": code["user_code"]}

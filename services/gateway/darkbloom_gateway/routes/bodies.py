@@ -44,6 +44,15 @@ async def read_object(request: Request, *, empty: bool = False) -> Body:
         raise bad_request("the body ended early") from None
     if empty and not raw:
         return {}
+    return parse_object(raw)
+
+
+def parse_object(raw: bytes) -> Body:
+    """Return a body's JSON object.
+
+    Raises:
+        ApiError: 400 for anything else.
+    """
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
