@@ -27,7 +27,12 @@ def create_account(world: World, params: dict[str, Any]) -> Any:
         requirements=requirements(_DUE, "requirements.past_due"),
         future_requirements=requirements([], None),
         settings={"payouts": {"schedule": {"interval": "daily", "delay_days": 2}}},
-        tos_acceptance={"date": None, "ip": None, "user_agent": None},
+        tos_acceptance={
+            "date": None,
+            "ip": None,
+            "user_agent": None,
+            "service_agreement": params.get("tos_acceptance", {}).get("service_agreement", "full"),
+        },
         type=params.get("type", "express"),
         external_accounts=page([], "/external_accounts"),
     )

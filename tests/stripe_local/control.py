@@ -94,6 +94,8 @@ def account(world: World, given: Given) -> Any:
     for name in ("details_submitted", "payouts_enabled"):
         if name in given:
             found[name] = given[name]
+    if "agreement" in given:
+        found["tos_acceptance"]["service_agreement"] = given["agreement"]
     if "transfers" in given:
         found["capabilities"]["transfers"] = given["transfers"]
     if "due" in given or "disabled_reason" in given:

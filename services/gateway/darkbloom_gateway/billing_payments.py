@@ -27,6 +27,11 @@ _REFUSALS: Mapping[str, tuple[int, str, str]] = {
     "INSUFFICIENT_WITHDRAWABLE": (400, "insufficient_withdrawable", "not so much is withdrawable"),
     "INSTANT_UNAVAILABLE": (400, "instant_unavailable", "an instant payout needs a debit card"),
     "ACCOUNT_GONE": (409, "stripe_account_gone", "the payout account is gone: unlink it"),
+    "RECREATE_REQUIRED": (
+        409,
+        "stripe_account_recreate_required",
+        "the payout account has another country or agreement: unlink it and set up payouts again",
+    ),
     "ACCOUNT_FROZEN": (403, "forbidden", "this account owes money or was frozen"),
     "STOPPED": (503, "billing_error", "withdrawals are stopped for now"),
     "NO_CARD": (400, "invalid_request_error", "save a card first"),

@@ -33,6 +33,7 @@ from tests.stores import Postgres, postgres
 HOOK = "/v1/billing/stripe/webhook"
 WITHDRAW = "/v1/billing/withdraw/stripe"
 CREATE = "/v1/billing/stripe/create-session"
+RECREATE = "stripe_account_recreate_required"
 _PAYMENTS = payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"]
 _PROGRAMMES = programme_service_pb2.DESCRIPTOR.services_by_name["ProgrammeService"]
 
@@ -185,6 +186,32 @@ async def test_refusals_of_withdrawals_are_told_exactly(front_of: Front) -> None
     told(await f.withdraw("5.00"), 409, "stripe_account_gone")
     assert (await f.call("DELETE", "/v1/billing/stripe/account")).json() == {"status": "unlinked"}
     told(await f.withdraw("5.00"), 403, "not_onboarded")
+
+
+async def test_an_account_of_another_country_or_agreement_must_be_made_anew(
+    front_of: Front,
+) -> None:
+    f = front_of
+    onboard = "/v1/billing/stripe/onboard"
+    unlink = "/v1/billing/stripe/account"
+    await f.till.earn(20_000_000)
+    account = await f.till.onboarded()
+    told(await f.call("POST", onboard, json={"country": "DE"}), 409, RECREATE)
+    same = await f.call("POST", onboard, json={"country": "US"})
+    assert (same.status_code, same.json()["stripe_account_id"]) == (200, account)
+
+    await f.till.stripe.do("account", account=account, agreement="recipient")
+    told(await f.withdraw("5.00"), 409, RECREATE)
+    told(await f.call("POST", onboard, json={}), 409, RECREATE)
+    assert (await f.till.wallets(PROVIDER)).earned_micros == 20_000_000
+
+    assert (await f.call("DELETE", unlink)).json() == {"status": "unlinked"}
+    made = (await f.call("POST", onboard, json={"country": "DE"})).json()["stripe_account_id"]
+    assert made != account
+    await f.till.stripe.do("onboard", account=made)
+    assert (await f.withdraw("5.00")).json()["status"] == "submitted"
+    await f.till.stripe.do("account", account=made, agreement="full")
+    told(await f.withdraw("5.00"), 409, RECREATE)
 
 
 async def test_a_withdrawal_over_http(url: str, valkey_url: str) -> None:

@@ -53,7 +53,8 @@ class Connections:
         Raises:
             InvalidArgumentError: An address leads to neither our own host nor this machine.
             NotFoundError: No such account.
-            PayoutRefusedError: The connected account is gone.
+            PayoutRefusedError: The connected account is gone, or another has to take its place:
+                neither country nor agreement of one can be changed.
             StripeFailedError: Stripe did not answer; repeating is safe.
         """
         back = _allowed(return_url, self._links.return_url, "return_url")
@@ -68,6 +69,10 @@ class Connections:
             )
             await self._store.add_account(account_id, made, where, now=self._clock.now())
             known = await self.linked(account_id)
+        else:
+            if country and country != known.country:
+                raise PayoutRefusedError(Refusal.RECREATE_REQUIRED)
+            await self.usable(known)
         try:
             link = await self._rail.onboarding_link(known.stripe_account_id, back, again)
         except StripeFailedError as error:
@@ -113,6 +118,17 @@ class Connections:
         if known is None:
             raise PayoutRefusedError(Refusal.NOT_ONBOARDED)
         return known
+
+    async def usable(self, known: PayoutAccount) -> Connected:
+        """Return a connected account as `mirror`, if it can be paid to for good.
+
+        Raises:
+            PayoutRefusedError: Also: it has an agreement that its country no longer has.
+        """
+        found = await self.mirror(known)
+        if not found.agreement_fits:
+            raise PayoutRefusedError(Refusal.RECREATE_REQUIRED)
+        return found
 
     async def mirror(self, known: PayoutAccount) -> Connected:
         """Read a connected account from Stripe and keep what it says.

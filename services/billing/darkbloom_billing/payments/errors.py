@@ -50,6 +50,7 @@ class Refusal(StrEnum):
     ACCOUNT_FROZEN = "account_frozen"
     STOPPED = "stopped"
     NO_CARD = "no_card"
+    RECREATE_REQUIRED = "recreate_required"
 
 
 _MESSAGES = {
@@ -60,6 +61,7 @@ _MESSAGES = {
     Refusal.ACCOUNT_FROZEN: "the account is frozen",
     Refusal.STOPPED: "withdrawals are stopped for now",
     Refusal.NO_CARD: "there is no saved card",
+    Refusal.RECREATE_REQUIRED: "the connected account cannot be kept: its country or agreement",
 }
 
 

@@ -228,6 +228,8 @@ class Connected:
     currently_due: tuple[str, ...]
     manual_payouts: bool
     """Nothing would be paid out by schedule."""
+    agreement_fits: bool
+    """It has the service agreement of its country; Stripe lets nobody change it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,7 @@ class Payouts:
         if costs.net_micros < CENT_MICROS:
             raise InvalidArgumentError("nothing is left after the fee", "amount_micros")
         known = await self._connections.linked(account_id)
-        found = await self._connections.mirror(known)
+        found = await self._connections.usable(known)
         if found.status is not AccountStatus.READY:
             raise PayoutRefusedError(Refusal.NOT_ONBOARDED)
         if method is Method.INSTANT and not found.instant_eligible:

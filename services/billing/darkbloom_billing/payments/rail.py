@@ -105,8 +105,8 @@ class ConnectRail:
             "capabilities": {"transfers": {"requested": True}},
             "metadata": {"account_id": account_id},
         }
-        if country not in _FULL_AGREEMENT:
-            params["tos_acceptance"] = {"service_agreement": "recipient"}
+        if (agreement := _agreement(country)) != "full":
+            params["tos_acceptance"] = {"service_agreement": agreement}
         if email:
             params["email"] = email
         async with asked():
@@ -175,7 +175,19 @@ def connected(account: dict[str, Any]) -> Connected:
         ),
         currently_due=tuple(needs.get("currently_due") or ()),
         manual_payouts=schedule.get("interval") == "manual",
+        agreement_fits=_fits(account),
     )
+
+
+def _fits(account: dict[str, Any]) -> bool:
+    """Say whether the agreement is the one that we ask for; one that is not told is taken as it."""
+    agreement = (account.get("tos_acceptance") or {}).get("service_agreement")
+    country = account.get("country")
+    return not agreement or not country or agreement == _agreement(country)
+
+
+def _agreement(country: str) -> str:
+    return "full" if country in _FULL_AGREEMENT else "recipient"
 
 
 def _status(account: dict[str, Any], disabled: str) -> AccountStatus:

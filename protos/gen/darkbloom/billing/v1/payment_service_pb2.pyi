@@ -171,6 +171,8 @@ class _PayoutRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayoutR
     """Withdrawals are stopped for everybody."""
     PAYOUT_REFUSAL_NO_CARD: _PayoutRefusal.ValueType  # 7
     """There is no saved card."""
+    PAYOUT_REFUSAL_RECREATE_REQUIRED: _PayoutRefusal.ValueType  # 8
+    """The connected account has another country or agreement than it needs: another takes its place."""
 
 class PayoutRefusal(_PayoutRefusal, metaclass=_PayoutRefusalEnumTypeWrapper):
     """Why a payout command was refused; by name in metadata `darkbloom-refusal`."""
@@ -191,6 +193,8 @@ PAYOUT_REFUSAL_STOPPED: PayoutRefusal.ValueType  # 6
 """Withdrawals are stopped for everybody."""
 PAYOUT_REFUSAL_NO_CARD: PayoutRefusal.ValueType  # 7
 """There is no saved card."""
+PAYOUT_REFUSAL_RECREATE_REQUIRED: PayoutRefusal.ValueType  # 8
+"""The connected account has another country or agreement than it needs: another takes its place."""
 Global___PayoutRefusal: _TypeAlias = PayoutRefusal  # noqa: Y015
 
 @_typing.final
