@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import shlex
 import socket
 from collections.abc import Mapping
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from darkbloom_edge.signatures import to_base64
@@ -24,6 +26,7 @@ from darkbloom_provider.account import (
 )
 from darkbloom_provider.config import ProviderConfig
 
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SLOWER_S = 5
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -98,7 +101,7 @@ async def _approved(gateway: str, machine: str, clock: Clock, *, json_: bool) ->
     """Show a code and return the login that its approval brings."""
     async with Account(gateway) as account:
         code = await account.begin(machine)
-        _show(code, json_=json_)
+        _show(code, gateway, json_=json_)
         end = clock.monotonic() + code.expires_in_s
         interval_s = code.interval_s
         while clock.monotonic() < end:
@@ -153,7 +156,7 @@ def _gateway(config: ProviderConfig) -> str:
     return config.gateway
 
 
-def _show(code: DeviceCode, *, json_: bool) -> None:
+def _show(code: DeviceCode, gateway: str, *, json_: bool) -> None:
     facts = {
         "event": "code",
         "user_code": code.user_code,
@@ -165,7 +168,20 @@ def _show(code: DeviceCode, *, json_: bool) -> None:
         f"Open {code.verification_uri} and type this code:\n\n    {code.user_code}\n\n"
         f"Check that it is you who asked. Waiting, at most {minutes} minutes …"
     )
+    if urlsplit(code.verification_uri).hostname in _LOCAL:
+        text = f"{_by_hand(code, gateway)}\n\n{text}"
     _say(json_, facts, text)
+
+
+def _by_hand(code: DeviceCode, gateway: str) -> str:
+    """Return how to approve without a console; what came from elsewhere is quoted for a shell."""
+    url = shlex.quote(f"{gateway.rstrip('/')}/v1/device/approve")
+    body = shlex.quote(json.dumps({"user_code": code.user_code}))
+    return (
+        "No console on this machine? A development mesh takes the approval like this:\n\n"
+        "    LOGIN=$(make -s token)\n"
+        f'    curl -s {url} -H "Authorization: Bearer $LOGIN" -d {body}'
+    )
 
 
 def _say(json_: bool, facts: Mapping[str, object], text: str) -> None:

@@ -1,6 +1,7 @@
 """`darkbloom login`, `whoami`, `logout`, against a gateway that checks proofs."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,11 +60,33 @@ def test_a_login_shows_a_code_keeps_the_token_and_links_the_machine(
     assert code == 0
     assert "ABCD-EFGH" in output
     assert "https://console.example/link" in output
+    assert "curl" not in output
     assert ACCOUNT in output
     assert TOKEN not in output
     assert gateway.linked == {key_of(home): "studio"}
     assert home.login.stat().st_mode & 0o777 == 0o600
     assert json.loads(home.login.read_text())["token"] == TOKEN
+
+
+def test_a_development_mesh_shows_the_line_that_approves_quoted_for_a_shell(
+    darkbloom: Say, gateway: FakeGateway
+) -> None:
+    told = {
+        "device_code": "d" * 64,
+        "user_code": "AB'$(x)",
+        "verification_uri": "http://localhost:3000/link",
+        "expires_in": 900,
+        "interval": 1,
+    }
+    gateway.answers["POST /v1/device/code"] = [(200, told)]
+    code, output, _ = darkbloom("login")
+
+    assert code == 0
+    line = next(each for each in output.splitlines() if "curl" in each)
+    words = shlex.split(line)
+    assert words[2].endswith("/v1/device/approve")
+    assert words[2].startswith("http://127.0.0.1:")
+    assert json.loads(words[-1]) == {"user_code": "AB'$(x)"}
 
 
 def test_json_is_one_object_a_line(darkbloom: Say, home: Home) -> None:
