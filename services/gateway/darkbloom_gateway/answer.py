@@ -3,6 +3,7 @@
 from typing import final
 
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
+from darkbloom.router.v1.gateway_lane_pb2 import SettleOpened
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.terminal import Terminal
 from google.protobuf.message import DecodeError
@@ -18,6 +19,7 @@ from darkbloom_gateway.errors import (
     timed_out,
 )
 from darkbloom_gateway.exchange import Exchange
+from darkbloom_gateway.links import BROKEN_S
 from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import KeyRecord, SignedBytes, Timing
 from darkbloom_gateway.ports import ReceiptRecord
@@ -178,11 +180,20 @@ class Answer:
         winner = self._seeker.winner
         if winner is None or self._recorded or not winner.opened.completion_tokens:
             return
-        if self.mailbox.lost and not self._prompt.plan.free:
-            self._stage.links.rescue(convert.settle_opened(winner, None))
+        if not self._prompt.plan.free:
+            self._hand_in(convert.settle_opened(winner, None))
         plan, sealed_to = self._prompt.plan, self._seeker.sealed_to
         now = self._clock.now()
         self._record(self._stage.press.broken(winner, plan, now, sealed_to=sealed_to))
+
+    def _hand_in(self, last_word: SettleOpened) -> None:
+        """See to it that what was opened is settled, even if the replica that knows it is lost."""
+        links = self._stage.links
+        if self.mailbox.lost:
+            links.rescue(last_word)
+        else:
+            # The router waits for the terminal of a broken answer before it settles.
+            links.closed(self._exchange.link, last_word, fresh_s=BROKEN_S)
 
     @property
     def _exchange(self) -> Exchange:

@@ -26,6 +26,8 @@ RESOLVE_S = 5.0
 """How often names are looked up again."""
 FRESH_CLOSE_S = 3.0
 """A close that is younger when its lane is lost may not have been heard."""
+BROKEN_S = 40.0
+"""The same of an answer that broke: a router settles it 30 s later."""
 MAX_CLOSES = 1024
 MAX_RESCUES = 4096
 MAX_ROUTERS = 64
@@ -123,11 +125,13 @@ class RouterLinks:
             return False
         return True
 
-    def closed(self, link: RouterLink, last_word: SettleOpened) -> None:
-        """Remember what a lane was told last, for as long as it may not have been heard."""
+    def closed(
+        self, link: RouterLink, last_word: SettleOpened, *, fresh_s: float = FRESH_CLOSE_S
+    ) -> None:
+        """Remember what a lane was told last, for as long as it may not have been settled."""
         for router in self._routers.values():
             if router.link is link:
-                router.closes.append((self._clock.monotonic(), last_word))
+                router.closes.append((self._clock.monotonic() + fresh_s, last_word))
 
     def rescue(self, message: SettleOpened) -> None:
         """Hand in an answer whose replica is lost, now or when a lane is there."""
@@ -183,8 +187,8 @@ class RouterLinks:
             if router.link.connected:
                 continue
             while router.closes:
-                at, message = router.closes.popleft()
-                if now - at <= FRESH_CLOSE_S:
+                until, message = router.closes.popleft()
+                if now <= until:
                     self._rescues.append(message)
         self._changed.set()
         self._deliver()

@@ -2,13 +2,12 @@ import pytest
 from darkbloom.attestation.v1 import attestation_pb2
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
 from darkbloom_attestation import convert
-from darkbloom_edge.ids import new_id
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_mesh.testing import EPOCH
 from google.protobuf.timestamp_pb2 import Timestamp
 
-PROVIDER = new_id("prov")
+PROVIDER = "prov_" + "0f" * 16
 KEY = Ed25519Signer.generate()
 
 
