@@ -133,7 +133,7 @@ check: $(READY) ## All that CI runs
 	  echo "== $$target"; $(MAKE) $$target || exit 1; \
 	done
 	@echo "== bench, the smallest run"; $(MAKE) bench ARGS="--quick --no-litellm"
-	@echo "== test"; $(MAKE) test ARGS="-n 3 --dist loadfile"
+	@echo "== test"; $(MAKE) test
 
 .PHONY: clean
 clean: ## Remove what make made; the state of `make run` stays
