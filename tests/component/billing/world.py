@@ -1,5 +1,6 @@
 """Billing on a loopback socket over a real PostgreSQL, with everything a test signs with."""
 
+import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
@@ -47,6 +48,7 @@ CONSUMER = "acct_consumer"
 PROVIDER = "acct_provider"
 K = to_base64(b"k" * 32)
 ROLE = "darkbloom_billing"
+READY_S = 10.0
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 _HEX = "0" * 64
 _names = itertools.count(1)
@@ -317,6 +319,9 @@ async def world(url: str, *, clock: Clock | None = None, **settings: Any) -> Asy
                 service.listeners["grpc"], mesh_token=config.mesh_token(), room="test"
             )
             async with dialled:
+                # A bound port refuses until its server has started.
+                async with asyncio.timeout(READY_S):
+                    await dialled.channel_ready()
                 yield World(
                     ledger=LedgerServiceStub(dialled),
                     accounts=AccountServiceStub(dialled),
