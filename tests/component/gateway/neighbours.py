@@ -73,10 +73,9 @@ from darkbloom_edge.receipt import Countersign
 from darkbloom_edge.revocation import Revocation, sign_revocation
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import (
-    ConflictError,
     InvalidArgumentError,
+    MeshError,
     NotFoundError,
-    OverloadedError,
     PreconditionError,
     StoreUnavailableError,
     UnauthenticatedError,
@@ -123,6 +122,7 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     identity: FakeIdentity = field(default_factory=FakeIdentity)
     reports: FakeReports = field(default_factory=FakeReports)
+    price_refusal: MeshError | None = None
     prices_set: list[SetPriceRequest] = field(default_factory=list)
     prices_deleted: list[DeletePriceRequest] = field(default_factory=list)
 
@@ -231,10 +231,8 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
                 reason=ErrorReason.ERROR_REASON_PRICE_TOO_HIGH,
                 metadata={"darkbloom-limit-micros": str(4 * PRICE.input_micros)},
             )
-        if request.request_id.endswith(":used"):
-            raise ConflictError("the same request id came before with another price")
-        if request.request_id.endswith(":many"):
-            raise OverloadedError("too many own prices were set today")
+        if self.price_refusal is not None:
+            raise self.price_refusal
         self.prices_set.append(request)
         row = PriceRow(
             price_id="p9",

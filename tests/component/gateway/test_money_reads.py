@@ -7,8 +7,10 @@ import zipfile
 from functools import partial
 from typing import Any
 
+import pytest
 from darkbloom.billing.v1.payment_service_pb2_grpc import add_PaymentServiceServicer_to_server
 from darkbloom_edge.signatures import to_base64
+from darkbloom_mesh.errors import ConflictError, MeshError, OverloadedError
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import BUILD, PRICE
@@ -192,6 +194,21 @@ async def test_a_bad_price_is_named(mesh: Harness) -> None:
         response = await mesh.http.put("/v1/pricing", headers=BEARER, json=body)
         assert error(response) == expected
     assert response.json()["error"]["limit"] == 200_000
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (ConflictError("other contents"), (409, "conflict", "conflict", None)),
+        (OverloadedError("too many"), (429, "rate_limit_exceeded", "rate_limit_exceeded", None)),
+    ],
+)
+async def test_what_billing_says_of_a_price_is_told_exactly(
+    mesh: Harness, refusal: MeshError, expected: tuple[Any, ...]
+) -> None:
+    mesh.billing.price_refusal = refusal
+    body = {"model": "tiny", "input_price": 1, "output_price": 1}
+    assert error(await mesh.http.put("/v1/pricing", headers=BEARER, json=body)) == expected
 
 
 async def test_a_malformed_idempotency_key_is_400(mesh: Harness) -> None:
