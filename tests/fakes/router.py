@@ -160,7 +160,7 @@ class FakeRouter(GatewayLaneServiceServicer, FleetServiceServicer):
     def note(self) -> None:
         self.changed.set()
 
-    async def until(self, check: Callable[[], object], seconds: float = 5.0) -> None:
+    async def until(self, check: Callable[[], object], seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not check():
                 self.changed.clear()

@@ -26,7 +26,7 @@ async def refused(call: Any) -> MeshError:
 
 
 def resolve(w: World, key_hash: bytes = HASH) -> Any:
-    return w.accounts.ResolveKey(accounts_pb.ResolveKeyRequest(key_hash=key_hash), timeout=5)
+    return w.accounts.ResolveKey(accounts_pb.ResolveKeyRequest(key_hash=key_hash), timeout=30)
 
 
 async def test_a_key_resolves_by_its_hash_and_a_stranger_does_not(url: str) -> None:
@@ -59,11 +59,11 @@ async def test_a_key_that_is_revoked_or_expired_is_refused(url: str) -> None:
             account_id=CONSUMER, key_hash=hashlib.sha256(b"short-lived").digest()
         )
         request.expire_time.FromDatetime(w.clock.now() + timedelta(seconds=10))
-        await w.accounts.CreateKey(request, timeout=5)
+        await w.accounts.CreateKey(request, timeout=30)
         await resolve(w, request.key_hash)
         for _ in range(2):
             revoked = await w.accounts.RevokeKey(
-                accounts_pb.RevokeKeyRequest(key_id=key), timeout=5
+                accounts_pb.RevokeKeyRequest(key_id=key), timeout=30
             )
             assert revoked.key.revoked
 
@@ -72,7 +72,7 @@ async def test_a_key_that_is_revoked_or_expired_is_refused(url: str) -> None:
             error = await refused(resolve(w, key_hash))
             assert error.reason == reasons.ERROR_REASON_KEY_REVOKED
         unknown = accounts_pb.RevokeKeyRequest(key_id="key_x")
-        error = await refused(w.accounts.RevokeKey(unknown, timeout=5))
+        error = await refused(w.accounts.RevokeKey(unknown, timeout=30))
         assert error.reason == reasons.ERROR_REASON_NOT_FOUND
 
 
@@ -84,7 +84,7 @@ async def test_a_watch_begins_with_a_reset_and_then_names_each_key_that_changes(
             call = w.accounts.WatchKeys(accounts_pb.WatchKeysRequest())
             first = await call.read()
             assert first.WhichOneof("event") == "reset"
-            await w.accounts.RevokeKey(accounts_pb.RevokeKeyRequest(key_id=key), timeout=5)
+            await w.accounts.RevokeKey(accounts_pb.RevokeKeyRequest(key_id=key), timeout=30)
             events = [await call.read()]
             while events[-1].WhichOneof("event") == "heartbeat" or events[-1].changed.key_id != key:
                 events.append(await call.read())
@@ -106,11 +106,11 @@ async def test_a_watcher_that_overflows_is_told_to_forget_everything() -> None:
 
 
 async def test_a_watch_ends_when_the_replica_drains(url: str) -> None:
-    async with world(url, drain_grace_s=5) as w:
+    async with world(url, drain_grace_s=60) as w:
         call = w.accounts.WatchKeys(accounts_pb.WatchKeysRequest())
         await call.read()
         w.service.stop()
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(30):
             while (await call.read()) is not grpc.aio.EOF:
                 pass
         assert await call.code() is grpc.StatusCode.OK
@@ -123,10 +123,10 @@ async def test_a_grant_is_paid_once_by_the_owners_capital(url: str) -> None:
             request_id="g", account_id=CONSUMER, amount_micros=700, note="hello"
         )
         for _ in range(3):
-            response = await w.accounts.Grant(request, timeout=5)
+            response = await w.accounts.Grant(request, timeout=30)
             assert response.balance_micros == 700
         request.amount_micros = 701
-        error = await refused(w.accounts.Grant(request, timeout=5))
+        error = await refused(w.accounts.Grant(request, timeout=30))
         assert error.reason == reasons.ERROR_REASON_IDEMPOTENCY_CONFLICT
         assert await w.balance(CONSUMER) == (700, 0, 0)
         await w.sound()
@@ -140,7 +140,7 @@ async def test_a_malformed_grant_names_its_field(url: str, field: str, value: An
     async with world(url) as w:
         await w.account(CONSUMER)
         fields = {"request_id": "g", "account_id": CONSUMER, "amount_micros": 1, field: value}
-        error = await refused(w.accounts.Grant(accounts_pb.GrantRequest(**fields), timeout=5))
+        error = await refused(w.accounts.Grant(accounts_pb.GrantRequest(**fields), timeout=30))
         assert error.metadata == {"darkbloom-field": field}
 
 
@@ -151,14 +151,14 @@ async def test_an_identity_key_earns_for_one_account_for_ever(url: str) -> None:
         error = await refused(w.link(w.machine, CONSUMER))
         assert error.reason == reasons.ERROR_REASON_IDEMPOTENCY_CONFLICT
         stranger = accounts_pb.GetProviderLinkRequest(identity_key=P256Signer.generate().public)
-        error = await refused(w.accounts.GetProviderLink(stranger, timeout=5))
+        error = await refused(w.accounts.GetProviderLink(stranger, timeout=30))
         assert (error.status, error.reason) == (
             grpc.StatusCode.NOT_FOUND,
             reasons.ERROR_REASON_UNLINKED,
         )
         # With and without its first byte it is the same key.
         known = accounts_pb.GetProviderLinkRequest(identity_key=w.machine.public[1:])
-        link = (await w.accounts.GetProviderLink(known, timeout=5)).link
+        link = (await w.accounts.GetProviderLink(known, timeout=30)).link
         assert (link.account_id, link.identity_key) == (PROVIDER, w.machine.public)
 
 
@@ -177,7 +177,7 @@ async def test_an_account_lists_its_machines_page_by_page(url: str) -> None:
                 accounts_pb.ListProviderLinksRequest(
                     account_id=PROVIDER, page={"page_size": 2, "page_token": token}
                 ),
-                timeout=5,
+                timeout=30,
             )
             assert all(link.account_id == PROVIDER for link in page.links)
             found += [link.identity_key for link in page.links]
@@ -186,11 +186,11 @@ async def test_an_account_lists_its_machines_page_by_page(url: str) -> None:
 
         assert found == [machine.public for machine in machines]
         nobody = accounts_pb.ListProviderLinksRequest(account_id="acct_nobody")
-        assert not (await w.accounts.ListProviderLinks(nobody, timeout=5)).links
+        assert not (await w.accounts.ListProviderLinks(nobody, timeout=30)).links
         odd = accounts_pb.ListProviderLinksRequest(
             account_id=PROVIDER, page={"page_token": "not hex"}
         )
-        error = await refused(w.accounts.ListProviderLinks(odd, timeout=5))
+        error = await refused(w.accounts.ListProviderLinks(odd, timeout=30))
         assert error.status is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -201,7 +201,7 @@ def _public(machine: P256Signer) -> bytes:
 async def test_what_does_not_exist_is_not_found(url: str) -> None:
     async with world(url) as w:
         calls = (
-            w.accounts.GetBalance(accounts_pb.GetBalanceRequest(account_id="acct_x"), timeout=5),
+            w.accounts.GetBalance(accounts_pb.GetBalanceRequest(account_id="acct_x"), timeout=30),
             w.link(w.machine, "acct_x"),
             w.key(b"secret"),
         )
@@ -233,12 +233,12 @@ async def test_prices_are_rows_in_force_and_setting_one_is_idempotent(url: str) 
             cache_read_micros=0,
         )
         later.effective_time.FromDatetime(w.clock.now() + timedelta(hours=1))
-        await w.prices.SetPrice(later, timeout=5)
-        listed = await w.prices.ListPrices(prices_pb.ListPricesRequest(), timeout=5)
+        await w.prices.SetPrice(later, timeout=30)
+        listed = await w.prices.ListPrices(prices_pb.ListPricesRequest(), timeout=30)
         assert list(listed.prices) == [first]
         assert (listed.fallback.input_micros, listed.fallback.output_micros) == (50_000, 200_000)
         await w.clock.advance(3600)
-        listed = await w.prices.ListPrices(prices_pb.ListPricesRequest(), timeout=5)
+        listed = await w.prices.ListPrices(prices_pb.ListPricesRequest(), timeout=30)
         assert [row.input_micros for row in listed.prices] == [7]
 
 
@@ -263,16 +263,16 @@ async def test_a_malformed_price_names_its_field(url: str, fields: dict[str, Any
             "output_micros": 100,
             **fields,
         }
-        error = await refused(w.prices.SetPrice(prices_pb.SetPriceRequest(**request), timeout=5))
+        error = await refused(w.prices.SetPrice(prices_pb.SetPriceRequest(**request), timeout=30))
         assert error.metadata == {"darkbloom-field": next(iter(fields))}
 
 
 async def test_another_replica_hears_of_a_price_and_a_revocation(url: str) -> None:
     async with world(url, poll_period_s=30) as here, world(url, poll_period_s=30) as there:
         await here.people()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
-                listed = await there.prices.ListPrices(prices_pb.ListPricesRequest(), timeout=5)
+                listed = await there.prices.ListPrices(prices_pb.ListPricesRequest(), timeout=30)
                 if listed.prices:
                     break
         (result,) = await there.hold(there.order())

@@ -159,7 +159,7 @@ async def test_somebody_elses_session_is_not_there(url: str) -> None:
         opened = await s.deposit()
         request = pb.GetDepositRequest(account_id="acct_provider", session_id=opened.session_id)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await s.payments.GetDeposit(request, timeout=5)
+            await s.payments.GetDeposit(request, timeout=30)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -209,7 +209,7 @@ async def test_payments_without_a_key_say_so(url: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await s.deposit()
         assert reason(caught.value) == "PAYMENTS_NOT_CONFIGURED"
-        options = await s.payments.GetPaymentOptions(pb.GetPaymentOptionsRequest(), timeout=5)
+        options = await s.payments.GetPaymentOptions(pb.GetPaymentOptionsRequest(), timeout=30)
         assert (options.deposits, options.payouts) == (False, False)
 
 

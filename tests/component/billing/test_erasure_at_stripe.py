@@ -28,7 +28,7 @@ async def test_a_customer_goes_with_its_cards(url: str) -> None:
         wanted = pb.CreateCardSetupRequest(
             request_id="setup", account_id=CONSUMER, email="ann@example.com"
         )
-        await t.payments.CreateCardSetup(wanted, timeout=5)
+        await t.payments.CreateCardSetup(wanted, timeout=30)
         customers = await t.stripe.objects("customer")
         assert customers
         for customer in customers:

@@ -156,7 +156,7 @@ async def test_a_revoked_key_places_no_hold(url: str) -> None:
     async with world(url) as w:
         await w.people()
         key = await w.key(b"secret")
-        await w.accounts.RevokeKey(accounts_pb.RevokeKeyRequest(key_id=key), timeout=5)
+        await w.accounts.RevokeKey(accounts_pb.RevokeKeyRequest(key_id=key), timeout=30)
         (result,) = await w.hold(w.order(key_id=key))
 
         assert result.refusal == reasons.ERROR_REASON_KEY_REVOKED
@@ -187,7 +187,7 @@ async def test_a_frozen_account_gets_no_hold_and_no_extension(url: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await w.ledger.ExtendHold(
                 ledger_pb.ExtendHoldRequest(request_id=before.request_id, extension=1, price=dear),
-                timeout=5,
+                timeout=30,
             )
         assert from_rpc_error(caught.value).reason_name == "ACCOUNT_FROZEN"
         # What was held before may still be settled: the work is done.
@@ -279,7 +279,7 @@ async def move(w: World, code: str, source: str, target: str, micros: int) -> No
 
 async def extend(w: World, name: str, number: int, price: object) -> ledger_pb.ExtendHoldResponse:
     return await w.ledger.ExtendHold(
-        ledger_pb.ExtendHoldRequest(request_id=name, extension=number, price=price), timeout=5
+        ledger_pb.ExtendHoldRequest(request_id=name, extension=number, price=price), timeout=30
     )
 
 
@@ -347,13 +347,13 @@ async def test_an_expired_lease_is_swept_and_a_renewed_one_is_not(url: str) -> N
             ledger_pb.RenewHoldsRequest(
                 request_ids=[kept.request_id, request_id()], lease=Duration(seconds=10_000)
             ),
-            timeout=5,
+            timeout=30,
         )
         assert len(renewed.ended_request_ids) == 1
         assert renewed.expire_time.ToDatetime().minute == 28
         await w.clock.advance(200)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await w.balance(CONSUMER))[2] != WORST_CASE:
                 await w.clock.advance(4)
         (late,) = await w.settle(w.settlement(lost.request_id))
@@ -372,10 +372,10 @@ async def test_renewals_end_two_hours_after_the_hold(url: str) -> None:
             request_ids=[order.request_id], lease=Duration(seconds=900)
         )
         for _ in range(9):
-            await w.ledger.RenewHolds(renewal, timeout=5)
+            await w.ledger.RenewHolds(renewal, timeout=30)
             await w.clock.advance(850)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await w.balance(CONSUMER))[2]:
                 await w.clock.advance(60)
         await w.sound()

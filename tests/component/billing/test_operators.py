@@ -298,7 +298,7 @@ async def test_an_erasure_leaves_nothing_personal_and_keeps_the_books(url: str) 
         assert (await s.view(CONSUMER)).active_keys == 0
         assert await refusal(plan(s, CONSUMER)) == "erasure_open"
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await clock.advance(timedelta(days=8).total_seconds())
             while (await s.view(CONSUMER)).erasure_state != "erased":
                 await clock.advance(60)

@@ -144,7 +144,7 @@ async def test_a_job_that_was_written_wakes_the_dispatcher(url: str) -> None:
         worker = Worker(s)
         done = asyncio.Event()
         dispatcher = Dispatcher(worker.outbox, {"call": lambda _job: _set(done)}, lambda: 1.0)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             running = group.create_task(dispatcher.run(3600))
             hearing = group.create_task(
                 s.database.run_listener({"billing_outbox": dispatcher.wake})

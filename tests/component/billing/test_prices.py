@@ -35,17 +35,17 @@ async def refused(call: Any) -> MeshError:
 
 def delete(w: World, name: str, account_id: str = PROVIDER) -> Any:
     request = prices_pb.DeletePriceRequest(request_id=name, account_id=account_id, build=BUILD)
-    return w.prices.DeletePrice(request, timeout=5)
+    return w.prices.DeletePrice(request, timeout=30)
 
 
 async def own(w: World, account_id: str = PROVIDER) -> list[price_pb2.PriceRow]:
     request = prices_pb.ListOwnPricesRequest(account_id=account_id)
-    return list((await w.prices.ListOwnPrices(request, timeout=5)).prices)
+    return list((await w.prices.ListOwnPrices(request, timeout=30)).prices)
 
 
 async def extend(w: World, name: str, price: price_pb2.PriceRow, number: int = 1) -> int:
     request = ledger_pb.ExtendHoldRequest(request_id=name, extension=number, price=price)
-    return int((await w.ledger.ExtendHold(request, timeout=5)).hold.amount_micros)
+    return int((await w.ledger.ExtendHold(request, timeout=30)).hold.amount_micros)
 
 
 async def held(w: World) -> str:
@@ -162,7 +162,7 @@ def quote(w: World, **more: Any) -> Any:
     request = prices_pb.QuoteRequest(
         account_id=CONSUMER, build=BUILD, prompt_bound=100, output_bound=50, **more
     )
-    return w.prices.Quote(request, timeout=5)
+    return w.prices.Quote(request, timeout=30)
 
 
 async def test_a_quote_says_what_a_hold_takes_and_how_far_the_money_reaches(url: str) -> None:
@@ -213,7 +213,7 @@ async def test_what_a_price_may_not_be(url: str) -> None:
                 "account_id": PROVIDER,
             }
             error = await refused(
-                w.prices.SetPrice(prices_pb.SetPriceRequest(**{**values, **fields}), timeout=5)
+                w.prices.SetPrice(prices_pb.SetPriceRequest(**{**values, **fields}), timeout=30)
             )
             assert error.reason == reasons.ERROR_REASON_INVALID_ARGUMENT
             assert error.metadata["darkbloom-field"] == next(iter(fields))
@@ -228,7 +228,7 @@ async def test_an_aliass_other_build_is_settled_at_its_own_price_where_the_hold_
             request = prices_pb.SetPriceRequest(
                 request_id=build, build=build, input_micros=10_000_000, output_micros=output
             )
-            await w.prices.SetPrice(request, timeout=5)
+            await w.prices.SetPrice(request, timeout=30)
         charges = []
         for build in ("cheaper", "dearer"):
             name = request_id()
@@ -238,7 +238,7 @@ async def test_an_aliass_other_build_is_settled_at_its_own_price_where_the_hold_
             charges.append(result.charge_micros)
         assert charges == [40 * 10 + 20 * 10, 40 * 10 + 20 * 20]
         request = reports_pb.SearchUsageRequest(account_id=CONSUMER)
-        found = await w.reports.SearchUsage(request, timeout=5)
+        found = await w.reports.SearchUsage(request, timeout=30)
         assert {row.build for row in found.usage} == {"cheaper", "dearer"}
 
         name = request_id()

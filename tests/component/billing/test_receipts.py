@@ -35,7 +35,7 @@ def record(w: World, name: str, **more: Any) -> ledger_pb2.ReceiptRecord:
 
 async def send(w: World, *records: ledger_pb2.ReceiptRecord) -> int:
     request = ledger_pb.RecordReceiptsRequest(records=records)
-    return (await w.ledger.RecordReceipts(request, timeout=5)).recorded
+    return (await w.ledger.RecordReceipts(request, timeout=30)).recorded
 
 
 async def test_a_receipt_is_kept_once_and_completes_its_settlement(url: str) -> None:

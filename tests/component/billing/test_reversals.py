@@ -186,7 +186,7 @@ async def test_an_inquiry_moves_nothing_until_money_is_taken(url: str) -> None:
 async def with_card(s: Till, **card: object) -> None:
     """Save a card through a set-up session."""
     request = pb.CreateCardSetupRequest(request_id="setup", account_id=CONSUMER)
-    await s.payments.CreateCardSetup(request, timeout=5)
+    await s.payments.CreateCardSetup(request, timeout=30)
     (session,) = await s.stripe.objects("checkout.session")
     await s.stripe.do("pay", session=session["id"], **card)
     await s.deliver()
@@ -201,14 +201,16 @@ async def enabled(s: Till, cap: int = 20_000_000) -> pb.AutoTopUp:
             amount_micros=10_000_000,
             monthly_cap_micros=cap,
         ),
-        timeout=5,
+        timeout=30,
     )
     settings: pb.AutoTopUp = response.auto_top_up
     return settings
 
 
 async def settings(s: Till) -> pb.AutoTopUp:
-    response = await s.payments.GetAutoTopUp(pb.GetAutoTopUpRequest(account_id=CONSUMER), timeout=5)
+    response = await s.payments.GetAutoTopUp(
+        pb.GetAutoTopUpRequest(account_id=CONSUMER), timeout=30
+    )
     found: pb.AutoTopUp = response.auto_top_up
     return found
 
@@ -286,6 +288,6 @@ async def test_a_forgotten_card_is_not_charged(url: str) -> None:
         await enabled(s)
         request = pb.DeleteCardRequest(account_id=CONSUMER)
         for _ in range(2):
-            await s.payments.DeleteCard(request, timeout=5)
+            await s.payments.DeleteCard(request, timeout=30)
         found = await settings(s)
         assert (found.enabled, found.card_last4) == (False, "")

@@ -88,7 +88,7 @@ async def test_a_break_settles_what_was_opened_and_a_later_terminal_is_late(url:
         assert (broken.status, broken.charge_micros) == (SETTLED, 500)
         assert (late.status, late.charge_micros) == (LATE, 0)
         usage = await w.accounts.ListUsage(
-            accounts_pb.ListUsageRequest(account_id=CONSUMER), timeout=5
+            accounts_pb.ListUsageRequest(account_id=CONSUMER), timeout=30
         )
         assert [row.outcome for row in usage.usage] == ["broken"]
         await w.sound()
@@ -259,7 +259,7 @@ async def test_promotional_money_never_pays_a_relation_of_the_payer(url: str) ->
         assert await w.balance(CONSUMER) == (10_000, 0, 0)
         assert await w.maturing(PROVIDER) == 0
         usage = await w.accounts.ListUsage(
-            accounts_pb.ListUsageRequest(account_id=CONSUMER), timeout=5
+            accounts_pb.ListUsageRequest(account_id=CONSUMER), timeout=30
         )
         assert [row.charge_micros for row in usage.usage] == [0]
         (again,) = await w.settle(w.settlement(name))
@@ -384,7 +384,7 @@ async def test_usage_and_earnings_name_the_request_and_page_newest_first(url: st
                 accounts_pb.ListUsageRequest(
                     account_id=CONSUMER, page={"page_size": 2, "page_token": token}
                 ),
-                timeout=5,
+                timeout=30,
             )
             seen += response.usage
             token = response.next_page_token
@@ -395,7 +395,7 @@ async def test_usage_and_earnings_name_the_request_and_page_newest_first(url: st
             ("alias", key, CHARGE)
         }
         earned = await w.accounts.ListEarnings(
-            accounts_pb.ListEarningsRequest(account_id=PROVIDER), timeout=5
+            accounts_pb.ListEarningsRequest(account_id=PROVIDER), timeout=30
         )
         assert [row.request_id for row in earned.earnings] == names[::-1]
         assert earned.earnings[0].identity_key == w.machine.public_text

@@ -17,7 +17,7 @@ SETTLED = ledger_pb2.SETTLEMENT_STATUS_SETTLED
 
 async def unlink(w: World, account_id: str = PROVIDER) -> None:
     request = pb.UnlinkMachineRequest(account_id=account_id, identity_key=w.machine.public)
-    await IdentityServiceStub(w.channel).UnlinkMachine(request, timeout=5)
+    await IdentityServiceStub(w.channel).UnlinkMachine(request, timeout=30)
 
 
 async def linked_to(w: World) -> str:
@@ -106,5 +106,5 @@ async def test_the_machines_of_an_account_that_closes_leave_it(url: str) -> None
     async with world(url) as w:
         await w.people()
         request = pb.CloseAccountRequest(account_id=PROVIDER)
-        await IdentityServiceStub(w.channel).CloseAccount(request, timeout=5)
+        await IdentityServiceStub(w.channel).CloseAccount(request, timeout=30)
         assert await linked_to(w) == ""

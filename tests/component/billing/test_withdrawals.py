@@ -287,13 +287,13 @@ async def test_a_frozen_account_may_not_withdraw(url: str) -> None:
 async def test_the_mirror_follows_stripe(url: str) -> None:
     async with till(url) as s:
         ask = pb.GetPayoutAccountRequest(account_id=PROVIDER)
-        assert not (await s.payments.GetPayoutAccount(ask, timeout=5)).account.stripe_account_id
+        assert not (await s.payments.GetPayoutAccount(ask, timeout=30)).account.stripe_account_id
         started = await s.payments.StartOnboarding(
-            pb.StartOnboardingRequest(account_id=PROVIDER), timeout=5
+            pb.StartOnboardingRequest(account_id=PROVIDER), timeout=30
         )
         assert started.account.status == "pending"
         again = await s.payments.StartOnboarding(
-            pb.StartOnboardingRequest(account_id=PROVIDER), timeout=5
+            pb.StartOnboardingRequest(account_id=PROVIDER), timeout=30
         )
         assert again.account.stripe_account_id == started.account.stripe_account_id
         name = started.account.stripe_account_id
@@ -304,13 +304,13 @@ async def test_the_mirror_follows_stripe(url: str) -> None:
         ):
             await s.stripe.do("account", account=name, **change)
             await s.deliver()
-            found = (await s.payments.GetPayoutAccount(ask, timeout=5)).account
+            found = (await s.payments.GetPayoutAccount(ask, timeout=30)).account
             assert found.status == status
         assert (found.destination_type, found.destination_last4) == ("bank", "6789")
         await s.payments.UnlinkPayoutAccount(
-            pb.UnlinkPayoutAccountRequest(account_id=PROVIDER), timeout=5
+            pb.UnlinkPayoutAccountRequest(account_id=PROVIDER), timeout=30
         )
-        assert not (await s.payments.GetPayoutAccount(ask, timeout=5)).account.stripe_account_id
+        assert not (await s.payments.GetPayoutAccount(ask, timeout=30)).account.stripe_account_id
 
 
 async def test_a_return_address_leads_nowhere_else(url: str) -> None:
@@ -318,7 +318,7 @@ async def test_a_return_address_leads_nowhere_else(url: str) -> None:
         for address in ("https://evil.example/", "javascript:x", "http://localhost@evil.example/"):
             request = pb.StartOnboardingRequest(account_id=CONSUMER, return_url=address)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await s.payments.StartOnboarding(request, timeout=5)
+                await s.payments.StartOnboarding(request, timeout=30)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

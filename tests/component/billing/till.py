@@ -55,7 +55,7 @@ class Till:
             amount_micros=micros,
             **more,
         )
-        response = await self.payments.CreateDeposit(request, timeout=5)
+        response = await self.payments.CreateDeposit(request, timeout=30)
         made: pb.Deposit = response.deposit
         return made
 
@@ -70,7 +70,7 @@ class Till:
     async def found(self, deposit: pb.Deposit) -> pb.Deposit:
         """Read a session again."""
         request = pb.GetDepositRequest(account_id=CONSUMER, session_id=deposit.session_id)
-        response = await self.payments.GetDeposit(request, timeout=5)
+        response = await self.payments.GetDeposit(request, timeout=30)
         read: pb.Deposit = response.deposit
         return read
 
@@ -91,7 +91,7 @@ class Till:
                 payload=webhook.body,
                 signature=webhook.signature,
             ),
-            timeout=5,
+            timeout=30,
         )
         return response
 
@@ -138,7 +138,7 @@ class Till:
     async def onboarded(self, **destination: Any) -> str:
         """Onboard the provider and let Stripe tell; returns Stripe's account id."""
         response = await self.payments.StartOnboarding(
-            pb.StartOnboardingRequest(account_id=PROVIDER), timeout=5
+            pb.StartOnboardingRequest(account_id=PROVIDER), timeout=30
         )
         name: str = response.account.stripe_account_id
         await self.stripe.do("onboard", account=name, **destination)
@@ -155,7 +155,7 @@ class Till:
             amount_micros=micros,
             method=method,  # type: ignore[arg-type]  # an open enum
         )
-        response = await self.payments.CreateWithdrawal(request, timeout=10)
+        response = await self.payments.CreateWithdrawal(request, timeout=30)
         made: pb.Withdrawal = response.withdrawal
         return made
 
@@ -176,7 +176,7 @@ class Till:
     async def latest(self) -> pb.Withdrawal:
         """Return the newest withdrawal."""
         response = await self.payments.ListWithdrawals(
-            pb.ListWithdrawalsRequest(account_id=PROVIDER), timeout=5
+            pb.ListWithdrawalsRequest(account_id=PROVIDER), timeout=30
         )
         made: pb.Withdrawal = response.withdrawals[0]
         return made

@@ -109,14 +109,14 @@ class World:
 
     async def account(self, account_id: str, micros: int = 0) -> None:
         await self.accounts.CreateAccount(
-            accounts_pb.CreateAccountRequest(account_id=account_id, display_name="x"), timeout=5
+            accounts_pb.CreateAccountRequest(account_id=account_id, display_name="x"), timeout=30
         )
         if micros:
             await self.accounts.Grant(
                 accounts_pb.GrantRequest(
                     request_id=f"grant_{next(_names)}", account_id=account_id, amount_micros=micros
                 ),
-                timeout=5,
+                timeout=30,
             )
 
     async def people(self, micros: int = 1_000_000) -> None:
@@ -131,7 +131,7 @@ class World:
             accounts_pb.LinkProviderRequest(
                 identity_key=machine.public, account_id=account_id, name="mac"
             ),
-            timeout=5,
+            timeout=30,
         )
 
     async def key(self, secret: bytes, limit: int | None = None) -> str:
@@ -142,7 +142,7 @@ class World:
                 label="sk-…",
                 limit_micros=limit,
             ),
-            timeout=5,
+            timeout=30,
         )
         return response.key.key_id
 
@@ -151,14 +151,14 @@ class World:
             prices_pb.SetPriceRequest(
                 request_id=name, build=BUILD, input_micros=inp, output_micros=out, **more
             ),
-            timeout=5,
+            timeout=30,
         )
         return response.price
 
     async def balance(self, account_id: str) -> tuple[int, int, int]:
         """Return (available, earned, held)."""
         b = await self.accounts.GetBalance(
-            accounts_pb.GetBalanceRequest(account_id=account_id), timeout=5
+            accounts_pb.GetBalanceRequest(account_id=account_id), timeout=30
         )
         return b.balance_micros, b.withdrawable_micros, b.held_micros
 
@@ -174,17 +174,17 @@ class World:
 
     async def hold(self, *orders: ledger_pb2.HoldOrder) -> list[ledger_pb2.HoldResult]:
         return list(
-            (await self.ledger.Hold(ledger_pb.HoldRequest(orders=orders), timeout=10)).results
+            (await self.ledger.Hold(ledger_pb.HoldRequest(orders=orders), timeout=30)).results
         )
 
     async def settle(self, *items: ledger_pb2.Settlement) -> list[ledger_pb2.SettlementResult]:
         request = ledger_pb.SettleHoldsRequest(settlements=items)
-        return list((await self.ledger.SettleHolds(request, timeout=10)).results)
+        return list((await self.ledger.SettleHolds(request, timeout=30)).results)
 
     async def release(self, *ids: str) -> list[ledger_pb2.SettlementResult]:
         releases = [ledger_pb2.Release(request_id=name, reason=2) for name in ids]
         request = ledger_pb.ReleaseHoldsRequest(releases=releases)
-        return list((await self.ledger.ReleaseHolds(request, timeout=10)).results)
+        return list((await self.ledger.ReleaseHolds(request, timeout=30)).results)
 
     def order(self, name: str | None = None, **more: Any) -> ledger_pb2.HoldOrder:
         fields: dict[str, Any] = {

@@ -4,7 +4,9 @@ import pytest
 import pytest_asyncio
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.migrate import migrate
+from redis import Redis
 
+from tests.component.billing.world import owner
 from tests.component.gateway.harness import Harness, gateway
 from tests.component.gateway.people import People, people
 from tests.stores import Postgres, postgres, valkey
@@ -14,6 +16,16 @@ from tests.stores import Postgres, postgres, valkey
 def valkey_url() -> Iterator[str]:
     with valkey() as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def empty_buckets(valkey_url: str) -> None:
+    """All tests come from one address, and some have accounts in common: none counts for another.
+
+    How fast the tests follow each other must not decide what is refused.
+    """
+    with Redis.from_url(valkey_url) as store:
+        store.flushall()
 
 
 @pytest.fixture
@@ -48,7 +60,9 @@ async def city(
             yield found
 
 
-@pytest.fixture
-def town(city: People) -> People:
-    """People who have nothing yet."""
+@pytest_asyncio.fixture(loop_scope="session")
+async def town(city: People) -> People:
+    """People who have nothing yet, on a network from which nobody has begun a device login."""
+    async with owner(city.world.url) as database:
+        await database.execute("DELETE FROM billing.device_code")
     return city.strangers()

@@ -51,7 +51,7 @@ class Harness:
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **changes}
         return await self.http.post("/v1/chat/completions", json=body, headers=BEARER)
 
-    async def until(self, check: Any, seconds: float = 5.0) -> None:
+    async def until(self, check: Any, seconds: float = 30.0) -> None:
         """Wait for a state of the gateway that nothing announces."""
         clock = SystemClock()
         async with asyncio.timeout(seconds):

@@ -139,7 +139,7 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
         for watcher in self.watchers:
             watcher.put_nowait(event)
 
-    async def until(self, check: object, seconds: float = 5.0) -> None:
+    async def until(self, check: object, seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not check():  # type: ignore[operator]
                 self.changed.clear()

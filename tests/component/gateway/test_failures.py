@@ -456,7 +456,7 @@ async def test_a_consumer_that_takes_nothing_holds_no_place_for_ever(
         headers = [(b"authorization", BEARER["authorization"].encode())]
         scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
         scope["query_string"] = b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await mesh.worker.application()(scope, receive, send)
 
         assert mesh.worker.gate.inflight == 0

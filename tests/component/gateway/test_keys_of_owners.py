@@ -242,7 +242,7 @@ async def test_a_revocation_reaches_every_gateway(town: People, valkey_url: str)
         assert await status() == await town.status(secret) == 200
         await town.call("DELETE", f"/v1/keys/{record['id']}")
         await dead(town, secret)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await status() != 401:
                 pass
 
@@ -335,13 +335,13 @@ async def test_changes_of_keys_are_limited_per_account(
 
 
 async def dead(town: People, secret: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await town.status(secret) != 401:
             pass
     assert error(await town.call("GET", "/v1/models", bearer=secret)) == UNKNOWN
 
 
 async def alive(town: People, secret: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await town.status(secret) != 200:
             pass

@@ -26,7 +26,7 @@ async def test_a_hundred_of_the_largest_keys_are_listed_and_one_more_is_refused(
                 label=f"sk-{number}",
                 allowed_models=models,
             ),
-            timeout=5,
+            timeout=30,
         )
     listed = await town.call("GET", "/v1/keys")
     assert len(listed.json()["data"]) == MOST

@@ -157,7 +157,7 @@ async def test_a_closed_account_ends_every_credential_of_it_at_once(town: People
     closed = await town.call("DELETE", "/v1/me", bearer=login)
     assert (closed.status_code, closed.json()) == (202, {"status": "pending_deletion"})
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await town.status(key) != 403 or await town.status(login) != 403:
             pass
     assert said(await town.call("GET", "/v1/models", bearer=key)) == CLOSING
@@ -176,7 +176,7 @@ async def test_a_changed_role_reaches_the_gateway_at_once(town: People) -> None:
             "UPDATE billing.account SET role = 'service' WHERE account_id = $1", me["account_id"]
         )
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             caller = await town.mesh.worker.plane.caller(_request(key))
             if caller.role == "service":

@@ -68,7 +68,7 @@ async def test_who_connects_and_says_nothing_is_hung_up_on(valkey_url: str) -> N
     async with gateway(valkey_url, headers_s=0.1) as mesh:
         reader, writer = await asyncio.open_connection(*mesh.url.removeprefix("http://").split(":"))
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
 
@@ -76,7 +76,7 @@ async def test_who_connects_and_says_nothing_is_hung_up_on(valkey_url: str) -> N
 async def test_endless_headers_are_hung_up_on(mesh: Harness) -> None:
     reader, writer = await asyncio.open_connection(*mesh.url.removeprefix("http://").split(":"))
     writer.write(b"GET /health HTTP/1.1\r\n" + b"x-a: b\r\n" * 20_000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
     writer.close()

@@ -174,7 +174,7 @@ async def test_a_caller_that_leaves_stops_its_handler() -> None:
             stopped.set()
         return PageRequest()
 
-    async with served(slow) as opened, asyncio.timeout(5):
+    async with served(slow) as opened, asyncio.timeout(30):
         leaving = asyncio.ensure_future(call(opened))
         await began.wait()
         leaving.cancel()

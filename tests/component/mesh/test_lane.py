@@ -40,7 +40,7 @@ class Inbox:
 
     async def until(self, done: Callable[[list[Frame]], bool]) -> list[Frame]:
         """Wait until `done` says so of everything that came."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not done(self.frames):
                 self._changed.clear()
                 await self._changed.wait()
@@ -120,14 +120,14 @@ async def pair(
             clock=client_clock,
         )
         made.client_end = tasks.create_task(made.client.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await connected.wait()
         yield made
         made.client.close("test_over")
 
 
 async def ended(future: asyncio.Future[LaneEnd]) -> LaneEnd:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await asyncio.shield(future)
 
 
@@ -301,7 +301,7 @@ async def test_an_error_of_the_clients_receiver_is_raised_by_run() -> None:
     async def fails() -> None:
         async with pair(on_client=fail) as lanes:
             lanes.server.send_control(CANCEL, 0, b"")
-            await asyncio.wait({lanes.client_end}, timeout=10)
+            await asyncio.wait({lanes.client_end}, timeout=30)
 
     with pytest.raises(ExceptionGroup) as caught:
         await fails()
@@ -363,7 +363,7 @@ async def test_a_write_that_stalls_closes_its_lane_and_no_other() -> None:
             end = tasks.create_task(lane.run())
             await call.wait_for_connection()
             lane.send_body(1, bytes(32 * 1024 * 1024))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 out, rounds_without_progress = 0, 0
                 while rounds_without_progress < 50:  # then the transport takes no more
                     progress = lane.stats.frames_out > out
@@ -402,5 +402,5 @@ async def test_an_unthrottled_writer_to_a_stalled_reader_overflows_alone() -> No
 async def test_a_task_that_is_cancelled_takes_its_lane_along() -> None:
     async with pair() as lanes:
         lanes.client_end.cancel()
-        await asyncio.wait({lanes.client_end}, timeout=10)
+        await asyncio.wait({lanes.client_end}, timeout=30)
         assert lanes.call.cancelled()

@@ -78,7 +78,7 @@ def ready(path: Path) -> Awaitable[dict[str, Any]]:
 
 async def health_of(opened: grpc.aio.Channel, name: str) -> int:
     stub = health_pb2_grpc.HealthStub(opened)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
     return int(answer.status)
 
 
@@ -142,7 +142,7 @@ async def test_a_hook_that_hangs_is_cut_at_the_grace(tmp_path: Path) -> None:
     async with service(tmp_path, drain_grace_s=0.05) as made:
         made.on_drain(asyncio.Event().wait)
         made.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await made.wait() == 0
 
 
@@ -158,7 +158,7 @@ async def test_a_failed_background_task_ends_the_room_with_1(tmp_path: Path) -> 
     async with service(tmp_path) as made:
         made.on_close(close)
         made.spawn(fail(), name="sweeper")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await made.wait() == 1
     assert closed.is_set()
 
@@ -214,7 +214,7 @@ async def test_health_needs_no_token_and_reflection_does(tmp_path: Path) -> None
 async def test_metrics_are_served_on_their_own_port(tmp_path: Path) -> None:
     async with service(tmp_path) as made:
         url = f"http://{made.listeners['metrics']}/metrics"
-        text = await asyncio.to_thread(lambda: urlopen(url, timeout=5).read().decode())
+        text = await asyncio.to_thread(lambda: urlopen(url, timeout=30).read().decode())
     assert 'darkbloom_build_info{commit="unknown",version="0.1.0"} 1.0' in text
 
 

@@ -47,7 +47,7 @@ from tests.fakes.registry import SCRIPTED_BUILD, SCRIPTED_HASH, FakeRegistry
 
 MessageT = TypeVar("MessageT", bound=Message)
 TOKEN = "m" * 40
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 K = FrameKind
 
 

@@ -84,7 +84,7 @@ async def pair(tmp_path: Path, valkey_url: str) -> AsyncIterator[Pair]:
             made = world(folder, redis_url=Secret(valkey_url), replica=name)
             worlds.append(await stack.enter_async_context(made))
         found = Pair(*worlds)
-        async with asyncio.timeout(8 * PATIENCE_S):
+        async with asyncio.timeout(3 * PATIENCE_S):
             await found.met()
         yield found
 
