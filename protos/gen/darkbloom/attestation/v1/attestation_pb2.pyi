@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,110 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EvidenceBacking:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvidenceBackingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvidenceBacking.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVIDENCE_BACKING_UNSPECIFIED: _EvidenceBacking.ValueType  # 0
+    EVIDENCE_BACKING_STRANGER: _EvidenceBacking.ValueType  # 1
+    """Anybody, from the published bytes and public roots."""
+    EVIDENCE_BACKING_OPERATOR_ASSERTED: _EvidenceBacking.ValueType  # 2
+    """Only this operator saw it: a push answered, a device manager's report, a chain that names the serial."""
+
+class EvidenceBacking(_EvidenceBacking, metaclass=_EvidenceBackingEnumTypeWrapper):
+    """Who could check a piece of evidence."""
+
+EVIDENCE_BACKING_UNSPECIFIED: EvidenceBacking.ValueType  # 0
+EVIDENCE_BACKING_STRANGER: EvidenceBacking.ValueType  # 1
+"""Anybody, from the published bytes and public roots."""
+EVIDENCE_BACKING_OPERATOR_ASSERTED: EvidenceBacking.ValueType  # 2
+"""Only this operator saw it: a push answered, a device manager's report, a chain that names the serial."""
+Global___EvidenceBacking: _TypeAlias = EvidenceBacking  # noqa: Y015
+
+class _TrustReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrustReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrustReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRUST_REASON_UNSPECIFIED: _TrustReason.ValueType  # 0
+    TRUST_REASON_HARDWARE_PROVEN: _TrustReason.ValueType  # 1
+    """Both kinds of evidence hold."""
+    TRUST_REASON_CHALLENGE_PASSED: _TrustReason.ValueType  # 2
+    """A passed challenge, and nothing more was shown."""
+    TRUST_REASON_KEY_PROOF_MISSING: _TrustReason.ValueType  # 3
+    """No statement signed by an attested app covers K."""
+    TRUST_REASON_KEY_PROOF_REJECTED: _TrustReason.ValueType  # 4
+    """It was shown and refused; the finding says why."""
+    TRUST_REASON_POSTURE_MISSING: _TrustReason.ValueType  # 5
+    """No posture of this serial and enclave key is known."""
+    TRUST_REASON_POSTURE_STALE: _TrustReason.ValueType  # 6
+    """It was observed before this stream (or the one that it continues) began, or has expired."""
+    TRUST_REASON_POSTURE_REJECTED: _TrustReason.ValueType  # 7
+    """A chain was shown and refused."""
+    TRUST_REASON_POSTURE_MISMATCH: _TrustReason.ValueType  # 8
+    """The device's own report contradicts the blob: SIP or Secure Boot is off."""
+    TRUST_REASON_SERIAL_IN_USE: _TrustReason.ValueType  # 9
+    """Another stream with equal or better evidence holds this serial."""
+    TRUST_REASON_SERIAL_TAKEN: _TrustReason.ValueType  # 10
+    """Better evidence for this serial came with another enclave key."""
+    TRUST_REASON_DURABLY_REVOKED: _TrustReason.ValueType  # 11
+    """Untrusted for good since: evidence older than that counts no more."""
+    TRUST_REASON_POSTURE_NOT_CLAIMED: _TrustReason.ValueType  # 12
+    """The registration or the status reports no clean posture (`none`)."""
+    TRUST_REASON_CODE_UNKNOWN: _TrustReason.ValueType  # 13
+    """The measured code is not blessed."""
+    TRUST_REASON_SAME_BINARY: _TrustReason.ValueType  # 14
+    """Trust of an earlier stream was reused: same code, within the window."""
+    TRUST_REASON_APPROVED_RELEASE_TRANSITION: _TrustReason.ValueType  # 15
+    """The same, into another blessed release."""
+    TRUST_REASON_CONTINUITY: _TrustReason.ValueType  # 16
+    """The gap was measured by the router and too short for a reboot into Recovery."""
+    TRUST_REASON_CONTINUITY_RELEASE_TRANSITION: _TrustReason.ValueType  # 17
+    """Both."""
+
+class TrustReason(_TrustReason, metaclass=_TrustReasonEnumTypeWrapper):
+    """Why a provider stands where it stands: the closed list of trust reasons. Their lower-case names without the prefix travel in TrustStatus."""
+
+TRUST_REASON_UNSPECIFIED: TrustReason.ValueType  # 0
+TRUST_REASON_HARDWARE_PROVEN: TrustReason.ValueType  # 1
+"""Both kinds of evidence hold."""
+TRUST_REASON_CHALLENGE_PASSED: TrustReason.ValueType  # 2
+"""A passed challenge, and nothing more was shown."""
+TRUST_REASON_KEY_PROOF_MISSING: TrustReason.ValueType  # 3
+"""No statement signed by an attested app covers K."""
+TRUST_REASON_KEY_PROOF_REJECTED: TrustReason.ValueType  # 4
+"""It was shown and refused; the finding says why."""
+TRUST_REASON_POSTURE_MISSING: TrustReason.ValueType  # 5
+"""No posture of this serial and enclave key is known."""
+TRUST_REASON_POSTURE_STALE: TrustReason.ValueType  # 6
+"""It was observed before this stream (or the one that it continues) began, or has expired."""
+TRUST_REASON_POSTURE_REJECTED: TrustReason.ValueType  # 7
+"""A chain was shown and refused."""
+TRUST_REASON_POSTURE_MISMATCH: TrustReason.ValueType  # 8
+"""The device's own report contradicts the blob: SIP or Secure Boot is off."""
+TRUST_REASON_SERIAL_IN_USE: TrustReason.ValueType  # 9
+"""Another stream with equal or better evidence holds this serial."""
+TRUST_REASON_SERIAL_TAKEN: TrustReason.ValueType  # 10
+"""Better evidence for this serial came with another enclave key."""
+TRUST_REASON_DURABLY_REVOKED: TrustReason.ValueType  # 11
+"""Untrusted for good since: evidence older than that counts no more."""
+TRUST_REASON_POSTURE_NOT_CLAIMED: TrustReason.ValueType  # 12
+"""The registration or the status reports no clean posture (`none`)."""
+TRUST_REASON_CODE_UNKNOWN: TrustReason.ValueType  # 13
+"""The measured code is not blessed."""
+TRUST_REASON_SAME_BINARY: TrustReason.ValueType  # 14
+"""Trust of an earlier stream was reused: same code, within the window."""
+TRUST_REASON_APPROVED_RELEASE_TRANSITION: TrustReason.ValueType  # 15
+"""The same, into another blessed release."""
+TRUST_REASON_CONTINUITY: TrustReason.ValueType  # 16
+"""The gap was measured by the router and too short for a reboot into Recovery."""
+TRUST_REASON_CONTINUITY_RELEASE_TRANSITION: TrustReason.ValueType  # 17
+"""Both."""
+Global___TrustReason: _TypeAlias = TrustReason  # noqa: Y015
 
 @_typing.final
 class SigningKey(_message.Message):
@@ -151,3 +256,136 @@ class RuntimeFinding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RuntimeFinding: _TypeAlias = RuntimeFinding  # noqa: Y015
+
+@_typing.final
+class DeviceEvidence(_message.Message):
+    """What a provider can show beyond a self-signature, attached to the answer of a challenge. The router carries it unread."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    SERIAL_NUMBER_FIELD_NUMBER: _builtins.int
+    SERIAL_SALT_FIELD_NUMBER: _builtins.int
+    APP_ATTEST_FIELD_NUMBER: _builtins.int
+    MDA_CHAIN_FIELD_NUMBER: _builtins.int
+    statement: _builtins.bytes
+    """Canonical JSON `device_statement`, exactly as signed (docs/wire.md section 5): session, nonce, K, identity key, commitment to the serial."""
+    serial_number: _builtins.str
+    """What opens the commitment. Never published."""
+    serial_salt: _builtins.bytes
+    """32 bytes."""
+    @_builtins.property
+    def app_attest(self) -> Global___AppAttestProof:
+        """Key provenance; absent where there is none."""
+
+    @_builtins.property
+    def mda_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Device posture by Managed Device Attestation: DER certificates, leaf first. Empty where there is none."""
+
+    def __init__(
+        self,
+        *,
+        statement: _builtins.bytes = ...,
+        serial_number: _builtins.str = ...,
+        serial_salt: _builtins.bytes = ...,
+        app_attest: Global___AppAttestProof | None = ...,
+        mda_chain: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["app_attest", b"app_attest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_attest", b"app_attest", "mda_chain", b"mda_chain", "serial_number", b"serial_number", "serial_salt", b"serial_salt", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceEvidence: _TypeAlias = DeviceEvidence  # noqa: Y015
+
+@_typing.final
+class AppAttestProof(_message.Message):
+    """App Attest over one statement. The client data hash of both is SHA-256(`darkbloom:device_statement:v1` 0x00 statement)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ASSERTION_FIELD_NUMBER: _builtins.int
+    ATTESTATION_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.bytes
+    """SHA-256 of the key's 65-byte point, 32 bytes."""
+    assertion: _builtins.bytes
+    """CBOR, exactly as the system returned it. Empty with the attestation of a new key."""
+    attestation: _builtins.bytes
+    """CBOR; only while attestation does not know the key."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.bytes = ...,
+        assertion: _builtins.bytes = ...,
+        attestation: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "attestation", b"attestation", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppAttestProof: _TypeAlias = AppAttestProof  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """One piece of evidence that a verdict names, as far as it may be shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVIDENCE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BACKING_FIELD_NUMBER: _builtins.int
+    OBSERVE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    ATTESTATION_FIELD_NUMBER: _builtins.int
+    ATTESTATION_DOCUMENT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    evidence_id: _builtins.str
+    """As in the verdict's `evidence`."""
+    kind: _builtins.str
+    """Closed word: `registration`, `challenge`, `app_attest`, `apns`, `mda`, `security_info`."""
+    backing: Global___EvidenceBacking.ValueType
+    document: _builtins.bytes
+    """What was signed, exactly; empty where it names a serial or was only seen by us."""
+    signature: _builtins.bytes
+    """Signature over it: DER of the identity key for `registration` and `challenge`, the CBOR assertion for `app_attest`."""
+    attestation: _builtins.bytes
+    """`app_attest` only: the attestation of the key, and the statement that it attested."""
+    attestation_document: _builtins.bytes
+    key_id: _builtins.bytes
+    """`app_attest` only: the key id, and its environment (`production` or `development`)."""
+    environment: _builtins.str
+    @_builtins.property
+    def observe_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent where it does not expire by itself."""
+
+    def __init__(
+        self,
+        *,
+        evidence_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        backing: Global___EvidenceBacking.ValueType = ...,
+        observe_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        document: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        attestation: _builtins.bytes = ...,
+        attestation_document: _builtins.bytes = ...,
+        key_id: _builtins.bytes = ...,
+        environment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "observe_time", b"observe_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation", b"attestation", "attestation_document", b"attestation_document", "backing", b"backing", "document", b"document", "environment", b"environment", "evidence_id", b"evidence_id", "expire_time", b"expire_time", "key_id", b"key_id", "kind", b"kind", "observe_time", b"observe_time", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015

@@ -57,6 +57,8 @@ class EvaluateRegistrationRequest(_message.Message):
     RUNTIME_HASH_FIELD_NUMBER: _builtins.int
     TEMPLATE_HASHES_FIELD_NUMBER: _builtins.int
     OWNER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    APNS_DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    APNS_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """Session: one provider stream."""
     attestation_blob: _builtins.bytes
@@ -70,6 +72,9 @@ class EvaluateRegistrationRequest(_message.Message):
     runtime_hash: _builtins.str
     owner_account_id: _builtins.str
     """Account that billing links to the identity; empty when unlinked."""
+    apns_device_token: _builtins.str
+    """Where a push reaches the app; empty where there is none. Grants nothing by itself."""
+    apns_environment: _builtins.str
     @_builtins.property
     def template_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -85,10 +90,12 @@ class EvaluateRegistrationRequest(_message.Message):
         runtime_hash: _builtins.str = ...,
         template_hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         owner_account_id: _builtins.str = ...,
+        apns_device_token: _builtins.str = ...,
+        apns_environment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation_blob", b"attestation_blob", "attestation_signature", b"attestation_signature", "backend", b"backend", "encryption_key", b"encryption_key", "owner_account_id", b"owner_account_id", "provider_id", b"provider_id", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apns_device_token", b"apns_device_token", "apns_environment", b"apns_environment", "attestation_blob", b"attestation_blob", "attestation_signature", b"attestation_signature", "backend", b"backend", "encryption_key", b"encryption_key", "owner_account_id", b"owner_account_id", "provider_id", b"provider_id", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,11 +225,14 @@ class VerifyChallengeRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     STATUS_SIGNATURE_FIELD_NUMBER: _builtins.int
     EXPECTED_MODEL_HASHES_FIELD_NUMBER: _builtins.int
+    DEVICE_EVIDENCE_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     nonce: _builtins.str
     status: _builtins.bytes
     """Canonical status and signature, exactly as received."""
     status_signature: _builtins.bytes
+    device_evidence: _builtins.bytes
+    """Serialised DeviceEvidence as received; empty where the provider shows none."""
     @_builtins.property
     def expected_model_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Accepted weight hashes by build (from the catalog), to be compared with the reported ones."""
@@ -235,10 +245,11 @@ class VerifyChallengeRequest(_message.Message):
         status: _builtins.bytes = ...,
         status_signature: _builtins.bytes = ...,
         expected_model_hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        device_evidence: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_model_hashes", b"expected_model_hashes", "nonce", b"nonce", "provider_id", b"provider_id", "status", b"status", "status_signature", b"status_signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_evidence", b"device_evidence", "expected_model_hashes", b"expected_model_hashes", "nonce", b"nonce", "provider_id", b"provider_id", "status", b"status", "status_signature", b"status_signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,6 +271,8 @@ class VerifyChallengeResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RUNTIME_VERIFIED_FIELD_NUMBER: _builtins.int
     RUNTIME_FINDINGS_FIELD_NUMBER: _builtins.int
+    TRUST_REASONS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FINDINGS_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     failure: _builtins.str
     """Closed word of security section 5 when not."""
@@ -277,6 +290,14 @@ class VerifyChallengeResponse(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def runtime_findings(self) -> _containers.RepeatedCompositeFieldContainer[_attestation_pb2.RuntimeFinding]: ...
+    @_builtins.property
+    def trust_reasons(self) -> _containers.RepeatedScalarFieldContainer[_attestation_pb2.TrustReason.ValueType]:
+        """Why the level is what it is, the most important first."""
+
+    @_builtins.property
+    def evidence_findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was wrong with the device evidence, closed words of its verifiers; diagnostics only."""
+
     def __init__(
         self,
         *,
@@ -290,10 +311,12 @@ class VerifyChallengeResponse(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         runtime_verified: _builtins.bool = ...,
         runtime_findings: _abc.Iterable[_attestation_pb2.RuntimeFinding] | None = ...,
+        trust_reasons: _abc.Iterable[_attestation_pb2.TrustReason.ValueType] | None = ...,
+        evidence_findings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_verdict", b"_verdict", "expire_time", b"expire_time", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verdict", b"_verdict", "admission", b"admission", "expire_time", b"expire_time", "failure", b"failure", "passed", b"passed", "runtime_findings", b"runtime_findings", "runtime_verified", b"runtime_verified", "trust_level", b"trust_level", "untrust", b"untrust", "verdict", b"verdict", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verdict", b"_verdict", "admission", b"admission", "evidence_findings", b"evidence_findings", "expire_time", b"expire_time", "failure", b"failure", "passed", b"passed", "runtime_findings", b"runtime_findings", "runtime_verified", b"runtime_verified", "trust_level", b"trust_level", "trust_reasons", b"trust_reasons", "untrust", b"untrust", "verdict", b"verdict", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__verdict: _TypeAlias = _typing.Literal["verdict"]  # noqa: Y015
     _WhichOneofArgType__verdict: _TypeAlias = _typing.Literal["_verdict", b"_verdict"]  # noqa: Y015
@@ -408,6 +431,178 @@ class ReportViolationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportViolationResponse: _TypeAlias = ReportViolationResponse  # noqa: Y015
+
+@_typing.final
+class RecordPostureRequest(_message.Message):
+    """One webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: _builtins.int
+    webhook: _builtins.bytes
+    """JSON, at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        webhook: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPostureRequest: _TypeAlias = RecordPostureRequest  # noqa: Y015
+
+@_typing.final
+class RecordPostureResponse(_message.Message):
+    """What it was good for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    recorded: _builtins.bool
+    """False: dropped, `finding` says why."""
+    finding: _builtins.str
+    """Closed word."""
+    def __init__(
+        self,
+        *,
+        recorded: _builtins.bool = ...,
+        finding: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPostureResponse: _TypeAlias = RecordPostureResponse  # noqa: Y015
+
+@_typing.final
+class TouchSessionsRequest(_message.Message):
+    """Streams of one replica."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 4096."""
+
+    def __init__(
+        self,
+        *,
+        provider_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_ids", b"provider_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchSessionsRequest: _TypeAlias = TouchSessionsRequest  # noqa: Y015
+
+@_typing.final
+class TouchSessionsResponse(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchSessionsResponse: _TypeAlias = TouchSessionsResponse  # noqa: Y015
+
+@_typing.final
+class ListEvidenceRequest(_message.Message):
+    """Whose evidence?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 256 sessions."""
+
+    def __init__(
+        self,
+        *,
+        provider_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_ids", b"provider_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceRequest: _TypeAlias = ListEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class ListEvidenceResponse(_message.Message):
+    """One entry per session that has a verdict in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderEvidence]: ...
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[Global___ProviderEvidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvidenceResponse: _TypeAlias = ListEvidenceResponse  # noqa: Y015
+
+@_typing.final
+class ProviderEvidence(_message.Message):
+    """What backs one session's newest verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_ID_FIELD_NUMBER: _builtins.int
+    TRUST_LEVEL_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    verdict_id: _builtins.str
+    trust_level: _builtins.str
+    @_builtins.property
+    def verdict(self) -> _price_pb2.SignedDocument:
+        """kind `verdict`."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_attestation_pb2.Evidence]: ...
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        verdict_id: _builtins.str = ...,
+        trust_level: _builtins.str = ...,
+        verdict: _price_pb2.SignedDocument | None = ...,
+        evidence: _abc.Iterable[_attestation_pb2.Evidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "provider_id", b"provider_id", "trust_level", b"trust_level", "verdict", b"verdict", "verdict_id", b"verdict_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderEvidence: _TypeAlias = ProviderEvidence  # noqa: Y015
 
 @_typing.final
 class WatchRevocationsRequest(_message.Message):

@@ -1548,20 +1548,24 @@ class AttestationResponse(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     STATUS_SIGNATURE_FIELD_NUMBER: _builtins.int
+    DEVICE_EVIDENCE_FIELD_NUMBER: _builtins.int
     nonce: _builtins.str
     status: _builtins.bytes
     """The canonical status exactly as signed, and the identity key's DER signature over it."""
     status_signature: _builtins.bytes
+    device_evidence: _builtins.bytes
+    """Serialised attestation.v1.DeviceEvidence over this nonce; empty where there is none. At most 128 KiB."""
     def __init__(
         self,
         *,
         nonce: _builtins.str = ...,
         status: _builtins.bytes = ...,
         status_signature: _builtins.bytes = ...,
+        device_evidence: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "status", b"status", "status_signature", b"status_signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_evidence", b"device_evidence", "nonce", b"nonce", "status", b"status", "status_signature", b"status_signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1678,17 +1682,20 @@ class TrustStatus(_message.Message):
     ADMISSION_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
     trust_level: _builtins.str
     status: _builtins.str
     """`online`, `untrusted`."""
     reason: _builtins.str
-    """Closed words plus what to do about it."""
+    """Closed word: a TrustReason, a finding of attestation, or what the router saw."""
     verdict_id: _builtins.str
     """Verdict in force; requests name it. Empty when there is none."""
     admission: _builtins.str
     """`public`, `owner`, `development`, or empty."""
     epoch: _builtins.int
     """Fencing epoch that this stream has been granted; 0 while it has none, or where a single replica runs."""
+    remedy: _builtins.str
+    """What the owner can do about `reason`; empty where there is nothing to do."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1701,10 +1708,11 @@ class TrustStatus(_message.Message):
         admission: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         epoch: _builtins.int = ...,
+        remedy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "epoch", b"epoch", "expire_time", b"expire_time", "reason", b"reason", "status", b"status", "trust_level", b"trust_level", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission", b"admission", "epoch", b"epoch", "expire_time", b"expire_time", "reason", b"reason", "remedy", b"remedy", "status", b"status", "trust_level", b"trust_level", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
