@@ -2,7 +2,7 @@
 
 from math import ceil, floor
 
-from darkbloom_router.model import Build
+from darkbloom_router.model import Build, SlotReport
 from darkbloom_router.provider import Candidate, Provider
 
 KV_BYTES_PER_TOKEN = 400_000
@@ -16,7 +16,10 @@ _SAME = 1e-9
 
 def tokens_ahead(candidate: Candidate) -> int:
     """Return the tokens that were promised to others here, reported or only reserved by us."""
-    slot = candidate.slot
+    return _ahead(candidate, candidate.slot)
+
+
+def _ahead(candidate: Candidate, slot: SlotReport | None) -> int:
     if slot is None:
         return candidate.pending_tokens
     if slot.budget_max > 0:
@@ -33,7 +36,9 @@ def room(candidate: Candidate, now: float) -> float:
         return 0.0
     slot = candidate.slot
     if slot and slot.budget_max > 0:
-        left = slot.budget_max - tokens_ahead(candidate)
+        left = slot.budget_max - _ahead(candidate, slot)
+        if left <= 0:
+            return 0.0
         return max(0.0, min(left, _pool_left(candidate)))
     if slot and slot.kv_bytes_per_token > 0:
         # It knows the size of a token and has no budget: it admits nothing.
@@ -84,15 +89,20 @@ def _pool_left(candidate: Candidate) -> float:
     granted = [slot for slot in slots.values() if slot.budget_max > 0]
     if not granted:
         return UNLIMITED
-    in_bytes = all(slot.kv_bytes_per_token > 0 for slot in granted)
+    in_bytes = True
+    for slot in granted:
+        if slot.kv_bytes_per_token <= 0:
+            in_bytes = False
     left = 0.0
     for slot in granted:
         left += slot.budget_max * (slot.kv_bytes_per_token if in_bytes else 1)
     for name, other in provider.candidates.items():
         reported = slots.get(name)
-        size = reported.kv_bytes_per_token if reported else 0
-        left -= tokens_ahead(other) * ((size or KV_BYTES_PER_TOKEN) if in_bytes else 1)
-    slot_here = candidate.slot
+        ahead = _ahead(other, reported)
+        if ahead:
+            size = reported.kv_bytes_per_token if reported else 0
+            left -= ahead * ((size or KV_BYTES_PER_TOKEN) if in_bytes else 1)
+    slot_here = slots.get(candidate.build.build)
     size_here = slot_here.kv_bytes_per_token if slot_here else 0
     return left / ((size_here or KV_BYTES_PER_TOKEN) if in_bytes else 1)
 

@@ -171,6 +171,7 @@ class Attempts:
         self.initial_credit = initial_credit
         self.by_stream: dict[int, Attempt] = {}
         self._by_id: dict[str, Attempt] = {}
+        self._by_provider: dict[Provider, dict[int, Attempt]] = {}
         self._counter = 0
 
     def __len__(self) -> int:
@@ -186,16 +187,22 @@ class Attempts:
         attempt.granted = self.initial_credit
         self.by_stream[attempt.stream] = attempt
         self._by_id[attempt.attempt_id] = attempt
+        self._by_provider.setdefault(attempt.provider, {})[attempt.stream] = attempt
 
     def remove(self, attempt: Attempt) -> None:
         """Forget an attempt."""
-        self.by_stream.pop(attempt.stream, None)
+        if self.by_stream.pop(attempt.stream, None) is None:
+            return
         self._by_id.pop(attempt.attempt_id, None)
+        carried = self._by_provider[attempt.provider]
+        del carried[attempt.stream]
+        if not carried:
+            del self._by_provider[attempt.provider]
 
     def by_id(self, attempt_id: str) -> Attempt | None:
         """Return an attempt by id."""
         return self._by_id.get(attempt_id)
 
     def of_provider(self, provider: Provider) -> list[Attempt]:
-        """Return the attempts of one provider; walks all, for rare events."""
-        return [found for found in self.by_stream.values() if found.provider is provider]
+        """Return the attempts of one provider."""
+        return list(self._by_provider.get(provider, {}).values())

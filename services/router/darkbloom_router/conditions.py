@@ -15,6 +15,9 @@ from darkbloom_router.versions import version_key
 
 _KEY_BYTES = 32
 _MINUTES_FROM_S = 120.0
+_TOOLS, _TOOL_CONSTRAINT = Lack.TOOLS.value, Lack.TOOL_CONSTRAINT.value
+_NATIVE_MEDIA, _VISION = Lack.NATIVE_MEDIA.value, Lack.VISION.value
+"""As plain numbers: flags are slow, and these are asked for on every heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +72,28 @@ def effective_level(candidate: Candidate, rules: Rules) -> TrustLevel:
 
 def lacks(candidate: Candidate) -> int:
     """Return the abilities that this candidate does not have, as `Lack` bits."""
-    found = Lack.NATIVE_MEDIA
+    found = _NATIVE_MEDIA
     if not candidate.facts.tools:
-        found |= Lack.TOOLS
+        found |= _TOOLS
     if candidate.build.build not in candidate.provider.constraint_builds:
-        found |= Lack.TOOL_CONSTRAINT
+        found |= _TOOL_CONSTRAINT
     if not candidate.facts.vision:
-        found |= Lack.VISION
-    return int(found)
+        found |= _VISION
+    return found
 
 
 def wants(demand: Demand) -> int:
     """Return the abilities that a request needs, as `Lack` bits; also the shape of its faults."""
-    found = Lack.NONE
+    found = 0
     if demand.tools:
-        found |= Lack.TOOLS
+        found |= _TOOLS
     if demand.tool_constraint:
-        found |= Lack.TOOL_CONSTRAINT
+        found |= _TOOL_CONSTRAINT
     if demand.native_media_tools:
-        found |= Lack.NATIVE_MEDIA
+        found |= _NATIVE_MEDIA
     if demand.vision:
-        found |= Lack.VISION
-    return int(found)
+        found |= _VISION
+    return found
 
 
 def trusted_until(candidate: Candidate, rules: Rules) -> float:
@@ -146,6 +149,11 @@ def headroom(candidate: Candidate, _view: View) -> str:
 
 def no_headroom(candidate: Candidate, _view: View) -> bool:
     """Return whether machine or build is at its concurrency cap."""
+    return full(candidate)
+
+
+def full(candidate: Candidate) -> bool:
+    """Return the same without a request."""
     provider = candidate.provider
     return (
         provider.inflight >= provider.concurrency_cap
@@ -158,9 +166,9 @@ def short_of(candidate: Candidate, view: View) -> str:
     missing = lacks(candidate) & wants(view.demand)
     features = candidate.build.required_capabilities - candidate.provider.runtime_capabilities
     found = (
-        ("the chat template renders no tools", missing & Lack.TOOLS),
-        ("tool calls cannot be forced for this build", missing & Lack.TOOL_CONSTRAINT),
-        ("native media tools are not supported", missing & Lack.NATIVE_MEDIA),
+        ("the chat template renders no tools", missing & _TOOLS),
+        ("tool calls cannot be forced for this build", missing & _TOOL_CONSTRAINT),
+        ("native media tools are not supported", missing & _NATIVE_MEDIA),
         (f"this build needs {', '.join(sorted(features))}", features),
     )
     return next((words for words, failed in found if failed), "")

@@ -30,7 +30,6 @@ SURPLUS_SHARE = 0.25
 LONG_PROMPT_TOKENS = 8192
 SERVICE_OUTPUT_TOKENS = 256
 LOAD_SHIFT = 16
-_NOTHING = Demand(build="", prompt_tokens=0, output_bound=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,12 @@ def decode_tps(candidate: Candidate) -> float:
     return min(max(rate, 1.0), MAX_DECODE_TPS)
 
 
-def projected_tps(candidate: Candidate) -> float:
-    """Return the pace per request once one more runs here."""
+def projected_tps(candidate: Candidate, decode: float) -> float:
+    """Return the pace per request once one more runs here, from what it is now."""
     slot = candidate.slot
     running = max(slot.running if slot else 0, candidate.inflight)
     derating = (1 + ROW_DERATING * running) / (1 + ROW_DERATING * (running + 1))
-    return decode_tps(candidate) * derating
+    return decode * derating
 
 
 def prefill_tps(candidate: Candidate, decode: float) -> float:
@@ -157,10 +156,16 @@ def cost(candidate: Candidate, demand: Demand, now: float) -> Cost:
 
 def prepare(candidate: Candidate, now: float) -> None:
     """Store the price on the candidate, so that a scan only multiplies and adds."""
-    decode = decode_tps(candidate)
-    candidate.surplus_ms = 0.0
-    nothing = cost(candidate, _NOTHING, now)
-    candidate.rank_ms = nothing.total
+    decode, provider = decode_tps(candidate), candidate.provider
+    candidate.rank_ms = (
+        STATE_MS.get(candidate.slot_state, COLD_MS)
+        + candidate.occupancy * QUEUE_MS
+        + provider.inflight * PENDING_MS
+        + tokens_ahead(candidate) / decode * 1000
+        + health_ms(candidate)
+        + rate_ms(candidate, now)
+    )
     candidate.prompt_ms = 1000 / prefill_tps(candidate, decode)
     candidate.output_ms = 1000 / decode
-    candidate.load = candidate.inflight << LOAD_SHIFT | candidate.provider.inflight
+    candidate.projected_tps = projected_tps(candidate, decode)
+    candidate.load = candidate.inflight << LOAD_SHIFT | provider.inflight

@@ -40,6 +40,8 @@ class Fleet:
         """Machines of this memory are kept for the largest build in demand; 0 keeps none."""
         self._inventory = Inventory()
         self._by_identity: dict[bytes, Provider] = {}
+        self._same: dict[bytes, dict[str, Provider]] = {}
+        """Every stream under an identity; an old one and a new one may overlap."""
         self._by_account: dict[str, dict[str, Provider]] = {}
         self._indexes: dict[str, BuildIndex] = {}
         self._wakes: list[tuple[float, int, Candidate]] = []
@@ -81,6 +83,7 @@ class Fleet:
         self.now = max(self.now, provider.joined_at)
         self.providers[provider.provider_id] = provider
         self._by_identity.setdefault(provider.identity_key, provider)
+        self._same.setdefault(provider.identity_key, {})[provider.provider_id] = provider
         self.faults.arrived(provider.stable_id, provider.version, self.now)
         provider.faults = self.faults.find(provider.stable_id)
         return self.set_models(provider, models)
@@ -95,11 +98,14 @@ class Fleet:
             self._unlist(candidate)
         provider.candidates.clear()
         self._index_account(provider, "")
+        same = self._same[provider.identity_key]
+        del same[provider.provider_id]
+        if not same:
+            del self._same[provider.identity_key]
         if self._by_identity.get(provider.identity_key) is provider:
             del self._by_identity[provider.identity_key]
-            for other in self.providers.values():
-                if other.identity_key == provider.identity_key:
-                    self._by_identity[provider.identity_key] = other
+            if same:
+                self._by_identity[provider.identity_key] = next(reversed(same.values()))
 
     def by_identity(self, identity_key: bytes) -> Provider | None:
         """Return the stream that holds an identity."""
@@ -138,6 +144,7 @@ class Fleet:
         self.now = max(self.now, now)
         provider.beat_at = now
         provider.silent_sweeps = 0
+        stays = provider.draining == beat.draining and provider.drain_until == _NEVER
         provider.draining, provider.drain_until = beat.draining, _NEVER
         known = provider.capacity.sequence if provider.capacity else 0
         fresh = beat.capacity is not None and beat.capacity.sequence > known
@@ -145,7 +152,10 @@ class Fleet:
             self._measure(provider, beat, now)
         if fresh or beat.capacity is None:
             provider.beat = replace(beat, capacity=None)
-        self.refresh(provider)
+        if stays:
+            self._moved(provider, measured=True)
+        else:
+            self.refresh(provider)
         return fresh
 
     def drains(self, provider: Provider, now: float, forget_s: float) -> None:
@@ -179,6 +189,20 @@ class Fleet:
         if provider.indexed_account != provider.account_id:
             self._index_account(provider, provider.account_id)
         for candidate in provider.candidates.values():
+            self._judge(candidate)
+            self._measured(candidate)
+            self._prepare(candidate)
+        self.on_change(provider)
+
+    def _moved(self, provider: Provider, *, measured: bool = False) -> None:
+        """Do the same after attempts or measurements alone have changed: far less to judge."""
+        if provider.faults is not None or provider.provider_id not in self.providers:
+            # What is held against a machine moves with its attempts.
+            self.refresh(provider)
+            return
+        for candidate in provider.candidates.values():
+            if measured:
+                self._measured(candidate)
             self._prepare(candidate)
         self.on_change(provider)
 
@@ -213,7 +237,7 @@ class Fleet:
             self._indexes[candidate.build.build].active += 1
         candidate.pending_tokens += tokens
         candidate.pending_prompt += prompt_tokens
-        self.refresh(provider)
+        self._moved(provider)
         return taken
 
     def began(self, taken: Reservation) -> None:
@@ -223,7 +247,7 @@ class Fleet:
         taken.candidate.pending_prompt -= taken.prompt_tokens
         taken.candidate.provider.service_ms -= taken.reading_ms
         taken.prompt_tokens, taken.reading_ms = 0, 0.0
-        self.refresh(taken.candidate.provider)
+        self._moved(taken.candidate.provider)
 
     def credit(self, taken: Reservation) -> bool:
         """Give a place and its tokens back; only the first call does, and says so."""
@@ -242,7 +266,7 @@ class Fleet:
         if provider.inflight == 0:
             # Rounding must not accumulate.
             provider.service_ms = 0.0
-        self.refresh(provider)
+        self._moved(provider)
         return True
 
     # Who must go
@@ -315,9 +339,19 @@ class Fleet:
                 unbudgeted = slot is None or slot.budget_max == 0
                 pair.shows(_NEVER if unbudgeted else left, now)
 
-    def _prepare(self, candidate: Candidate) -> None:
-        """Store what decisions read: rates, room, price, group, and when time changes them."""
-        rules, now, provider = self.rules, self.now, candidate.provider
+    def _judge(self, candidate: Candidate) -> None:
+        """Store what the gates say that neither attempts nor measurements move, and until when."""
+        candidate.lasts = gates.lasting(candidate, self.rules, self.now)
+        wake_at = gates.next_change(candidate, self.rules, self.now)
+        if wake_at != candidate.wake_at:
+            candidate.wake_at = wake_at
+            if wake_at != _NEVER:
+                heapq.heappush(self._wakes, (wake_at, next(self._order), candidate))
+                self._compact()
+
+    def _measured(self, candidate: Candidate) -> None:
+        """Store what the measurements of this machine and of its kind come to."""
+        rules, provider = self.rules, candidate.provider
         name, family = candidate.build.build, provider.hardware.chip_family
         if not candidate.reported_tps:
             candidate.median_tps = self.rates.decode(name, family)
@@ -328,22 +362,20 @@ class Fleet:
             candidate.quality_cap = admission.quality_cap(
                 solo, rules.min_decode_tps, rules.quality_overcommit, candidate.base_cap
             )
+        by_cost = rules.selection is Selection.COST and rules.tiering is Tiering.ENFORCE
+        candidate.surplus_ms = cost.surplus_ms(candidate) if by_cost else 0.0
+
+    def _prepare(self, candidate: Candidate) -> None:
+        """Store what decisions read: price, forecast, room and group."""
+        rules, now = self.rules, self.now
         cost.prepare(candidate, now)
         forecast.prepare(candidate)
         if rules.selection is Selection.FIRST_CONTENT:
             forecast.rank(candidate, now)
-        elif rules.tiering is Tiering.ENFORCE:
-            candidate.surplus_ms = cost.surplus_ms(candidate)
-        candidate.projected_tps = cost.projected_tps(candidate)
         candidate.room = admission.room(candidate, now)
-
-        self._indexes[name].place(candidate, gates.standing(candidate, rules, now))
-        wake_at = gates.next_change(candidate, rules, now)
-        if wake_at != candidate.wake_at:
-            candidate.wake_at = wake_at
-            if wake_at != _NEVER:
-                heapq.heappush(self._wakes, (wake_at, next(self._order), candidate))
-                self._compact()
+        lasts = candidate.lasts or gates.lasting(candidate, rules, now)
+        index = self._indexes[candidate.build.build]
+        index.place(candidate, gates.standing(candidate, lasts))
 
     def _compact(self) -> None:
         """Drop wakes that were overtaken, once they are the most."""

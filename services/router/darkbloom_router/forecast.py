@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from darkbloom_router.admission import ROW_DERATING
-from darkbloom_router.cost import COLD_MS, STATE_MS, decode_tps, health_ms, prefill_tps, rate_ms
+from darkbloom_router.cost import COLD_MS, STATE_MS, health_ms, rate_ms
 from darkbloom_router.model import Demand
 from darkbloom_router.provider import Candidate
 
@@ -160,10 +160,9 @@ def forecast(
 
 
 def prepare(candidate: Candidate) -> None:
-    """Store what forecasts are made of on the candidate; call after any change of it."""
-    decode = decode_tps(candidate)
-    candidate.token_ms = 1000 / prefill_tps(candidate, decode) * _crowding(candidate)
-    candidate.written_ms = 1000 / decode
+    """Store what forecasts are made of on the candidate; call after `cost.prepare`."""
+    candidate.token_ms = candidate.prompt_ms * _crowding(candidate)
+    candidate.written_ms = candidate.output_ms
     candidate.start_ms = load_ms(candidate) + candidate.pending_prompt * candidate.token_ms
     candidate.doubt = _standing_doubt(candidate)
 
@@ -193,18 +192,22 @@ def _standing_doubt(candidate: Candidate) -> Doubt:
 
 def _crowding(candidate: Candidate) -> float:
     """Return by what factor rows of other builds slow a prompt down here."""
-    capacity = candidate.provider.capacity
-    slots = capacity.slots.values() if capacity else ()
-    here = candidate.build.build
-    return 1 + ROW_DERATING * sum(slot.running for slot in slots if slot.build != here)
+    return 1 + ROW_DERATING * _rows_elsewhere(candidate, waiting=False)
 
 
 def _unreported_elsewhere(candidate: Candidate) -> bool:
     """Return whether work of other builds is on its way that no capacity report shows yet."""
-    provider = candidate.provider
-    elsewhere = provider.inflight - candidate.inflight
-    capacity = provider.capacity
-    slots = capacity.slots.values() if capacity else ()
-    here = candidate.build.build
-    shown = sum(slot.running + slot.waiting for slot in slots if slot.build != here)
-    return elsewhere > shown
+    elsewhere = candidate.provider.inflight - candidate.inflight
+    return elsewhere > 0 and elsewhere > _rows_elsewhere(candidate, waiting=True)
+
+
+def _rows_elsewhere(candidate: Candidate, *, waiting: bool) -> int:
+    """Return the rows of other builds that the machine reports."""
+    capacity = candidate.provider.capacity
+    if capacity is None:
+        return 0
+    rows, here = 0, candidate.build.build
+    for slot in capacity.slots.values():
+        if slot.build != here:
+            rows += slot.running + slot.waiting if waiting else slot.running
+    return rows

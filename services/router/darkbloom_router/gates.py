@@ -269,8 +269,12 @@ _PER_REQUEST = frozenset({*_PER_GROUP, Gate.ALLOWLIST, Gate.EXCLUDED, Gate.TTFT_
     Gate.TRAIT_FLOOR
 }
 _STATE = tuple(check for check in CHAIN if check.gate not in _PER_REQUEST)
+_LASTING = tuple(check for check in _STATE if ORDER[check.gate] < ORDER[Gate.SLOT_CRASHED])
+"""Those that attempts and measurements do not move, unless something is held against a machine."""
+_VISION = Lack.VISION.value
 _NEUTRAL = Demand(build="", output_bound=1)
 """The least that any request asks: what it cannot have, nobody can."""
+_LEAST_TOKENS = _NEUTRAL.tokens
 
 
 def failing(candidate: Candidate, view: View) -> Iterator[Check]:
@@ -286,11 +290,11 @@ def first_gate(candidate: Candidate, view: View) -> Gate:
     return Gate.ELIGIBLE
 
 
-def standing(candidate: Candidate, rules: Rules, now: float) -> GroupKey:
-    """Return what the gates say about a candidate before a request is known."""
+def lasting(candidate: Candidate, rules: Rules, now: float) -> GroupKey:
+    """Return what the gates above the slot's say about a candidate, before a request is known."""
     view = View(_NEUTRAL, rules, now)
     gate = gate_sick = Gate.ELIGIBLE
-    for check in _STATE:
+    for check in _LASTING:
         if check.fails(candidate, view):
             gate = gate or check.gate
             if check.gate not in SICK:
@@ -305,6 +309,40 @@ def standing(candidate: Candidate, rules: Rules, now: float) -> GroupKey:
         lacks=on.lacks(candidate),
         cooling=pair.error_shapes(now) if pair else 0,
     )
+
+
+def standing(candidate: Candidate, lasts: GroupKey) -> GroupKey:
+    """Return the same with the gates of slot, places and room added, from prepared numbers.
+
+    Attempts come and go far more often than the rest changes.
+
+    Args:
+        candidate: With its `room` up to date.
+        lasts: What `lasting` said of it.
+    """
+    if lasts.gate_sick:
+        return lasts
+    gate = _by_slot(candidate)
+    if not gate:
+        return lasts
+    first = lasts.gate or gate
+    return GroupKey(first, gate, lasts.level, lasts.owner_only, lasts.lacks, lasts.cooling)
+
+
+def _by_slot(candidate: Candidate) -> int:
+    """Return the first of the chain's last gates that is shut; the same questions, in its order."""
+    state = candidate.slot_state
+    if state is SlotState.CRASHED:
+        return Gate.SLOT_CRASHED.value
+    if state is SlotState.RELOADING:
+        return Gate.SLOT_RELOADING.value
+    if on.full(candidate):
+        return Gate.NO_HEADROOM.value
+    if candidate.provider.beat.thermal is Thermal.CRITICAL:
+        return Gate.THERMAL_CRITICAL.value
+    if not state.warm and too_large(candidate):
+        return Gate.MODEL_TOO_LARGE.value
+    return Gate.FREE_MEMORY.value if candidate.room < _LEAST_TOKENS else Gate.ELIGIBLE.value
 
 
 def group_gate(key: GroupKey, view: View, floor: int, wanted: int) -> Gate:
@@ -322,8 +360,8 @@ def group_gate(key: GroupKey, view: View, floor: int, wanted: int) -> Gate:
         key.cooling >> wanted & 1,
         key.owner_only,
         key.level < floor,
-        missing & ~Lack.VISION,
-        missing & Lack.VISION,
+        missing & ~_VISION,
+        missing & _VISION,
     )
     if not any(shut):
         return by_state

@@ -142,8 +142,9 @@ class Provider:
         """Attempts that this machine may have in flight (routing section 7)."""
         if self.capacity is None:
             return _NO_BUDGET_CAP
-        if any(slot.budget_max > 0 for slot in self.capacity.slots.values()):
-            return _BUDGET_CAP
+        for slot in self.capacity.slots.values():
+            if slot.budget_max > 0:
+                return _BUDGET_CAP
         for memory_gb, cap in _MEMORY_CAPS:
             if self.memory_gb <= memory_gb:
                 return cap
@@ -165,6 +166,8 @@ class Candidate:
     pending_tokens: int = 0
     pending_prompt: int = 0
     """Prompt tokens of attempts that have not produced content yet."""
+    lasts: GroupKey | None = None
+    """What the gates say of it that attempts and measurements do not move."""
     group: GroupKey | None = None
     """Group of the fleet's index that it stands in."""
     row: int = -1

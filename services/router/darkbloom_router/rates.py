@@ -46,6 +46,9 @@ class FleetRates:
         """Take the rate of a machine on which nothing else ran."""
         kind = (build, family)
         samples = self._solo.setdefault(kind, OrderedDict())
+        if samples.get(machine) == tps:
+            samples.move_to_end(machine)
+            return
         samples[machine] = tps
         samples.move_to_end(machine)
         if len(samples) > _KEPT:
@@ -58,6 +61,9 @@ class FleetRates:
 
         Machines of the same family first, then the slowest family, then fewer samples, then seeds.
         """
+        known = self._solo.get((build, family))
+        if known is not None and len(known) >= SOLID:
+            return self._solo_median[build, family]
         families = self._families.get(build, set())
         for least in (SOLID, 1):
             solid = {item for item in families if len(self._solo[build, item]) >= least}

@@ -452,6 +452,7 @@ class Machine:
         now = self._beat_at = self._timers.now()
         if provider.passed_at is not None and now - provider.passed_at > RECHECK_S:
             provider.passed_at = now
+            self._core.fleet.refresh(provider)
         self._sequence += 1
         self._core.fleet.beat(provider, self._report(now), now)
         self._core.dispatcher.drain_lines(provider, Trigger.HEARTBEAT)
