@@ -18,6 +18,7 @@ from darkbloom_edge.challenge import (
 )
 from darkbloom_edge.registration import (
     POSTURE_FAULTS,
+    FaultKind,
     RegistrationBlob,
     RegistrationFault,
     RegistrationFinding,
@@ -34,6 +35,7 @@ __all__ = [
     "ChallengeFinding",
     "ChallengeOutcome",
     "Expected",
+    "FaultKind",
     "RegistrationBlob",
     "RegistrationFault",
     "RegistrationFinding",

@@ -52,6 +52,9 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     secure_boot_enabled: bool | None = None
     rdma_disabled: bool | None = None
     binary_hash: Text | None = None
+    metallib_hash: Text | None = None
+    runtime_capabilities: Annotated[list[Text], Meta(max_length=64)] | None = None
+    """What the runtime can do, as in the registration."""
     active_model_hash: Text | None = None
     python_hash: Text | None = None
     runtime_hash: Text | None = None
@@ -88,6 +91,8 @@ class ChallengeFault(StrEnum):
     SECURE_BOOT_DISABLED = "secure_boot_disabled"
     RDMA_NOT_REPORTED = "rdma_not_reported"
     BINARY_HASH_MISMATCH = "binary_hash_mismatch"
+    METALLIB_HASH_MISMATCH = "metallib_hash_mismatch"
+    CAPABILITIES_MISMATCH = "capabilities_mismatch"
     WEIGHT_HASH_MISMATCH = "weight_hash_mismatch"
 
 
@@ -113,6 +118,10 @@ class Expected:
     """As registered."""
     known_binaries: Collection[str] | None = None
     """Hashes of known code; None where that is not enforced."""
+    metallib_hash: str | None = None
+    """As registered."""
+    runtime_capabilities: Collection[str] | None = None
+    """As registered; None where the registration named none."""
     model_hashes: Mapping[str, str] | None = None
     """Accepted weight hash by build; builds that are not in here are not compared."""
 
@@ -258,6 +267,10 @@ def _check_hashes(report: StatusReport, expected: Expected) -> Iterator[Challeng
     known = expected.known_binaries
     if not same_binary or (known is not None and report.binary_hash not in known):
         yield ChallengeFinding(ChallengeFault.BINARY_HASH_MISMATCH, Severity.UNTRUST)
+    if expected.metallib_hash is not None and report.metallib_hash != expected.metallib_hash:
+        yield ChallengeFinding(ChallengeFault.METALLIB_HASH_MISMATCH, Severity.UNTRUST)
+    if _capabilities_differ(report, expected):
+        yield ChallengeFinding(ChallengeFault.CAPABILITIES_MISMATCH, Severity.UNTRUST)
 
     accepted = expected.model_hashes or {}
     reported = report.model_hashes or {}
@@ -266,3 +279,10 @@ def _check_hashes(report: StatusReport, expected: Expected) -> Iterator[Challeng
     strange = bool(accepted) and active is not None and active not in accepted.values()
     if changed or strange:
         yield ChallengeFinding(ChallengeFault.WEIGHT_HASH_MISMATCH, Severity.UNTRUST)
+
+
+def _capabilities_differ(report: StatusReport, expected: Expected) -> bool:
+    reported = report.runtime_capabilities
+
+    # Not to mention them changes nothing; to mention others does.
+    return reported is not None and set(reported) != set(expected.runtime_capabilities or ())

@@ -21,6 +21,10 @@ class MalformedError(EdgeError):
         self.field = field
 
 
+class NotOnCurveError(MalformedError):
+    """A public key of the right size is no point of its curve."""
+
+
 class EnvelopeFault(StrEnum):
     """Why a box was refused. Each one ends the attempt."""
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from darkbloom_edge.documents import decode_document, encode_document, parse_rfc3339
-from darkbloom_edge.errors import MalformedError, SignatureRejected
+from darkbloom_edge.errors import MalformedError, NotOnCurveError, SignatureRejected
 from darkbloom_edge.signatures import (
     IdentitySigner,
     from_base64,
@@ -35,9 +35,12 @@ Text = Annotated[str, Meta(max_length=1024)]
 class RegistrationFault(StrEnum):
     """What is wrong with a registration; posture items cap the level, the others are hard."""
 
+    ABSENT = "absent"
     MALFORMED = "malformed"
     INVALID_TIMESTAMP = "invalid_timestamp"
     INVALID_PUBLIC_KEY = "invalid_public_key"
+    POINT_NOT_ON_CURVE = "point_not_on_curve"
+    INVALID_SIGNATURE_BASE64 = "invalid_signature_base64"
     INVALID_DER_SIGNATURE = "invalid_der_signature"
     SIGNATURE_FAILED = "signature_failed"
     NO_SECURE_ENCLAVE = "no_secure_enclave"
@@ -48,14 +51,41 @@ class RegistrationFault(StrEnum):
     ENCRYPTION_KEY_MISMATCH = "encryption_key_mismatch"
     BINARY_UNKNOWN = "binary_unknown"
 
+    @property
+    def kind(self) -> "FaultKind":
+        """Which sort of fault it is: broken bytes, a bad signature, or a bad posture."""
+        return _KINDS.get(self, FaultKind.MALFORMED)
 
-POSTURE_FAULTS = frozenset(
-    {
-        RegistrationFault.NO_SECURE_ENCLAVE,
-        RegistrationFault.SIP_DISABLED,
-        RegistrationFault.SECURE_BOOT_DISABLED,
-    }
-)
+
+class FaultKind(StrEnum):
+    """The sorts of faults, for whoever must tell a broken client from a lying one."""
+
+    MALFORMED = "malformed"
+    """The bytes do not have their shape: nothing can be said about who sent them."""
+    BAD_SIGNATURE = "bad_signature"
+    """Well formed, and not signed by the key that it names."""
+    BAD_POSTURE = "bad_posture"
+    """Truthfully signed, and the machine is not protected."""
+    STALE = "stale"
+    """Correct once; a replay, or a wrong clock."""
+    BAD_BINDING = "bad_binding"
+    """Signed for another K than the one that was registered."""
+    UNKNOWN_CODE = "unknown_code"
+    """Signed, and the code is not blessed."""
+
+
+_KINDS = {
+    RegistrationFault.SIGNATURE_FAILED: FaultKind.BAD_SIGNATURE,
+    RegistrationFault.NO_SECURE_ENCLAVE: FaultKind.BAD_POSTURE,
+    RegistrationFault.SIP_DISABLED: FaultKind.BAD_POSTURE,
+    RegistrationFault.SECURE_BOOT_DISABLED: FaultKind.BAD_POSTURE,
+    RegistrationFault.STALE: FaultKind.STALE,
+    RegistrationFault.ENCRYPTION_KEY_MISSING: FaultKind.BAD_BINDING,
+    RegistrationFault.ENCRYPTION_KEY_MISMATCH: FaultKind.BAD_BINDING,
+    RegistrationFault.BINARY_UNKNOWN: FaultKind.UNKNOWN_CODE,
+}
+
+POSTURE_FAULTS = frozenset(fault for fault, kind in _KINDS.items() if kind is FaultKind.BAD_POSTURE)
 """Faults that are recorded and cap the level at `none`; they never untrust."""
 
 
@@ -144,17 +174,17 @@ def verify_registration(
         now: the present, time zone aware.
         known_binaries: hashes of known code; None where that is not enforced.
     """
+    if not document:
+        return _rejected(RegistrationFault.ABSENT, "no attestation was presented")
     try:
         blob = decode_document(document, RegistrationBlob, max_bytes=MAX_BLOB_BYTES)
     except MalformedError as error:
         return _rejected(RegistrationFault.MALFORMED, str(error))
-    try:
-        identity_key = parse_p256_public(blob.public_key)
-    except MalformedError as error:
-        return _rejected(RegistrationFault.INVALID_PUBLIC_KEY, error.what, blob)
 
+    identity_key, key_findings = _read_key(blob)
     findings = [
-        *_check_signature(identity_key, document, signature),
+        # A signature can only be judged with a key; everything else is reported all the same.
+        *(key_findings or _check_signature(identity_key, document, signature)),
         *_check_posture(blob),
         *_check_time(blob, now),
         *_check_encryption_key(blob, encryption_key),
@@ -167,10 +197,19 @@ def verify_registration(
     return RegistrationOutcome(tuple(findings), blob, identity_key)
 
 
-def _rejected(
-    code: RegistrationFault, detail: str, blob: RegistrationBlob | None = None
-) -> RegistrationOutcome:
-    return RegistrationOutcome((RegistrationFinding(code, detail),), blob)
+def _rejected(code: RegistrationFault, detail: str) -> RegistrationOutcome:
+    return RegistrationOutcome((RegistrationFinding(code, detail),))
+
+
+def _read_key(blob: RegistrationBlob) -> tuple[bytes, list[RegistrationFinding]]:
+    try:
+        return parse_p256_public(blob.public_key), []
+    except NotOnCurveError as error:
+        fault = RegistrationFault.POINT_NOT_ON_CURVE
+        return b"", [RegistrationFinding(fault, error.what)]
+    except MalformedError as error:
+        fault = RegistrationFault.INVALID_PUBLIC_KEY
+        return b"", [RegistrationFinding(fault, error.what)]
 
 
 def _check_signature(key: bytes, document: bytes, signature: bytes) -> list[RegistrationFinding]:

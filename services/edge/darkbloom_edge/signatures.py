@@ -22,7 +22,7 @@ from nacl.bindings import (
 )
 from nacl.exceptions import BadSignatureError
 
-from darkbloom_edge.errors import MalformedError, RejectReason, SignatureRejected
+from darkbloom_edge.errors import MalformedError, NotOnCurveError, RejectReason, SignatureRejected
 
 ED25519_BYTES = 32
 """Size of an Ed25519 key."""
@@ -252,4 +252,4 @@ def _load_point(point: bytes) -> ec.EllipticCurvePublicKey:
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     except ValueError:
-        raise MalformedError("not a point of the p-256 curve", "identity_key") from None
+        raise NotOnCurveError("not a point of the p-256 curve", "identity_key") from None

@@ -103,7 +103,7 @@ async def test_what_counts_is_the_code_in_the_signed_status(
 @pytest.mark.parametrize(
     ("changes", "finding"),
     [
-        ({"attestation_blob": b""}, "malformed"),
+        ({"attestation_blob": b""}, "absent"),
         ({"attestation_blob": b"{}"}, "malformed"),
         ({"attestation_blob": b"\xff" * 999_999}, "malformed"),
         ({"attestation_signature": b""}, "invalid_der_signature"),

@@ -1,0 +1,1 @@
+"""Apple evidence over bytes: clock and roots are handed in, every failure has a named reason."""
