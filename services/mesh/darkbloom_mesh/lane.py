@@ -313,7 +313,13 @@ class Lane:
         if done_writing is None or not writer.done():
             return
         try:
-            await done_writing()
+            async with asyncio.timeout(self._limits.linger_s):
+                await done_writing()
+        except asyncio.CancelledError:
+            # That of a call that ended meanwhile is no cancellation of ours.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return
         except Exception:  # noqa: BLE001 - the call is over already
             return
         await asyncio.wait({reader}, timeout=self._limits.linger_s)

@@ -62,7 +62,6 @@ from darkbloom_router.replicas.join import (
     hello,
     make_cluster,
     new_member,
-    open_store,
     welcome,
 )
 from darkbloom_router.replicas.lane import ProviderLane
@@ -70,6 +69,7 @@ from darkbloom_router.replicas.members import Member
 from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.replicas.publisher import Publisher
 from darkbloom_router.replicas.queue import SharedQueue
+from darkbloom_router.replicas.store import open_store
 from darkbloom_router.reports import Reports
 from darkbloom_router.requests import Requests
 from darkbloom_router.server import (

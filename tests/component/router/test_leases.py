@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 from darkbloom_mesh.errors import StoreUnavailableError
-from darkbloom_router.replicas.join import open_store
 from darkbloom_router.replicas.leases import Held, Leases, _key
 from darkbloom_router.replicas.members import Member, Members
+from darkbloom_router.replicas.store import open_store
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -128,6 +128,27 @@ async def test_without_a_store_nothing_changes_hands() -> None:
         await Leases(store, "a/1").renew([Held(IDENTITIES[0], 1)])
     with pytest.raises(StoreUnavailableError):
         await Members(store, Member("a", "a/1", "127.0.0.1:1")).beat()
+    await store.aclose()
+
+
+async def test_who_asks_the_store_for_ever_can_be_cancelled_at_any_moment(valkey_url: str) -> None:
+    store = open_store(valkey_url)
+    await store.ping()
+
+    async def ask_for_ever() -> None:
+        while True:
+            await store.ping()
+
+    for turns in range(60):
+        task = asyncio.create_task(ask_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, no time
+        task.cancel()
+        ended, _ = await asyncio.wait({task}, timeout=5.0)
+        assert ended, turns
+        assert task.cancelled()
+    # No answer that was left behind is taken for another's.
+    assert await store.echo("one") == b"one"
     await store.aclose()
 
 

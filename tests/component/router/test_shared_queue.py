@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 from darkbloom_local.stores import Valkey, running
 from darkbloom_mesh.testing import FakeClock
-from darkbloom_router.replicas.join import open_store
 from darkbloom_router.replicas.queue import FRESH_S, HOLD_S, SharedQueue
+from darkbloom_router.replicas.store import open_store
 from redis.asyncio import Redis
 
 from tests.stores import valkey

@@ -2,17 +2,14 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Any
 
 import grpc
-import redis.asyncio as redis
 from darkbloom.router.v1.peer_lane_pb2 import PeerHello, PeerWelcome
 from darkbloom.router.v1.peer_lane_service_pb2_grpc import PeerLaneServiceStub
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.lane import LaneCall
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from darkbloom_router.provider import Provider
 from darkbloom_router.replicas.asker import AskerParts, Peer
@@ -20,28 +17,7 @@ from darkbloom_router.replicas.cluster import Cluster
 from darkbloom_router.replicas.leases import Leases
 from darkbloom_router.replicas.members import Member, Members
 
-STORE_S = 1.0
-"""Longest wait for the store."""
-POOL_S = 3.0
-"""Longest wait for a connection to it that others use."""
 _PEER_FIRST_S, _PEER_CAP_S = 0.1, 2.0
-
-
-def open_store(url: str) -> redis.Redis:
-    """Return a client of Valkey that answers or fails within seconds.
-
-    Whoever finds every connection taken waits for one: a replica's providers may all come at once,
-    and that says nothing about the store.
-    """
-    pool: Any = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=4,
-        timeout=POOL_S,
-        socket_timeout=STORE_S,
-        socket_connect_timeout=STORE_S,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return redis.Redis.from_pool(pool)
 
 
 def new_member(replica: str, address: str) -> Member:
@@ -60,7 +36,7 @@ def welcome(member: Member) -> PeerWelcome:
 
 
 def make_cluster(
-    store: redis.Redis,
+    store: Redis,
     member: Member,
     parts: AskerParts,
     *,
