@@ -138,8 +138,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     health = Health(fleet, meter.tripped)
     ends = Ends(fleet, requests, lanes, meter, spans, timers, health, Cancels(timers, meter))
     carriage = Carriage(fleet, attempts)
-    replicas = Replicas(carriage, Publisher(carriage, clock))
-    fleet.on_change = replicas.publisher.changed
+    replicas = _replicas(fleet, health, carriage, clock)
     closing = Closing(
         attempts,
         desk,
@@ -286,6 +285,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             publisher=replicas.publisher,
             lanes=lanes,
             trust=trust,
+            health=health,
             timers=timers,
             clock=clock,
             meter=meter,
@@ -424,6 +424,13 @@ def _join(
     )
     service.spawn(balance.run(), name="balance")
     service.spawn(cluster.run(), name="cluster")
+
+
+def _replicas(fleet: Fleet, health: Health, carriage: Carriage, clock: Clock) -> Replicas:
+    """Return our side of being one of many, which hears of changes and lessons from now on."""
+    made = Replicas(carriage, Publisher(carriage, clock))
+    fleet.on_change, health.tell = made.publisher.changed, made.taught
+    return made
 
 
 def _fleet(config: RouterConfig) -> Fleet:

@@ -117,14 +117,25 @@ class Ends:
         if not request.racers:
             self._retry(request)
 
-    def lost(self, provider: Provider, carried: Iterable[Attempt]) -> None:
-        """Note a stream that broke; what it carried has one cause and counts once."""
+    def lost(
+        self,
+        provider: Provider,
+        carried: Iterable[Attempt],
+        others: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        """Note a stream that broke; what it carried has one cause and counts once.
+
+        Args:
+            provider: Whose stream.
+            carried: Our attempts on it.
+            others: Those of other replicas, as build and shape.
+        """
         broken = [
             (attempt.candidate.build.build, wants(attempt.request.demand))
             for attempt in carried
             if attempt.live and attempt.phase > Phase.OFFERED and attempt.terminal is None
         ]
-        self.health.lost(provider, broken, self._timers.now())
+        self.health.lost(provider, (*broken, *others), self._timers.now())
 
     def began(self, attempt: Attempt) -> None:
         """Note the first content: it has won, and whoever raced against it is stopped."""

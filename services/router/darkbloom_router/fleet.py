@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import count
 
 from darkbloom_router import admission, cost, forecast, gates
-from darkbloom_router.faults.memory import FaultMemory
+from darkbloom_router.faults.memory import FaultMemory, Faults
 from darkbloom_router.groups import BuildIndex
 from darkbloom_router.inventory import Capacity, Inventory, Rejection
 from darkbloom_router.model import Beat, Catalog, ModelFacts, Rules, Selection, Tiering, Verdict
@@ -205,6 +205,16 @@ class Fleet:
                 self._measured(candidate)
             self._prepare(candidate)
         self.on_change(provider)
+
+    def hold_against(self, provider: Provider, found: Faults) -> None:
+        """Take over what another replica holds against a machine; the caller refreshes it.
+
+        Where two replicas have streams of it, the word of the newer holder counts.
+        """
+        holder = self._by_identity.get(provider.identity_key, provider)
+        if provider.epoch >= holder.epoch:
+            self.faults.put(provider.stable_id, found)
+            provider.faults = found
 
     # What is taken
 

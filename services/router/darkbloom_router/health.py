@@ -9,7 +9,7 @@ from darkbloom_router.faults.memory import Faults
 from darkbloom_router.faults.node import Outcome
 from darkbloom_router.faults.pair import PairFaults
 from darkbloom_router.fleet import Fleet
-from darkbloom_router.model import Blame
+from darkbloom_router.model import Blame, Lesson
 from darkbloom_router.provider import Candidate, Provider
 
 
@@ -17,8 +17,33 @@ def _unheard(_build: str, _kind: str) -> None:
     """Tell nobody."""
 
 
+def _untold(_candidate: Candidate, _lesson: Lesson, _shape: int) -> None:
+    """Nobody else holds machines."""
+
+
+def _answer(pair: PairFaults, lesson: Lesson, now: float) -> None:
+    if lesson is Lesson.ACCEPTED:
+        pair.accepted(now)
+    else:
+        pair.returned()
+
+
+_BLAMED = {
+    Blame.NOBODY: Lesson.NOTHING,
+    Blame.MACHINE: Lesson.FAULT,
+    Blame.FULL: Lesson.FULL,
+    Blame.LOAD: Lesson.LOAD,
+    Blame.LATE: Lesson.LATE,
+}
+_KNOWN_ONLY = frozenset({Lesson.ACCEPTED, Lesson.SUCCESS, Lesson.NOTHING})
+"""Lessons that change nothing where nothing is held against a machine."""
+
+
 class Health:
     """Writes the fault memory of one fleet.
+
+    A machine's memory has one writer, the replica that holds its stream. What is learned here about
+    a machine of another replica is told there, and comes back with what others have learned.
 
     Args:
         fleet: Whose machines.
@@ -26,22 +51,18 @@ class Health:
     """
 
     def __init__(self, fleet: Fleet, tripped: Callable[[str, str], None] = _unheard) -> None:
+        self.tell: Callable[[Candidate, Lesson, int], None] = _untold
+        """Tells the holder of a machine what an attempt has taught, and of which shape it was."""
         self._fleet = fleet
         self._tripped = tripped
 
     def accepted(self, candidate: Candidate, now: float) -> None:
         """Take an admission: whatever said that it is full is answered."""
-        pair = candidate.pair
-        if pair is not None:
-            pair.accepted(now)
-            self._fleet.refresh(candidate.provider)
+        self.learn(candidate, Lesson.ACCEPTED, 0, now)
 
     def succeeded(self, candidate: Candidate, now: float) -> None:
         """Take a complete answer."""
-        provider = candidate.provider
-        if provider.faults is not None:
-            provider.faults.node.note(Outcome.SUCCESS, now)
-            self._fleet.refresh(provider)
+        self.learn(candidate, Lesson.SUCCESS, 0, now)
 
     def failed(self, candidate: Candidate, blame: Blame, shape: int, now: float) -> None:
         """Take a failed attempt.
@@ -52,23 +73,38 @@ class Health:
             shape: Abilities that the request wanted: a build may fail at one kind only.
             now: Monotonic seconds.
         """
-        provider, build = candidate.provider, candidate.build.build
-        if blame is Blame.NOBODY:
-            if (pair := candidate.pair) is not None:
-                pair.returned()
-                self._fleet.refresh(provider)
+        self.learn(candidate, _BLAMED[blame], shape, now)
+
+    def learn(self, candidate: Candidate, lesson: Lesson, shape: int, now: float) -> None:
+        """Take what an attempt has taught, from here or from another replica."""
+        provider = candidate.provider
+        if lesson in _KNOWN_ONLY and provider.faults is None:
             return
+        if provider.remote:
+            self.tell(candidate, lesson, shape)
+        elif lesson is Lesson.SUCCESS and provider.faults is not None:
+            provider.faults.node.note(Outcome.SUCCESS, now)
+            self._fleet.refresh(provider)
+        elif lesson in _KNOWN_ONLY:
+            if (pair := candidate.pair) is not None:
+                _answer(pair, lesson, now)
+                self._fleet.refresh(provider)
+        else:
+            self._punish(candidate, lesson, shape, now)
+
+    def _punish(self, candidate: Candidate, lesson: Lesson, shape: int, now: float) -> None:
+        provider, build = candidate.provider, candidate.build.build
         found = provider.faults = self._fleet.faults.of(provider.stable_id, now)
         pair = found.pair(build)
         before = _open(found, pair, now)
-        if blame is Blame.MACHINE:
+        if lesson is Lesson.FAULT:
             pair.returned()
             pair.strike(shape, now, hold_s=self._fleet.faults.error_hold_s)
             found.node.note(Outcome.FAULT, now)
-        elif blame is Blame.FULL:
+        elif lesson is Lesson.FULL:
             pair.full(now)
             found.node.note(Outcome.FULL, now)
-        elif blame is Blame.LOAD:
+        elif lesson is Lesson.LOAD:
             pair.returned()
             pair.failed_load(now)
         else:
@@ -79,7 +115,12 @@ class Health:
         self._refresh_all(provider)
 
     def lost(self, provider: Provider, carried: Iterable[tuple[str, int]], now: float) -> None:
-        """Take a stream that broke while it carried attempts, given as build and shape."""
+        """Take a stream that broke while it carried attempts, given as build and shape.
+
+        A machine of another replica is struck there, once, whoever had attempts on it.
+        """
+        if provider.remote:
+            return
         builds: dict[str, set[int]] = {}
         for build, shape in carried:
             builds.setdefault(build, set()).add(shape)

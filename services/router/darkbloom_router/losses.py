@@ -1,5 +1,7 @@
 """What happens to attempts when somebody is lost: a gateway, a provider, or trust in one."""
 
+from collections.abc import Iterable
+
 from darkbloom.router.v1.gateway_lane_pb2 import AttemptFailure
 from darkbloom.router.v1.provider_link_pb2 import CancelReason
 
@@ -62,14 +64,22 @@ class Losses:
             if attempt.request.gateway is gateway:
                 self._ends.last_word(attempt)
 
-    def provider(self, provider: Provider, *, clean: bool) -> None:
-        """Move or break everything that a lost stream carried."""
+    def provider(
+        self, provider: Provider, *, clean: bool, others: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        """Move or break everything that a lost stream carried.
+
+        Args:
+            provider: Whose stream.
+            clean: It ended in order: nobody's fault.
+            others: What it carried for other replicas, as build and shape.
+        """
         self._lanes.pop(provider, None)
         self._ends.cancels.gone(provider)
         failure = failures.LEFT if clean else failures.LOST
         carried = self._attempts.of_provider(provider)
         if not clean:
-            self._ends.lost(provider, carried)
+            self._ends.lost(provider, carried, others)
         for attempt in carried:
             if attempt.phase < Phase.COMMITTED:
                 self._ends.fail(attempt, failure)

@@ -119,6 +119,18 @@ class Blame(Enum):
     """It said that the deadline cannot be met: its forecast is not believed until it reports."""
 
 
+class Lesson(IntEnum):
+    """What one attempt says about a machine; the numbers are those of `router.v1.Lesson`."""
+
+    ACCEPTED = 1
+    SUCCESS = 2
+    NOTHING = 3
+    FAULT = 4
+    FULL = 5
+    LOAD = 6
+    LATE = 7
+
+
 class SlotState(IntEnum):
     """Engine state of one build; the numbers are those of `router.v1.SlotState`."""
 

@@ -271,8 +271,8 @@ class ProviderLink:
         parts.fleet.leave(provider)
         parts.warm.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
-        parts.replicas.left(provider, clean=clean)
-        parts.losses.provider(provider, clean=clean)
+        others = parts.replicas.left(provider, clean=clean)
+        parts.losses.provider(provider, clean=clean, others=others)
         parts.dispatcher.left(builds)
         _log.info("provider_left", provider_id=provider.provider_id, reason=end.reason)
 

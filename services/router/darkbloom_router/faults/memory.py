@@ -67,6 +67,13 @@ class FaultMemory:
         found.touched_at = now
         return found
 
+    def put(self, identity: bytes, found: Faults) -> None:
+        """Replace what is held against a machine: another replica is its only writer."""
+        self._faults[identity] = found
+        self._faults.move_to_end(identity)
+        if len(self._faults) > self._limit:
+            self._faults.popitem(last=False)
+
     def arrived(self, identity: bytes, version: str, now: float) -> None:
         """Note a stream; another version than before is forgiven what broken streams caused.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import structlog
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.router.v1.machine_faults_pb2 import Lesson as Words
+from darkbloom.router.v1.machine_faults_pb2 import Outcome, Remembered
 from darkbloom.router.v1.peer_lane_pb2 import (
     Distrust,
     Forward,
@@ -26,10 +28,10 @@ from darkbloom_router.downlink import Downlink
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Verdict
+from darkbloom_router.model import Lesson, Verdict
 from darkbloom_router.payloads import read
-from darkbloom_router.provider import Provider
-from darkbloom_router.replicas import presence
+from darkbloom_router.provider import Candidate, Provider
+from darkbloom_router.replicas import fault_words, presence
 from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
 from darkbloom_router.replicas.members import Member
 from darkbloom_router.timers import Timers
@@ -140,6 +142,18 @@ class Peer:
             message = Distrust(provider_id=provider.provider_id, reason=reason)
             self._lane.send_control(FrameKind.FRAME_KIND_DISTRUST, 0, message)
 
+    def taught(self, candidate: Candidate, lesson: Lesson, shape: int) -> None:
+        """Tell the holder of a machine what an attempt has taught about it."""
+        name = candidate.provider.provider_id
+        if self._lane is not None and self._mirrors.get(name) is candidate.provider:
+            message = Outcome(
+                provider_id=name,
+                build=candidate.build.build,
+                lesson=Words.ValueType(int(lesson)),
+                shape=shape,
+            )
+            self._lane.send_control(FrameKind.FRAME_KIND_OUTCOME, 0, message)
+
     def close(self) -> None:
         """Half-close the lane; `run` is to be cancelled afterwards."""
         if self._lane is not None:
@@ -213,15 +227,32 @@ class Peer:
             self._mirrors[provider.provider_id] = provider
             parts.lanes[provider] = RemoteLane(provider.provider_id, self._lane)
             parts.fleet.join(provider, presence.models(message))
+            self._remind(provider, message, now)
         elif message.HasField("inventory"):
             parts.fleet.set_models(provider, presence.models(message))
         verdict = presence.apply_state(provider, message, now)
+        if message.HasField("faults"):
+            parts.fleet.hold_against(provider, fault_words.read(message.faults, now))
         self._take_loads(provider, message)
         if message.HasField("heartbeat"):
             parts.fleet.beat(provider, convert.beat(message.heartbeat), now)
         provider.beat_at = now - message.heartbeat_age_ms / 1000
         parts.fleet.set_verdict(provider, verdict)
         parts.drain_lines(provider)
+
+    def _remind(self, provider: Provider, message: ProviderPresence, now: float) -> None:
+        """Tell a holder that knows nothing against a machine what is remembered here.
+
+        It may have been held here once, or by somebody who has left.
+        """
+        known = provider.faults
+        if known is None or message.HasField("faults") or known.until <= now:
+            return
+        if self._lane is not None:
+            said = Remembered(
+                provider_id=provider.provider_id, faults=fault_words.write(known, now)
+            )
+            self._lane.send_control(FrameKind.FRAME_KIND_REMEMBERED, 0, said)
 
     def _take_loads(self, provider: Provider, message: ProviderPresence) -> None:
         """Replace what others have in flight there; our own attempts are counted by ourselves."""

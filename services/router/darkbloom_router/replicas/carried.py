@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from darkbloom_mesh.lane import Lane
 
 from darkbloom_router.attempts import Attempts
+from darkbloom_router.conditions import wants
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.model import Demand
 from darkbloom_router.provider import Candidate, Provider
@@ -31,6 +32,8 @@ class Carried:
     candidate: Candidate
     lane: ProviderLane
     reservation: Reservation
+    shape: int
+    """Abilities that the request wants."""
     sent: bool = False
     """The request went to the provider."""
     timer: Timer | None = None
@@ -71,6 +74,7 @@ class Carriage:
             candidate=candidate,
             lane=lane,
             reservation=self._fleet.debit(candidate, demand.tokens, demand.prompt_tokens),
+            shape=wants(demand),
         )
         self.by_stream[carried.stream] = carried
         self._by_asker.setdefault(asker, {})[stream] = carried

@@ -6,6 +6,7 @@ from functools import partial
 
 import structlog
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
+from darkbloom.router.v1.machine_faults_pb2 import Outcome, Remembered
 from darkbloom.router.v1.peer_lane_pb2 import (
     Distrust,
     Forward,
@@ -32,12 +33,14 @@ from darkbloom_router.conditions import View
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.gates import failing
+from darkbloom_router.health import Health
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Gate
+from darkbloom_router.model import Gate, Lesson
 from darkbloom_router.payloads import read
 from darkbloom_router.provider import Provider
-from darkbloom_router.replicas import presence
+from darkbloom_router.replicas import fault_words, presence
 from darkbloom_router.replicas.carried import Carriage, Carried
+from darkbloom_router.replicas.fault_words import SHAPES
 from darkbloom_router.replicas.lane import LANE_LEVEL, ProviderLane
 from darkbloom_router.replicas.publisher import Publisher
 from darkbloom_router.timers import Timers
@@ -56,6 +59,7 @@ _CANCEL = FrameKind.FRAME_KIND_CANCEL
 _CREDIT = FrameKind.FRAME_KIND_CREDIT
 _TERMINAL = FrameKind.FRAME_KIND_TERMINAL
 _ERROR = FrameKind.FRAME_KIND_ERROR
+_LESSONS = frozenset(map(int, Lesson))
 _LAST_WORDS = frozenset({_TERMINAL, _ERROR})
 _log = structlog.get_logger()
 
@@ -69,6 +73,7 @@ class HolderParts:
     publisher: Publisher
     lanes: dict[Provider, ProviderLane]
     trust: Trust
+    health: Health
     timers: Timers
     clock: Clock
     meter: Meter
@@ -178,10 +183,37 @@ class PeerSession:
             provider = parts.fleet.providers.get(caught.provider_id) if caught else None
             if caught is not None and provider is not None and not provider.remote:
                 parts.trust.distrust(provider, caught.reason[: convert.MAX_TEXT])
+        elif kind == FrameKind.FRAME_KIND_OUTCOME:
+            self._learn(frame)
+        elif kind == FrameKind.FRAME_KIND_REMEMBERED:
+            self._remember(frame)
         elif kind == FrameKind.FRAME_KIND_FORWARD:
             self._forward(frame)
         else:
             parts.meter.ignored(_LINK, "unexpected")
+
+    def _learn(self, frame: Frame) -> None:
+        """Write what an attempt of the asker has taught: this replica alone keeps the memory."""
+        parts = self._parts
+        message = read(Outcome, frame.payload, parts.meter, _LINK)
+        provider = parts.fleet.providers.get(message.provider_id) if message else None
+        if message is None or provider is None or provider.remote:
+            return
+        candidate = provider.candidates.get(message.build)
+        if candidate is None or message.lesson not in _LESSONS or message.shape >= SHAPES:
+            parts.meter.ignored(_LINK, "malformed")
+            return
+        parts.health.learn(candidate, Lesson(message.lesson), message.shape, parts.timers.now())
+
+    def _remember(self, frame: Frame) -> None:
+        """Take over what others know against a machine that is new here."""
+        parts = self._parts
+        message = read(Remembered, frame.payload, parts.meter, _LINK)
+        provider = parts.fleet.providers.get(message.provider_id) if message else None
+        if message is None or provider is None or provider.remote or provider.faults is not None:
+            return
+        parts.fleet.hold_against(provider, fault_words.read(message.faults, parts.timers.now()))
+        parts.fleet.refresh(provider)
 
     def _forward(self, frame: Frame) -> None:
         """Hand an acknowledgement on to the provider that it is for."""

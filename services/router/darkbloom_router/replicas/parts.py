@@ -6,8 +6,8 @@ from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.provider_link_pb2 import Terminal
 
 from darkbloom_router import convert
-from darkbloom_router.model import Signed
-from darkbloom_router.provider import Provider
+from darkbloom_router.model import Lesson, Signed
+from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.replicas.carried import Carriage
 from darkbloom_router.replicas.cluster import Cluster
 from darkbloom_router.replicas.holder import PeerLanes, relay
@@ -62,13 +62,19 @@ class Replicas:
         if self.cluster is not None:
             await self.cluster.claim(provider)
 
-    def left(self, provider: Provider, *, clean: bool) -> None:
-        """Note that a stream has ended, in order or not."""
+    def left(self, provider: Provider, *, clean: bool) -> list[tuple[str, int]]:
+        """Note that a stream has ended, in order or not.
+
+        Returns:
+            Build and shape of each request of others that it had been sent.
+        """
         self.publisher.left(provider, clean=clean)
-        for carried in self.carriage.of_provider(provider):
-            self.carriage.drop(carried)
+        carried = self.carriage.of_provider(provider)
+        for item in carried:
+            self.carriage.drop(item)
         if self.cluster is not None:
             self.cluster.left(provider)
+        return [(item.candidate.build.build, item.shape) for item in carried if item.sent]
 
     def superseded(self, identity_key: bytes, epoch: int) -> None:
         """Take note that another replica has been granted an identity."""
@@ -84,6 +90,12 @@ class Replicas:
         if self.cluster is not None:
             for peer in self.cluster.peers:
                 peer.distrust(provider, reason)
+
+    def taught(self, candidate: Candidate, lesson: Lesson, shape: int) -> None:
+        """Tell the holder of a machine what an attempt has taught about it."""
+        if self.cluster is not None:
+            for peer in self.cluster.peers:
+                peer.taught(candidate, lesson, shape)
 
     def elsewhere(self, provider: Provider, terminal: Signed) -> None:
         """Show a terminal that nobody here knows to the others."""

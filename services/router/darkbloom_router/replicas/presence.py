@@ -9,6 +9,7 @@ from darkbloom.router.v1.provider_link_pb2 import Heartbeat, ModelsUpdate, Regis
 from darkbloom_router import convert
 from darkbloom_router.model import Admission, ModelFacts, TrustLevel, Verdict
 from darkbloom_router.provider import Provider
+from darkbloom_router.replicas import fault_words
 
 
 @dataclass(slots=True)
@@ -104,6 +105,8 @@ def snapshot(
             message.loads.add(
                 build=build, inflight=inflight, pending_tokens=candidate.pending_tokens - tokens
             )
+    if provider.faults is not None:
+        message.faults.CopyFrom(fault_words.write(provider.faults, now))
     return message
 
 

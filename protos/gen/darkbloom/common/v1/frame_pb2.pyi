@@ -143,6 +143,10 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     """R to R: untrust a provider. router.v1.Distrust."""
     FRAME_KIND_SUPERSEDED: _FrameKind.ValueType  # 128
     """R to R: an identity has moved. router.v1.Superseded."""
+    FRAME_KIND_OUTCOME: _FrameKind.ValueType  # 129
+    """R to R: what an attempt has taught about a machine of the holder. router.v1.Outcome."""
+    FRAME_KIND_REMEMBERED: _FrameKind.ValueType  # 130
+    """R to R: what a machine's new holder may not know against it. router.v1.Remembered."""
 
 class FrameKind(_FrameKind, metaclass=_FrameKindEnumTypeWrapper):
     """What a frame carries. 10-19 connection, 20-39 inference, 40-49 attestation, 50-69 models, 70-79 cache,
@@ -268,6 +272,10 @@ FRAME_KIND_DISTRUST: FrameKind.ValueType  # 127
 """R to R: untrust a provider. router.v1.Distrust."""
 FRAME_KIND_SUPERSEDED: FrameKind.ValueType  # 128
 """R to R: an identity has moved. router.v1.Superseded."""
+FRAME_KIND_OUTCOME: FrameKind.ValueType  # 129
+"""R to R: what an attempt has taught about a machine of the holder. router.v1.Outcome."""
+FRAME_KIND_REMEMBERED: FrameKind.ValueType  # 130
+"""R to R: what a machine's new holder may not know against it. router.v1.Remembered."""
 Global___FrameKind: _TypeAlias = FrameKind  # noqa: Y015
 
 @_typing.final

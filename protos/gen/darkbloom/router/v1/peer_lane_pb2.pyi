@@ -7,6 +7,7 @@ from collections import abc as _abc
 from darkbloom.common.v1 import frame_pb2 as _frame_pb2
 from darkbloom.common.v1 import price_pb2 as _price_pb2
 from darkbloom.router.v1 import gateway_lane_pb2 as _gateway_lane_pb2
+from darkbloom.router.v1 import machine_faults_pb2 as _machine_faults_pb2
 from darkbloom.router.v1 import provider_link_pb2 as _provider_link_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -138,6 +139,7 @@ class ProviderPresence(_message.Message):
     UNTRUSTED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     epoch: _builtins.int
     """Fencing epoch of the ownership lease."""
@@ -170,6 +172,10 @@ class ProviderPresence(_message.Message):
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
         """Attempts that the holder carries for itself and for others, those of this asker left out."""
 
+    @_builtins.property
+    def faults(self) -> _machine_faults_pb2.MachineFaults:
+        """Absent while nothing is held against it."""
+
     def __init__(
         self,
         *,
@@ -187,13 +193,16 @@ class ProviderPresence(_message.Message):
         untrusted: _builtins.str = ...,
         draining: _builtins.bool = ...,
         loads: _abc.Iterable[Global___Load] | None = ...,
+        faults: _machine_faults_pb2.MachineFaults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms", "_heartbeat", b"_heartbeat", "_inventory", b"_inventory", "_registration", b"_registration", "_verdict", b"_verdict", "challenge_age_ms", b"challenge_age_ms", "heartbeat", b"heartbeat", "inventory", b"inventory", "registration", b"registration", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms", "_faults", b"_faults", "_heartbeat", b"_heartbeat", "_inventory", b"_inventory", "_registration", b"_registration", "_verdict", b"_verdict", "challenge_age_ms", b"challenge_age_ms", "faults", b"faults", "heartbeat", b"heartbeat", "inventory", b"inventory", "registration", b"registration", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms", "_heartbeat", b"_heartbeat", "_inventory", b"_inventory", "_registration", b"_registration", "_verdict", b"_verdict", "account_id", b"account_id", "challenge_age_ms", b"challenge_age_ms", "draining", b"draining", "epoch", b"epoch", "heartbeat", b"heartbeat", "heartbeat_age_ms", b"heartbeat_age_ms", "identity_key", b"identity_key", "inventory", b"inventory", "loads", b"loads", "provider_id", b"provider_id", "registration", b"registration", "runtime_verified", b"runtime_verified", "untrusted", b"untrusted", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms", "_faults", b"_faults", "_heartbeat", b"_heartbeat", "_inventory", b"_inventory", "_registration", b"_registration", "_verdict", b"_verdict", "account_id", b"account_id", "challenge_age_ms", b"challenge_age_ms", "draining", b"draining", "epoch", b"epoch", "faults", b"faults", "heartbeat", b"heartbeat", "heartbeat_age_ms", b"heartbeat_age_ms", "identity_key", b"identity_key", "inventory", b"inventory", "loads", b"loads", "provider_id", b"provider_id", "registration", b"registration", "runtime_verified", b"runtime_verified", "untrusted", b"untrusted", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__challenge_age_ms: _TypeAlias = _typing.Literal["challenge_age_ms"]  # noqa: Y015
     _WhichOneofArgType__challenge_age_ms: _TypeAlias = _typing.Literal["_challenge_age_ms", b"_challenge_age_ms"]  # noqa: Y015
+    _WhichOneofReturnType__faults: _TypeAlias = _typing.Literal["faults"]  # noqa: Y015
+    _WhichOneofArgType__faults: _TypeAlias = _typing.Literal["_faults", b"_faults"]  # noqa: Y015
     _WhichOneofReturnType__heartbeat: _TypeAlias = _typing.Literal["heartbeat"]  # noqa: Y015
     _WhichOneofArgType__heartbeat: _TypeAlias = _typing.Literal["_heartbeat", b"_heartbeat"]  # noqa: Y015
     _WhichOneofReturnType__inventory: _TypeAlias = _typing.Literal["inventory"]  # noqa: Y015
@@ -204,6 +213,8 @@ class ProviderPresence(_message.Message):
     _WhichOneofArgType__verdict: _TypeAlias = _typing.Literal["_verdict", b"_verdict"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__challenge_age_ms) -> _WhichOneofReturnType__challenge_age_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__faults) -> _WhichOneofReturnType__faults | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat) -> _WhichOneofReturnType__heartbeat | None: ...
     @_typing.overload
