@@ -1,7 +1,12 @@
 """What a caller can ask of attestation that it must refuse."""
 
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
-from darkbloom_mesh.errors import ConflictError, NotFoundError, PreconditionError
+from darkbloom_mesh.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionError,
+)
 
 
 class SessionNotFoundError(NotFoundError):
@@ -42,3 +47,11 @@ class DevelopmentOnlyError(PreconditionError):
 
 class KeyConflictError(ConflictError):
     """This receipt key belongs to another gateway."""
+
+
+class PushTokenError(InvalidArgumentError):
+    """A push token is not 64 to 200 hex digits."""
+
+
+class PushKeyError(Exception):
+    """The key that signs for Apple cannot be used; the message never holds any of it."""
