@@ -28,6 +28,7 @@ from darkbloom_edge.attestation import (
     answer_challenge,
     build_registration,
 )
+from darkbloom_edge.public_form import sign_public_form
 from darkbloom_edge.signatures import IdentitySigner, to_base64
 
 from darkbloom_provider.code_release import CodeRelease
@@ -82,7 +83,8 @@ class Presence:
             previous: provider id of the stream before; empty for none.
             inflight: attempts whose terminals nobody has acknowledged.
         """
-        blob, signature = build_registration(self._blob(now), self.signer)
+        claims = self._blob(now)
+        blob, signature = build_registration(claims, self.signer)
         return Register(
             protocol=PROTOCOL,
             capabilities=CAPABILITIES,
@@ -93,6 +95,7 @@ class Presence:
             encryption_key=self.encryption_key,
             attestation_blob=blob,
             attestation_signature=signature,
+            public_signature=sign_public_form(claims, self.signer),
             private_only=self.private_only,
             privacy=self._privacy(),
             python_hash=self.release.python_hash,

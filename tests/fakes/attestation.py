@@ -45,6 +45,8 @@ class FakeAttestation(AttestationServiceServicer):
         self.timeouts: list[rpc.ReportChallengeTimeoutRequest] = []
         self.violations: list[rpc.ReportViolationRequest] = []
         self.receipt_keys: dict[str, attestation_pb2.SigningKey] = {}
+        self.evidence: dict[str, rpc.ProviderEvidence] = {}
+        self.evidence_asked: list[list[str]] = []
         self.verdicts: dict[str, str] = {}
         """Verdict id in force by provider id."""
         self._events: list[SignedDocument] = []
@@ -193,6 +195,17 @@ class FakeAttestation(AttestationServiceServicer):
     ) -> rpc.ListReceiptKeysResponse:
         await self._present(context)
         return rpc.ListReceiptKeysResponse(keys=self.receipt_keys.values())
+
+    async def ListEvidence(
+        self, request: rpc.ListEvidenceRequest, context: Context
+    ) -> rpc.ListEvidenceResponse:
+        await self._present(context)
+        self.evidence_asked.append(list(request.provider_ids))
+        return rpc.ListEvidenceResponse(
+            providers=[
+                self.evidence[name] for name in request.provider_ids if name in self.evidence
+            ]
+        )
 
     async def RegisterCodeRelease(
         self, request: rpc.RegisterCodeReleaseRequest, context: Context

@@ -1,6 +1,6 @@
 """Protobuf to attestation's nouns and back; pure and total."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -18,6 +18,7 @@ from darkbloom_attestation.feed import Heartbeat, Revoked, Synced
 from darkbloom_attestation.judging import Judgement
 from darkbloom_attestation.model import (
     CodeRelease,
+    Exhibit,
     Measured,
     Presented,
     PublicKey,
@@ -28,16 +29,23 @@ from darkbloom_attestation.model import (
     Violation,
     ViolationKind,
 )
+from darkbloom_attestation.publishing import Backing, Shown
 
 MAX_EVIDENCE_BYTES = MAX_STATUS_BYTES
 """Most bytes of a blob or a status that are kept; no honest one comes near."""
 MAX_SIGNATURE_BYTES = 256
 """Largest signature that is taken in."""
+MAX_SESSIONS = 256
+"""Most sessions of one question."""
 MAX_HASHES = 256
 """Most templates or builds of one provider."""
 
 _MAX_WORD = 256
 _KINDS = {kind.value: kind for kind in ViolationKind}
+_BACKINGS = {
+    Backing.STRANGER: attestation_pb2.EVIDENCE_BACKING_STRANGER,
+    Backing.OPERATOR_ASSERTED: attestation_pb2.EVIDENCE_BACKING_OPERATOR_ASSERTED,
+}
 _OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -67,7 +75,34 @@ def presented_from(request: pb.EvaluateRegistrationRequest) -> Presented:
             },
         ),
         owner_account_id=_word(request.owner_account_id, "owner_account_id"),
+        public_signature=request.public_signature[:MAX_SIGNATURE_BYTES],
     )
+
+
+def session_ids_from(names: Sequence[str]) -> list[str]:
+    """Read ids of sessions to look up.
+
+    Raises:
+        InvalidArgumentError: too many, or one is none.
+    """
+    if len(names) > MAX_SESSIONS:
+        raise InvalidArgumentError(f"more than {MAX_SESSIONS} entries", "provider_ids")
+
+    return [provider_id_from(name) for name in names]
+
+
+def exhibit_to(exhibit: Exhibit, shown: Iterable[Shown]) -> pb.ProviderEvidence:
+    """Write what everybody may see of one session."""
+    message = pb.ProviderEvidence(
+        provider_id=exhibit.registration.presented.provider_id, evidence=map(_shown_to, shown)
+    )
+    verdict = exhibit.verdict
+    if verdict is not None:
+        message.verdict_id = verdict.verdict_id
+        message.trust_level = verdict.trust_level
+        message.verdict.CopyFrom(signed_to(verdict.signed))
+
+    return message
 
 
 def registration_to(
@@ -286,6 +321,21 @@ def _time_from(
         raise InvalidArgumentError("older than this protocol", f"key.{name}")
 
     return time
+
+
+def _shown_to(shown: Shown) -> attestation_pb2.Evidence:
+    message = attestation_pb2.Evidence(
+        evidence_id=shown.evidence_id,
+        kind=shown.kind,
+        backing=_BACKINGS[shown.backing],
+        observe_time=timestamp(shown.observe_time),
+        document=shown.document,
+        signature=shown.signature,
+    )
+    if shown.expire_time is not None:
+        message.expire_time.CopyFrom(timestamp(shown.expire_time))
+
+    return message
 
 
 def _finding_to(finding: RuntimeFinding) -> attestation_pb2.RuntimeFinding:

@@ -41,6 +41,8 @@ class Presented:
     measured: Measured
     owner_account_id: str
     """Empty when the identity is linked to no account."""
+    public_signature: bytes = field(default=b"", repr=False)
+    """Of the provider over the blob's public form; empty from one that signs none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,3 +202,15 @@ class ReceiptKey:
 
     key: PublicKey
     gateway: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhibit:
+    """What of a session may be shown: its registration, last passed answer, newest verdict."""
+
+    registration: Registration
+    challenge_id: str
+    """Empty before the first pass."""
+    passed: Judged | None
+    verdict: IssuedVerdict | None
+    """In force; None where there is none."""

@@ -11,6 +11,8 @@ ANSWER_TIME = timedelta(seconds=30)
 """How long a provider may take."""
 GRACE = timedelta(seconds=4)
 """Transport on top of it; together less than what the signed time may lie back."""
+FRESHNESS = timedelta(minutes=16)
+"""How long an answer counts."""
 MAX_FAILURES = 3
 """Failed challenges in a row that untrust for good."""
 TRANSIENT_TIMEOUTS = 3

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from darkbloom_attestation.model import (
     CodeRelease,
+    Exhibit,
     IssuedChallenge,
     IssuedRevocation,
     IssuedVerdict,
@@ -125,6 +126,10 @@ class Store(Protocol):
 
     async def list_releases(self, *, include_inactive: bool) -> Sequence[CodeRelease]:
         """Return releases, oldest first."""
+        ...
+
+    async def exhibits(self, provider_ids: Sequence[str], now: datetime) -> Sequence[Exhibit]:
+        """Return what may be shown of accepted sessions; unknown and refused ones are left out."""
         ...
 
     async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:

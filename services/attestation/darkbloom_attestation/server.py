@@ -15,6 +15,7 @@ from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.meter import Meter
 from darkbloom_attestation.model import PublicKey
 from darkbloom_attestation.ports import Store
+from darkbloom_attestation.publishing import publish
 from darkbloom_attestation.releases import Releases
 
 
@@ -137,6 +138,24 @@ class AttestationServer(AttestationServiceServicer):
         keys = await self._store.list_receipt_keys()
 
         return pb.ListReceiptKeysResponse(keys=[convert.key_to(known.key) for known in keys])
+
+    async def ListEvidence(
+        self, request: pb.ListEvidenceRequest, context: Context
+    ) -> pb.ListEvidenceResponse:
+        """Return what everybody may see of sessions."""
+        wanted = convert.session_ids_from(request.provider_ids)
+        found = {
+            exhibit.registration.presented.provider_id: exhibit
+            for exhibit in await self._store.exhibits(wanted, self._clock.now())
+        }
+
+        return pb.ListEvidenceResponse(
+            providers=[
+                convert.exhibit_to(found[name], publish(found[name]))
+                for name in dict.fromkeys(wanted)
+                if name in found
+            ]
+        )
 
     async def RegisterCodeRelease(
         self, request: pb.RegisterCodeReleaseRequest, context: Context

@@ -9,12 +9,19 @@ import asyncpg
 from darkbloom_mesh.postgres import Connection, Database
 
 from darkbloom_attestation.errors import KeyConflictError
-from darkbloom_attestation.model import CodeRelease, IssuedRevocation, PublicKey, ReceiptKey
+from darkbloom_attestation.model import (
+    CodeRelease,
+    Exhibit,
+    IssuedRevocation,
+    PublicKey,
+    ReceiptKey,
+)
 from darkbloom_attestation.tables import (
     CHANNEL,
     ReleaseTable,
     SessionTable,
     VerdictTable,
+    exhibit_of,
     release_of,
     revocation_of,
 )
@@ -59,6 +66,29 @@ class PostgresStore:
                 include_inactive,
             )
         return [release_of(row) for row in rows]
+
+    async def exhibits(self, provider_ids: Sequence[str], now: datetime) -> Sequence[Exhibit]:
+        """Return what may be shown of accepted sessions; unknown and refused ones are left out."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT r.*, c.challenge_id, c.status, c.signature AS status_signature,"
+                " c.judge_time, v.verdict_id, v.code_release, v.document,"
+                " v.signature AS verdict_signature, v.key_id AS verdict_key_id,"
+                " v.trust_level AS verdict_trust_level, v.admission, v.issue_time, v.expire_time"
+                " FROM attestation.registrations r"
+                " LEFT JOIN LATERAL (SELECT * FROM attestation.challenges"
+                " WHERE challenges.provider_id = r.provider_id AND state = 'passed'"
+                " ORDER BY judge_time DESC LIMIT 1) c ON true"
+                " LEFT JOIN LATERAL (SELECT * FROM attestation.verdicts"
+                " WHERE verdicts.provider_id = r.provider_id AND expire_time > $2"
+                " AND NOT EXISTS (SELECT FROM attestation.revocations"
+                " WHERE revocations.verdict_id = verdicts.verdict_id)"
+                " ORDER BY issue_time DESC LIMIT 1) v ON true"
+                " WHERE r.provider_id = ANY($1) AND r.accepted",
+                list(provider_ids),
+                now,
+            )
+        return [exhibit_of(row) for row in rows]
 
     async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:
         """Write a gateway's key, or its retirement; return it as it is now.

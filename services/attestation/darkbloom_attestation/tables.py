@@ -11,6 +11,7 @@ from darkbloom_mesh.postgres import Connection
 from darkbloom_attestation.model import (
     ChallengeState,
     CodeRelease,
+    Exhibit,
     IssuedChallenge,
     IssuedRevocation,
     IssuedVerdict,
@@ -45,8 +46,9 @@ class SessionTable:
             "INSERT INTO attestation.registrations (registration_id, provider_id, blob, signature,"
             " encryption_key, version, backend, python_hash, runtime_hash, template_hashes,"
             " owner_account_id, accepted, trust_level, findings, identity_key, binary_hash,"
-            " create_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
-            " $15, $16, $17) ON CONFLICT (provider_id) DO NOTHING RETURNING provider_id",
+            " create_time, public_signature) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
+            " $12, $13, $14, $15, $16, $17, $18) ON CONFLICT (provider_id) DO NOTHING"
+            " RETURNING provider_id",
             registration.registration_id,
             presented.provider_id,
             presented.blob,
@@ -64,6 +66,7 @@ class SessionTable:
             registration.identity_key,
             registration.binary_hash,
             registration.create_time,
+            presented.public_signature,
         )
         if added is None:
             return False
@@ -320,7 +323,49 @@ def revocation_of(row: asyncpg.Record) -> IssuedRevocation:
     )
 
 
+def exhibit_of(row: asyncpg.Record) -> Exhibit:
+    """Read a registration beside the last passed challenge and the verdict in force."""
+    passed = None
+    if row["challenge_id"] is not None:
+        passed = Judged(
+            state=ChallengeState.PASSED,
+            time=row["judge_time"],
+            status=row["status"],
+            signature=row["status_signature"],
+        )
+    verdict = None
+    if row["verdict_id"] is not None:
+        verdict = IssuedVerdict(
+            verdict_id=row["verdict_id"],
+            provider_id=row["provider_id"],
+            code_release=row["code_release"],
+            signed=Signed(
+                document=row["document"],
+                signature=row["verdict_signature"],
+                key_id=row["verdict_key_id"],
+            ),
+            trust_level=row["verdict_trust_level"],
+            admission=row["admission"],
+            issue_time=row["issue_time"],
+            expire_time=row["expire_time"],
+        )
+    return Exhibit(
+        registration=registration_of(row),
+        challenge_id=row["challenge_id"] or "",
+        passed=passed,
+        verdict=verdict,
+    )
+
+
 def _session(row: asyncpg.Record) -> Session:
+    standing = Standing(
+        failures=row["failures"], timeouts=row["timeouts"], untrusted=row["untrusted"]
+    )
+    return Session(registration=registration_of(row), standing=standing)
+
+
+def registration_of(row: asyncpg.Record) -> Registration:
+    """Read a row of `registrations`."""
     presented = Presented(
         provider_id=row["provider_id"],
         blob=row["blob"],
@@ -330,8 +375,9 @@ def _session(row: asyncpg.Record) -> Session:
         backend=row["backend"],
         measured=_measured(row),
         owner_account_id=row["owner_account_id"],
+        public_signature=row["public_signature"],
     )
-    registration = Registration(
+    return Registration(
         registration_id=row["registration_id"],
         presented=presented,
         accepted=row["accepted"],
@@ -341,10 +387,6 @@ def _session(row: asyncpg.Record) -> Session:
         binary_hash=row["binary_hash"],
         create_time=row["create_time"],
     )
-    standing = Standing(
-        failures=row["failures"], timeouts=row["timeouts"], untrusted=row["untrusted"]
-    )
-    return Session(registration=registration, standing=standing)
 
 
 def _measured(row: asyncpg.Record) -> Measured:

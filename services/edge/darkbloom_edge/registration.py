@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from darkbloom_edge.documents import decode_document, encode_document, parse_rfc3339
+from darkbloom_edge.documents import Key32, decode_document, encode_document, parse_rfc3339
 from darkbloom_edge.errors import MalformedError, NotOnCurveError, SignatureRejected
 from darkbloom_edge.signatures import (
     IdentitySigner,
@@ -108,6 +108,8 @@ class RegistrationBlob(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     secure_boot_enabled: bool
     secure_enclave_available: bool
     serial_number: Text | None = None
+    serial_salt: Key32 | None = None
+    """Drawn per process; without it nobody can try serials against the public form."""
     sip_enabled: bool
     system_volume_hash: Text | None = None
     timestamp: Text

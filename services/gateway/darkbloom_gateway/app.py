@@ -34,6 +34,7 @@ from darkbloom_gateway.clients import (
     RegistryClient,
 )
 from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.hints import SECRET_BYTES
@@ -223,6 +224,7 @@ class Worker:
             receipt_keys=Cached(
                 attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
             ),
+            exhibits=Exhibits(attestation.public_evidence, clock),
             source_key=token.reveal().encode() if token is not None else b"no mesh token",
             issuer=config.name,
             version=version_of("darkbloom-gateway"),

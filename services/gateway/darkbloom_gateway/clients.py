@@ -242,6 +242,14 @@ class AttestationClient:
         )
         await answer(self._stub.RegisterReceiptKey(request, timeout=self._timeout_s))
 
+    async def public_evidence(
+        self, provider_ids: Sequence[str]
+    ) -> Sequence[attestation_service_pb2.ProviderEvidence]:
+        """Read what everybody may see of sessions, at most 256."""
+        request = attestation_service_pb2.ListEvidenceRequest(provider_ids=provider_ids)
+        response = await answer(self._stub.ListEvidence(request, timeout=self._timeout_s))
+        return response.providers
+
     async def watch_revocations(
         self, after_generation: int
     ) -> AsyncIterator[tuple[int, SignedBytes | None]]:

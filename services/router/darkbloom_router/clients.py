@@ -78,6 +78,7 @@ class AttestationClient:
             runtime_hash=presented.runtime_hash,
             template_hashes=presented.template_hashes,
             owner_account_id=presented.owner_account_id,
+            public_signature=presented.public_signature,
         )
         answer = await _ask(
             lambda: self._stub.EvaluateRegistration(request, timeout=self._timeout_s)

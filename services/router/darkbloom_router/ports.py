@@ -33,6 +33,7 @@ class Presented:
     runtime_hash: str
     template_hashes: Mapping[str, str]
     owner_account_id: str
+    public_signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

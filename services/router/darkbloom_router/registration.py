@@ -19,6 +19,7 @@ PROTOCOL = ProtocolVersion(major=1, minor=0)
 FEATURES = frozenset({"terminal_ack", "credits", "drain_ack"})
 _SUPPORTED = "1.0"
 _MAX_BLOB = 64 * 1024
+_MAX_SIGNATURE = 256
 _POINT, _RAW_POINT = 65, 64
 
 
@@ -87,6 +88,7 @@ async def evaluate(
             runtime_hash=message.runtime_hash,
             template_hashes=dict(message.template_hashes),
             owner_account_id=account_id,
+            public_signature=message.public_signature[:_MAX_SIGNATURE],
         )
     )
     if found.identity_key != claimed:

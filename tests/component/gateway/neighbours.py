@@ -10,8 +10,10 @@ from functools import partial
 import grpc
 from darkbloom.attestation.v1.attestation_pb2 import SigningKey
 from darkbloom.attestation.v1.attestation_service_pb2 import (
+    ListEvidenceResponse,
     ListReceiptKeysResponse,
     ListVerdictKeysResponse,
+    ProviderEvidence,
     RegisterReceiptKeyResponse,
     RevocationsSynced,
     WatchRevocationsResponse,
@@ -267,6 +269,8 @@ class FakeAttestation(AttestationServiceServicer):
         self.watchers: list[asyncio.Queue[WatchRevocationsResponse]] = []
         self.generation = 1
         self.down = False
+        self.evidence: dict[str, ProviderEvidence] = {}
+        self.evidence_asked: list[list[str]] = []
 
     def revoke(self, *, identity_key: str) -> None:
         revocation = Revocation(
@@ -298,6 +302,13 @@ class FakeAttestation(AttestationServiceServicer):
 
     async def ListReceiptKeys(self, request, context):
         return ListReceiptKeysResponse(keys=self.receipt_keys.values())
+
+    async def ListEvidence(self, request, context):
+        if self.down:
+            raise StoreUnavailableError("store does not answer")
+        self.evidence_asked.append(list(request.provider_ids))
+        known = [name for name in request.provider_ids if name in self.evidence]
+        return ListEvidenceResponse(providers=[self.evidence[name] for name in known])
 
     async def WatchRevocations(self, request, context):
         queue: asyncio.Queue[WatchRevocationsResponse] = asyncio.Queue()

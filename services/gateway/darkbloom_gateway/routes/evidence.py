@@ -1,17 +1,21 @@
 """What a stranger can check: `GET /v1/providers/attestation` and `GET /v1/receipts/keys`."""
 
-import base64
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
-from darkbloom.router.v1.fleet_pb2 import Provider
-from fastapi import APIRouter
+import orjson
+from fastapi import APIRouter, Query
 
 from darkbloom_gateway.ports import PublicKey
+from darkbloom_gateway.routes.evidence_shape import base64_text, shape_of
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
+MAX_PAGE = 200
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends before it grows beyond this; one machine alone is always shown."""
+_DEFAULT_PAGE = 100
 _NO_STORE = {"cache-control": "no-store"}
-_HARDWARE = "hardware"
+_BRIEFLY = {"cache-control": "public, max-age=5"}
 
 
 def make_router(plane: ControlPlane) -> APIRouter:
@@ -19,10 +23,25 @@ def make_router(plane: ControlPlane) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/providers/attestation")
-    async def list_providers() -> Reply:
-        """Return connected providers with the signed verdicts that speak for them."""
-        found = await plane.providers.get()
-        return reply({"providers": [_provider(row) for row in found]}, headers=_NO_STORE)
+    async def list_providers(
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = _DEFAULT_PAGE,
+        page_token: Annotated[str, Query(max_length=128)] = "",
+        provider_id: Annotated[str, Query(max_length=128)] = "",
+    ) -> Reply:
+        """Return connected providers with what a stranger can check of each."""
+        everybody = sorted(await plane.providers.get(), key=lambda row: row.provider_id)
+        wanted = [
+            row
+            for row in everybody
+            if row.provider_id > page_token and provider_id in ("", row.provider_id)
+        ]
+        page = wanted[:limit]
+        evidence = await plane.exhibits.of([row.provider_id for row in page])
+        shown = list(_within_bounds(shape_of(row, evidence) for row in page))
+        content: dict[str, Any] = {"providers": [orjson.Fragment(entry) for entry in shown]}
+        if len(shown) < len(wanted):
+            content["next_page_token"] = page[len(shown) - 1].provider_id
+        return reply(content, headers=_BRIEFLY)
 
     @router.get("/v1/receipts/keys")
     async def list_keys() -> Reply:
@@ -39,42 +58,14 @@ def make_router(plane: ControlPlane) -> APIRouter:
     return router
 
 
-def _provider(row: Provider) -> dict[str, Any]:
-    hardware, level = row.hardware, row.trust_level
-    attested = level == _HARDWARE
-    content = {
-        "provider_id": row.provider_id,
-        "chip_name": hardware.chip_name,
-        "hardware_model": hardware.machine_model,
-        "memory_gb": hardware.memory_gb,
-        "gpu_cores": hardware.gpu_cores,
-        "models": [model.id for model in row.models],
-        "trust_level": level,
-        "admission": row.admission,
-        "status": row.status,
-        "secure_enclave": attested,
-        "sip_enabled": attested and row.privacy.sip_enabled,
-        "se_public_key": _base64(row.identity_key) if attested else None,
-        "mdm_verified": level == _HARDWARE,
-        "mda_verified": False,
-        "version": row.version,
-        "backend": row.backend,
-        "identity_key": _base64(row.identity_key),
-        "encryption_key": _base64(row.encryption_key),
-        "last_challenge_at": (
-            row.last_challenge_time.ToJsonString() if row.HasField("last_challenge_time") else None
-        ),
-        "verdict": (
-            {
-                "document": _base64(row.verdict.document),
-                "signature": _base64(row.verdict.signature),
-                "key_id": row.verdict.key_id,
-            }
-            if row.HasField("verdict")
-            else None
-        ),
-    }
-    return {name: value for name, value in content.items() if value is not None}
+def _within_bounds(entries: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    size = 0
+    for entry in entries:
+        written = orjson.dumps(entry)
+        size += len(written)
+        if size > MAX_PAGE_BYTES and size > len(written):
+            return
+        yield written
 
 
 def _keys(keys: Sequence[PublicKey]) -> list[dict[str, Any]]:
@@ -82,7 +73,7 @@ def _keys(keys: Sequence[PublicKey]) -> list[dict[str, Any]]:
         {
             "key_id": key.key_id,
             "algorithm": "Ed25519",
-            "public_key": _base64(key.public_key),
+            "public_key": base64_text(key.public_key),
             "created_at": key.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             **(
                 {"retired_at": key.retired_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
@@ -92,7 +83,3 @@ def _keys(keys: Sequence[PublicKey]) -> list[dict[str, Any]]:
         }
         for key in keys
     ]
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

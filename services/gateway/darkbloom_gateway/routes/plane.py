@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.errors import ApiError, forbidden
+from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.keys import Credential, Kind
@@ -55,6 +56,7 @@ class ControlPlane:
         capacity: Cached[dict[str, BuildCapacity]],
         verdict_keys: Cached[Sequence[PublicKey]],
         receipt_keys: Cached[Sequence[PublicKey]],
+        exhibits: Exhibits,
         source_key: bytes,
         issuer: str,
         version: str,
@@ -72,6 +74,7 @@ class ControlPlane:
         self._capacity = capacity
         self.verdict_keys = verdict_keys
         self.receipt_keys = receipt_keys
+        self.exhibits = exhibits
         self._source_key = source_key
         self.issuer = issuer
         self.version = version

@@ -29,6 +29,7 @@ def spare(message: Register) -> Register:
     kept.CopyFrom(message)
     kept.ClearField("attestation_blob")
     kept.ClearField("attestation_signature")
+    kept.ClearField("public_signature")
     kept.ClearField("apns_device_token")
     return kept
 

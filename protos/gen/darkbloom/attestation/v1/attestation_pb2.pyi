@@ -354,7 +354,9 @@ class Evidence(_message.Message):
     document: _builtins.bytes
     """What was signed, exactly; empty where it names a serial or was only seen by us."""
     signature: _builtins.bytes
-    """Signature over it: DER of the identity key for `registration` and `challenge`, the CBOR assertion for `app_attest`."""
+    """Signature over it: DER of the identity key for `registration` (its public form, kind `public-registration`) and `challenge`, the CBOR
+    assertion for `app_attest`.
+    """
     attestation: _builtins.bytes
     """`app_attest` only: the attestation of the key, and the statement that it attested."""
     attestation_document: _builtins.bytes

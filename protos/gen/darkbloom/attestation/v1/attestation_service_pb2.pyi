@@ -59,6 +59,7 @@ class EvaluateRegistrationRequest(_message.Message):
     OWNER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     APNS_DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     APNS_ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    PUBLIC_SIGNATURE_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """Session: one provider stream."""
     attestation_blob: _builtins.bytes
@@ -75,6 +76,8 @@ class EvaluateRegistrationRequest(_message.Message):
     apns_device_token: _builtins.str
     """Where a push reaches the app; empty where there is none. Grants nothing by itself."""
     apns_environment: _builtins.str
+    public_signature: _builtins.bytes
+    """DER, over the public form of the blob (kind `public-registration`); empty from an agent that signs none."""
     @_builtins.property
     def template_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -92,10 +95,11 @@ class EvaluateRegistrationRequest(_message.Message):
         owner_account_id: _builtins.str = ...,
         apns_device_token: _builtins.str = ...,
         apns_environment: _builtins.str = ...,
+        public_signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apns_device_token", b"apns_device_token", "apns_environment", b"apns_environment", "attestation_blob", b"attestation_blob", "attestation_signature", b"attestation_signature", "backend", b"backend", "encryption_key", b"encryption_key", "owner_account_id", b"owner_account_id", "provider_id", b"provider_id", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apns_device_token", b"apns_device_token", "apns_environment", b"apns_environment", "attestation_blob", b"attestation_blob", "attestation_signature", b"attestation_signature", "backend", b"backend", "encryption_key", b"encryption_key", "owner_account_id", b"owner_account_id", "provider_id", b"provider_id", "public_signature", b"public_signature", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -547,7 +551,7 @@ Global___ListEvidenceRequest: _TypeAlias = ListEvidenceRequest  # noqa: Y015
 
 @_typing.final
 class ListEvidenceResponse(_message.Message):
-    """One entry per session that has a verdict in force."""
+    """One entry per accepted session that is known, in the order asked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -569,7 +573,7 @@ Global___ListEvidenceResponse: _TypeAlias = ListEvidenceResponse  # noqa: Y015
 
 @_typing.final
 class ProviderEvidence(_message.Message):
-    """What backs one session's newest verdict."""
+    """What backs one session. The verdict's fields are empty while none is in force."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -95,6 +95,11 @@ class AttestationServiceStub(object):
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseResponse.FromString,
                 _registered_method=True)
+        self.ListEvidence = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/ListEvidence',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceResponse.FromString,
+                _registered_method=True)
 
 
 class AttestationServiceServicer(object):
@@ -188,6 +193,13 @@ class AttestationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvidence(self, request, context):
+        """What anybody may see of sessions, in the order asked; unknown ones are left out. Caller: gateway, which publishes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AttestationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -250,6 +262,11 @@ def add_AttestationServiceServicer_to_server(servicer, server):
                     servicer.DeactivateCodeRelease,
                     request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseRequest.FromString,
                     response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseResponse.SerializeToString,
+            ),
+            'ListEvidence': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvidence,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -577,6 +594,33 @@ class AttestationService(object):
             '/darkbloom.attestation.v1.AttestationService/DeactivateCodeRelease',
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseRequest.SerializeToString,
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/ListEvidence',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class AttestationServiceStub:
     """Blessed releases."""
     DeactivateCodeRelease: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.DeactivateCodeReleaseRequest, _attestation_service_pb2.DeactivateCodeReleaseResponse]
     """Take a release back: verdicts that rest on it are revoked. Idempotent."""
+    ListEvidence: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ListEvidenceRequest, _attestation_service_pb2.ListEvidenceResponse]
+    """What anybody may see of sessions, in the order asked; unknown ones are left out. Caller: gateway, which publishes it."""
 
 class AttestationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Device identities, evidence and verdicts. The router asks, attestation decides, everybody checks the signature."""
@@ -151,5 +153,13 @@ class AttestationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_attestation_service_pb2.DeactivateCodeReleaseRequest, _abc.Awaitable[_attestation_service_pb2.DeactivateCodeReleaseResponse]],
     ) -> _abc.Awaitable[_attestation_service_pb2.DeactivateCodeReleaseResponse]:
         """Take a release back: verdicts that rest on it are revoked. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListEvidence(
+        self,
+        request: _attestation_service_pb2.ListEvidenceRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.ListEvidenceRequest, _abc.Awaitable[_attestation_service_pb2.ListEvidenceResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.ListEvidenceResponse]:
+        """What anybody may see of sessions, in the order asked; unknown ones are left out. Caller: gateway, which publishes it."""
 
 def add_AttestationServiceServicer_to_server(servicer: AttestationServiceServicer, server: _aio.Server) -> None: ...

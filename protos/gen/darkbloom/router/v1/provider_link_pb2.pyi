@@ -464,6 +464,7 @@ class Register(_message.Message):
     RESUME_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    PUBLIC_SIGNATURE_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Engine family: `mlx-lm` or `scripted`."""
     version: _builtins.str
@@ -487,6 +488,8 @@ class Register(_message.Message):
     """App Attest protocol 1 to 3; absent where there is none."""
     name: _builtins.str
     """Display name that the owner gave this machine; shown to its owner only."""
+    public_signature: _builtins.bytes
+    """DER, of the identity key over the blob's public form (kind `public-registration`), which is what strangers get to see; may be empty."""
     @_builtins.property
     def protocol(self) -> Global___ProtocolVersion:
         """Protocol version spoken. A major mismatch ends the link; minors only add fields."""
@@ -545,10 +548,11 @@ class Register(_message.Message):
         resume: Global___Resume | None = ...,
         cache: Global___CacheStatuses | None = ...,
         name: _builtins.str = ...,
+        public_signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_apns_device_token", b"_apns_device_token", "_apns_environment", b"_apns_environment", "_app_attest_protocol", b"_app_attest_protocol", "_cache", b"_cache", "_tool_constraint_protocol", b"_tool_constraint_protocol", "apns_device_token", b"apns_device_token", "apns_environment", b"apns_environment", "app_attest_protocol", b"app_attest_protocol", "cache", b"cache", "hardware", b"hardware", "privacy", b"privacy", "protocol", b"protocol", "resume", b"resume", "tool_constraint_protocol", b"tool_constraint_protocol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_apns_device_token", b"_apns_device_token", "_apns_environment", b"_apns_environment", "_app_attest_protocol", b"_app_attest_protocol", "_cache", b"_cache", "_tool_constraint_protocol", b"_tool_constraint_protocol", "apns_device_token", b"apns_device_token", "apns_environment", b"apns_environment", "app_attest_protocol", b"app_attest_protocol", "attestation_blob", b"attestation_blob", "attestation_signature", b"attestation_signature", "backend", b"backend", "cache", b"cache", "capabilities", b"capabilities", "encryption_key", b"encryption_key", "hardware", b"hardware", "models", b"models", "name", b"name", "privacy", b"privacy", "private_only", b"private_only", "protocol", b"protocol", "python_hash", b"python_hash", "resume", b"resume", "runtime_capabilities", b"runtime_capabilities", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "tool_constraint_models", b"tool_constraint_models", "tool_constraint_protocol", b"tool_constraint_protocol", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_apns_device_token", b"_apns_device_token", "_apns_environment", b"_apns_environment", "_app_attest_protocol", b"_app_attest_protocol", "_cache", b"_cache", "_tool_constraint_protocol", b"_tool_constraint_protocol", "apns_device_token", b"apns_device_token", "apns_environment", b"apns_environment", "app_attest_protocol", b"app_attest_protocol", "attestation_blob", b"attestation_blob", "attestation_signature", b"attestation_signature", "backend", b"backend", "cache", b"cache", "capabilities", b"capabilities", "encryption_key", b"encryption_key", "hardware", b"hardware", "models", b"models", "name", b"name", "privacy", b"privacy", "private_only", b"private_only", "protocol", b"protocol", "public_signature", b"public_signature", "python_hash", b"python_hash", "resume", b"resume", "runtime_capabilities", b"runtime_capabilities", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "tool_constraint_models", b"tool_constraint_models", "tool_constraint_protocol", b"tool_constraint_protocol", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__apns_device_token: _TypeAlias = _typing.Literal["apns_device_token"]  # noqa: Y015
     _WhichOneofArgType__apns_device_token: _TypeAlias = _typing.Literal["_apns_device_token", b"_apns_device_token"]  # noqa: Y015

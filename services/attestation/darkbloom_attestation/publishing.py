@@ -1,0 +1,70 @@
+"""What everybody may see of a session: signed bytes without a serial, and their times."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from darkbloom_edge.errors import EdgeError
+from darkbloom_edge.public_form import published
+
+from darkbloom_attestation.model import Exhibit, Registration
+from darkbloom_attestation.policy import FRESHNESS
+
+
+class Backing(StrEnum):
+    """Who could check a piece of evidence."""
+
+    STRANGER = "stranger"
+    OPERATOR_ASSERTED = "operator_asserted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One piece of evidence, as far as everybody may see it."""
+
+    evidence_id: str
+    kind: str
+    backing: Backing
+    observe_time: datetime
+    expire_time: datetime | None = None
+    document: bytes = b""
+    """Empty where it may not be shown, or was only seen by us."""
+    signature: bytes = b""
+
+
+def publish(exhibit: Exhibit) -> tuple[Shown, ...]:
+    """Return the provider's own signed evidence; a form that it has not signed is not made up."""
+    registration, passed = exhibit.registration, exhibit.passed
+    form = _public_form(registration)
+    shown = [
+        Shown(
+            evidence_id=registration.registration_id,
+            kind="registration",
+            backing=Backing.STRANGER if form else Backing.OPERATOR_ASSERTED,
+            observe_time=registration.create_time,
+            document=form,
+            signature=registration.presented.public_signature if form else b"",
+        )
+    ]
+    if passed is not None:
+        shown.append(
+            Shown(
+                evidence_id=exhibit.challenge_id,
+                kind="challenge",
+                backing=Backing.STRANGER,
+                observe_time=passed.time,
+                expire_time=passed.time + FRESHNESS,
+                document=passed.status,
+                signature=passed.signature,
+            )
+        )
+
+    return tuple(shown)
+
+
+def _public_form(registration: Registration) -> bytes:
+    presented = registration.presented
+    try:
+        return published(presented.blob, presented.public_signature, registration.identity_key)
+    except EdgeError:
+        return b""
