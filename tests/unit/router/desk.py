@@ -25,7 +25,7 @@ from darkbloom_router.health import Health
 from darkbloom_router.hedging import HedgeLimits
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Rules
+from darkbloom_router.model import Catalog, Rules
 from darkbloom_router.own_prices import OwnPrices
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Line, LineLimits
@@ -103,15 +103,16 @@ class Desk:
         rules: Rules | None = None,
         limits: DispatchLimits | None = None,
         hedge_after_s: float = 1.0,
+        catalog: Catalog = CATALOG,
         **changes: Any,
     ) -> None:
         self.clock = FakeClock()
         self.timers = Timers(self.clock)
         self.metrics = Metrics(version="0")
         meter, spans = Meter(self.metrics), Spans(self.clock, enabled=False)
-        meter.catalog = CATALOG.builds
+        meter.catalog = catalog.builds
         self.fleet = Fleet(rules or Rules())
-        self.fleet.set_catalog(CATALOG)
+        self.fleet.set_catalog(catalog)
         self.attempts = Attempts(32)
         self.lanes: dict[Provider, Any] = {}
         self.line = Line(self.timers, meter, LineLimits(), self.fleet.machines_of)
@@ -234,17 +235,18 @@ class Desk:
     def open(self, request_id: str = "", deadline_s: float = 20.0, **changes: Any) -> int:
         """Open a request; returns its stream."""
         stream = PREFIX << 40 | next(self._streams)
-        message = gw.Open(
-            request_id=request_id or f"req_{stream:032x}",
-            build=BUILD,
-            prompt_tokens_estimate=100,
-            prompt_bound=200,
-            output_bound=200,
-            account_id="consumer",
-            owner_policy=gw.OWNER_POLICY_PUBLIC,
-            trust_floor="hardware",
+        values: dict[str, Any] = {
+            "request_id": request_id or f"req_{stream:032x}",
+            "build": BUILD,
+            "prompt_tokens_estimate": 100,
+            "prompt_bound": 200,
+            "output_bound": 200,
+            "account_id": "consumer",
+            "owner_policy": gw.OWNER_POLICY_PUBLIC,
+            "trust_floor": "hardware",
             **changes,
-        )
+        }
+        message = gw.Open(**values)
         at = self.clock.now().timestamp() + deadline_s
         message.deadline_time.FromNanoseconds(int(at * 1e9))
         self._up(K.FRAME_KIND_OPEN, stream, message)
@@ -317,6 +319,11 @@ class Desk:
         opened = pl.Opened(frames=frames, prompt_tokens=100 if frames else 0)
         reason = pl.CANCEL_REASON_CLIENT_GONE
         self._up(K.FRAME_KIND_CANCEL, attempt.stream, pl.Cancel(reason=reason, opened=opened))
+
+    def violation(self, attempt: Attempt) -> None:
+        """Let the gateway find a box that does not open."""
+        message = gw.Violation(kind=gw.VIOLATION_KIND_UNOPENABLE)
+        self._up(K.FRAME_KIND_VIOLATION, attempt.stream, message)
 
     def decline(self, offer: gw.Offer, reason: int = gw.DECLINE_REASON_PRICE) -> None:
         """Let the gateway refuse an offer."""
