@@ -1,0 +1,1 @@
+"""Verifiers for the command line: one file in, one JSON object out."""
