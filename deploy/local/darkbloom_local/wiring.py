@@ -87,6 +87,7 @@ def _attestation(wiring: Wiring) -> Environment:
     return {
         "DARKBLOOM_ATTESTATION_LISTEN": wiring.address("attestation.grpc"),
         "DARKBLOOM_ATTESTATION_KEY_DIR": str(wiring.state.directory("keys", "attestation")),
+        "DARKBLOOM_ATTESTATION_REGISTRY_TARGET": wiring.address("registry.grpc"),
         "DATABASE_URL": wiring.database_url,
     }
 

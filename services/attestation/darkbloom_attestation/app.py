@@ -1,13 +1,16 @@
 """The composition root: keys, store, feed, servicer, listener."""
 
 import secrets
+from collections.abc import Mapping
 from functools import partial
 
-from darkbloom.attestation.v1 import attestation_service_pb2
+from darkbloom.attestation.v1 import attestation_service_pb2, log_service_pb2
 from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
     add_AttestationServiceServicer_to_server,
 )
+from darkbloom.attestation.v1.log_service_pb2_grpc import add_LogServiceServicer_to_server
 from darkbloom_mesh.backoff import Backoff
+from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.postgres import Database
@@ -17,17 +20,24 @@ from darkbloom_attestation.config import AttestationConfig
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
-from darkbloom_attestation.keyring import load_keyring
+from darkbloom_attestation.keyring import load_keyring, load_release_keys
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.retention import Retention
 from darkbloom_attestation.server import AttestationServer
 from darkbloom_attestation.store import PostgresStore
+from darkbloom_attestation.transparency.catalog import CatalogWatch
+from darkbloom_attestation.transparency.log import TransparencyLog
+from darkbloom_attestation.transparency.server import LogServer
+from darkbloom_attestation.transparency.tables import PostgresLog
 
 ROOM = "attestation"
 VERSION = "0.1.0"
 _DAY_S = 86_400
 
-_SERVICE = attestation_service_pb2.DESCRIPTOR.services_by_name["AttestationService"]
+_SERVICES = (
+    attestation_service_pb2.DESCRIPTOR.services_by_name["AttestationService"],
+    log_service_pb2.DESCRIPTOR.services_by_name["LogService"],
+)
 
 
 async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
@@ -52,9 +62,21 @@ async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
         service.spawn(retention.run(), name="retention")
 
         issuer = Issuer(keyring.signer)
+        release_keys: Mapping[str, bytes] | None = None if development else {}
+        if config.release_keys_file is not None:
+            release_keys = load_release_keys(config.release_keys_file)
+        await store.put_verdict_keys(keyring.published)
+        log = TransparencyLog(PostgresLog(database), store, keyring.signer, clock)
+        if config.registry_target is not None:
+            registry = channel(config.registry_target, mesh_token=config.mesh_token(), room=ROOM)
+            service.on_close(partial(registry.close, None))
+            watch = CatalogWatch(registry, store, clock, Backoff(secrets.SystemRandom().random))
+            service.spawn(watch.run(), name="catalog")
         server = AttestationServer(
             judging=Judging(store, issuer, clock, development=development),
-            releases=Releases(store, issuer, clock, development=development),
+            releases=Releases(
+                store, issuer, clock, development=development, release_keys=release_keys
+            ),
             store=store,
             feed=feed,
             verdict_keys=keyring.published,
@@ -64,9 +86,12 @@ async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
         service.add_listener(
             "grpc",
             config.listen,
-            registrars=[partial(add_AttestationServiceServicer_to_server, server)],
+            registrars=[
+                partial(add_AttestationServiceServicer_to_server, server),
+                partial(add_LogServiceServicer_to_server, LogServer(log)),
+            ],
             mesh_token=config.mesh_token(),
-            reflection=[_SERVICE.full_name],
+            reflection=[one.full_name for one in _SERVICES],
         )
         return await service.wait()
 

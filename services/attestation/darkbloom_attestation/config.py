@@ -28,3 +28,13 @@ class AttestationConfig(RoomConfig):
         int, Setting("days that evidence behind a receipt is kept", minimum=1)
     ] = 90
     """Challenges, verdicts, revocations and registrations older than this are deleted."""
+    registry_target: Annotated[
+        str | None,
+        Setting("registry's address, whose catalog revisions are logged; unset logs none"),
+    ] = None
+    """Followed; attestation waits for nothing there."""
+    release_keys_file: Annotated[
+        Path | None,
+        Setting("pinned keys of whoever signs releases, JSON id to base64; production needs it"),
+    ] = None
+    """Without it production blesses nothing, and development takes unsigned releases."""

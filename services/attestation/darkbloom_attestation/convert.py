@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from darkbloom.attestation.v1 import attestation_pb2
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
 from darkbloom.common.v1 import price_pb2
+from darkbloom.registry.v1.catalog_pb2 import Catalog
 from darkbloom_edge.challenge import MAX_STATUS_BYTES
+from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.ids import id_bytes
+from darkbloom_edge.log import CatalogEntry, EntryKind, LoggedBuild
+from darkbloom_edge.release import MAX_MANIFEST_BYTES
 from darkbloom_edge.signatures import ED25519_BYTES, ed25519_key_id
 from darkbloom_mesh.errors import InvalidArgumentError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -41,6 +45,7 @@ MAX_HASHES = 256
 """Most templates or builds of one provider."""
 
 _MAX_WORD = 256
+_MAX_SUBJECT = 1100
 _KINDS = {kind.value: kind for kind in ViolationKind}
 _BACKINGS = {
     Backing.STRANGER: attestation_pb2.EVIDENCE_BACKING_STRANGER,
@@ -229,8 +234,10 @@ def release_from(release: attestation_pb2.CodeRelease, now: datetime) -> CodeRel
             template_hashes=hashes_from(release.template_hashes, "release.template_hashes"),
         ),
         development=release.development,
-        active=True,
+        active=not release.staged,
         create_time=now,
+        staged=release.staged,
+        manifest=_manifest_from(release),
     )
 
 
@@ -246,6 +253,8 @@ def release_to(release: CodeRelease) -> attestation_pb2.CodeRelease:
         development=release.development,
         active=release.active,
         create_time=timestamp(release.create_time),
+        staged=release.staged,
+        manifest=None if release.manifest is None else signed_to(release.manifest),
     )
 
 
@@ -338,6 +347,20 @@ def _shown_to(shown: Shown) -> attestation_pb2.Evidence:
     return message
 
 
+def _manifest_from(release: attestation_pb2.CodeRelease) -> Signed | None:
+    if not release.HasField("manifest"):
+        return None
+
+    signed = release.manifest
+    if len(signed.document) > MAX_MANIFEST_BYTES or len(signed.signature) > MAX_SIGNATURE_BYTES:
+        raise InvalidArgumentError("too large", "release.manifest")
+    return Signed(
+        document=signed.document,
+        signature=signed.signature,
+        key_id=_word(signed.key_id, "release.manifest.key_id"),
+    )
+
+
 def _finding_to(finding: RuntimeFinding) -> attestation_pb2.RuntimeFinding:
     return attestation_pb2.RuntimeFinding(
         component=finding.component, expected=finding.expected, got=finding.got
@@ -354,3 +377,60 @@ def _word(text: str, field: str) -> str:
         raise InvalidArgumentError(f"longer than {_MAX_WORD} characters, or has a nul", field)
 
     return text
+
+
+def entry_kind_from(text: str) -> EntryKind | None:
+    """Read which entries are wanted; empty is all.
+
+    Raises:
+        InvalidArgumentError: no such kind.
+    """
+    if not text:
+        return None
+    for kind in get_args(EntryKind):
+        if text == kind:
+            return cast("EntryKind", kind)
+
+    raise InvalidArgumentError("no such kind of entry", "kind")
+
+
+def subject_from(text: str) -> str:
+    """Read what entries are to speak of; empty is anything.
+
+    Raises:
+        InvalidArgumentError: too long, or with a nul.
+    """
+    if len(text) > _MAX_SUBJECT or "\0" in text:
+        raise InvalidArgumentError(f"longer than {_MAX_SUBJECT}, or has a nul", "subject")
+
+    return text
+
+
+def batch_id_from(text: str) -> str:
+    """Read the id of a batch.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    try:
+        id_bytes(text, "bat")
+    except MalformedError as error:
+        raise InvalidArgumentError(error.what, "batch_id") from None
+
+    return text
+
+
+def catalog_entry_from(catalog: Catalog, now: datetime) -> CatalogEntry:
+    """Read what a revision of the catalog lets builds answer with."""
+    return CatalogEntry(
+        generation=catalog.generation,
+        builds={
+            build.id: LoggedBuild(
+                weight_hash=build.weight_hash,
+                identity_hash=build.identity_hash,
+                accepted=sorted({*build.accepted_weight_hashes, build.weight_hash} - {""}),
+            )
+            for build in catalog.builds
+        },
+        time=rfc3339(now),
+    )

@@ -45,6 +45,22 @@ class DevelopmentOnlyError(PreconditionError):
     """A development release is never blessed in production."""
 
 
+class ReleaseUnsignedError(PreconditionError):
+    """No pinned release key has signed this release."""
+
+
+class ReleaseWithdrawnError(PreconditionError):
+    """This release was taken back; no release ever returns."""
+
+
+class LogConflictError(ConflictError):
+    """The log has another entry under this key."""
+
+
+class LogTooShortError(NotFoundError):
+    """The log has no such entry, or never had that size."""
+
+
 class KeyConflictError(ConflictError):
     """This receipt key belongs to another gateway."""
 

@@ -17,6 +17,7 @@ from darkbloom_edge.attestation import (
 )
 from darkbloom_edge.boxes import KEY_BYTES
 from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.release import code_release_id
 from darkbloom_edge.verdict import TrustLevel
 from darkbloom_mesh.clock import Clock
 
@@ -44,7 +45,7 @@ from darkbloom_attestation.model import (
     Violation,
 )
 from darkbloom_attestation.ports import Store, Transaction
-from darkbloom_attestation.runtime import check_runtime, code_release_id
+from darkbloom_attestation.runtime import check_runtime
 
 NONCE_BYTES = 32
 """Random bytes of a challenge."""

@@ -9,7 +9,7 @@ public key of one whose private half was destroyed. `<time>` is when it came int
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from darkbloom_edge.signatures import (
     from_base64,
     to_base64,
 )
+from darkbloom_edge.strict_json import parse_json_object
 
 from darkbloom_attestation.model import PublicKey
 
@@ -29,6 +30,7 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"(\d{8}T\d{6}Z)\.(key|pub)")
 _PRIVATE_MODE = 0o600
 _MAX_FILE = 256
+_MAX_PINS = 65_536
 
 
 class KeyDirectoryError(Exception):
@@ -81,6 +83,25 @@ def load_keyring(directory: Path, *, now: datetime, create: bool) -> Keyring:
         for (time, public, _), retire_time in zip(entries, [*retired, None], strict=True)
     ]
     return Keyring(signer=signer, published=published)
+
+
+def load_release_keys(path: Path) -> Mapping[str, bytes]:
+    """Read pinned release keys: JSON, key id to public key in base64.
+
+    Raises:
+        KeyDirectoryError: it cannot be read as that, or an id is not that of its key.
+    """
+    try:
+        fields = parse_json_object(path.read_bytes(), max_bytes=_MAX_PINS)
+        keys = {name: from_base64(str(text)) for name, text in fields.items()}
+    except OSError as error:
+        raise KeyDirectoryError(f"release keys: {type(error).__name__}") from None
+    except MalformedError as error:
+        raise KeyDirectoryError(f"release keys: {error.what}") from None
+    if any(ed25519_key_id(public) != name for name, public in keys.items()):
+        raise KeyDirectoryError("release keys: an id is not that of its key")
+
+    return keys
 
 
 def _create(directory: Path, now: datetime) -> str:

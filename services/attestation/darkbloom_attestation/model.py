@@ -184,6 +184,10 @@ class CodeRelease:
     development: bool
     active: bool
     create_time: datetime
+    staged: bool = False
+    """Registered, and not blessed yet."""
+    manifest: Signed | None = None
+    """What the operator has signed; None for a development tree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,3 +218,11 @@ class Exhibit:
     passed: Judged | None
     verdict: IssuedVerdict | None
     """In force; None where there is none."""
+
+
+class LoggedEntry:
+    """One leaf of the transparency log."""
+
+    index: int
+    body: bytes
+    """Canonical JSON, the bytes that the leaf hash covers."""

@@ -1,9 +1,12 @@
 """What attestation needs from its store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
+
+from darkbloom_edge.log import Entry, EntryKind
+from darkbloom_edge.merkle import Node
 
 from darkbloom_attestation.model import (
     CodeRelease,
@@ -12,6 +15,8 @@ from darkbloom_attestation.model import (
     IssuedRevocation,
     IssuedVerdict,
     Judged,
+    LoggedEntry,
+    PublicKey,
     ReceiptKey,
     Registration,
     Session,
@@ -98,6 +103,22 @@ class Releases(Protocol):
         ...
 
 
+class LogWriter(Protocol):
+    """The end of the transparency log."""
+
+    async def append(self, entry: Entry, *, key: str | None = None) -> int:
+        """Append an entry and return its index; nobody else appends until the transaction ends.
+
+        Args:
+            entry: what to say.
+            key: a second entry under the same key is not written, the first one's index returned.
+
+        Raises:
+            ConflictError: the first entry under this key says something else.
+        """
+        ...
+
+
 class Transaction(Protocol):
     """One all-or-nothing change."""
 
@@ -114,6 +135,11 @@ class Transaction(Protocol):
     @property
     def releases(self) -> Releases:
         """Blessed code."""
+        ...
+
+    @property
+    def log(self) -> LogWriter:
+        """The transparency log."""
         ...
 
 
@@ -138,4 +164,26 @@ class Store(Protocol):
 
     async def list_receipt_keys(self) -> Sequence[ReceiptKey]:
         """Return all gateways' keys, oldest first."""
+        ...
+
+    async def put_verdict_keys(self, keys: Sequence[PublicKey]) -> None:
+        """Have the keys that sign verdicts in the log."""
+        ...
+
+
+class LogReader(Protocol):
+    """What the transparency log holds; nothing that was read once ever changes."""
+
+    async def size(self) -> int:
+        """Return the number of entries."""
+        ...
+
+    async def nodes(self, wanted: Sequence[Node]) -> Mapping[Node, bytes]:
+        """Return hashes of perfect subtrees; those that are not complete yet are missing."""
+        ...
+
+    async def entries(
+        self, start: int, limit: int, kind: EntryKind | None, subject: str
+    ) -> Sequence[LoggedEntry]:
+        """Return entries from an index on, in order."""
         ...

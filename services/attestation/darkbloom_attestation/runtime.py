@@ -36,11 +36,6 @@ def check_runtime(
     )
 
 
-def code_release_id(runtime_hash: str) -> str:
-    """Name a tree of code by its hash."""
-    return f"sha256:{runtime_hash}"
-
-
 def _show(known: set[str]) -> str:
     shown = sorted(known)[:_SHOWN]
     more = len(known) - len(shown)

@@ -166,6 +166,15 @@ class AttestationServer(AttestationServiceServicer):
 
         return pb.RegisterCodeReleaseResponse(release=convert.release_to(release))
 
+    async def ActivateCodeRelease(
+        self, request: pb.ActivateCodeReleaseRequest, context: Context
+    ) -> pb.ActivateCodeReleaseResponse:
+        """Bless a staged release."""
+        code_release = convert.code_release_from(request.code_release)
+        release = await self._releases.activate(code_release)
+
+        return pb.ActivateCodeReleaseResponse(release=convert.release_to(release))
+
     async def ListCodeReleases(
         self, request: pb.ListCodeReleasesRequest, context: Context
     ) -> pb.ListCodeReleasesResponse:

@@ -3,9 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import final
+from typing import Literal, final
 
 import asyncpg
+from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.log import KeyEntry
+from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.postgres import Connection, Database
 
 from darkbloom_attestation.errors import KeyConflictError
@@ -25,6 +28,7 @@ from darkbloom_attestation.tables import (
     release_of,
     revocation_of,
 )
+from darkbloom_attestation.transparency.tables import LogTable
 
 
 @final
@@ -38,6 +42,8 @@ class Change:
         """Verdicts and revocations."""
         self.releases = ReleaseTable(connection)
         """Blessed code."""
+        self.log = LogTable(connection)
+        """The transparency log."""
 
 
 @final
@@ -91,12 +97,12 @@ class PostgresStore:
         return [exhibit_of(row) for row in rows]
 
     async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:
-        """Write a gateway's key, or its retirement; return it as it is now.
+        """Write a gateway's key, or its retirement, and log it; return it as it is now.
 
         Raises:
             KeyConflictError: the key belongs to another gateway.
         """
-        async with self._database.acquire() as connection:
+        async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 "INSERT INTO attestation.receipt_keys AS known (key_id, public_key, gateway,"
                 " create_time, retire_time) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key_id)"
@@ -108,10 +114,18 @@ class PostgresStore:
                 key.key.create_time,
                 key.key.retire_time,
             )
-        if row is None:
-            raise KeyConflictError("this receipt key belongs to another gateway")
+            if row is None:
+                raise KeyConflictError("this receipt key belongs to another gateway")
+            known = _receipt_key(row)
+            await _log_key(LogTable(connection), "receipt_key", known.key)
 
-        return _receipt_key(row)
+        return known
+
+    async def put_verdict_keys(self, keys: Sequence[PublicKey]) -> None:
+        """Have the keys that sign verdicts in the log."""
+        async with self._database.transaction() as connection:
+            for key in keys:
+                await _log_key(LogTable(connection), "verdict_key", key)
 
     async def list_receipt_keys(self) -> Sequence[ReceiptKey]:
         """Return all gateways' keys, oldest first."""
@@ -152,3 +166,21 @@ def _receipt_key(row: asyncpg.Record) -> ReceiptKey:
         retire_time=row["retire_time"],
     )
     return ReceiptKey(key=key, gateway=row["gateway"])
+
+
+async def _log_key(
+    log: LogTable, kind: Literal["receipt_key", "verdict_key"], key: PublicKey
+) -> None:
+    """Say once that a key came into use, and once that it signs no more."""
+    steps: list[tuple[Literal["published", "retired"], datetime]] = [("published", key.create_time)]
+    if key.retire_time is not None:
+        steps.append(("retired", key.retire_time))
+    for action, time in steps:
+        entry = KeyEntry(
+            kind=kind,
+            action=action,
+            key_id=key.key_id,
+            public_key=to_base64(key.public_key),
+            time=rfc3339(time),
+        )
+        await log.append(entry, key=f"{kind}:{key.key_id}:{action}")

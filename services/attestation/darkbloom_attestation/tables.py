@@ -282,11 +282,14 @@ class ReleaseTable:
 
     async def put(self, release: CodeRelease) -> None:
         """Write a release, new or not."""
+        signed = release.manifest
         await self._connection.execute(
             "INSERT INTO attestation.code_releases (code_release, version, platform, python_hash,"
-            " runtime_hash, template_hashes, development, active, create_time)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (code_release) DO UPDATE"
-            " SET version = $2, platform = $3, python_hash = $4, template_hashes = $6, active = $8",
+            " runtime_hash, template_hashes, development, active, create_time, staged, manifest,"
+            " manifest_signature, manifest_key_id)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+            " ON CONFLICT (code_release) DO UPDATE SET version = $2, platform = $3,"
+            " python_hash = $4, template_hashes = $6, active = $8, staged = $10",
             release.code_release,
             release.version,
             release.platform,
@@ -296,6 +299,10 @@ class ReleaseTable:
             release.development,
             release.active,
             release.create_time,
+            release.staged,
+            None if signed is None else signed.document,
+            None if signed is None else signed.signature,
+            None if signed is None else signed.key_id,
         )
 
 
@@ -309,6 +316,14 @@ def release_of(row: asyncpg.Record) -> CodeRelease:
         development=row["development"],
         active=row["active"],
         create_time=row["create_time"],
+        staged=row["staged"],
+        manifest=None
+        if row["manifest"] is None
+        else Signed(
+            document=row["manifest"],
+            signature=row["manifest_signature"],
+            key_id=row["manifest_key_id"],
+        ),
     )
 
 

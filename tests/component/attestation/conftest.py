@@ -6,6 +6,7 @@ from darkbloom_mesh.migrate import migrate
 from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.testing import FakeClock
 
+from tests.component.attestation.harness import Attestation, served
 from tests.stores import Postgres, postgres
 
 
@@ -38,3 +39,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     database = await Database.connect(database_url)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def served_log(database: Database, clock: FakeClock) -> AsyncIterator[Attestation]:
+    """Attestation whose log has one entry."""
+    async with served(database, clock) as attestation:
+        await attestation.bless()
+        yield attestation

@@ -14,6 +14,10 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
     AttestationServiceStub,
     add_AttestationServiceServicer_to_server,
 )
+from darkbloom.attestation.v1.log_service_pb2_grpc import (
+    LogServiceStub,
+    add_LogServiceServicer_to_server,
+)
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
@@ -21,6 +25,9 @@ from darkbloom_attestation.model import PublicKey
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.server import AttestationServer
 from darkbloom_attestation.store import PostgresStore
+from darkbloom_attestation.transparency.log import TransparencyLog
+from darkbloom_attestation.transparency.server import LogServer
+from darkbloom_attestation.transparency.tables import PostgresLog
 from darkbloom_edge.attestation import (
     Challenge,
     RegistrationBlob,
@@ -52,17 +59,19 @@ PYTHON = hashlib.sha256(b"python").hexdigest()
 class Attestation:
     """The client that a router would write."""
 
-    def __init__(self, stub: Any, feed: RevocationFeed, clock: FakeClock) -> None:
+    def __init__(self, stub: Any, log: Any, feed: RevocationFeed, clock: FakeClock) -> None:
         self.stub = stub
+        self._log = log
         self.feed = feed
         self.clock = clock
 
     async def call(self, method: str, request: Any) -> Any:
         """Call, and raise what the server raised."""
-        try:
-            return await getattr(self.stub, method)(request, timeout=TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+        return await _call(self.stub, method, request)
+
+    async def log(self, method: str, request: Any) -> Any:
+        """Call the transparency log."""
+        return await _call(self._log, method, request)
 
     async def refused(self, method: str, request: Any) -> MeshError:
         """Call what must be refused and return the error."""
@@ -254,9 +263,20 @@ async def next_revocation(watch: Any) -> pb.WatchRevocationsResponse:
             return event
 
 
+async def _call(stub: Any, method: str, request: Any) -> Any:
+    try:
+        return await getattr(stub, method)(request, timeout=TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from None
+
+
 @asynccontextmanager
 async def served(
-    database: Database, clock: FakeClock, *, development: bool = True
+    database: Database,
+    clock: FakeClock,
+    *,
+    development: bool = True,
+    release_keys: Mapping[str, bytes] | None = None,
 ) -> AsyncIterator[Attestation]:
     """Serve attestation whose feed follows the store."""
     store, issuer = PostgresStore(database), Issuer(SIGNER)
@@ -264,7 +284,7 @@ async def served(
     await feed.load()
     server = AttestationServer(
         judging=Judging(store, issuer, clock, development=development),
-        releases=Releases(store, issuer, clock, development=development),
+        releases=Releases(store, issuer, clock, development=development, release_keys=release_keys),
         store=store,
         feed=feed,
         verdict_keys=[
@@ -273,12 +293,16 @@ async def served(
         clock=clock,
         metrics=Metrics(version="test"),
     )
+    log = TransparencyLog(PostgresLog(database), store, SIGNER, clock)
     async with asyncio.TaskGroup() as tasks:
         follower = tasks.create_task(feed.follow())
         async with (
-            serve_ephemeral(partial(add_AttestationServiceServicer_to_server, server)) as target,
+            serve_ephemeral(
+                partial(add_AttestationServiceServicer_to_server, server),
+                partial(add_LogServiceServicer_to_server, LogServer(log)),
+            ) as target,
             channel(target, mesh_token=None, room="test") as dialled,
         ):
-            yield Attestation(AttestationServiceStub(dialled), feed, clock)
+            yield Attestation(AttestationServiceStub(dialled), LogServiceStub(dialled), feed, clock)
             await feed.close()
         follower.cancel()

@@ -1,7 +1,8 @@
 from datetime import UTC, datetime
 
 from darkbloom_attestation.model import CodeRelease, Measured
-from darkbloom_attestation.runtime import check_runtime, code_release_id
+from darkbloom_attestation.runtime import check_runtime
+from darkbloom_edge.release import code_release_id
 
 
 def measured(python: str = "p1", runtime: str = "r1", **templates: str) -> Measured:

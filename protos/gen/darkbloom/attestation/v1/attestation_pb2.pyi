@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from darkbloom.common.v1 import price_pb2 as _price_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -195,6 +196,8 @@ class CodeRelease(_message.Message):
     DEVELOPMENT_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STAGED_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
     code_release: _builtins.str
     """Id: `sha256:` and the hex runtime hash."""
     version: _builtins.str
@@ -205,10 +208,16 @@ class CodeRelease(_message.Message):
     development: _builtins.bool
     """Blessed for development only: `make run` registers its own tree."""
     active: _builtins.bool
+    staged: _builtins.bool
+    """Registered, and not blessed yet: activate it."""
     @_builtins.property
     def template_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def manifest(self) -> _price_pb2.SignedDocument:
+        """kind `release`, signed by a pinned release key: what exactly the tree holds. Absent for development trees."""
+
     def __init__(
         self,
         *,
@@ -221,12 +230,16 @@ class CodeRelease(_message.Message):
         development: _builtins.bool = ...,
         active: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        staged: _builtins.bool = ...,
+        manifest: _price_pb2.SignedDocument | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "code_release", b"code_release", "create_time", b"create_time", "development", b"development", "platform", b"platform", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "active", b"active", "code_release", b"code_release", "create_time", b"create_time", "development", b"development", "manifest", b"manifest", "platform", b"platform", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "staged", b"staged", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__manifest: _TypeAlias = _typing.Literal["manifest"]  # noqa: Y015
+    _WhichOneofArgType__manifest: _TypeAlias = _typing.Literal["_manifest", b"_manifest"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__manifest) -> _WhichOneofReturnType__manifest | None: ...
 
 Global___CodeRelease: _TypeAlias = CodeRelease  # noqa: Y015
 

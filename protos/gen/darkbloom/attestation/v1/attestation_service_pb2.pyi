@@ -871,6 +871,49 @@ class RegisterCodeReleaseResponse(_message.Message):
 Global___RegisterCodeReleaseResponse: _TypeAlias = RegisterCodeReleaseResponse  # noqa: Y015
 
 @_typing.final
+class ActivateCodeReleaseRequest(_message.Message):
+    """Which one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_RELEASE_FIELD_NUMBER: _builtins.int
+    code_release: _builtins.str
+    def __init__(
+        self,
+        *,
+        code_release: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_release", b"code_release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateCodeReleaseRequest: _TypeAlias = ActivateCodeReleaseRequest  # noqa: Y015
+
+@_typing.final
+class ActivateCodeReleaseResponse(_message.Message):
+    """As it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def release(self) -> _attestation_pb2.CodeRelease: ...
+    def __init__(
+        self,
+        *,
+        release: _attestation_pb2.CodeRelease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateCodeReleaseResponse: _TypeAlias = ActivateCodeReleaseResponse  # noqa: Y015
+
+@_typing.final
 class ListCodeReleasesRequest(_message.Message):
     """All active ones."""
 

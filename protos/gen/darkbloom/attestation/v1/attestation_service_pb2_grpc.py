@@ -85,6 +85,11 @@ class AttestationServiceStub(object):
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RegisterCodeReleaseRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RegisterCodeReleaseResponse.FromString,
                 _registered_method=True)
+        self.ActivateCodeRelease = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/ActivateCodeRelease',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ActivateCodeReleaseRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ActivateCodeReleaseResponse.FromString,
+                _registered_method=True)
         self.ListCodeReleases = channel.unary_unary(
                 '/darkbloom.attestation.v1.AttestationService/ListCodeReleases',
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListCodeReleasesRequest.SerializeToString,
@@ -179,6 +184,13 @@ class AttestationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ActivateCodeRelease(self, request, context):
+        """Bless a staged release. FAILED_PRECONDITION for one that was taken back: a release never returns. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCodeReleases(self, request, context):
         """Blessed releases.
         """
@@ -252,6 +264,11 @@ def add_AttestationServiceServicer_to_server(servicer, server):
                     servicer.RegisterCodeRelease,
                     request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RegisterCodeReleaseRequest.FromString,
                     response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RegisterCodeReleaseResponse.SerializeToString,
+            ),
+            'ActivateCodeRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateCodeRelease,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ActivateCodeReleaseRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ActivateCodeReleaseResponse.SerializeToString,
             ),
             'ListCodeReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCodeReleases,
@@ -540,6 +557,33 @@ class AttestationService(object):
             '/darkbloom.attestation.v1.AttestationService/RegisterCodeRelease',
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RegisterCodeReleaseRequest.SerializeToString,
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RegisterCodeReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateCodeRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/ActivateCodeRelease',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ActivateCodeReleaseRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ActivateCodeReleaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,8 @@ class AttestationServiceStub:
     """Receipt keys of all gateways, also retired ones. Callers: billing, gateway (published for verifiers)."""
     RegisterCodeRelease: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.RegisterCodeReleaseRequest, _attestation_service_pb2.RegisterCodeReleaseResponse]
     """Bless a code release. Caller: operators' tools; `make run` blesses its own tree, in development only. Idempotent by code_release."""
+    ActivateCodeRelease: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ActivateCodeReleaseRequest, _attestation_service_pb2.ActivateCodeReleaseResponse]
+    """Bless a staged release. FAILED_PRECONDITION for one that was taken back: a release never returns. Idempotent."""
     ListCodeReleases: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ListCodeReleasesRequest, _attestation_service_pb2.ListCodeReleasesResponse]
     """Blessed releases."""
     DeactivateCodeRelease: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.DeactivateCodeReleaseRequest, _attestation_service_pb2.DeactivateCodeReleaseResponse]
@@ -137,6 +139,14 @@ class AttestationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_attestation_service_pb2.RegisterCodeReleaseRequest, _abc.Awaitable[_attestation_service_pb2.RegisterCodeReleaseResponse]],
     ) -> _abc.Awaitable[_attestation_service_pb2.RegisterCodeReleaseResponse]:
         """Bless a code release. Caller: operators' tools; `make run` blesses its own tree, in development only. Idempotent by code_release."""
+
+    @_abc_1.abstractmethod
+    def ActivateCodeRelease(
+        self,
+        request: _attestation_service_pb2.ActivateCodeReleaseRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.ActivateCodeReleaseRequest, _abc.Awaitable[_attestation_service_pb2.ActivateCodeReleaseResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.ActivateCodeReleaseResponse]:
+        """Bless a staged release. FAILED_PRECONDITION for one that was taken back: a release never returns. Idempotent."""
 
     @_abc_1.abstractmethod
     def ListCodeReleases(

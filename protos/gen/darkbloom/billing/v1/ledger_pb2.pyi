@@ -367,22 +367,45 @@ class ReceiptRecord(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     COUNTERSIGN_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    identity_key: _builtins.bytes
+    """The provider's key, 65 bytes."""
     @_builtins.property
     def countersign(self) -> _price_pb2.SignedDocument:
         """kind `receipt`, signed by a gateway receipt key."""
+
+    @_builtins.property
+    def terminal(self) -> _price_pb2.SignedDocument:
+        """kind `terminal`, signed by the provider; absent after a break."""
+
+    @_builtins.property
+    def verdict(self) -> _price_pb2.SignedDocument:
+        """kind `verdict` that the request was sealed under."""
 
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         countersign: _price_pb2.SignedDocument | None = ...,
+        terminal: _price_pb2.SignedDocument | None = ...,
+        verdict: _price_pb2.SignedDocument | None = ...,
+        identity_key: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["countersign", b"countersign"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "_verdict", b"_verdict", "countersign", b"countersign", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["countersign", b"countersign", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "_verdict", b"_verdict", "countersign", b"countersign", "identity_key", b"identity_key", "request_id", b"request_id", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__terminal: _TypeAlias = _typing.Literal["terminal"]  # noqa: Y015
+    _WhichOneofArgType__terminal: _TypeAlias = _typing.Literal["_terminal", b"_terminal"]  # noqa: Y015
+    _WhichOneofReturnType__verdict: _TypeAlias = _typing.Literal["verdict"]  # noqa: Y015
+    _WhichOneofArgType__verdict: _TypeAlias = _typing.Literal["_verdict", b"_verdict"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__terminal) -> _WhichOneofReturnType__terminal | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verdict) -> _WhichOneofReturnType__verdict | None: ...
 
 Global___ReceiptRecord: _TypeAlias = ReceiptRecord  # noqa: Y015
 

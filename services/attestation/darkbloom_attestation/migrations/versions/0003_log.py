@@ -1,0 +1,10 @@
+"""The transparency log, and what operators sign: staged releases with their manifests."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

@@ -1,0 +1,1 @@
+"""The transparency log: appended in the transaction of each change, proven to strangers."""
