@@ -220,6 +220,7 @@ class Exhibit:
     """In force; None where there is none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedEntry:
     """One leaf of the transparency log."""
 
