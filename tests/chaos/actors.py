@@ -133,8 +133,15 @@ class Actor:
 
     async def _extend(self, name: str) -> None:
         price = self._rng.choice(self._stage.prices)
-        extension = ledger_pb.ExtendHoldRequest(request_id=name, extension=1, price=price)
-        await self._deliver(lambda: self._world().ledger.ExtendHold(extension, timeout=10))
+        first = ledger_pb.ExtendHoldRequest(request_id=name, extension=1, price=price)
+        await self._deliver(lambda: self._world().ledger.ExtendHold(first, timeout=10))
+        if self._rng.random() < 0.5:
+            # That provider fails; another one is offered.
+            price = self._rng.choice(self._stage.prices)
+            other = ledger_pb.ExtendHoldRequest(
+                request_id=name, extension=2, price=price, replaces=True
+            )
+            await self._deliver(lambda: self._world().ledger.ExtendHold(other, timeout=10))
 
     async def _end(self, name: str) -> None:
         """Race terminals, broken ends and releases; at most one may win."""

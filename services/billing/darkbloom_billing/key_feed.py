@@ -27,11 +27,16 @@ class Watch:
         self._overflowed = False
         self._more = asyncio.Event()
 
+    def reset(self) -> None:
+        """Have the watcher forget everything: changes were lost."""
+        self._waiting.clear()
+        self._overflowed = True
+        self._more.set()
+
     def push(self, change: KeyChange) -> None:
         """Add a change; never blocks."""
         if len(self._waiting) >= MAX_WAITING:
-            self._waiting.clear()
-            self._overflowed = True
+            self.reset()
         self._waiting.append(change)
         self._more.set()
 
@@ -95,8 +100,12 @@ class KeyFeed:
     async def refresh(self) -> None:
         """Read changes and hand them out."""
         for change in await self._store.key_changes(self._generation):
+            # Generations have no gaps, but old ones are forgotten after a week.
+            lost = change.generation > self._generation + 1
             self._generation = change.generation
             for watch in self._watches:
+                if lost:
+                    watch.reset()
                 watch.push(change)
 
     async def run(self, period_s: float) -> None:

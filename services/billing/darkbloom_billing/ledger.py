@@ -91,8 +91,13 @@ class Ledger:
             self._meters.hold(outcome)
         return outcomes
 
-    async def extend(self, request_id: str, extension: int, price: PriceRow) -> HoldOutcome:
+    async def extend(
+        self, request_id: str, extension: int, price: PriceRow, *, replaces: bool = False
+    ) -> HoldOutcome:
         """Raise a hold to the worst case of a dearer row of ours; a cheaper one costs nothing.
+
+        One that `replaces` the extensions before it gives back what they held beyond its own worst
+        case; what the hold began with stays.
 
         A service account pays the platform's price whatever is offered: its hold stays as it is.
 
@@ -108,7 +113,9 @@ class Ledger:
             facts.prices[0] if is_wholesale(facts.prices[0]) else self._issued(facts, price, now)
         )
         total = worst_case(price, prompt_bound=facts.prompt_bound, output_bound=facts.output_bound)
-        outcome = await self._store.extend_hold(request_id, extension, price, total=total, now=now)
+        outcome = await self._store.extend_hold(
+            request_id, extension, price, total=total, replaces=replaces, now=now
+        )
         self._meters.hold(outcome)
         return outcome
 

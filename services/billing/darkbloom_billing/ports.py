@@ -40,7 +40,14 @@ class LedgerStore(Protocol):
         ...
 
     async def extend_hold(
-        self, request_id: str, extension: int, price: PriceRow, *, total: int, now: datetime
+        self,
+        request_id: str,
+        extension: int,
+        price: PriceRow,
+        *,
+        total: int,
+        replaces: bool,
+        now: datetime,
     ) -> HoldOutcome:
         """Raise a hold to `total` micro-USD and add a price snapshot."""
         ...

@@ -62,11 +62,12 @@ class LedgerServer(LedgerServiceServicer):
     async def ExtendHold(
         self, request: ledger_pb.ExtendHoldRequest, context: Context
     ) -> ledger_pb.ExtendHoldResponse:
-        """Raise a hold to a dearer price row."""
+        """Raise a hold to a dearer price row, or replace what earlier ones added."""
         outcome = await self._ledger.extend(
             convert.request_id(request.request_id),
             convert.between(request.extension, 1, MAX_EXTENSIONS, "extension"),
             convert.price_row(request.price),
+            replaces=request.replaces,
         )
         if outcome.hold is None:
             raise refusal_error(outcome)

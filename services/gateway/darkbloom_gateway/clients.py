@@ -117,10 +117,15 @@ class BillingClient:
         response = await answer(self._ledger.Hold(request, timeout=self._timeout_s))
         return [convert.hold_result(result) for result in response.results]
 
-    async def extend_hold(self, request_id: str, extension: int, price: Price) -> int:
+    async def extend_hold(
+        self, request_id: str, extension: int, price: Price, *, replaces: bool
+    ) -> int:
         """See `ports.Billing`."""
         request = ledger_service_pb2.ExtendHoldRequest(
-            request_id=request_id, extension=extension, price=convert.price_row(price)
+            request_id=request_id,
+            extension=extension,
+            price=convert.price_row(price),
+            replaces=replaces,
         )
         response = await answer(self._ledger.ExtendHold(request, timeout=self._timeout_s))
         return response.hold.amount_micros

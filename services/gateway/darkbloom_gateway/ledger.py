@@ -45,8 +45,16 @@ class Ledger:
         """
         return self._holds.submit(order)
 
-    async def extend(self, request_id: str, extension: int, price: Price) -> int | None:
+    async def extend(
+        self, request_id: str, extension: int, price: Price, *, replaces: bool
+    ) -> int | None:
         """Raise a hold to a dearer row, before anything is sealed.
+
+        Args:
+            request_id: whose.
+            extension: its number.
+            price: the row.
+            replaces: nobody works for the extensions before it any more.
 
         Returns:
             What is held now, in micro-USD; None: money is missing, nothing changed.
@@ -55,13 +63,35 @@ class Ledger:
             ApiError: 503 where billing does not answer, or the hold is gone.
         """
         try:
-            return await self._billing.extend_hold(request_id, extension, price)
-        except PreconditionError as error:
-            if error.reason == ErrorReason.ERROR_REASON_HOLD_ENDED:
-                raise unavailable() from None
+            return await self._extend(request_id, extension, price, replaces=replaces)
+        except PreconditionError:
             return None
         except MeshError:
             raise unavailable() from None
+
+    async def lower(self, request_id: str, extension: int, price: Price) -> int | None:
+        """Give back what only providers that failed would have cost.
+
+        Returns:
+            What is held now, in micro-USD; None: it is not known whether anything changed.
+
+        Raises:
+            ApiError: 503: the hold is gone.
+        """
+        try:
+            return await self._extend(request_id, extension, price, replaces=True)
+        except MeshError:
+            return None
+
+    async def _extend(
+        self, request_id: str, extension: int, price: Price, *, replaces: bool
+    ) -> int:
+        try:
+            return await self._billing.extend_hold(request_id, extension, price, replaces=replaces)
+        except PreconditionError as error:
+            if error.reason == ErrorReason.ERROR_REASON_HOLD_ENDED:
+                raise unavailable() from None
+            raise
 
     def release(self, request_id: str, answer: HoldAnswer, reason: str) -> None:
         """Give a hold back, now or as soon as it is known that there is one.

@@ -106,8 +106,13 @@ class Billing(Protocol):
         """Place holds; results in the same order."""
         ...
 
-    async def extend_hold(self, request_id: str, extension: int, price: Price) -> int:
-        """Raise a hold to a dearer row, return what it is now; PreconditionError: no money."""
+    async def extend_hold(
+        self, request_id: str, extension: int, price: Price, *, replaces: bool
+    ) -> int:
+        """Raise a hold to a dearer row, return what it is now; PreconditionError: no money.
+
+        One that `replaces` those before it gives back what only they needed.
+        """
         ...
 
     async def release(self, releases: Sequence[tuple[str, str]]) -> None:

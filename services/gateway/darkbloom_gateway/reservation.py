@@ -27,6 +27,8 @@ class Reservation:
     __slots__ = (
         "_answer",
         "_extensions",
+        "_first",
+        "_lowering",
         "_plan",
         "_price",
         "_released",
@@ -45,7 +47,10 @@ class Reservation:
         self._plan = plan
         self.request_id = request_id
         self.micros: int | None = None
+        # What was held for first, what it covers now, and a change of which no answer came.
+        self._first: Price | None = None
         self._price: Price | None = None
+        self._lowering: Price | None = None
         self._extensions = 0
         self._released = False
         self._answer: HoldAnswer | None = None
@@ -83,25 +88,57 @@ class Reservation:
         if isinstance(hold, HoldRefusal):
             raise await self._stage.shortfalls.explain(hold, self._plan)
         if self._price is None:
-            self._price = hold.price
+            self._first = self._price = hold.price
             self.micros = hold.amount_micros
 
-    async def cover(self, price: Price | None) -> bool:
-        """Raise the hold where an offer is dearer than what it assumed; False: money is missing.
+    async def cover(self, price: Price | None, *, alone: bool) -> bool:
+        """Raise the hold where an offer is dearer than what it covers; False: money is missing.
+
+        Args:
+            price: the offer's row; None is the one that was held for first.
+            alone: nobody else works on this request, so what a dearer provider that failed would
+                have cost is given back.
 
         Raises:
-            ApiError: 503 where the ledger does not answer.
+            ApiError: 503 where the ledger does not answer and the offer is dearer, or the hold is
+                gone.
         """
-        if price is None or self._price is None or not price.dearer_than(self._price):
+        if self._first is None or self._price is None:
             return True
+        if self._lowering is not None:
+            await self._lower(self._lowering)
+        wanted = price if price is not None else self._first
+        if wanted.dearer_than(self._price):
+            return await self._raise(wanted, alone=alone)
+        if alone and self._extensions and self._lowering is None and wanted != self._price:
+            await self._lower(wanted if wanted.dearer_than(self._first) else self._first)
+        return True
+
+    async def _raise(self, price: Price, *, alone: bool) -> bool:
+        if self._lowering is not None:
+            # Which number is free is not known.
+            raise unavailable()
         # A refused extension left no trace, so its number is used again.
-        micros = await self._stage.ledger.extend(self.request_id, self._extensions + 1, price)
+        number = self._extensions + 1
+        replaces = alone and self._extensions > 0
+        micros = await self._stage.ledger.extend(self.request_id, number, price, replaces=replaces)
         if micros is None:
             return False
+        self._changed(price, micros)
+        return True
+
+    async def _lower(self, price: Price) -> None:
+        """Give back; without an answer the hold covers enough, and it is told again later."""
+        self._lowering = price
+        micros = await self._stage.ledger.lower(self.request_id, self._extensions + 1, price)
+        if micros is not None:
+            self._lowering = None
+            self._changed(price, micros)
+
+    def _changed(self, price: Price, micros: int) -> None:
         self._extensions += 1
         self._price = price
         self.micros = micros
-        return True
 
     def release(self, reason: str) -> None:
         """Give the hold back; `reason` is `NOT_DISPATCHED`, `REFUSED` or `CLIENT_GONE`."""

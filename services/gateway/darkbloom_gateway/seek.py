@@ -289,7 +289,9 @@ class Seeker:
 
     async def _covered(self, offer: Offer, checked: Checked, reservation: Reservation) -> bool:
         """Return whether the money reaches; one's own machine costs nothing."""
-        return checked.identity_key in self._own or await reservation.cover(offer.price)
+        if checked.identity_key in self._own:
+            return True
+        return await reservation.cover(offer.price, alone=not offer.hedge)
 
     async def _seal(
         self, offer: Offer, checked: Checked, exchange: Exchange, reservation: Reservation

@@ -34,10 +34,15 @@ class Bookkeeper:
     credit_out: list[tuple[str, str, int]] = field(default_factory=list)
     holds: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
     asked: dict[str, Step] = field(default_factory=dict)
+    first: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What each hold began with."""
+    extensions: dict[tuple[str, int], tuple[int, bool]] = field(default_factory=dict)
     ended: dict[str, tuple[str, int]] = field(default_factory=dict)
     earnings: dict[str, list] = field(default_factory=dict)
     """[payee, charge, left, matured] by request."""
     disputes: dict[str, tuple[str, int, int, dict[str, int]]] = field(default_factory=dict)
+    lost_disputes: dict[str, tuple[str, int, dict[str, int]]] = field(default_factory=dict)
+    """(payer, what may still come back, what payees lost and did not get back) by dispute."""
     withdrawals: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     paid: dict[str, tuple[int, int]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
@@ -48,7 +53,7 @@ class Bookkeeper:
         if key in self.told:
             return "ok" if self.told[key] == repr(step) else "conflict"
         answer = getattr(self, step.kind)(step)
-        if answer == "ok" and step.kind not in {"hold", "settle", "release", "mature"}:
+        if answer == "ok" and step.kind not in {"hold", "extend", "settle", "release", "mature"}:
             self.told[key] = repr(step)
         return answer
 
@@ -130,7 +135,7 @@ class Bookkeeper:
             return "not_found"
         who, deposited = self.deposits[s.other]
         shares: dict[str, int] = {}
-        for name, overlap in sorted(self.funded(s.other).items()):
+        for name, overlap in sorted(self.funded(s.other).items(), key=lambda each: int(each[0])):
             _payee, _charge, left, matured = self.earnings[name]
             held = sum(d[3].get(name, 0) for d in self.disputes.values())
             part = (
@@ -187,6 +192,31 @@ class Bookkeeper:
             earning[2] -= parts[name]
         self.move(f"user:{who}:debt", DISPUTED, rest - taken)
         self.repay(who)
+        self.lost_disputes[s.ref] = (who, amount, parts)
+        return "ok"
+
+    def reinstated(self, s: Step) -> str:
+        if s.other not in self.lost_disputes:
+            return "not_found"
+        who, left, lost = self.lost_disputes[s.other]
+        if s.amount > left:
+            return "invalid"
+        total = sum(lost.values())
+        back = min(s.amount, total)
+        parts = {name: part * back // total for name, part in lost.items() if part}
+        for name in sorted(parts, key=int):
+            if sum(parts.values()) < back and parts[name] < lost[name]:
+                parts[name] += 1
+        for name, part in parts.items():
+            earning = self.earnings[name]
+            kind = "earned" if earning[3] else "maturing"
+            self.move(ASSET, f"user:{earning[0]}:{kind}", part)
+            earning[2] += part
+        self.move(ASSET, f"user:{who}:credit", s.amount - back)
+        self.cover_what_comes()
+        self.repay(who)
+        rest = {name: part - parts.get(name, 0) for name, part in lost.items()}
+        self.lost_disputes[s.other] = (who, left - s.amount, rest)
         return "ok"
 
     # Requests
@@ -206,6 +236,42 @@ class Bookkeeper:
             return "insufficient_funds"
         self.reserved.update(parts)
         self.holds[s.ref], self.asked[s.ref] = (s.who, parts), s
+        self.first[s.ref] = dict(parts)
+        return "held"
+
+    def extend(self, s: Step) -> str:  # noqa: C901, PLR0911 - one line a refusal
+        """Number `extra` raises to `amount`; with `flag` it is the only one that still counts."""
+        if s.ref not in self.holds:
+            return "not_found"
+        said = self.extensions.get((s.ref, s.extra))
+        if said is not None and said != (s.amount, s.flag):
+            return "idempotency_conflict"
+        if s.ref in self.ended:
+            return "hold_ended"
+        if said is not None:
+            return "held"
+        if s.extra > 1 and (s.ref, s.extra - 1) not in self.extensions:
+            return "invalid_argument"
+        payer, parts = self.holds[s.ref]
+        held = sum(parts.values())
+        total = max(s.amount, sum((self.first[s.ref] if s.flag else parts).values()))
+        if total > held:
+            if self.is_frozen(payer):
+                return "account_frozen"
+            if sum(self.free(path) for path in parts) < total - held:
+                return "insufficient_funds"
+        self.extensions[s.ref, s.extra] = (s.amount, s.flag)
+        if total == held:
+            return "held"
+        if s.flag:
+            self.reserved.subtract(parts)
+            parts = dict(self.first[s.ref])
+            self.reserved.update(parts)
+        for path in parts:
+            more = min(total - sum(parts.values()), self.free(path))
+            parts[path] += more
+            self.reserved[path] += more
+        self.holds[s.ref] = (payer, parts)
         return "held"
 
     def settle(self, s: Step) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from darkbloom_billing.audit import audit
@@ -84,6 +84,18 @@ class Shop:
         )
         (outcome,) = await self.ledger.hold_many(
             [(order, PRICE)], now=now, lease_until=now + timedelta(minutes=15)
+        )
+        return "held" if outcome.refusal is None else outcome.refusal.value
+
+    async def extend(self, name: str, number: int, total: int, *, replaces: bool = False) -> str:
+        """Raise a hold to an amount, or set it to that; return `held` or the refusal."""
+        outcome = await self.ledger.extend_hold(
+            name,
+            number,
+            replace(PRICE, price_id=f"p{total}"),
+            total=total,
+            replaces=replaces,
+            now=self.clock.now(),
         )
         return "held" if outcome.refusal is None else outcome.refusal.value
 

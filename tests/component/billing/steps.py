@@ -1,6 +1,7 @@
 """Random commands over all of billing's money, for the bookkeeper and for the database."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 from hypothesis import strategies as st
@@ -25,6 +26,8 @@ class Step:
 
     def key(self) -> tuple[str, ...]:
         """What makes two deliveries the same command: ends of one thing share a key."""
+        if self.kind == "reinstated":
+            return self.kind, self.other, self.ref
         family = {"won": "ends", "lost": "ends", "paid_out": "arrivals", "refused": "arrivals"}
         return family.get(self.kind, self.kind), self.ref
 
@@ -49,7 +52,15 @@ COMMANDS = {
     "dispute": _kind("dispute", ref=_ids, other=_payments, amount=st.integers(1, 2000)),
     "won": _kind("won", ref=_requests),
     "lost": _kind("lost", ref=_requests),
+    "reinstated": _kind("reinstated", ref=_ids, other=_requests, amount=st.integers(1, 900)),
     "hold": _kind("hold", ref=_requests, who=_who, amount=_amounts),
+    "extend": _kind(
+        "extend",
+        ref=_requests,
+        amount=_amounts,
+        extra=st.sampled_from([1, 1, 2, 2, 3]),
+        flag=st.booleans(),
+    ),
     "settle": _kind("settle", ref=_requests, who=_who, amount=_amounts),
     "release": _kind("release", ref=_requests),
     "mature": _kind("mature"),
@@ -68,7 +79,16 @@ COMMANDS = {
     "erase": _kind("erase", ref=_ids, who=_who),
 }
 
-_BY_NUMBER = {"hold", "settle", "release", "submit", "refused", "paid_out", "returned"} | {
+_BY_NUMBER = {
+    "hold",
+    "extend",
+    "settle",
+    "release",
+    "submit",
+    "refused",
+    "paid_out",
+    "returned",
+} | {
     "dispute",
     "won",
     "lost",
@@ -81,6 +101,9 @@ _CHAINS = (
     ("mature", "submit", "refused", "paid_out"),
     ("mature", "submit", "paid_out"),
     ("deposit", "hold", "settle", "dispute", "lost"),
+    ("deposit", "hold", "settle", "dispute", "lost", "reinstated", "reinstated"),
+    ("hold", "extend", "extend", "settle"),
+    ("hold", "extend", "extend", "release"),
     ("hold", "settle", "dispute", "won", "mature"),
     ("deposit", "hold", "settle", "refund", "deposit"),
     ("dispute", "submit", "lost", "cover"),
@@ -92,12 +115,23 @@ _CHAINS = (
 def _chain(draw: st.DrawFn) -> list[Step]:
     number = draw(st.integers(0, 11))
     return [
-        replace(step, ref=str(number) if step.kind in _BY_NUMBER else step.ref)
+        replace(
+            step,
+            ref=str(number) if step.kind in _BY_NUMBER else step.ref,
+            other=str(number) if step.kind == "reinstated" else step.other,
+        )
         for step in (draw(COMMANDS[kind]) for kind in draw(st.sampled_from(_CHAINS)))
     ]
 
 
 _ANY = st.sampled_from(sorted(COMMANDS)).flatmap(COMMANDS.__getitem__).map(lambda step: [step])
+
+
+def _about_the_first(step: Step) -> Step:
+    """Have a step of a dispute be about the deposit that every history begins with."""
+    if step.kind == "reinstated":
+        return replace(step, other="100")
+    return replace(step, ref="100", other="cs_0" if step.kind == "dispute" else step.other)
 
 
 @st.composite
@@ -109,9 +143,14 @@ def histories(draw: st.DrawFn) -> list[Step]:
         Step(kind="deposit", ref="cs_0", who="acct_a", amount=1500),
         Step(kind="hold", ref="100", who="acct_a", amount=700),
         Step(kind="settle", ref="100", who="acct_b", amount=650),
+        Step(kind="hold", ref="101", who="acct_a", amount=draw(_amounts)),
+        *(draw(COMMANDS["extend"].map(partial(replace, ref="101", extra=n))) for n in (1, 2, 3)),
     ]
     chains = draw(st.lists(_chain() | _ANY, min_size=6, max_size=16))
     for step in chain.from_iterable(chains):
         steps += [step] * draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
+    if draw(st.booleans()):
+        lost = ("dispute", "lost", "reinstated", "reinstated")
+        steps += [_about_the_first(draw(COMMANDS[kind])) for kind in lost]
     again = draw(st.lists(st.sampled_from(steps), max_size=8))
     return [*steps, *again]

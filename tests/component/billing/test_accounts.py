@@ -105,6 +105,33 @@ async def test_a_watcher_that_overflows_is_told_to_forget_everything() -> None:
     assert watch.generation == 8 + key_feed.MAX_WAITING
 
 
+class Forgetful:
+    """A store that has forgotten what lay between."""
+
+    def __init__(self, *generations: int) -> None:
+        self.changes = [
+            key_feed.KeyChange(generation=n, key_id=f"k{n}", key_hash=b"") for n in generations
+        ]
+
+    async def key_generation(self) -> int:
+        return 7
+
+    async def key_changes(self, after: int) -> list[key_feed.KeyChange]:
+        return [change for change in self.changes if change.generation > after]
+
+
+async def test_a_gap_in_what_is_remembered_has_watchers_forget_everything() -> None:
+    store = Forgetful(8, 9)
+    feed = key_feed.KeyFeed(store)  # type: ignore[arg-type]
+    await feed.start()
+    with feed.watch() as watch:
+        await feed.refresh()
+        assert [change.key_id for change in await watch.take(1) or ()] == ["k8", "k9"]
+        store.changes = Forgetful(11).changes
+        await feed.refresh()
+        assert await watch.take(1) is None
+
+
 async def test_a_watch_ends_when_the_replica_drains(url: str) -> None:
     async with world(url, drain_grace_s=60) as w:
         call = w.accounts.WatchKeys(accounts_pb.WatchKeysRequest())

@@ -10,7 +10,7 @@ from darkbloom_billing.errors import (
     OpenBusinessError,
     WithdrawalsStoppedError,
 )
-from darkbloom_mesh.errors import ConflictError, MeshError, NotFoundError
+from darkbloom_mesh.errors import ConflictError, InvalidArgumentError, MeshError, NotFoundError
 from hypothesis import HealthCheck, Phase, event, given, settings
 
 from tests.component.billing.bookkeeping import Bookkeeper, grows_by_debit
@@ -27,6 +27,7 @@ WORDS = {
     AccountFrozenError: "frozen",
     WithdrawalsStoppedError: "stopped",
     OpenBusinessError: "open",
+    InvalidArgumentError: "invalid",
 }
 
 
@@ -39,12 +40,14 @@ async def deliver(s: Shop, step: Step) -> str:
         return WORDS[type(error)]
 
 
-async def _deliver(s: Shop, step: Step) -> str | None:  # noqa: C901, PLR0912 - one line a command
+async def _deliver(s: Shop, step: Step) -> str | None:  # noqa: C901, PLR0912, PLR0915 - one line a command
     ref, amount, who, books = step.ref, step.amount, step.who, s.books
-    name = request_id(int(ref)) if step.kind in {"hold", "settle", "release"} else ""
+    name = request_id(int(ref)) if step.kind in {"hold", "extend", "settle", "release"} else ""
     match step.kind:
         case "hold":
             return await s.hold(who, amount, name)
+        case "extend":
+            return await s.extend(name, step.extra, amount, replaces=step.flag)
         case "settle":
             status = await s.end(settled(name, who, amount))
             if status == "settled":
@@ -67,6 +70,8 @@ async def _deliver(s: Shop, step: Step) -> str | None:  # noqa: C901, PLR0912 - 
             await books.dispute_won(ref)
         case "lost":
             await books.dispute_lost(ref)
+        case "reinstated":
+            await books.dispute_reinstated(step.other, ref, amount)
         case "fund":
             await books.fund_equity(ref, amount, operator=step.other)
             budget = Budget(step.other)

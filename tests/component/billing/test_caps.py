@@ -4,11 +4,12 @@ import asyncio
 from datetime import UTC, datetime
 
 from darkbloom.billing.v1 import ledger_pb2
+from darkbloom.billing.v1 import ledger_service_pb2 as ledger_pb
 from darkbloom.common.v1 import error_reason_pb2 as reasons
 from darkbloom_billing.model import CapReset, KeySpend
 from darkbloom_billing.store.caps import PostgresCaps
 
-from tests.component.billing.world import World, open_database, world
+from tests.component.billing.world import BUILD, World, open_database, world
 
 WORST_CASE = 100 * 10 + 50 * 20
 CHARGE = 40 * 10 + 20 * 20
@@ -155,6 +156,33 @@ async def test_a_hold_counts_where_it_was_placed_and_extends_there(url: str) -> 
 
         assert today.HasField("hold")
         assert await figures(w, key) == (0, WORST_CASE, 0)
+        await w.sound()
+
+
+async def test_what_an_extension_took_of_a_cap_comes_back_with_it(url: str) -> None:
+    async with world(url) as w:
+        await w.people()
+        key = await w.key(b"k")
+        await set_cap(w, key, WORST_CASE + 3_000)
+        dear = await w.price("dear", 30_000_000, 40_000_000)
+        order = w.order(key_id=key, build=BUILD)
+        await w.price("again", 10_000_000, 20_000_000)
+        (held,) = await w.hold(order)
+
+        async def extend(number: int, price: object, *, replaces: bool) -> int:
+            request = ledger_pb.ExtendHoldRequest(
+                request_id=order.request_id, extension=number, price=price, replaces=replaces
+            )
+            return int((await w.ledger.ExtendHold(request, timeout=30)).hold.amount_micros)
+
+        assert await extend(1, dear, replaces=False) == WORST_CASE + 3_000
+        assert await figures(w, key) == (0, WORST_CASE + 3_000, 0)
+        # A limit that was lowered meanwhile keeps nothing from coming back.
+        await set_cap(w, key, 1)
+        assert await extend(2, held.hold.price, replaces=True) == WORST_CASE
+        assert (await spend(w, key)).held_micros == WORST_CASE
+        await w.release(order.request_id)
+        assert (await spend(w, key)).held_micros == 0
         await w.sound()
 
 

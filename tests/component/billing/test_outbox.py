@@ -178,9 +178,15 @@ async def test_finished_work_is_forgotten_after_a_time_and_nothing_else(url: str
                  '2020-01-01'
                FROM unnest(ARRAY['done', 'waiting', 'stuck']) AS state"""
         )
+        await db.execute(
+            """INSERT INTO billing.key_change (generation, key_id, key_hash, changed_at)
+               VALUES (-2, 'old', '', '2020-01-01'), (-1, 'young', '', now())"""
+        )
         far = s.clock.now() + timedelta(days=36500)
-        assert await worker.outbox.forget(before=far, limit=10) == 2
+        assert await worker.outbox.forget(before=far, limit=10) == 3
         assert await worker.outbox.forget(before=far, limit=10) == 0
         assert await db.fetchval("SELECT count(*) FROM billing.stripe_event") == 2
+        kept = "SELECT key_id FROM billing.key_change WHERE generation < 0"
+        assert await db.fetchval(kept) == "young"
         left = await db.fetch("SELECT key FROM billing.outbox ORDER BY key")
         assert [row["key"] for row in left] == ["owed", "young"]

@@ -25,6 +25,7 @@ from tests.component.billing.world import (
 
 SETTLED, REJECTED = ledger_pb2.SETTLEMENT_STATUS_SETTLED, ledger_pb2.SETTLEMENT_STATUS_REJECTED
 RIVAL = "acct_rival"
+WORST_CASE = 100 * 10 + 50 * 20
 
 
 async def refused(call: Any) -> MeshError:
@@ -43,8 +44,12 @@ async def own(w: World, account_id: str = PROVIDER) -> list[price_pb2.PriceRow]:
     return list((await w.prices.ListOwnPrices(request, timeout=30)).prices)
 
 
-async def extend(w: World, name: str, price: price_pb2.PriceRow, number: int = 1) -> int:
-    request = ledger_pb.ExtendHoldRequest(request_id=name, extension=number, price=price)
+async def extend(
+    w: World, name: str, price: price_pb2.PriceRow, number: int = 1, *, replaces: bool = False
+) -> int:
+    request = ledger_pb.ExtendHoldRequest(
+        request_id=name, extension=number, price=price, replaces=replaces
+    )
     return int((await w.ledger.ExtendHold(request, timeout=30)).hold.amount_micros)
 
 
@@ -74,6 +79,80 @@ async def test_a_cheaper_provider_needs_no_more_money_and_charges_less(url: str)
         row = await w.price("own", 5_000_000, 10_000_000, account_id=PROVIDER)
         (result,) = await w.settle(w.settlement(await held(w), price_id=row.price_id))
         assert (result.status, result.charge_micros) == (SETTLED, 40 * 5 + 20 * 10)
+
+
+async def test_what_a_failed_provider_would_have_cost_is_given_back_before_the_end(
+    url: str,
+) -> None:
+    async with world(url) as w:
+        await w.people(WORST_CASE + 3_000)
+        dear = await w.price("dear", 30_000_000, 40_000_000, account_id=PROVIDER)
+        await w.account(RIVAL)
+        rival = await w.price("rival", 20_000_000, 20_000_000, account_id=RIVAL)
+        (result,) = await w.hold(w.order())
+        name, first = result.request_id, result.hold.price
+        assert await extend(w, name, dear) == WORST_CASE + 3_000
+        assert (await w.balance(CONSUMER))[0] == 0
+
+        for _ in range(2):
+            assert await extend(w, name, rival, 2, replaces=True) == WORST_CASE + 1_000
+        assert (await w.balance(CONSUMER))[0] == 2_000
+        assert await extend(w, name, first, 3, replaces=True) == WORST_CASE
+        assert (await w.balance(CONSUMER))[0] == 3_000
+        await w.sound()
+
+        # The router's word that the dear one did it after all finds nothing that covers it.
+        whole = w.terminal(name, prompt_tokens=100, completion_tokens=50)
+        (late,) = await w.settle(
+            w.settlement(name, terminal=whole, opened=(100, 50), price_id=dear.price_id)
+        )
+        assert (late.status, late.rejection) == (REJECTED, "price")
+        (paid,) = await w.settle(w.settlement(name))
+        assert (paid.status, paid.charge_micros) == (SETTLED, 40 * 10 + 20 * 20)
+        assert (await w.balance(CONSUMER))[0] == WORST_CASE + 3_000 - paid.charge_micros
+        await w.sound()
+
+
+async def test_a_replacement_that_is_dearer_needs_only_the_difference(url: str) -> None:
+    async with world(url) as w:
+        await w.people(WORST_CASE + 3_000)
+        some = await w.price("some", 20_000_000, 30_000_000, account_id=PROVIDER)
+        await w.account(RIVAL)
+        dear = await w.price("dear", 30_000_000, 40_000_000, account_id=RIVAL)
+        dearest = await w.price("dearest", 40_000_000, 80_000_000, account_id=PROVIDER)
+        name = await held(w)
+        assert await extend(w, name, some) == WORST_CASE + 1_500
+        assert await extend(w, name, dear, 2, replaces=True) == WORST_CASE + 3_000
+
+        error = await refused(extend(w, name, dearest, 3, replaces=True))
+        assert error.reason == reasons.ERROR_REASON_INSUFFICIENT_FUNDS
+        assert error.metadata["darkbloom-required-micros"] == "3000"
+        assert error.metadata["darkbloom-available-micros"] == "0"
+        assert (await refused(extend(w, name, some, 2, replaces=True))).reason == (
+            reasons.ERROR_REASON_IDEMPOTENCY_CONFLICT
+        )
+        await w.release(name)
+        assert (await w.balance(CONSUMER))[0] == WORST_CASE + 3_000
+        assert (await refused(extend(w, name, some, 3, replaces=True))).reason == (
+            reasons.ERROR_REASON_HOLD_ENDED
+        )
+        await w.sound()
+
+
+async def test_the_statement_shows_an_extension_and_what_came_back_of_it(url: str) -> None:
+    async with world(url) as w:
+        await w.people(100_000)
+        dear = await w.price("dear", 30_000_000, 40_000_000, account_id=PROVIDER)
+        (result,) = await w.hold(w.order())
+        name = result.request_id
+        await extend(w, name, dear)
+        await extend(w, name, result.hold.price, 2, replaces=True)
+
+        request = reports_pb.ListStatementRequest(account_id=CONSUMER)
+        entries = (await w.reports.ListStatement(request, timeout=30)).entries
+        of_it = [(e.type, e.amount_micros) for e in entries if e.reference == name]
+        assert of_it == [("refund", 3_000), ("charge", -3_000), ("charge", -WORST_CASE)]
+        assert sum(e.amount_micros for e in entries) == 100_000 - WORST_CASE
 
 
 async def test_a_router_cannot_pay_one_provider_at_the_price_of_another(url: str) -> None:

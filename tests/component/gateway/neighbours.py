@@ -112,6 +112,10 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     extension_refused: bool = False
     holds: list[str] = field(default_factory=list)
     extensions: list[str] = field(default_factory=list)
+    raises: list[tuple[int, str, bool]] = field(default_factory=list)
+    """(extension, price id, whether it replaces) of those that were accepted."""
+    unheard: set[int] = field(default_factory=set)
+    """Extensions of which the first answer is lost."""
     releases: list[str] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
     records: list[Countersign] = field(default_factory=list)
@@ -201,7 +205,11 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     async def ExtendHold(self, request, context):
         if self.extension_refused:
             raise PreconditionError("short", reason=ErrorReason.ERROR_REASON_INSUFFICIENT_FUNDS)
+        if request.extension in self.unheard:
+            self.unheard.remove(request.extension)
+            raise StoreUnavailableError("no answer")
         self.extensions.append(request.request_id)
+        self.raises.append((request.extension, request.price.price_id, request.replaces))
         hold = Hold(request_id=request.request_id, amount_micros=4500)
         return ExtendHoldResponse(hold=hold)
 

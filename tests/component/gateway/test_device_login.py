@@ -199,6 +199,11 @@ async def test_one_network_has_ten_codes_open(town: People) -> None:
     assert b"127.0.0.1" not in sources[0]["source"]
 
 
+async def test_machines_that_are_signed_in_make_room_for_others(town: People) -> None:
+    for number in range(12):
+        assert (await token_of(town, f"mac-{number}")).startswith("dbp-")
+
+
 async def test_the_shapes_of_rfc_8628_are_understood(town: People) -> None:
     http = town.mesh.http
     code = (await http.post(CODE, data={"client_id": "any", "machine_name": "mini"})).json()

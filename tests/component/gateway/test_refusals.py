@@ -327,6 +327,61 @@ async def test_a_dearer_offer_raises_the_hold_before_it_is_sealed(mesh: Harness)
     assert len(mesh.billing.extensions) == 1
 
 
+def priced(name: str, output_micros: int) -> PriceRow:
+    row = PriceRow()
+    row.CopyFrom(PRICE)
+    row.price_id, row.output_micros = name, output_micros
+    return row
+
+
+async def test_what_a_dear_provider_that_failed_would_have_cost_is_given_back(
+    mesh: Harness,
+) -> None:
+    dear, middle = priced("dear", 900_000), priced("middle", 500_000)
+    mesh.router.scripts = [
+        Script(price=dear, fails=True),
+        Script(price=middle, fails=True),
+        Script(price=priced("cheap", 1), fails=True),
+        Script(price=None, fails=True),
+        Script(price=dear),
+    ]
+
+    assert (await mesh.chat()).status_code == 200
+    assert mesh.billing.raises == [
+        (1, "dear", False),
+        (2, "middle", True),
+        (3, PRICE.price_id, True),
+        (4, "dear", True),
+    ]
+
+
+async def test_a_hedge_gives_nothing_back_while_the_dearer_one_still_runs(mesh: Harness) -> None:
+    mesh.router.scripts = [
+        Script(price=priced("dear", 900_000), silent=True, hedge=Script(price=PRICE))
+    ]
+
+    assert (await mesh.chat()).status_code == 200
+    assert mesh.billing.raises == [(1, "dear", False)]
+
+
+async def test_giving_back_keeps_no_request_waiting_for_a_ledger_that_is_away(
+    mesh: Harness,
+) -> None:
+    mesh.billing.unheard = {2}
+    mesh.router.scripts = [
+        Script(price=priced("dear", 900_000), fails=True),
+        Script(price=PRICE, fails=True),
+        Script(price=priced("dearest", 990_000)),
+    ]
+
+    assert (await mesh.chat()).status_code == 200
+    assert mesh.billing.raises == [
+        (1, "dear", False),
+        (2, PRICE.price_id, True),
+        (3, "dearest", True),
+    ]
+
+
 async def test_a_refused_top_up_is_402_and_nothing_is_sealed(mesh: Harness) -> None:
     dear = PriceRow()
     dear.CopyFrom(PRICE)

@@ -70,6 +70,11 @@ CHECKS: Mapping[str, str] = {
     "hold_half_resolved": """
       SELECT substr(e.idem_key, 6) FROM ledger.event e JOIN ledger.transfer t ON t.event_id = e.id
       WHERE e.id > @since AND e.kind IN ('hold', 'extend') AND t.mode = 'pending'
+        -- What an extension added, a later one of the same request may give back.
+        AND NOT (e.kind = 'extend' AND EXISTS (
+          SELECT FROM ledger.transfer v JOIN ledger.event x ON x.id = v.event_id
+          WHERE v.pending_id = t.id AND v.mode = 'void' AND x.kind = 'extend'
+            AND split_part(x.idem_key, ':', 2) = split_part(e.idem_key, ':', 2)))
         AND EXISTS (SELECT FROM ledger.transfer r WHERE r.pending_id = t.id)
           <> EXISTS (SELECT FROM ledger.event r
             WHERE r.idem_key = 'resolve:' || split_part(e.idem_key, ':', 2))
@@ -202,10 +207,14 @@ FULL_CHECKS: Mapping[str, str] = {
     "hold_differs": """
       SELECT request_id FROM (
         SELECT split_part(e.idem_key, ':', 2) AS request_id,
-          max((e.body ->> 'amount')::bigint) AS told,
+          (array_agg((e.body ->> 'amount')::bigint ORDER BY e.id DESC))[1] AS told,
           coalesce(sum(t.amount) FILTER (WHERE t.unit = 'uUSD'), 0) AS held,
           sum(t.amount) FILTER (WHERE t.unit = 'cap') AS capped
-        FROM ledger.event e LEFT JOIN ledger.transfer t ON t.event_id = e.id AND t.mode = 'pending'
+        FROM ledger.event e LEFT JOIN (
+          SELECT p.event_id, p.unit, p.amount FROM ledger.transfer p
+          LEFT JOIN ledger.transfer v ON v.pending_id = p.id AND v.mode = 'void'
+          LEFT JOIN ledger.event x ON x.id = v.event_id AND x.kind = 'extend'
+          WHERE p.mode = 'pending' AND x.id IS NULL) t ON t.event_id = e.id
         WHERE e.kind IN ('hold', 'extend') GROUP BY 1) h
       WHERE told <> held OR capped <> held
     """,

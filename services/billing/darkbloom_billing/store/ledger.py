@@ -29,7 +29,7 @@ from darkbloom_billing.store.rows import (
 )
 
 _HOLD = "SELECT * FROM billing.hold_many($1, $2, $3, $4, $5, $6, $7, $8)"
-_EXTEND = "SELECT * FROM billing.extend_hold($1, $2, $3, $4, $5, $6)"
+_EXTEND = "SELECT * FROM billing.extend_hold($1, $2, $3, $4, $5, $6, $7)"
 _CONTEXT = "SELECT * FROM billing.settle_context($1, $2)"
 _RESOLVE = "SELECT * FROM billing.resolve_many($1, $2, $3, $4, $5, $6, $7)"
 # No request lives as long as this; without a last hour a router could freeze money for ever.
@@ -115,16 +115,25 @@ class PostgresLedger:
         return [outcomes[index] for index in range(len(orders))]
 
     async def extend_hold(
-        self, request_id: str, extension: int, price: PriceRow, *, total: int, now: datetime
+        self,
+        request_id: str,
+        extension: int,
+        price: PriceRow,
+        *,
+        total: int,
+        replaces: bool,
+        now: datetime,
     ) -> HoldOutcome:
-        """Raise a hold to `total` micro-USD and add a price snapshot."""
+        """Raise a hold to `total` micro-USD, or set it to that, and add a price snapshot."""
         facts = await self._bodies(request_id)
         if facts is None:
             return HoldOutcome(request_id=request_id, refusal=HoldRefusal.NOT_FOUND)
         snapshot = {"extension": extension, "price": price_body(price)}
+        if replaces:
+            snapshot["replaces"] = True
         digest = _digest((request_id, str(extension), json.dumps(snapshot)))
         rows = await self._fetch(
-            _EXTEND, request_id, extension, total, digest, json.dumps(snapshot), now
+            _EXTEND, request_id, extension, total, digest, json.dumps(snapshot), now, replaces
         )
         row = rows[0]
         if row["status"] != "held":

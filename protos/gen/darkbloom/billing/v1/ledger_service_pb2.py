@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)darkbloom/billing/v1/ledger_service.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a!darkbloom/billing/v1/ledger.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0bHoldRequest\x12/\n\x06orders\x18\x01 \x03(\x0b\x32\x1f.darkbloom.billing.v1.HoldOrder\"A\n\x0cHoldResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.HoldResult\"h\n\x11\x45xtendHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\textension\x18\x02 \x01(\x05\x12,\n\x05price\x18\x03 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\">\n\x12\x45xtendHoldResponse\x12(\n\x04hold\x18\x01 \x01(\x0b\x32\x1a.darkbloom.billing.v1.Hold\"R\n\x11RenewHoldsRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x12RenewHoldsResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65nded_request_ids\x18\x02 \x03(\t\"K\n\x12SettleHoldsRequest\x12\x35\n\x0bsettlements\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.Settlement\"N\n\x13SettleHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"F\n\x13ReleaseHoldsRequest\x12/\n\x08releases\x18\x01 \x03(\x0b\x32\x1d.darkbloom.billing.v1.Release\"O\n\x14ReleaseHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"M\n\x15RecordReceiptsRequest\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.darkbloom.billing.v1.ReceiptRecord\"*\n\x16RecordReceiptsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x32\xd8\x04\n\rLedgerService\x12M\n\x04Hold\x12!.darkbloom.billing.v1.HoldRequest\x1a\".darkbloom.billing.v1.HoldResponse\x12_\n\nExtendHold\x12\'.darkbloom.billing.v1.ExtendHoldRequest\x1a(.darkbloom.billing.v1.ExtendHoldResponse\x12_\n\nRenewHolds\x12\'.darkbloom.billing.v1.RenewHoldsRequest\x1a(.darkbloom.billing.v1.RenewHoldsResponse\x12\x62\n\x0bSettleHolds\x12(.darkbloom.billing.v1.SettleHoldsRequest\x1a).darkbloom.billing.v1.SettleHoldsResponse\x12\x65\n\x0cReleaseHolds\x12).darkbloom.billing.v1.ReleaseHoldsRequest\x1a*.darkbloom.billing.v1.ReleaseHoldsResponse\x12k\n\x0eRecordReceipts\x12+.darkbloom.billing.v1.RecordReceiptsRequest\x1a,.darkbloom.billing.v1.RecordReceiptsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)darkbloom/billing/v1/ledger_service.proto\x12\x14\x64\x61rkbloom.billing.v1\x1a!darkbloom/billing/v1/ledger.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0bHoldRequest\x12/\n\x06orders\x18\x01 \x03(\x0b\x32\x1f.darkbloom.billing.v1.HoldOrder\"A\n\x0cHoldResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.HoldResult\"z\n\x11\x45xtendHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\textension\x18\x02 \x01(\x05\x12,\n\x05price\x18\x03 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRow\x12\x10\n\x08replaces\x18\x04 \x01(\x08\">\n\x12\x45xtendHoldResponse\x12(\n\x04hold\x18\x01 \x01(\x0b\x32\x1a.darkbloom.billing.v1.Hold\"R\n\x11RenewHoldsRequest\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x12RenewHoldsResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65nded_request_ids\x18\x02 \x03(\t\"K\n\x12SettleHoldsRequest\x12\x35\n\x0bsettlements\x18\x01 \x03(\x0b\x32 .darkbloom.billing.v1.Settlement\"N\n\x13SettleHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"F\n\x13ReleaseHoldsRequest\x12/\n\x08releases\x18\x01 \x03(\x0b\x32\x1d.darkbloom.billing.v1.Release\"O\n\x14ReleaseHoldsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.darkbloom.billing.v1.SettlementResult\"M\n\x15RecordReceiptsRequest\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.darkbloom.billing.v1.ReceiptRecord\"*\n\x16RecordReceiptsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x32\xd8\x04\n\rLedgerService\x12M\n\x04Hold\x12!.darkbloom.billing.v1.HoldRequest\x1a\".darkbloom.billing.v1.HoldResponse\x12_\n\nExtendHold\x12\'.darkbloom.billing.v1.ExtendHoldRequest\x1a(.darkbloom.billing.v1.ExtendHoldResponse\x12_\n\nRenewHolds\x12\'.darkbloom.billing.v1.RenewHoldsRequest\x1a(.darkbloom.billing.v1.RenewHoldsResponse\x12\x62\n\x0bSettleHolds\x12(.darkbloom.billing.v1.SettleHoldsRequest\x1a).darkbloom.billing.v1.SettleHoldsResponse\x12\x65\n\x0cReleaseHolds\x12).darkbloom.billing.v1.ReleaseHoldsRequest\x1a*.darkbloom.billing.v1.ReleaseHoldsResponse\x12k\n\x0eRecordReceipts\x12+.darkbloom.billing.v1.RecordReceiptsRequest\x1a,.darkbloom.billing.v1.RecordReceiptsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,25 +40,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOLDRESPONSE']._serialized_start=264
   _globals['_HOLDRESPONSE']._serialized_end=329
   _globals['_EXTENDHOLDREQUEST']._serialized_start=331
-  _globals['_EXTENDHOLDREQUEST']._serialized_end=435
-  _globals['_EXTENDHOLDRESPONSE']._serialized_start=437
-  _globals['_EXTENDHOLDRESPONSE']._serialized_end=499
-  _globals['_RENEWHOLDSREQUEST']._serialized_start=501
-  _globals['_RENEWHOLDSREQUEST']._serialized_end=583
-  _globals['_RENEWHOLDSRESPONSE']._serialized_start=585
-  _globals['_RENEWHOLDSRESPONSE']._serialized_end=681
-  _globals['_SETTLEHOLDSREQUEST']._serialized_start=683
-  _globals['_SETTLEHOLDSREQUEST']._serialized_end=758
-  _globals['_SETTLEHOLDSRESPONSE']._serialized_start=760
-  _globals['_SETTLEHOLDSRESPONSE']._serialized_end=838
-  _globals['_RELEASEHOLDSREQUEST']._serialized_start=840
-  _globals['_RELEASEHOLDSREQUEST']._serialized_end=910
-  _globals['_RELEASEHOLDSRESPONSE']._serialized_start=912
-  _globals['_RELEASEHOLDSRESPONSE']._serialized_end=991
-  _globals['_RECORDRECEIPTSREQUEST']._serialized_start=993
-  _globals['_RECORDRECEIPTSREQUEST']._serialized_end=1070
-  _globals['_RECORDRECEIPTSRESPONSE']._serialized_start=1072
-  _globals['_RECORDRECEIPTSRESPONSE']._serialized_end=1114
-  _globals['_LEDGERSERVICE']._serialized_start=1117
-  _globals['_LEDGERSERVICE']._serialized_end=1717
+  _globals['_EXTENDHOLDREQUEST']._serialized_end=453
+  _globals['_EXTENDHOLDRESPONSE']._serialized_start=455
+  _globals['_EXTENDHOLDRESPONSE']._serialized_end=517
+  _globals['_RENEWHOLDSREQUEST']._serialized_start=519
+  _globals['_RENEWHOLDSREQUEST']._serialized_end=601
+  _globals['_RENEWHOLDSRESPONSE']._serialized_start=603
+  _globals['_RENEWHOLDSRESPONSE']._serialized_end=699
+  _globals['_SETTLEHOLDSREQUEST']._serialized_start=701
+  _globals['_SETTLEHOLDSREQUEST']._serialized_end=776
+  _globals['_SETTLEHOLDSRESPONSE']._serialized_start=778
+  _globals['_SETTLEHOLDSRESPONSE']._serialized_end=856
+  _globals['_RELEASEHOLDSREQUEST']._serialized_start=858
+  _globals['_RELEASEHOLDSREQUEST']._serialized_end=928
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_start=930
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_end=1009
+  _globals['_RECORDRECEIPTSREQUEST']._serialized_start=1011
+  _globals['_RECORDRECEIPTSREQUEST']._serialized_end=1088
+  _globals['_RECORDRECEIPTSRESPONSE']._serialized_start=1090
+  _globals['_RECORDRECEIPTSRESPONSE']._serialized_end=1132
+  _globals['_LEDGERSERVICE']._serialized_start=1135
+  _globals['_LEDGERSERVICE']._serialized_end=1735
 # @@protoc_insertion_point(module_scope)

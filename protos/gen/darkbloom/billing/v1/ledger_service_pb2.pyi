@@ -77,9 +77,14 @@ class ExtendHoldRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXTENSION_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     extension: _builtins.int
     """1 for the first extension."""
+    replaces: _builtins.bool
+    """Nobody works for the earlier extensions any more: the hold becomes the larger of its first amount and the worst case of this row,
+    which may be less than it is now. Otherwise it never shrinks.
+    """
     @_builtins.property
     def price(self) -> _price_pb2.PriceRow: ...
     def __init__(
@@ -88,10 +93,11 @@ class ExtendHoldRequest(_message.Message):
         request_id: _builtins.str = ...,
         extension: _builtins.int = ...,
         price: _price_pb2.PriceRow | None = ...,
+        replaces: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "price", b"price", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "price", b"price", "replaces", b"replaces", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,7 +81,8 @@ class LedgerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExtendHold(self, request, context):
-        """Raise a hold to a dearer price row or a larger bound. Caller: gateway, before it seals. Idempotent by (request_id, extension).
+        """Raise a hold to a dearer price row, or give back what a provider that failed would have cost. Caller: gateway, before it seals.
+        Idempotent by (request_id, extension).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

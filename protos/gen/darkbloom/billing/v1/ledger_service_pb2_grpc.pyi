@@ -22,7 +22,9 @@ class LedgerServiceStub:
     UNAVAILABLE store_unavailable fails the whole call and is safe to repeat: never to be shown as lack of funds.
     """
     ExtendHold: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ExtendHoldRequest, _ledger_service_pb2.ExtendHoldResponse]
-    """Raise a hold to a dearer price row or a larger bound. Caller: gateway, before it seals. Idempotent by (request_id, extension)."""
+    """Raise a hold to a dearer price row, or give back what a provider that failed would have cost. Caller: gateway, before it seals.
+    Idempotent by (request_id, extension).
+    """
     RenewHolds: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RenewHoldsRequest, _ledger_service_pb2.RenewHoldsResponse]
     """Push the lease of running holds out, at most to two hours after the hold. Caller: router, every 5 min, in batches. Unknown or ended ones are listed, not errors."""
     SettleHolds: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.SettleHoldsRequest, _ledger_service_pb2.SettleHoldsResponse]
@@ -54,7 +56,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.ExtendHoldRequest,
         context: _aio.ServicerContext[_ledger_service_pb2.ExtendHoldRequest, _abc.Awaitable[_ledger_service_pb2.ExtendHoldResponse]],
     ) -> _abc.Awaitable[_ledger_service_pb2.ExtendHoldResponse]:
-        """Raise a hold to a dearer price row or a larger bound. Caller: gateway, before it seals. Idempotent by (request_id, extension)."""
+        """Raise a hold to a dearer price row, or give back what a provider that failed would have cost. Caller: gateway, before it seals.
+        Idempotent by (request_id, extension).
+        """
 
     @_abc_1.abstractmethod
     def RenewHolds(
