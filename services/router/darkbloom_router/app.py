@@ -123,7 +123,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         timers,
         meter,
         LineLimits(depth=config.queue_depth, wait_s=config.queue_wait_s),
-        fleet.machines_of,
+        fleet.has_machines,
     )
     requests = Requests(timers, line)
     desk = SettlementDesk(

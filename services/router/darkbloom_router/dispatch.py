@@ -232,7 +232,8 @@ class Dispatcher:
 
     def _serve_line(self, build: str, owner: str) -> None:
         """Offer places to those who wait, in order; who cannot be served keeps his place."""
-        for request in self.line.servable(build, owner):
+        self._fleet.advance(self._timers.now())
+        for request in self.line.servable(build, owner, self._fleet.index(build).roomiest):
             choice = self._scan(request, request.demand.build)
             if choice.candidate is None:
                 self.line.failed(request)

@@ -76,6 +76,10 @@ class Fleet:
         """Return the machines that an account has connected."""
         return list(self._by_account.get(account_id, {}).values()) if account_id else []
 
+    def has_machines(self, account_id: str) -> bool:
+        """Return whether an account has any machine connected."""
+        return account_id in self._by_account
+
     # Who is there
 
     def join(self, provider: Provider, models: Iterable[ModelFacts]) -> list[Rejection]:

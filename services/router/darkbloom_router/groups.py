@@ -42,6 +42,16 @@ class BuildIndex:
         for members in self.groups.values():
             yield from members
 
+    def roomiest(self) -> float:
+        """Return the most tokens that anybody still takes; below 0 where nobody takes anything.
+
+        Machines behind a breaker count: where there is nobody else, they are asked after all.
+        """
+        return max(
+            (row.room for key, rows in self.groups.items() if not key.gate_sick for row in rows),
+            default=-1.0,
+        )
+
     def place(self, candidate: "Candidate", key: GroupKey) -> None:
         """Put a candidate into its group; from another one, in constant time."""
         if candidate.group == key:

@@ -1,5 +1,6 @@
 """Waiting for a place: lines and their clocks, when they are looked through, how long it takes."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -42,6 +43,17 @@ class LineLimits:
     wait_s: float = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a pass asks about a waiter."""
+
+    tokens: int
+    shape: Shape
+    """What gates look at."""
+    stranger: bool
+    """His account had no machine connected when he came."""
+
+
 class Others(Protocol):
     """Who waits at other replicas."""
 
@@ -52,6 +64,10 @@ class Others(Protocol):
     def hold_s(self, build: str) -> float:
         """Return for how long they go first."""
         ...
+
+
+def _no_limit() -> float:
+    return float("inf")
 
 
 def _no_hold(_build: str) -> float:
@@ -73,7 +89,7 @@ class Line:
         timers: Timers,
         meter: Meter,
         limits: LineLimits,
-        has_machines: Callable[[str], object] = bool,
+        has_machines: Callable[[str], bool] = bool,
     ) -> None:
         self.longer: Callable[[str], int] = _no_longer
         """Returns the depth that a build's capacity is good for."""
@@ -83,6 +99,9 @@ class Line:
         self._limits = limits
         self._waiting: Waiting[Request] = Waiting(limits.depth or LEAST_DEPTH)
         self._failed: dict[Shape, int] = {}
+        self._places: dict[Request, _Place] = {}
+        self._owners: Counter[str] = Counter()
+        """Waiters by build whose account had machines when they came."""
         self.others: Others | None = None
         """Who waits at other replicas; None where this one is alone."""
 
@@ -125,6 +144,11 @@ class Line:
             return False
         request.build = demand.build
         request.queued_at = now
+        stranger = demand.policy is OwnerPolicy.PUBLIC and not self._has_machines(demand.account_id)
+        # Strangers are alike to the gates: else each account in a full line cost a scan per pass.
+        alike = shape(replace(demand, account_id="") if stranger else demand)
+        self._places[request] = _Place(demand.tokens, alike, stranger=stranger)
+        self._owners[demand.build] += not stranger
         # Never past its own deadline: that has a clock of its own.
         request.queue_timer = self._timers.after(self._limits.wait_s, waited_out)
         return True
@@ -138,32 +162,49 @@ class Line:
         if request.queue_timer is not None:
             request.queue_timer.cancel()
         self._meter.waited(request.build, outcome)
+        place = self._places.pop(request)
+        self._owners[request.build] -= not place.stranger
+        if not self._owners[request.build]:
+            del self._owners[request.build]
         request.build = ""
 
-    def servable(self, build: str, owner: str = "") -> Iterator[Request]:
+    def servable(
+        self, build: str, owner: str = "", room: Callable[[], float] = _no_limit
+    ) -> Iterator[Request]:
         """Yield who may be tried now, in order.
 
         Whoever asks for no less than one of the same shape who just failed is passed over: he
-        would fail as well, and a scan is not free.
+        would fail as well, and a scan is not free. So is a stranger who asks for more than the
+        roomiest machine has: in a full fleet that is everybody, at every heartbeat.
+
+        Args:
+            build: Which line.
+            owner: Account whose machine has come free.
+            room: Returns the most tokens that any machine takes.
         """
-        self._failed.clear()
+        failed, places = self._failed, self._places
+        failed.clear()
+        most = room()
+        if most < 1 and not self._owners[build] and not self._waiting.waits(build, owner):
+            return
         for request in self._waiting.line(build, owner):
-            least = self._failed.get(self._shape(request.demand))
-            if request.build and (least is None or request.demand.tokens < least):
+            place = places.get(request)
+            if place is None:
+                continue
+            alike = place.stranger and request.demand.account_id != owner
+            if alike and place.tokens > most:
+                continue
+            least = failed.get(place.shape)
+            if least is None or place.tokens < least:
                 yield request
+                most = room()
 
     def failed(self, request: Request) -> None:
         """Remember that nobody could take this one."""
-        key = self._shape(request.demand)
-        self._failed[key] = min(self._failed.get(key, 1 << 62), request.demand.tokens)
-
-    def _shape(self, demand: Demand) -> Shape:
-        """Return what gates look at; strangers are all the same to them.
-
-        Otherwise every account in a full line would cost a scan of its own in each pass.
-        """
-        stranger = demand.policy is OwnerPolicy.PUBLIC and not self._has_machines(demand.account_id)
-        return shape(replace(demand, account_id="") if stranger else demand)
+        place = self._places.get(request)
+        if place is not None:
+            known = self._failed.get(place.shape, place.tokens)
+            self._failed[place.shape] = min(known, place.tokens)
 
     def depths(self) -> dict[str, tuple[int, float]]:
         """Return depth and age of the oldest, per build."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from math import ceil
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 WaiterT = TypeVar("WaiterT")
@@ -100,6 +101,11 @@ class Waiting(Generic[WaiterT]):
         line = self._lines.get(build)
         return len(line.places) if line else 0
 
+    def waits(self, build: str, account: str) -> bool:
+        """Return whether an account waits for a build."""
+        line = self._lines.get(build)
+        return line is not None and account in line.accounts
+
     def oldest_age_s(self, build: str, now: float) -> float:
         """Return for how long the one who came first has waited, in seconds."""
         line = self._lines.get(build)
@@ -115,7 +121,7 @@ class Waiting(Generic[WaiterT]):
         line = self._lines.get(build)
         if line is None:
             return []
-        waiters = [line.waiters[number] for _, number in line.order]
+        waiters = list(map(line.waiters.__getitem__, map(itemgetter(1), line.order)))
         if owner and owner in line.accounts:
             waiters.sort(key=lambda waiter: line.places[waiter][2] != owner)
         return waiters

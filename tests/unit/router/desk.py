@@ -115,7 +115,7 @@ class Desk:
         self.fleet.set_catalog(catalog)
         self.attempts = Attempts(32)
         self.lanes: dict[Provider, Any] = {}
-        self.line = Line(self.timers, meter, LineLimits(), self.fleet.machines_of)
+        self.line = Line(self.timers, meter, LineLimits(), self.fleet.has_machines)
         self.requests = Requests(self.timers, self.line)
         self.billing = MemoryBilling()
         self.cancels = Cancels(self.timers, meter)

@@ -102,7 +102,7 @@ def make_core(scenario: Scenario) -> Core:
     fleet = Fleet(rules, FaultMemory())
     attempts, lanes = Attempts(WINDOW), dict[Provider, ProviderLane]()
     spans, patience = Spans(clock, enabled=False), Patience()
-    line = Line(timers, meter, LineLimits(), fleet.machines_of)
+    line = Line(timers, meter, LineLimits(), fleet.has_machines)
     requests = Requests(timers, line)
     health = Health(fleet, meter.tripped)
     ends = Ends(fleet, requests, lanes, meter, spans, timers, health, Cancels(timers, meter))
