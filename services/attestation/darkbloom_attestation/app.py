@@ -9,6 +9,9 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
     add_AttestationServiceServicer_to_server,
 )
 from darkbloom.attestation.v1.log_service_pb2_grpc import add_LogServiceServicer_to_server
+from darkbloom_edge.apple.app_attest import AppAttestPolicy
+from darkbloom_edge.apple.authenticator import Environment
+from darkbloom_edge.apple.roots import AppleRoots, apple_roots
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
@@ -16,11 +19,15 @@ from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.serve import Service
 
+from darkbloom_attestation.apple import PinnedVerifier
 from darkbloom_attestation.config import AttestationConfig
+from darkbloom_attestation.examine import Examiner
 from darkbloom_attestation.feed import RevocationFeed
+from darkbloom_attestation.hardware import Hardware
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.keyring import load_keyring, load_release_keys
+from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.retention import Retention
 from darkbloom_attestation.server import AttestationServer
@@ -40,8 +47,15 @@ _SERVICES = (
 )
 
 
-async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
+async def serve(
+    config: AttestationConfig, clock: Clock | None = None, *, roots: AppleRoots | None = None
+) -> int:
     """Run attestation until it is told to stop; return the exit code.
+
+    Args:
+        config: what the environment says; it cannot name a root.
+        clock: another one for tests.
+        roots: others than Apple's pinned ones, for tests that mint their own evidence.
 
     Raises:
         KeyDirectoryError: there is no usable key to sign with.
@@ -72,8 +86,11 @@ async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
             service.on_close(partial(registry.close, None))
             watch = CatalogWatch(registry, store, clock, Backoff(secrets.SystemRandom().random))
             service.spawn(watch.run(), name="catalog")
+        examiner = Examiner(PinnedVerifier(roots or apple_roots(), _app_of(config)), issuer)
+        hardware = Hardware(examiner, issuer)
         server = AttestationServer(
-            judging=Judging(store, issuer, clock, development=development),
+            judging=Judging(store, issuer, hardware, clock, development=development),
+            postures=Postures(store, issuer, examiner, hardware, clock),
             releases=Releases(
                 store, issuer, clock, development=development, release_keys=release_keys
             ),
@@ -94,6 +111,15 @@ async def serve(config: AttestationConfig, clock: Clock | None = None) -> int:
             reflection=[one.full_name for one in _SERVICES],
         )
         return await service.wait()
+
+
+def _app_of(config: AttestationConfig) -> AppAttestPolicy | None:
+    if not config.app_id:
+        return None
+
+    return AppAttestPolicy.for_app(
+        config.app_id, environment=Environment(config.app_attest_environment)
+    )
 
 
 def migrate(config: AttestationConfig) -> int:

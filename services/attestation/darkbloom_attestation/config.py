@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
@@ -24,6 +24,15 @@ class AttestationConfig(RoomConfig):
         "127.0.0.1:7103"
     )
     """Internal: callers bring the mesh token."""
+    app_id: Annotated[
+        str, Setting("`<TeamID>.<bundle id>` whose App Attest keys count; unset counts none")
+    ] = ""
+    """Without it nobody is `hardware` by App Attest."""
+    app_attest_environment: Annotated[
+        Literal["production", "development"],
+        Setting("environment of App Attest keys that count: `production` or `development`"),
+    ] = "production"
+    """Keys of the other environment are refused."""
     evidence_retention_days: Annotated[
         int, Setting("days that evidence behind a receipt is kept", minimum=1)
     ] = 90

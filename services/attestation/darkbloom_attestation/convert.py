@@ -133,6 +133,11 @@ def judgement_to(judgement: Judgement) -> pb.VerifyChallengeResponse:
         trust_level=judgement.trust_level,
         runtime_verified=judgement.passed and not judgement.runtime_findings,
         runtime_findings=map(_finding_to, judgement.runtime_findings),
+        trust_reasons=[
+            attestation_pb2.TrustReason.Value(f"TRUST_REASON_{reason.value.upper()}")
+            for reason in judgement.reasons
+        ],
+        evidence_findings=judgement.evidence_findings,
     )
     verdict = judgement.verdict
     if verdict is not None:
@@ -340,6 +345,10 @@ def _shown_to(shown: Shown) -> attestation_pb2.Evidence:
         observe_time=timestamp(shown.observe_time),
         document=shown.document,
         signature=shown.signature,
+        attestation=shown.attestation,
+        attestation_document=shown.attestation_document,
+        key_id=shown.key_id,
+        environment=shown.environment,
     )
     if shown.expire_time is not None:
         message.expire_time.CopyFrom(timestamp(shown.expire_time))

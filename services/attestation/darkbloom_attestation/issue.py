@@ -1,7 +1,7 @@
 """Documents that attestation signs: verdicts and revocations."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import final
 
@@ -44,15 +44,28 @@ class Issuer:
         self,
         registration: Registration,
         *,
-        challenge_id: str,
+        evidence: Sequence[str],
         trust_level: TrustLevel,
         admission: Admission,
         code_release: str,
         now: datetime,
+        ends: datetime | None = None,
     ) -> IssuedVerdict:
-        """Sign what a passed challenge proves about a session."""
+        """Sign what a passed challenge proves about a session.
+
+        Args:
+            registration: of the session; the first piece of evidence.
+            evidence: ids of the others.
+            trust_level: what they prove.
+            admission: whose requests it may get.
+            code_release: what it runs.
+            now: the present.
+            ends: when the first piece of evidence ends; None where none does.
+        """
         issued = now.replace(microsecond=0)
         expires = issued + VERDICT_LIFETIME
+        if ends is not None:
+            expires = min(expires, ends.replace(microsecond=0))
         presented = registration.presented
         verdict = Verdict(
             verdict_id=self.new_id("ver"),
@@ -61,7 +74,7 @@ class Issuer:
             encryption_key=to_base64(presented.encryption_key),
             trust_level=trust_level,
             admission=admission,
-            evidence=[registration.registration_id, challenge_id],
+            evidence=[registration.registration_id, *evidence],
             code_release=code_release,
             issued_at=rfc3339(issued),
             expires_at=rfc3339(expires),

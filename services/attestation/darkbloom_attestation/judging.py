@@ -1,13 +1,16 @@
 """Sessions from registration to untrust: each call is one transaction, decided by pure rules."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import final
 
 from darkbloom_edge.attestation import (
     Challenge,
     ChallengeOutcome,
     Expected,
+    RegistrationBlob,
     RegistrationFault,
     Severity,
     StatusReport,
@@ -29,6 +32,8 @@ from darkbloom_attestation.errors import (
     SessionNotFoundError,
     SessionUntrustedError,
 )
+from darkbloom_attestation.evidence import DeviceEvidence, Grounds, TrustReason, serial_hash
+from darkbloom_attestation.hardware import Claim, Hardware
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.model import (
     ChallengeState,
@@ -47,6 +52,7 @@ from darkbloom_attestation.model import (
 from darkbloom_attestation.ports import Store, Transaction
 from darkbloom_attestation.runtime import check_runtime
 
+_SERIAL = re.compile(r"[A-Z0-9]{8,14}\Z")
 NONCE_BYTES = 32
 """Random bytes of a challenge."""
 
@@ -63,6 +69,10 @@ class Judgement:
     trust_level: TrustLevel
     verdict: IssuedVerdict | None
     runtime_findings: tuple[RuntimeFinding, ...]
+    reasons: tuple[TrustReason, ...] = ()
+    """Why the level is what it is, the most important first."""
+    evidence_findings: tuple[str, ...] = ()
+    """What was refused of the device evidence."""
 
 
 @final
@@ -73,9 +83,18 @@ class Judging:
     locked by every change, so a verdict cannot slip past an untrust that runs beside it.
     """
 
-    def __init__(self, store: Store, issuer: Issuer, clock: Clock, *, development: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        issuer: Issuer,
+        hardware: Hardware,
+        clock: Clock,
+        *,
+        development: bool,
+    ) -> None:
         self._store = store
         self._issuer = issuer
+        self._hardware = hardware
         self._clock = clock
         self._development = development
 
@@ -90,14 +109,17 @@ class Judging:
         registration = self._examine(presented, self._clock.now())
 
         async with self._store.transaction() as change:
-            if not await change.sessions.add(registration):
+            blessed = await change.releases.active(development=self._development)
+            findings = check_runtime(presented.measured, blessed)
+            if await change.sessions.add(registration):
+                await self._hardware.begin(change, registration, release_known=not findings)
+            else:
                 known = (await _locked(change, presented.provider_id)).registration
                 if known.presented != presented:
                     raise SessionConflictError("this provider id has registered other evidence")
                 registration = known
-            blessed = await change.releases.active(development=self._development)
 
-        return registration, check_runtime(presented.measured, blessed)
+        return registration, findings
 
     async def challenge(self, provider_id: str) -> IssuedChallenge:
         """Make a challenge; an earlier one of this session can no longer be answered.
@@ -132,8 +154,11 @@ class Judging:
         status: bytes,
         signature: bytes,
         model_hashes: dict[str, str],
+        evidence: DeviceEvidence | None = None,
     ) -> Judgement:
         """Judge an answer; a pass that admits anything yields a verdict.
+
+        Device evidence that came with it counts only where the answer itself passes.
 
         Raises:
             SessionNotFoundError: no such session.
@@ -156,7 +181,9 @@ class Judging:
                 )
                 await change.sessions.judge(challenge.challenge_id, judged)
                 if outcome.report is not None and outcome.passed:
-                    return await self._pass(change, session, challenge, outcome.report, outcome)
+                    return await self._pass(
+                        change, session, challenge, outcome.report, outcome, evidence
+                    )
                 return await self._fail(change, session, outcome, now)
 
             await change.sessions.judge(
@@ -212,6 +239,7 @@ class Judging:
             standing = policy.after_violation(session.standing, violation.kind.value)
             await change.sessions.stand(violation.provider_id, standing)
             reason = f"violation_{violation.kind.value}"
+            await self._hardware.bury(change, session.registration, reason, now)
             revoked = await self._revoke(change, violation.provider_id, reason, now)
             last = revoked[-1] if revoked else None
             await change.verdicts.add_violation(
@@ -244,6 +272,7 @@ class Judging:
             identity_key=outcome.identity_key,
             binary_hash=binary_hash,
             create_time=now,
+            serial_hash=_serial_hash(outcome.blob),
         )
 
     async def _pass(
@@ -253,33 +282,43 @@ class Judging:
         challenge: IssuedChallenge,
         report: StatusReport,
         outcome: ChallengeOutcome,
+        shown: DeviceEvidence | None,
     ) -> Judgement:
         registration, now = session.registration, self._clock.now()
         standing = policy.after_pass(session.standing)
+        level = policy.proven_level(registration.trust_level, posture_clean=outcome.posture_clean)
+        claim = Claim(grounds=None, reasons=(TrustReason.POSTURE_NOT_CLAIMED,))
+        if level == "self_signed" and not standing.untrusted:
+            asked = Challenge(challenge.nonce, challenge.timestamp, challenge.provider_id)
+            claim = await self._hardware.take(change, registration, asked, shown, now)
+            if claim.contradiction:
+                return await self._contradicted(change, session, claim, now)
         await change.sessions.stand(challenge.provider_id, standing)
 
-        level = policy.proven_level(registration.trust_level, posture_clean=outcome.posture_clean)
         measured = _measured(report)
         findings = check_runtime(
             measured, await change.releases.active(development=self._development)
         )
-        admission = policy.admit(
-            level,
-            development=self._development,
-            owner_account_id=registration.presented.owner_account_id,
+        issue = _Issue(
+            registration=registration,
+            challenge_id=challenge.challenge_id,
+            code_release=code_release_id(measured.runtime_hash),
             runtime_verified=not findings,
         )
+        reasons = claim.reasons if not findings else (TrustReason.CODE_UNKNOWN, *claim.reasons)
         verdict = None
-        if admission is not None and not standing.untrusted:
-            verdict = self._issuer.verdict(
-                registration,
-                challenge_id=challenge.challenge_id,
-                trust_level=level,
-                admission=admission,
-                code_release=code_release_id(measured.runtime_hash),
-                now=now,
+        if claim.grounds is not None and not findings:
+            granted = await self._hardware.grant(
+                change, claim.grounds, partial(self._sign, issue, claim.grounds, now), now
             )
-            await change.verdicts.add(verdict)
+            if isinstance(granted, TrustReason):
+                reasons = (granted, TrustReason.CHALLENGE_PASSED)
+            else:
+                verdict, level = granted, granted.trust_level
+        if verdict is None and not standing.untrusted:
+            verdict = self._lower(issue, level, now)
+            if verdict is not None:
+                await change.verdicts.add(verdict)
 
         return Judgement(
             passed=not standing.untrusted,
@@ -288,6 +327,67 @@ class Judging:
             trust_level=level,
             verdict=verdict,
             runtime_findings=findings,
+            reasons=() if standing.untrusted else reasons,
+            evidence_findings=claim.findings,
+        )
+
+    def _lower(self, issue: "_Issue", level: TrustLevel, now: datetime) -> IssuedVerdict | None:
+        """Sign what a software key may have; None where it admits nobody."""
+        admission = policy.admit(
+            level,
+            development=self._development,
+            owner_account_id=issue.registration.presented.owner_account_id,
+            runtime_verified=issue.runtime_verified,
+        )
+        if admission is None:
+            return None
+
+        return self._issuer.verdict(
+            issue.registration,
+            evidence=(issue.challenge_id,),
+            trust_level=level,
+            admission=admission,
+            code_release=issue.code_release,
+            now=now,
+        )
+
+    def _sign(
+        self, issue: "_Issue", grounds: Grounds, now: datetime, ends: datetime
+    ) -> IssuedVerdict:
+        return self._issuer.verdict(
+            issue.registration,
+            evidence=(
+                issue.challenge_id,
+                grounds.proof.evidence_id,
+                grounds.posture.evidence_id,
+            ),
+            trust_level="hardware",
+            admission="public",
+            code_release=issue.code_release,
+            now=now,
+            ends=ends,
+        )
+
+    async def _contradicted(
+        self, change: Transaction, session: Session, claim: Claim, now: datetime
+    ) -> Judgement:
+        """Untrust for good a session whose own device says that it lied."""
+        registration = session.registration
+        provider_id = registration.presented.provider_id
+        standing = policy.after_contradiction(session.standing, claim.contradiction)
+        await change.sessions.stand(provider_id, standing)
+        await self._hardware.bury(change, registration, claim.contradiction, now)
+        await self._revoke(change, provider_id, claim.contradiction, now)
+
+        return Judgement(
+            passed=False,
+            failure=standing.untrusted,
+            untrust=True,
+            trust_level="none",
+            verdict=None,
+            runtime_findings=(),
+            reasons=claim.reasons,
+            evidence_findings=claim.findings,
         )
 
     async def _fail(
@@ -301,6 +401,8 @@ class Judging:
         provider_id = session.registration.presented.provider_id
         standing = policy.after_failure(session.standing, failure, untrust=outcome.untrust)
         await change.sessions.stand(provider_id, standing)
+        if standing.untrusted and not session.standing.untrusted:
+            await self._hardware.bury(change, session.registration, failure, now)
         # A failure makes it unroutable at once, not only when its verdict runs out.
         await self._revoke(change, provider_id, failure, now)
 
@@ -323,6 +425,16 @@ class Judging:
         await change.verdicts.revoke(revocations)
 
         return revocations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Issue:
+    """What every verdict of one passed challenge has in common."""
+
+    registration: Registration
+    challenge_id: str
+    code_release: str
+    runtime_verified: bool
 
 
 _UNANSWERED = frozenset({ChallengeState.PENDING, ChallengeState.EXPIRED, ChallengeState.TIMEOUT})
@@ -356,3 +468,8 @@ def _measured(report: StatusReport) -> Measured:
         runtime_hash=report.runtime_hash or "",
         template_hashes=report.template_hashes or {},
     )
+
+
+def _serial_hash(blob: RegistrationBlob | None) -> bytes:
+    serial = None if blob is None else blob.serial_number
+    return serial_hash(serial) if serial and _SERIAL.match(serial) else b""

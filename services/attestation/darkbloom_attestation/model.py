@@ -59,6 +59,8 @@ class Registration:
     """65 bytes; empty when the blob could not be read."""
     binary_hash: str | None
     create_time: datetime
+    serial_hash: bytes = b""
+    """Hash of the serial that the blob claims; empty where it claims none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ def proven_level(registered: TrustLevel, *, posture_clean: bool) -> TrustLevel:
     """Return the level that a passed challenge proves.
 
     Only self-signed evidence is judged here. It proves possession of a key, not where the key is,
-    so nothing above `self_signed` can come out, whatever the blob claims.
+    so nothing above `self_signed` can come out, whatever the blob claims. What leads higher is in
+    `ladder`.
     """
     return "self_signed" if registered != "none" and posture_clean else "none"
 
@@ -74,6 +75,11 @@ def after_timeout(standing: Standing) -> Standing:
 def after_violation(standing: Standing, kind: str) -> Standing:
     """Untrust for good; the first reason stays."""
     return dataclasses.replace(standing, untrusted=standing.untrusted or f"violation_{kind}")
+
+
+def after_contradiction(standing: Standing, reason: str) -> Standing:
+    """Untrust for good: the device itself said that the registration lied."""
+    return dataclasses.replace(standing, untrusted=standing.untrusted or reason)
 
 
 def is_suspended(standing: Standing) -> bool:

@@ -5,9 +5,18 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from darkbloom_edge.apple.mdm_webhook import OutstandingCommand
 from darkbloom_edge.log import Entry, EntryKind
 from darkbloom_edge.merkle import Node
 
+from darkbloom_attestation.evidence import (
+    AttestedKey,
+    Continuity,
+    Grounds,
+    KeyProof,
+    Posture,
+    PostureKind,
+)
 from darkbloom_attestation.model import (
     CodeRelease,
     Exhibit,
@@ -23,6 +32,7 @@ from darkbloom_attestation.model import (
     Standing,
     Violation,
 )
+from darkbloom_attestation.publishing import Shown
 
 
 class Sessions(Protocol):
@@ -50,6 +60,106 @@ class Sessions(Protocol):
 
     async def judge(self, challenge_id: str, judged: Judged) -> None:
         """Write what became of a challenge."""
+        ...
+
+
+class Lives(Protocol):
+    """How sessions of one machine follow each other."""
+
+    async def lock_holders(
+        self, provider_id: str, serial_hash: bytes, now: datetime
+    ) -> Sequence[Session]:
+        """Lock and return a session and all whose `hardware` verdicts in force name a serial."""
+        ...
+
+    async def registration(self, provider_id: str) -> Registration | None:
+        """Return a registration, which never changes, without locking its session."""
+        ...
+
+    async def begin(
+        self, provider_id: str, *, posture_since: datetime, continues: str, seen_time: datetime
+    ) -> None:
+        """Write from when on device evidence counts for a new session."""
+        ...
+
+    async def posture_since(self, provider_id: str) -> tuple[datetime, str]:
+        """Return from when on device evidence counts, and the reuse decision; empty for none."""
+        ...
+
+    async def proven(self, provider_id: str, now: datetime) -> None:
+        """Note that the session has just proven `hardware`."""
+        ...
+
+    async def before(self, identity_key: bytes) -> Continuity | None:
+        """Return the last session of a key that proved `hardware` after the key's tombstone."""
+        ...
+
+
+class EvidenceBook(Protocol):
+    """Device evidence: attested keys, key proofs, postures, and tombstones over them."""
+
+    async def key(self, key_id: bytes) -> AttestedKey | None:
+        """Return an attested key."""
+        ...
+
+    async def add_key(self, key: AttestedKey) -> bool:
+        """Write a new attested key; False when it is known already."""
+        ...
+
+    async def count_up(self, key_id: bytes, counter: int) -> bool:
+        """Raise a key's counter in one statement; False unless it was lower and is not revoked."""
+        ...
+
+    async def add_proof(self, proof: KeyProof) -> None:
+        """Write a key proof."""
+        ...
+
+    async def proof_of(self, provider_id: str, now: datetime) -> KeyProof | None:
+        """Return the newest key proof of a session that has not expired."""
+        ...
+
+    async def add_posture(self, posture: Posture) -> None:
+        """Write a posture; the same proof again changes nothing."""
+        ...
+
+    async def postures_of(self, identity_key: bytes, serial_hash: bytes) -> Sequence[Posture]:
+        """Return the postures of a device that no tombstone has overtaken, newest first."""
+        ...
+
+    async def subjects(self, identity_key: bytes, serial_hash: bytes) -> None:
+        """Lock an enclave key and a serial until the end of the transaction."""
+        ...
+
+    async def rivals(
+        self, identity_key: bytes, serial_hash: bytes, now: datetime, seen_after: datetime
+    ) -> Sequence[tuple[str, PostureKind]]:
+        """Return verdict id and posture kind of other keys' live claims on a serial."""
+        ...
+
+    async def grant(self, verdict: IssuedVerdict, grounds: Grounds) -> bool:
+        """Write a `hardware` verdict in one statement.
+
+        False when a tombstone of the enclave key or the serial is newer than the session or either
+        piece of evidence. A racing tombstone either sees the verdict and revokes it, or is seen.
+        """
+        ...
+
+    async def bury(
+        self, identity_key: bytes, serial_hash: bytes, reason: str, now: datetime
+    ) -> Sequence[str]:
+        """Set tombstones on a key and, unless empty, a serial; return live `hardware` verdicts."""
+        ...
+
+
+class Commands(Protocol):
+    """What the device manager was asked to ask of devices; each answer counts once."""
+
+    async def ask(self, command: OutstandingCommand) -> None:
+        """Write an outstanding command."""
+        ...
+
+    async def consume(self, command_uuid: str) -> OutstandingCommand | None:
+        """Take a command out, in one statement; None where none of this id is outstanding."""
         ...
 
 
@@ -142,6 +252,21 @@ class Transaction(Protocol):
         """The transparency log."""
         ...
 
+    @property
+    def lives(self) -> Lives:
+        """How sessions of one machine follow each other."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """What the device manager was asked."""
+        ...
+
+    @property
+    def evidence(self) -> EvidenceBook:
+        """Device evidence."""
+        ...
+
 
 class Store(Protocol):
     """Where evidence is kept."""
@@ -156,6 +281,14 @@ class Store(Protocol):
 
     async def exhibits(self, provider_ids: Sequence[str], now: datetime) -> Sequence[Exhibit]:
         """Return what may be shown of accepted sessions; unknown and refused ones are left out."""
+        ...
+
+    async def device_evidence(self, verdict_ids: Sequence[str]) -> Mapping[str, Sequence[Shown]]:
+        """Return the device evidence behind `hardware` verdicts, as everybody may see it."""
+        ...
+
+    async def seen(self, provider_ids: Sequence[str], now: datetime) -> None:
+        """Note that sessions are alive; unknown ones are skipped."""
         ...
 
     async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:

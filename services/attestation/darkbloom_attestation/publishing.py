@@ -1,5 +1,6 @@
 """What everybody may see of a session: signed bytes without a serial, and their times."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -30,10 +31,23 @@ class Shown:
     document: bytes = b""
     """Empty where it may not be shown, or was only seen by us."""
     signature: bytes = b""
+    attestation: bytes = b""
+    """`app_attest` only: of the key."""
+    attestation_document: bytes = b""
+    """The statement that the key's attestation was made over."""
+    key_id: bytes = b""
+    environment: str = ""
 
 
-def publish(exhibit: Exhibit) -> tuple[Shown, ...]:
-    """Return the provider's own signed evidence; a form that it has not signed is not made up."""
+def publish(
+    exhibit: Exhibit, device: Mapping[str, Sequence[Shown]] | None = None
+) -> tuple[Shown, ...]:
+    """Return the provider's own signed evidence; a form that it has not signed is not made up.
+
+    Args:
+        exhibit: what is known of the session.
+        device: device evidence by verdict id.
+    """
     registration, passed = exhibit.registration, exhibit.passed
     form = _public_form(registration)
     shown = [
@@ -58,6 +72,9 @@ def publish(exhibit: Exhibit) -> tuple[Shown, ...]:
                 signature=passed.signature,
             )
         )
+
+    if exhibit.verdict is not None and device is not None:
+        shown.extend(device.get(exhibit.verdict.verdict_id, ()))
 
     return tuple(shown)
 

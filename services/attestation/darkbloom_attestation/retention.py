@@ -31,6 +31,24 @@ _STATEMENTS = (
          WHERE v.expire_time < $1 AND NOT EXISTS (
            SELECT 1 FROM attestation.revocations r WHERE r.verdict_id = v.verdict_id)
          LIMIT $2)""",
+    """DELETE FROM attestation.key_proofs WHERE evidence_id IN (
+         SELECT k.evidence_id FROM attestation.key_proofs k
+         WHERE k.expire_time < $1 AND NOT EXISTS (
+           SELECT 1 FROM attestation.verdicts v WHERE v.key_proof_id = k.evidence_id)
+         LIMIT $2)""",
+    """DELETE FROM attestation.postures WHERE evidence_id IN (
+         SELECT p.evidence_id FROM attestation.postures p
+         WHERE p.expire_time < $1 AND NOT EXISTS (
+           SELECT 1 FROM attestation.verdicts v WHERE v.posture_id = p.evidence_id)
+         LIMIT $2)""",
+    # A key that was long silent attests anew; its old attestation names a challenge that is over.
+    """DELETE FROM attestation.app_attest_keys WHERE key_id IN (
+         SELECT a.key_id FROM attestation.app_attest_keys a
+         WHERE a.create_time < $1 AND a.revoke_time IS NULL AND NOT EXISTS (
+           SELECT 1 FROM attestation.key_proofs k WHERE k.key_id = a.key_id)
+         LIMIT $2)""",
+    """DELETE FROM attestation.mdm_commands WHERE command_uuid IN (
+         SELECT command_uuid FROM attestation.mdm_commands WHERE create_time < $1 LIMIT $2)""",
     """DELETE FROM attestation.challenges WHERE challenge_id IN (
          SELECT challenge_id FROM attestation.challenges
          WHERE create_time < $1 AND state <> 'pending' LIMIT $2)""",
@@ -42,6 +60,10 @@ _STATEMENTS = (
                            WHERE c.provider_id = s.provider_id)
            AND NOT EXISTS (SELECT 1 FROM attestation.verdicts v
                            WHERE v.provider_id = s.provider_id)
+           AND NOT EXISTS (SELECT 1 FROM attestation.key_proofs k
+                           WHERE k.provider_id = s.provider_id)
+           AND NOT EXISTS (SELECT 1 FROM attestation.mdm_commands m
+                           WHERE m.provider_id = s.provider_id)
            AND NOT EXISTS (SELECT 1 FROM attestation.violations x
                            WHERE x.provider_id = s.provider_id)
          LIMIT $2)""",

@@ -9,12 +9,13 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.interceptors import Context
 from darkbloom_mesh.telemetry import Metrics
 
-from darkbloom_attestation import convert, policy
+from darkbloom_attestation import convert, evidence_convert, policy
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.meter import Meter
 from darkbloom_attestation.model import PublicKey
 from darkbloom_attestation.ports import Store
+from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.publishing import publish
 from darkbloom_attestation.releases import Releases
 
@@ -31,6 +32,7 @@ class AttestationServer(AttestationServiceServicer):
         self,
         *,
         judging: Judging,
+        postures: Postures,
         releases: Releases,
         store: Store,
         feed: RevocationFeed,
@@ -39,6 +41,7 @@ class AttestationServer(AttestationServiceServicer):
         metrics: Metrics,
     ) -> None:
         self._judging = judging
+        self._postures = postures
         self._releases = releases
         self._store = store
         self._feed = feed
@@ -79,6 +82,7 @@ class AttestationServer(AttestationServiceServicer):
             status,
             signature,
             convert.hashes_from(request.expected_model_hashes, "expected_model_hashes"),
+            evidence_convert.evidence_from(request.device_evidence),
         )
         self._meter.judged(judgement)
 
@@ -109,6 +113,25 @@ class AttestationServer(AttestationServiceServicer):
 
         signed = None if revocation is None else convert.signed_to(revocation.signed)
         return pb.ReportViolationResponse(revocation=signed)
+
+    async def RecordPosture(
+        self, request: pb.RecordPostureRequest, context: Context
+    ) -> pb.RecordPostureResponse:
+        """Take a device manager's report in."""
+        finding = await self._postures.record(evidence_convert.webhook_from(request))
+
+        return pb.RecordPostureResponse(recorded=not finding, finding=finding)
+
+    async def TouchSessions(
+        self, request: pb.TouchSessionsRequest, context: Context
+    ) -> pb.TouchSessionsResponse:
+        """Note which sessions are alive."""
+        alive = evidence_convert.sessions_from(
+            request.provider_ids, most=evidence_convert.MAX_SESSIONS_SEEN
+        )
+        await self._store.seen(alive, self._clock.now())
+
+        return pb.TouchSessionsResponse()
 
     async def WatchRevocations(
         self, request: pb.WatchRevocationsRequest, context: Context
@@ -148,10 +171,13 @@ class AttestationServer(AttestationServiceServicer):
             exhibit.registration.presented.provider_id: exhibit
             for exhibit in await self._store.exhibits(wanted, self._clock.now())
         }
+        device = await self._store.device_evidence(
+            [one.verdict.verdict_id for one in found.values() if one.verdict is not None]
+        )
 
         return pb.ListEvidenceResponse(
             providers=[
-                convert.exhibit_to(found[name], publish(found[name]))
+                convert.exhibit_to(found[name], publish(found[name], device))
                 for name in dict.fromkeys(wanted)
                 if name in found
             ]

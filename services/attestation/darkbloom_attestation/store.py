@@ -1,6 +1,6 @@
 """Evidence in PostgreSQL: the store behind the port, and the source of the revocation feed."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Literal, final
@@ -12,6 +12,9 @@ from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.postgres import Connection, Database
 
 from darkbloom_attestation.errors import KeyConflictError
+from darkbloom_attestation.evidence_tables import EvidenceTable
+from darkbloom_attestation.evidence_view import read_device_evidence
+from darkbloom_attestation.life_tables import CommandTable, LifeTable
 from darkbloom_attestation.model import (
     CodeRelease,
     Exhibit,
@@ -19,6 +22,7 @@ from darkbloom_attestation.model import (
     PublicKey,
     ReceiptKey,
 )
+from darkbloom_attestation.publishing import Shown
 from darkbloom_attestation.tables import (
     CHANNEL,
     ReleaseTable,
@@ -44,6 +48,12 @@ class Change:
         """Blessed code."""
         self.log = LogTable(connection)
         """The transparency log."""
+        self.evidence = EvidenceTable(connection)
+        """Device evidence."""
+        self.lives = LifeTable(connection)
+        """How sessions of one machine follow each other."""
+        self.commands = CommandTable(connection)
+        """What the device manager was asked."""
 
 
 @final
@@ -95,6 +105,24 @@ class PostgresStore:
                 now,
             )
         return [exhibit_of(row) for row in rows]
+
+    async def device_evidence(self, verdict_ids: Sequence[str]) -> Mapping[str, Sequence[Shown]]:
+        """Return the device evidence behind `hardware` verdicts, as everybody may see it."""
+        if not verdict_ids:
+            return {}
+        async with self._database.acquire() as connection:
+            return await read_device_evidence(connection, verdict_ids)
+
+    async def seen(self, provider_ids: Sequence[str], now: datetime) -> None:
+        """Note that sessions are alive; unknown ones are skipped."""
+        async with self._database.acquire() as connection:
+            await connection.execute(
+                "UPDATE attestation.sessions SET seen_time = $2 WHERE provider_id IN"
+                " (SELECT provider_id FROM attestation.sessions WHERE provider_id = ANY($1)"
+                " ORDER BY provider_id FOR UPDATE)",
+                list(provider_ids),
+                now,
+            )
 
     async def put_receipt_key(self, key: ReceiptKey) -> ReceiptKey:
         """Write a gateway's key, or its retirement, and log it; return it as it is now.

@@ -46,9 +46,9 @@ class SessionTable:
             "INSERT INTO attestation.registrations (registration_id, provider_id, blob, signature,"
             " encryption_key, version, backend, python_hash, runtime_hash, template_hashes,"
             " owner_account_id, accepted, trust_level, findings, identity_key, binary_hash,"
-            " create_time, public_signature) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
-            " $12, $13, $14, $15, $16, $17, $18) ON CONFLICT (provider_id) DO NOTHING"
-            " RETURNING provider_id",
+            " create_time, public_signature, serial_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8,"
+            " $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ON CONFLICT (provider_id)"
+            " DO NOTHING RETURNING provider_id",
             registration.registration_id,
             presented.provider_id,
             presented.blob,
@@ -67,6 +67,7 @@ class SessionTable:
             registration.binary_hash,
             registration.create_time,
             presented.public_signature,
+            registration.serial_hash or None,
         )
         if added is None:
             return False
@@ -83,7 +84,7 @@ class SessionTable:
             " WHERE provider_id = $1 FOR UPDATE OF sessions",
             provider_id,
         )
-        return None if row is None else _session(row)
+        return None if row is None else session_of(row)
 
     async def stand(self, provider_id: str, standing: Standing) -> None:
         """Write how a session stands."""
@@ -194,7 +195,9 @@ class VerdictTable:
         )
         await self._connection.executemany(
             "INSERT INTO attestation.revocations (generation, revocation_id, verdict_id, reason,"
-            " document, signature, key_id, issue_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            " document, signature, key_id, issue_time) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+            # Somebody else may have revoked it while we waited for our generation.
+            " ON CONFLICT (verdict_id) DO NOTHING",
             [
                 (
                     generation,
@@ -372,7 +375,8 @@ def exhibit_of(row: asyncpg.Record) -> Exhibit:
     )
 
 
-def _session(row: asyncpg.Record) -> Session:
+def session_of(row: asyncpg.Record) -> Session:
+    """Read a row of `sessions` joined with its registration."""
     standing = Standing(
         failures=row["failures"], timeouts=row["timeouts"], untrusted=row["untrusted"]
     )
@@ -401,6 +405,7 @@ def registration_of(row: asyncpg.Record) -> Registration:
         identity_key=row["identity_key"],
         binary_hash=row["binary_hash"],
         create_time=row["create_time"],
+        serial_hash=row["serial_hash"] or b"",
     )
 
 

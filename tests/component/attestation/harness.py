@@ -18,16 +18,22 @@ from darkbloom.attestation.v1.log_service_pb2_grpc import (
     LogServiceStub,
     add_LogServiceServicer_to_server,
 )
+from darkbloom_attestation.apple import PinnedVerifier
+from darkbloom_attestation.examine import AppleVerifier, Examiner
 from darkbloom_attestation.feed import RevocationFeed
+from darkbloom_attestation.hardware import Hardware
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.model import PublicKey
+from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.server import AttestationServer
 from darkbloom_attestation.store import PostgresStore
 from darkbloom_attestation.transparency.log import TransparencyLog
 from darkbloom_attestation.transparency.server import LogServer
 from darkbloom_attestation.transparency.tables import PostgresLog
+from darkbloom_edge.apple.app_attest import AppAttestPolicy
+from darkbloom_edge.apple.roots import apple_roots
 from darkbloom_edge.attestation import (
     Challenge,
     RegistrationBlob,
@@ -49,6 +55,8 @@ from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 
 TIMEOUT_S = 10
+APP_ID = "0123456789.io.darkbloom.provider"
+APP = AppAttestPolicy.for_app(APP_ID)
 SIGNER = Ed25519Signer.generate()
 KEYS = {SIGNER.key_id: SIGNER.public}
 WEIGHTS = {"org/one": "a" * 64}
@@ -277,13 +285,17 @@ async def served(
     *,
     development: bool = True,
     release_keys: Mapping[str, bytes] | None = None,
+    apple: AppleVerifier | None = None,
 ) -> AsyncIterator[Attestation]:
     """Serve attestation whose feed follows the store."""
     store, issuer = PostgresStore(database), Issuer(SIGNER)
+    examiner = Examiner(apple or PinnedVerifier(apple_roots(), APP), issuer)
+    hardware = Hardware(examiner, issuer)
     feed = RevocationFeed(store, clock, Backoff(lambda: 0.5))
     await feed.load()
     server = AttestationServer(
-        judging=Judging(store, issuer, clock, development=development),
+        judging=Judging(store, issuer, hardware, clock, development=development),
+        postures=Postures(store, issuer, examiner, hardware, clock),
         releases=Releases(store, issuer, clock, development=development, release_keys=release_keys),
         store=store,
         feed=feed,

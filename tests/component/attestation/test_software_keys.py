@@ -161,18 +161,34 @@ async def test_no_sequence_of_messages_earns_more_than_self_signed(
     await database.close()
 
 
-async def test_not_even_the_table_can_hold_more(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    for table, column, value in (
-        ("registrations", "trust_level", "hardware"),
-        ("verdicts", "trust_level", "hardware"),
-        ("verdicts", "admission", "public"),
-    ):
-        clause = await connection.fetchval(
-            "SELECT string_agg(pg_get_constraintdef(oid), ' ') FROM pg_constraint"
-            " WHERE conrelid = ('attestation.' || $1)::regclass AND contype = 'c'",
-            table,
-        )
-        assert column in clause
-        assert f"'{value}'" not in clause
-    await connection.close()
+WITH_IDS = (
+    "key_proof_id = 'kpr_1', posture_id = 'pos_1', identity_key = 'a', encryption_key = 'b',"
+    " serial_hash = 'c', posture_good = true"
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "trust_level = 'hardware'",
+        "trust_level = 'hardware', admission = 'public'",
+        "admission = 'public'",
+        f"trust_level = 'hardware', {WITH_IDS}",
+    ],
+)
+async def test_not_even_the_tables_can_hold_more_without_both_kinds_of_evidence(
+    database: Database, clock: FakeClock, changes: str
+) -> None:
+    async with served(database, clock) as attestation:
+        await attestation.bless()
+        provider = Provider()
+        await attestation.register(provider)
+        response, _ = await attestation.verdict(provider)
+    async with database.acquire() as connection:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await connection.execute(
+                f"UPDATE attestation.verdicts SET {changes} WHERE verdict_id = $1",  # noqa: S608 - from the list above
+                response.verdict_id,
+            )
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute("UPDATE attestation.registrations SET trust_level='hardware'")

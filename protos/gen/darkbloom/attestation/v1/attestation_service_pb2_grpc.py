@@ -60,6 +60,16 @@ class AttestationServiceStub(object):
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportViolationRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportViolationResponse.FromString,
                 _registered_method=True)
+        self.RecordPosture = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/RecordPosture',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RecordPostureRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RecordPostureResponse.FromString,
+                _registered_method=True)
+        self.TouchSessions = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/TouchSessions',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.TouchSessionsRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.TouchSessionsResponse.FromString,
+                _registered_method=True)
         self.WatchRevocations = channel.unary_stream(
                 '/darkbloom.attestation.v1.AttestationService/WatchRevocations',
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.WatchRevocationsRequest.SerializeToString,
@@ -144,6 +154,21 @@ class AttestationServiceServicer(object):
 
     def ReportViolation(self, request, context):
         """A provider broke the envelope or lied: revoke its verdicts, keep the reason. Caller: router. Idempotent by report_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordPosture(self, request, context):
+        """A device manager's webhook, exactly as it came. Caller: whoever faces the device manager, after checking its secret. Only a report
+        that answers an outstanding command of ours counts, once; anything else is dropped and says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TouchSessions(self, request, context):
+        """Which streams are alive now. Caller: router, every 30 s: trust is reused only across gaps that were measured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,6 +264,16 @@ def add_AttestationServiceServicer_to_server(servicer, server):
                     servicer.ReportViolation,
                     request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportViolationRequest.FromString,
                     response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportViolationResponse.SerializeToString,
+            ),
+            'RecordPosture': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordPosture,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RecordPostureRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RecordPostureResponse.SerializeToString,
+            ),
+            'TouchSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.TouchSessions,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.TouchSessionsRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.TouchSessionsResponse.SerializeToString,
             ),
             'WatchRevocations': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRevocations,
@@ -422,6 +457,60 @@ class AttestationService(object):
             '/darkbloom.attestation.v1.AttestationService/ReportViolation',
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportViolationRequest.SerializeToString,
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportViolationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordPosture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/RecordPosture',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RecordPostureRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.RecordPostureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TouchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/TouchSessions',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.TouchSessionsRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.TouchSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,12 @@ class AttestationServiceStub:
     """No answer came within 30 s. Caller: router. Counts a transient strike."""
     ReportViolation: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ReportViolationRequest, _attestation_service_pb2.ReportViolationResponse]
     """A provider broke the envelope or lied: revoke its verdicts, keep the reason. Caller: router. Idempotent by report_id."""
+    RecordPosture: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.RecordPostureRequest, _attestation_service_pb2.RecordPostureResponse]
+    """A device manager's webhook, exactly as it came. Caller: whoever faces the device manager, after checking its secret. Only a report
+    that answers an outstanding command of ours counts, once; anything else is dropped and says so.
+    """
+    TouchSessions: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.TouchSessionsRequest, _attestation_service_pb2.TouchSessionsResponse]
+    """Which streams are alive now. Caller: router, every 30 s: trust is reused only across gaps that were measured."""
     WatchRevocations: _aio.UnaryStreamMultiCallable[_attestation_service_pb2.WatchRevocationsRequest, _attestation_service_pb2.WatchRevocationsResponse]
     """Revocations as they happen, after a snapshot of those that still matter. Callers: gateways and routers; one stream each, no deadline."""
     ListVerdictKeys: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ListVerdictKeysRequest, _attestation_service_pb2.ListVerdictKeysResponse]
@@ -99,6 +105,24 @@ class AttestationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_attestation_service_pb2.ReportViolationRequest, _abc.Awaitable[_attestation_service_pb2.ReportViolationResponse]],
     ) -> _abc.Awaitable[_attestation_service_pb2.ReportViolationResponse]:
         """A provider broke the envelope or lied: revoke its verdicts, keep the reason. Caller: router. Idempotent by report_id."""
+
+    @_abc_1.abstractmethod
+    def RecordPosture(
+        self,
+        request: _attestation_service_pb2.RecordPostureRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.RecordPostureRequest, _abc.Awaitable[_attestation_service_pb2.RecordPostureResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.RecordPostureResponse]:
+        """A device manager's webhook, exactly as it came. Caller: whoever faces the device manager, after checking its secret. Only a report
+        that answers an outstanding command of ours counts, once; anything else is dropped and says so.
+        """
+
+    @_abc_1.abstractmethod
+    def TouchSessions(
+        self,
+        request: _attestation_service_pb2.TouchSessionsRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.TouchSessionsRequest, _abc.Awaitable[_attestation_service_pb2.TouchSessionsResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.TouchSessionsResponse]:
+        """Which streams are alive now. Caller: router, every 30 s: trust is reused only across gaps that were measured."""
 
     @_abc_1.abstractmethod
     def WatchRevocations(
