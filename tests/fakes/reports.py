@@ -32,6 +32,7 @@ class FakeReports(ReportServiceServicer):
     def __init__(self) -> None:
         self.down = False
         self.computed = True
+        self.machine = MACHINE
         self.matches = PAGES
         self.asked: list[Any] = []
         self.model = "tiny"
@@ -88,7 +89,7 @@ class FakeReports(ReportServiceServicer):
     async def GetEarningsSummary(self, request: Any, context: Any) -> Any:
         self._note(request)
         machine = report_pb2.MachineWork(
-            identity_key=MACHINE, name="mac", link_time=stamp(), work=self.work
+            identity_key=self.machine, name="mac", link_time=stamp(), work=self.work
         )
         return pb.GetEarningsSummaryResponse(
             lifetime=self.work, last_24h=self.work, last_7d=self.work, machines=[machine]

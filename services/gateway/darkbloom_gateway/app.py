@@ -59,6 +59,7 @@ from darkbloom_gateway.routes import (
     invites,
     keys,
     log_reports,
+    machines,
     me,
     payments,
     payouts,
@@ -168,6 +169,7 @@ class Worker:
             admin_hash=config.admin_hash(),
             on_use=self.key_uses.note,
         )
+        self._agents = Cached(attestation.releases, clock=clock, fresh_s=KEYS_S, stale_s=STALE_S)
         self.press = ReceiptPress(Ed25519Signer.generate())
         desk = VerdictDesk(
             floor=config.trust_floor, development=config.environment == "development"
@@ -286,7 +288,8 @@ class Worker:
         return (
             pricing.make_router(plane, reports, self.operators),
             payments.make_router(plane, reports),
-            earnings.make_router(plane, reports, self.payments, plane.machines),
+            earnings.make_router(plane, reports, self.payments, plane.machines, self._agents),
+            machines.make_router(plane, reports, self._agents),
             public.make_router(plane, reports, Figures(reports, clock)),
             export.make_router(plane, reports, self.payments),
             invites.make_router(plane, self.programmes),

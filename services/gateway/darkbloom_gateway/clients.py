@@ -247,6 +247,12 @@ class AttestationClient:
         )
         await answer(self._stub.RegisterReceiptKey(request, timeout=self._timeout_s))
 
+    async def releases(self) -> Sequence[attestation_pb2.CodeRelease]:
+        """Return the releases whose code is blessed."""
+        request = attestation_service_pb2.ListCodeReleasesRequest()
+        response = await answer(self._stub.ListCodeReleases(request, timeout=self._timeout_s))
+        return response.releases
+
     async def public_evidence(
         self, provider_ids: Sequence[str]
     ) -> Sequence[attestation_service_pb2.ProviderEvidence]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import grpc
-from darkbloom.attestation.v1.attestation_pb2 import SigningKey
+from darkbloom.attestation.v1.attestation_pb2 import CodeRelease, SigningKey
 from darkbloom.attestation.v1.attestation_service_pb2 import (
+    ListCodeReleasesResponse,
     ListEvidenceResponse,
     ListReceiptKeysResponse,
     ListVerdictKeysResponse,
@@ -277,6 +278,7 @@ class FakeAttestation(AttestationServiceServicer):
         self.watchers: list[asyncio.Queue[WatchRevocationsResponse]] = []
         self.generation = 1
         self.down = False
+        self.releases: list[CodeRelease] = []
         self.evidence: dict[str, ProviderEvidence] = {}
         self.evidence_asked: list[list[str]] = []
 
@@ -311,6 +313,11 @@ class FakeAttestation(AttestationServiceServicer):
     async def ListReceiptKeys(self, request, context):
         return ListReceiptKeysResponse(keys=self.receipt_keys.values())
 
+    async def ListCodeReleases(self, request, context):
+        if self.down:
+            raise StoreUnavailableError("store does not answer")
+        return ListCodeReleasesResponse(releases=self.releases)
+
     async def ListEvidence(self, request, context):
         if self.down:
             raise StoreUnavailableError("store does not answer")
@@ -329,7 +336,7 @@ class FakeAttestation(AttestationServiceServicer):
         raise NotImplementedError
 
     CreateChallenge = VerifyChallenge = ReportChallengeTimeout = EvaluateRegistration
-    ReportViolation = RegisterCodeRelease = ListCodeReleases = EvaluateRegistration
+    ReportViolation = RegisterCodeRelease = EvaluateRegistration
     DeactivateCodeRelease = EvaluateRegistration
 
 

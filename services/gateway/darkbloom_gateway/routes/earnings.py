@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
+from darkbloom.attestation.v1.attestation_pb2 import CodeRelease
 from darkbloom.billing.v1 import report_pb2 as pb
 from darkbloom.billing.v1.report_service_pb2 import GetEarningsSummaryResponse
 from darkbloom.router.v1.fleet_pb2 import Provider
@@ -15,7 +16,7 @@ from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_reports import ReportsClient
 from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.errors import ApiError, bad_request
-from darkbloom_gateway.routes import histories, tables
+from darkbloom_gateway.routes import histories, machines, tables
 from darkbloom_gateway.routes.bodies import usd6
 from darkbloom_gateway.routes.payments import Limit, Text, Token
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
@@ -33,6 +34,7 @@ def make_router(
     reports: ReportsClient,
     payments: PaymentsClient,
     fleet: Cached[Sequence[Provider]],
+    releases: Cached[Sequence[CodeRelease]],
 ) -> APIRouter:
     """Return the routes."""
     router = APIRouter()
@@ -113,6 +115,7 @@ def make_router(
                 **content,
                 "payout_ready": await _payout_ready(payments, caller.account_id),
                 "counts": _counts(len(own), connected),
+                **await machines.versions(releases),
             }
         )
 
