@@ -111,14 +111,14 @@ class Attestation:
         *,
         nonce: str | None = None,
         hashes: Mapping[str, str] = WEIGHTS,
+        evidence: bytes = b"",
         **changes: Any,
     ) -> Any:
         """Answer a challenge as the provider would, but for the changes."""
         status, signature = provider.answer(challenge, **changes)
-        return await self.call(
-            "VerifyChallenge",
-            verify_request(provider, nonce or challenge.nonce, status, signature, hashes),
-        )
+        request = verify_request(provider, nonce or challenge.nonce, status, signature, hashes)
+        request.device_evidence = evidence
+        return await self.call("VerifyChallenge", request)
 
     async def passed(self, provider: "Provider", **changes: Any) -> Any:
         """Challenge a provider and answer."""

@@ -126,17 +126,21 @@ CREATE TRIGGER postures_fixed BEFORE UPDATE ON attestation.postures
   FOR EACH ROW EXECUTE FUNCTION attestation.refuse_update();
 
 -- A tombstone and a counter only rise.
-CREATE FUNCTION attestation.refuse_fall() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION attestation.refuse_lower_tombstone() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF TG_TABLE_NAME = 'subjects' AND NEW.tombstone_seq <= OLD.tombstone_seq THEN
+  IF NEW.tombstone_seq <= OLD.tombstone_seq THEN
     RAISE EXCEPTION 'a tombstone only rises' USING ERRCODE = 'restrict_violation';
-  END IF;
-  IF TG_TABLE_NAME = 'app_attest_keys' AND NEW.counter < OLD.counter THEN
-    RAISE EXCEPTION 'a counter only rises' USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;
 END $$;
 CREATE TRIGGER subjects_rise BEFORE UPDATE ON attestation.subjects
-  FOR EACH ROW EXECUTE FUNCTION attestation.refuse_fall();
+  FOR EACH ROW EXECUTE FUNCTION attestation.refuse_lower_tombstone();
+CREATE FUNCTION attestation.refuse_lower_counter() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.counter < OLD.counter THEN
+    RAISE EXCEPTION 'a counter only rises' USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $$;
 CREATE TRIGGER app_attest_keys_rise BEFORE UPDATE ON attestation.app_attest_keys
-  FOR EACH ROW EXECUTE FUNCTION attestation.refuse_fall();
+  FOR EACH ROW EXECUTE FUNCTION attestation.refuse_lower_counter();
