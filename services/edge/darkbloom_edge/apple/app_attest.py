@@ -85,6 +85,10 @@ class AttestedKey:
     mac_access_control: bool
     """Whether the leaf carries the access policy of a Mac with SIP and full security."""
     launch: LaunchFacts
+    nonce: bytes
+    """What ties the leaf to authenticator data and challenge, 32 bytes."""
+    trailing_bytes: int
+    """Authenticator data after the COSE key."""
     certificate: bytes
     """The leaf, DER."""
     not_before: datetime
@@ -123,7 +127,8 @@ def verify_attestation(
     point = _leaf_point(leaf)
     identifier = hashlib.sha256(point).digest()
     _check_key_id(key_id, identifier)
-    if read_nonce(leaf) != hashlib.sha256(data + client_data_hash).digest():
+    nonce = hashlib.sha256(data + client_data_hash).digest()
+    if read_nonce(leaf) != nonce:
         raise AppleRejected(AppleFault.NONCE)
     mac = has_mac_access_control(leaf)
     if policy.require_mac_access_control and not mac:
@@ -139,6 +144,8 @@ def verify_attestation(
         flags=read.flags,
         mac_access_control=mac,
         launch=read.launch,
+        nonce=nonce,
+        trailing_bytes=read.tail_bytes,
         certificate=leaf.public_bytes(Encoding.DER),
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,

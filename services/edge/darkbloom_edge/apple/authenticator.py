@@ -88,6 +88,8 @@ class AuthenticatorData:
     counter: int
     credential: Credential | None
     launch: LaunchFacts
+    tail_bytes: int
+    """Size of what follows the fixed part and the credential."""
 
 
 def read_authenticator_data(data: bytes, *, attestation: bool) -> AuthenticatorData:
@@ -115,6 +117,7 @@ def read_authenticator_data(data: bytes, *, attestation: bool) -> AuthenticatorD
         counter=int.from_bytes(data[33:_HEADER], "big"),
         credential=credential,
         launch=launch,
+        tail_bytes=len(tail),
     )
 
 
