@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
-from datetime import UTC, datetime, timedelta
+import secrets
 from typing import Any
 
 import httpx
 import pytest
+from darkbloom_edge.signatures import P256Signer
 
 from tests.component.billing.world import owner
 from tests.component.gateway.harness import gateway
@@ -223,11 +224,81 @@ async def test_a_revoked_key_is_gone_for_good(town: People) -> None:
 
 
 async def test_an_expired_key_is_401(town: People) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.7)  # noqa: TID251 - the real clock runs here
-    secret, _ = await town.key(expires_at=soon.isoformat())
+    secret, record = await town.key(expires_at=LATER)
 
     assert await town.status(secret) == 200
+    async with owner(town.world.url) as database:
+        await database.execute(
+            "UPDATE billing.api_key SET expires_at = '2026-01-01' WHERE key_id = $1", record["id"]
+        )
     await dead(town, secret)
+
+
+@pytest.mark.parametrize("wanted", [True, False, None])
+async def test_whether_a_new_key_is_enabled_is_nobodys_choice(
+    town: People, wanted: bool | None
+) -> None:
+    made = await town.call("POST", "/v1/keys", json={"disabled": wanted})
+    assert error(made) == (400, "bad_request", "bad_request", "disabled", False)
+
+
+async def test_an_account_has_at_most_a_hundred_keys_that_are_not_revoked(town: People) -> None:
+    _, record = await town.key()
+    async with owner(town.world.url) as database:
+        await database.execute(
+            """INSERT INTO billing.api_key
+                 (key_id, key_hash, account_id, name, label, allowed_models, created_at)
+               SELECT k.key_id || n, sha256(convert_to(k.key_id || n, 'UTF8')), k.account_id,
+                 '', '', '{}', k.created_at
+               FROM billing.api_key k, generate_series(1, 98) n WHERE k.key_id = $1""",
+            record["id"],
+        )
+    # Of several at once, too, only one finds the last place.
+    made = await asyncio.gather(*(town.call("POST", "/v1/keys") for _ in range(4)))
+    assert sorted(answer.status_code for answer in made) == [200, 400, 400, 400]
+    for path in ("/v1/keys", "/v1/auth/keys"):
+        full = await town.call("POST", path)
+        assert error(full) == (400, "bad_request", "bad_request", None, False)
+        assert "100 keys" in full.json()["error"]["message"]
+    await town.call("DELETE", f"/v1/keys/{record['id']}")
+    assert (await town.call("POST", "/v1/keys")).status_code == 200
+
+
+async def test_what_a_key_has_spent_stays_with_it_through_a_rotation(town: People) -> None:
+    w, machine, seller = town.world, P256Signer.generate(), f"acct_{secrets.token_hex(4)}"
+    account = (await town.call("GET", "/v1/me")).json()["account_id"]
+    await w.account(account, micros=1_000_000)
+    await w.account(seller)
+    await w.link(machine, seller)
+    await w.price(secrets.token_hex(4), 10_000_000, 20_000_000)
+    _, record = await town.key(limit_usd=1)
+    order = w.order(account_id=account, key_id=record["id"])
+    await w.hold(order)
+    settlement = w.settlement(
+        order.request_id,
+        verdict=w.verdict(machine=machine)[1],
+        terminal=w.terminal(order.request_id, machine=machine),
+    )
+    (paid,) = await w.settle(settlement)
+    assert paid.charge_micros == 800
+
+    await town.call("POST", f"/v1/keys/{record['id']}/rotate")
+    found = (await town.call("GET", f"/v1/keys/{record['id']}")).json()
+    assert (found["usage_usd"], found["remaining_usd"]) == (0.0008, 0.9992)
+
+
+async def test_a_cap_of_nothing_still_serves_on_ones_own_machines(town: People) -> None:
+    secret, _ = await town.key(limit_usd=0)
+    account = (await town.call("GET", "/v1/me")).json()["account_id"]
+    await town.world.account(account)
+    await town.world.link(town.mesh.router.identity, account)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    answer = await town.mesh.http.post(
+        "/v1/chat/completions",
+        json=body,
+        headers={"authorization": f"Bearer {secret}", "x-darkbloom-route": "self"},
+    )
+    assert answer.status_code == 200, answer.text
 
 
 async def test_a_revocation_reaches_every_gateway(town: People, valkey_url: str) -> None:

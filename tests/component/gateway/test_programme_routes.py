@@ -12,12 +12,22 @@ from tests.component.billing.world import owner
 from tests.component.gateway.people import ADMIN, ADMIN_KEY, People
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+BAD = "invalid_request_error"
 CREDITS = [("/v1/admin/credit", "credited_usd"), ("/v1/admin/reward", "rewarded_usd")]
 
 
 def said(response: httpx.Response) -> tuple[int, str, str, str | None]:
     error = response.json()["error"]
     return response.status_code, error["type"], error["code"], error.get("param")
+
+
+def told(
+    response: httpx.Response, status: int, kind: str, code: str = "", param: str | None = None
+) -> None:
+    """Check a refusal whole: status, type, code, parameter, and no advice to repeat it."""
+    assert said(response) == (status, kind, code or kind, param), response.text
+    assert "retry-after" not in response.headers
+    assert response.headers["x-request-id"]
 
 
 def code() -> str:
@@ -61,13 +71,13 @@ async def test_an_invite_goes_from_an_administrator_to_an_account_once(town: Peo
     paid = await town.call("POST", "/v1/invite/redeem", json=body)
     assert paid.json() == {"credited_usd": "5.00", "balance_usd": "5.000000"}
     again = await town.call("POST", "/v1/invite/redeem", json=body)
-    assert said(again)[:3] == (400, "invalid_request_error", "invite_redeemed")
+    told(again, 400, "invalid_request_error", "invite_redeemed")
     late = await town.call("POST", "/v1/invite/redeem", email=town.bob, json=body)
-    assert said(late)[:3] == (400, "invalid_request_error", "invite_exhausted")
+    told(late, 400, "invalid_request_error", "invite_exhausted")
     unknown = await town.call("POST", "/v1/invite/redeem", json={"code": "INV-00"})
-    assert said(unknown) == (404, "not_found", "not_found", None)
+    told(unknown, 404, "not_found")
     bad = await town.call("POST", "/v1/invite/redeem", json={"code": "?"})
-    assert said(bad) == (400, "invalid_request_error", "invalid_request_error", "code")
+    told(bad, 400, "invalid_request_error", param="code")
 
 
 async def test_a_deactivated_or_taken_code_says_so(town: People) -> None:
@@ -77,15 +87,15 @@ async def test_a_deactivated_or_taken_code_says_so(town: People) -> None:
     )
     assert made.status_code == 201
     taken = await as_admin(town, "POST", "/v1/admin/invite-codes", code=wanted, amount_usd="1.00")
-    assert said(taken)[:2] == (409, "conflict")
+    told(taken, 409, "conflict")
     stopped = await as_admin(town, "DELETE", "/v1/admin/invite-codes", code=wanted)
     assert stopped.json() == {"status": "deactivated", "code": wanted}
     refused = await town.call("POST", "/v1/invite/redeem", json={"code": wanted})
-    assert said(refused)[2] == "invite_inactive"
+    told(refused, 400, BAD, "invite_inactive")
     listed = (await as_admin(town, "GET", "/v1/admin/invite-codes")).json()["invite_codes"]
     assert [found["active"] for found in listed if found["code"] == wanted] == [False]
     gone = await as_admin(town, "DELETE", "/v1/admin/invite-codes", code="NOT-THERE")
-    assert said(gone)[0] == 404
+    told(gone, 404, "not_found")
 
 
 @pytest.mark.parametrize(("path", "field"), CREDITS)
@@ -99,12 +109,12 @@ async def test_a_double_click_pays_once_and_leaves_one_row(
     for _ in range(2):
         paid = await as_admin(town, "POST", path, key=key, **body)
         assert paid.status_code == 200, paid.text
-        told = paid.json()
-        assert (told["ok"], told["account_id"], told["email"]) == (True, account, town.alice)
-        assert (told[field], told["balance_after"]) == ("1.15", "1.150000")
-        assert told["withdrawable"] is (field == "rewarded_usd")
+        answer = paid.json()
+        assert (answer["ok"], answer["account_id"], answer["email"]) == (True, account, town.alice)
+        assert (answer[field], answer["balance_after"]) == ("1.15", "1.150000")
+        assert answer["withdrawable"] is (field == "rewarded_usd")
     other = await as_admin(town, "POST", path, key=key, **{**body, "amount_usd": "1.16"})
-    assert said(other)[:2] == (409, "conflict")
+    told(other, 409, "conflict")
     async with owner(town.world.url) as db:
         rows = await db.fetch(
             "SELECT operator, source, after FROM billing.operator_action WHERE subject = $1",
@@ -118,14 +128,14 @@ async def test_credit_needs_a_key_an_amount_and_somebody(town: People) -> None:
     path = "/v1/admin/credit"
     body = {"email": town.alice, "amount_usd": "1.00"}
     missing = await as_admin(town, "POST", path, **body)
-    assert said(missing)[::3] == (400, "Idempotency-Key")
+    told(missing, 400, BAD, param="Idempotency-Key")
     for amount in ("1.155", "-1", "0", 1, None):
         bad = await as_admin(town, "POST", path, key="k", email=town.alice, amount_usd=amount)
-        assert said(bad)[::3] == (400, "amount_usd")
+        told(bad, 400, BAD, param="amount_usd")
     nobody = await as_admin(
         town, "POST", path, key="k", email="nobody@darkbloom.invalid", amount_usd="1.00"
     )
-    assert said(nobody) == (404, "not_found", "not_found", None)
+    told(nobody, 404, "not_found")
 
 
 async def test_nobody_but_an_administrator_writes(town: People) -> None:
@@ -143,7 +153,7 @@ async def test_nobody_but_an_administrator_writes(town: People) -> None:
     for method, path in writes:
         for bearer in (key, None):
             refused = await town.call(method, path, bearer=bearer, json={})
-            assert said(refused)[:2] == (403, "forbidden"), path
+            told(refused, 403, "forbidden")
 
 
 async def test_role_and_fee_are_changed_and_recorded(town: People) -> None:
@@ -156,7 +166,7 @@ async def test_role_and_fee_are_changed_and_recorded(town: People) -> None:
         "role": "service",
     }
     bad = await as_admin(town, "PUT", "/v1/admin/users/role", email=town.alice, role="king")
-    assert said(bad)[::3] == (400, "role")
+    told(bad, 400, BAD, param="role")
     path = "/v1/admin/users/platform-fee"
     fee = await as_admin(town, "PUT", path, email=town.alice, fee_percent=7)
     assert fee.json()["fee_percent"] == 7
@@ -164,7 +174,7 @@ async def test_role_and_fee_are_changed_and_recorded(town: People) -> None:
     assert cleared.json()["fee_percent"] is None
     for wrong in (101, -1, "7", 7.5):
         bad = await as_admin(town, "PUT", path, email=town.alice, fee_percent=wrong)
-        assert said(bad)[::3] == (400, "fee_percent")
+        told(bad, 400, BAD, param="fee_percent")
     async with owner(town.world.url) as db:
         count = await db.fetchval(
             "SELECT count(*) FROM billing.operator_action WHERE subject = $1", account
@@ -188,12 +198,12 @@ async def test_referrals_from_code_to_stats(town: People) -> None:
     empty = (await town.call("GET", "/v1/referral/info")).json()
     assert empty == {"code": "", "share_percent": 5, "referred_by": ""}
     none = await town.call("GET", "/v1/referral/stats")
-    assert said(none)[:2] == (404, "referral_error")
+    told(none, 404, "referral_error")
 
     made = await town.call("POST", "/v1/referral/register", json={"code": wanted.lower()})
     assert (made.json()["code"], made.json()["share_percent"]) == (wanted, 5)
     own = await town.call("POST", "/v1/referral/apply", json={"code": wanted})
-    assert said(own)[:2] == (400, "referral_error")
+    told(own, 400, "referral_error")
     for _ in range(2):
         applied = await town.call(
             "POST", "/v1/referral/apply", email=town.bob, json={"code": wanted}
@@ -205,8 +215,8 @@ async def test_referrals_from_code_to_stats(town: People) -> None:
 
     for bad in ("ab", "-abc", "a b c", "é" * 4, "x" * 21):
         refused = await town.call("POST", "/v1/referral/register", json={"code": bad})
-        assert said(refused)[:2] == (400, "referral_error")
+        told(refused, 400, "referral_error", param="code")
     taken = await town.call("POST", "/v1/referral/register", email=town.bob, json={"code": wanted})
-    assert said(taken)[:2] == (400, "referral_error")
+    told(taken, 400, "referral_error")
     unknown = await town.call("POST", "/v1/referral/apply", json={"code": "NOBODYS"})
-    assert said(unknown)[:2] == (404, "referral_error")
+    told(unknown, 404, "referral_error")
