@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import grpc
+from darkbloom_edge.sealing_keys import new_file
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import Secret
@@ -147,6 +148,9 @@ class Mesh:
     def admin_key(self) -> str:
         """Key of the operator."""
         return self._secret("admin-key", _new_token)
+
+    def _new_sealing_keys(self) -> str:
+        return new_file(secrets.token_bytes, self._clock.now()).decode()
 
     def login_token(self, email: str = DEVELOPER) -> str:
         """Return a login of the development issuer, good for an hour."""
@@ -328,6 +332,7 @@ class Mesh:
         self.state.secret("mesh-token", _new_token)
         self.state.secret("api-key", _new_api_key)
         self.state.secret("admin-key", _new_token)
+        self.state.secret("sealing-keys", self._new_sealing_keys)
         for name in ("run", "logs"):
             self.state.directory(name)
 

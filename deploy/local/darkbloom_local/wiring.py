@@ -134,6 +134,7 @@ def _gateway(wiring: Wiring) -> Environment:
         "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.address("registry.grpc"),
         "DARKBLOOM_GATEWAY_ADMIN_KEY_FILE": str(wiring.state.root / "keys" / "admin-key"),
         "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory("gateway")),
+        "DARKBLOOM_GATEWAY_SEALING_KEYS_FILE": str(wiring.state.root / "keys" / "sealing-keys"),
         "REDIS_URL": wiring.redis_url,
     }
 

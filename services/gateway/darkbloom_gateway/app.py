@@ -51,10 +51,12 @@ from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.replays import Replays, ValkeyMarks
 from darkbloom_gateway.routes import (
     admin,
     device,
     earnings,
+    encryption,
     export,
     invites,
     keys,
@@ -69,6 +71,8 @@ from darkbloom_gateway.routes import (
     stripe,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
+from darkbloom_gateway.sealed import SealedRequests
+from darkbloom_gateway.sealing_ring import SealingRing
 from darkbloom_gateway.shell import Shell
 from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
@@ -156,6 +160,11 @@ class Worker:
             gather_s=GATHER_S,
         )
         self.ledger = Ledger(billing, releases=self._releases, receipts=self._receipts)
+
+        self.ring = SealingRing(config.sealing_keys_file, clock)
+        marks = ValkeyMarks(config.redis_url)
+        service.on_close(marks.close)
+        self.replays = Replays(marks, clock, window_s=config.sealed_replay_s)
 
         self._number = number
         self.links = RouterLinks(config.routers, self._open_router, secrets.randbelow, clock)
@@ -257,7 +266,15 @@ class Worker:
 
     def application(self) -> Shell:
         """Return the whole ASGI application."""
-        chat = ChatCompletions(self.stage, self.authenticator, self.gate)
+        sealed = SealedRequests(
+            self.stage,
+            self.authenticator,
+            self.gate,
+            ring=self.ring,
+            replays=self.replays,
+            entropy=secrets.token_bytes,
+        )
+        chat = sealed(ChatCompletions(self.stage, self.authenticator, self.gate))
         return Shell(
             make_app(
                 chat,
@@ -274,6 +291,7 @@ class Worker:
                 ),
                 me.make_router(self.plane, self.identity),
                 log_reports.make_router(self.plane, self.identity),
+                encryption.make_router(self.ring),
             ),
             hot={("POST", CHAT_PATH): chat},
             routes=ROUTES,
@@ -321,6 +339,7 @@ class Worker:
         spawn(ring_alarms(self.links, self._clock), name="alarms")
         spawn(self.keys.run(backoff), name="keys")
         spawn(self.key_uses.run(), name="key_uses")
+        spawn(self.ring.run(), name="sealing_keys")
         spawn(self.catalog.run(backoff), name="catalog")
         spawn(self.trust.run_keys(backoff), name="trust")
         spawn(self.trust.run_revocations(backoff), name="revocations")

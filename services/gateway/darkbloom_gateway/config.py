@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from darkbloom_edge.sealing_keys import KeyRing
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
 from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.hints import SECRET_BYTES
 from darkbloom_gateway.pins import read_admin_key, read_pins
+from darkbloom_gateway.sealing_ring import read_ring
 from darkbloom_gateway.tiers import Tier, Tiers
 
 
@@ -67,6 +69,13 @@ class GatewayConfig(RoomConfig):
         Path | None,
         Setting("32 bytes that only gateways share, for prefix hints; unset: each worker its own"),
     ] = None
+    sealing_keys_file: Annotated[
+        Path | None,
+        Setting("keys of sealed requests, shared by all gateways; unset: there are none"),
+    ] = None
+    sealed_replay_s: Annotated[
+        float, Setting("seconds that a sealed request is remembered", minimum=900, maximum=86_400)
+    ] = 3600.0
     service_input_tokens: Annotated[
         int, Setting("prompt tokens per minute, role service; 0 lifts it", minimum=0)
     ] = 50_000_000
@@ -146,6 +155,10 @@ class GatewayConfig(RoomConfig):
         except ValueError as error:
             yield f"DARKBLOOM_GATEWAY_ADMIN_KEY_FILE: {error}"
         try:
+            self.sealing_ring()
+        except ValueError as error:
+            yield f"DARKBLOOM_GATEWAY_SEALING_KEYS_FILE: {error}"
+        try:
             self.hint_secret()
         except ValueError as error:
             yield f"DARKBLOOM_GATEWAY_HINT_KEY_FILE: {error}"
@@ -157,6 +170,14 @@ class GatewayConfig(RoomConfig):
             ValueError: the file cannot be read, or holds too short a key.
         """
         return None if self.admin_key_file is None else read_admin_key(self.admin_key_file)
+
+    def sealing_ring(self) -> KeyRing:
+        """Return the keys of sealed requests; an empty ring where there are none.
+
+        Raises:
+            ValueError: the file cannot be read, or is none.
+        """
+        return KeyRing() if self.sealing_keys_file is None else read_ring(self.sealing_keys_file)
 
     def hint_secret(self) -> bytes:
         """Return the secret of prefix hints; empty where every worker makes its own.

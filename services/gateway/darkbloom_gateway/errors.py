@@ -269,3 +269,74 @@ def overloaded() -> ApiError:
 def timed_out() -> ApiError:
     """504: silence after the first content."""
     return ApiError(504, "timeout", "the provider stopped answering")
+
+
+def encryption_unavailable() -> ApiError:
+    """503: no key is configured; requests that are not sealed still work."""
+    return ApiError(503, "encryption_unavailable", "sealed requests are not available here")
+
+
+def envelope_unreadable(cause: ApiError) -> ApiError:
+    """400: the body did not come, or is over the ceiling; the connection ends where it must."""
+    return ApiError(
+        400,
+        "invalid_request_error",
+        f"the sealed body cannot be read: {cause.message}",
+        headers=cause.headers,
+    )
+
+
+def envelope_invalid() -> ApiError:
+    """400: no envelope."""
+    return ApiError(
+        400,
+        "invalid_sealed_envelope",
+        "the body is no sealed envelope: kid, ephemeral_public_key and ciphertext, in base64",
+    )
+
+
+def kid_mismatch() -> ApiError:
+    """400: sealed to a key that is not, or no longer, accepted."""
+    return ApiError(
+        400, "kid_mismatch", "the request is sealed to another key: read /v1/encryption-key again"
+    )
+
+
+def decryption_failed() -> ApiError:
+    """400: the box is not authentic."""
+    return ApiError(400, "decryption_failed", "the sealed body does not open")
+
+
+def envelope_misdirected() -> ApiError:
+    """400: an authentic box whose header is for something else."""
+    return ApiError(
+        400,
+        "invalid_sealed_envelope",
+        "the header inside the box is not one of a request to this route with this credential",
+        code="sealed_header_mismatch",
+    )
+
+
+def envelope_stale() -> ApiError:
+    """400: an authentic box of another time."""
+    return ApiError(
+        400,
+        "invalid_sealed_envelope",
+        "the request was sealed too long ago, or by a clock that is ahead",
+        code="sealed_request_expired",
+    )
+
+
+def envelope_replayed() -> ApiError:
+    """400: it came before; also a retry is sealed anew."""
+    return ApiError(
+        400,
+        "invalid_sealed_envelope",
+        "this envelope came before: seal every try anew",
+        code="replayed_envelope",
+    )
+
+
+def encryption_failed() -> ApiError:
+    """500: the answer could not be sealed, and is not sent in the clear instead."""
+    return ApiError(500, "encryption_failed", "the answer could not be sealed")

@@ -15,7 +15,7 @@ from darkbloom_gateway.errors import (
     method_not_allowed,
     no_such_endpoint,
 )
-from darkbloom_gateway.routes import evidence, health, models, payouts, stripe
+from darkbloom_gateway.routes import encryption, evidence, health, models, payouts, stripe
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.wire import App, error_body, error_headers
 
@@ -68,6 +68,7 @@ ROUTES = frozenset(
         "/v1/admin/log-reports",
         "/health",
         "/readyz",
+        *encryption.ROUTES,
         *stripe.ROUTES,
         *payouts.ROUTES,
     }

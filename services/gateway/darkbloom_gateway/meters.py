@@ -25,6 +25,7 @@ class Meters:
             for phase in ("parse", "reserve", "route", "encrypt", "queue_wait", "dispatch", "total")
         }
         self._receipts = metrics.counter(telemetry.RECEIPTS)
+        self._sealed = metrics.counter(telemetry.SEALED_REQUESTS)
         self._lanes = metrics.gauge(telemetry.LANES).labels(_LINK)
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -87,6 +88,10 @@ class Meters:
     def receipt(self, outcome: str) -> None:
         """Count a receipt: `made`, `recorded` or `dropped`."""
         self._receipts.labels(outcome).inc()
+
+    def sealed(self, outcome: str) -> None:
+        """Count a sealed request: `opened`, or why it was not."""
+        self._sealed.labels(outcome).inc()
 
     def attempt_failed(self, model: str, reason: str) -> None:
         """Count a failed attempt by closed reason."""

@@ -32,6 +32,9 @@ _ALLOWED = (
 _EXPOSED = (
     b"X-Request-ID, X-Inference-Job-ID, X-Provider-Id, X-Provider-Attested, "
     b"X-Provider-Trust-Level, X-Provider-Encrypted, X-Provider-Scripted, X-Timing, "
+    b"X-Provider-Chip, X-Provider-Model, X-Provider-Secure-Enclave, X-Provider-Mda-Verified, "
+    b"X-Attestation-Se-Public-Key, X-Eigen-Sealed, X-Eigen-Sealed-Kid, X-Darkbloom-Sealed, "
+    b"X-Darkbloom-Sealed-Kid, "
     b"X-Darkbloom-Receipt-Job-ID, X-Darkbloom-Receipt-Hash, X-Hold-Micro-USD, Retry-After, "
     b"X-RateLimit-Reset, "
     + b", ".join(

@@ -64,6 +64,7 @@ TOKENS = _spec("tokens_total", "tokens opened", "model kind")
 CLIENT_GONE = _spec("client_gone_total", "consumers that left", "model phase")
 RATE_LIMITED = _spec("ratelimit_rejections_total", "refused for pace", "tier dimension")
 RECEIPTS = _spec("receipts_total", "receipts made", "outcome")
+SEALED_REQUESTS = _spec("sealed_requests_total", "requests sealed by consumers", "outcome")
 
 DISPATCHES = _spec("dispatches_total", "attempts dispatched", "status")
 ATTEMPT_OUTCOMES = _spec("attempt_outcomes_total", "ended attempts", "model class")
