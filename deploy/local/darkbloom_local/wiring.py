@@ -103,6 +103,7 @@ def _billing(wiring: Wiring) -> Environment:
     return {
         "DARKBLOOM_BILLING_LISTEN": wiring.address("billing.grpc"),
         "DARKBLOOM_BILLING_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
+        "DARKBLOOM_BILLING_ANCHOR_PERIOD_S": "1",
         "DARKBLOOM_BILLING_LOGIN_ISSUERS_FILE": str(wiring.issuers_file),
         "DARKBLOOM_BILLING_ADMIN_EMAILS": ADMINISTRATOR,
         "DATABASE_URL": wiring.database_url,

@@ -10,12 +10,14 @@ from darkbloom.billing.v1 import (
     identity_service_pb2,
     ledger_service_pb2,
     price_service_pb2,
+    receipt_service_pb2,
     report_service_pb2,
 )
 from darkbloom.billing.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from darkbloom.billing.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from darkbloom.billing.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from darkbloom.billing.v1.price_service_pb2_grpc import add_PriceServiceServicer_to_server
+from darkbloom.billing.v1.receipt_service_pb2_grpc import add_ReceiptServiceServicer_to_server
 from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
@@ -24,13 +26,16 @@ from darkbloom_mesh.serve import Service
 
 from darkbloom_billing.accounts import Accounts
 from darkbloom_billing.admin import parts as programme_parts
+from darkbloom_billing.archive.keeper import ArchiveKeeper
+from darkbloom_billing.archive.server import ReceiptServer
+from darkbloom_billing.archive.store import PostgresArchive
 from darkbloom_billing.audit import Auditor, Report
 from darkbloom_billing.books import Books
 from darkbloom_billing.books.disputes import FOLLOW
 from darkbloom_billing.books.outbox import Dispatcher, Handler, Outbox
 from darkbloom_billing.books.seal import Block, export, exported, head
 from darkbloom_billing.books.tasks import BooksTasks
-from darkbloom_billing.clients import ReceiptKeys, VerdictKeys
+from darkbloom_billing.clients import AttestationLog, ReceiptKeys, VerdictKeys
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.identity.wiring import wire_identity
 from darkbloom_billing.key_feed import KeyFeed
@@ -59,6 +64,7 @@ _SERVICES = (
     ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
     identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name,
+    receipt_service_pb2.DESCRIPTOR.services_by_name["ReceiptService"].full_name,
     price_service_pb2.DESCRIPTOR.services_by_name["PriceService"].full_name,
     report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
     PAYMENT_SERVICE,
@@ -136,6 +142,11 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     )
     programmes.spawn(service, config)
     receipts = Receipts(PostgresReceipts(database), receipt_keys, clock, meters)
+    keep = timedelta(days=config.receipt_days)
+    archive = PostgresArchive(database, secrets.token_bytes)
+    keeper = ArchiveKeeper(archive, AttestationLog(attestation), clock, keep=keep)
+    service.spawn(keeper.run_anchoring(config.anchor_period_s), name="anchoring")
+    service.spawn(keeper.run_forgetting(), name="receipts-forgetting")
     account_rules = Accounts(accounts, clock)
     account_server = AccountServer(
         account_rules,
@@ -158,6 +169,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
         config.listen,
         registrars=[
             partial(add_LedgerServiceServicer_to_server, LedgerServer(ledger, receipts)),
+            partial(add_ReceiptServiceServicer_to_server, ReceiptServer(archive, clock, keep=keep)),
             partial(add_AccountServiceServicer_to_server, account_server),
             partial(add_IdentityServiceServicer_to_server, identity_server),
             partial(add_PriceServiceServicer_to_server, price_server),

@@ -7,9 +7,12 @@ import grpc
 from darkbloom.attestation.v1 import attestation_service_pb2 as attestation
 from darkbloom.attestation.v1.attestation_pb2 import SigningKey as SigningKeyMessage
 from darkbloom.attestation.v1.attestation_service_pb2_grpc import AttestationServiceStub
+from darkbloom.attestation.v1.log_service_pb2 import AppendReceiptBatchRequest
+from darkbloom.attestation.v1.log_service_pb2_grpc import LogServiceStub
 from darkbloom_edge.signatures import ED25519_BYTES, ed25519_key_id
 from darkbloom_mesh.errors import from_rpc_error
 
+from darkbloom_billing.archive.model import Batch
 from darkbloom_billing.model import SigningKey
 
 _TIMEOUT_S = 2.0
@@ -45,6 +48,24 @@ class ReceiptKeys:
             return (await self._stub.ListReceiptKeys(request, timeout=_TIMEOUT_S)).keys
 
         return await _fetch(call)
+
+
+class AttestationLog:
+    """The transparency log, where batches of receipts are anchored."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: LogServiceStub = LogServiceStub(channel)
+
+    async def append(self, batch: Batch) -> int:
+        """Append a batch and return its index; raises MeshError."""
+        request = AppendReceiptBatchRequest(
+            batch_id=batch.batch_id, root_hash=batch.root, size=batch.size
+        )
+        try:
+            answer = await self._stub.AppendReceiptBatch(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return answer.log_index
 
 
 async def _fetch(

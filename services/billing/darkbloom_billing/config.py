@@ -83,6 +83,12 @@ class BillingConfig(RoomConfig):
     receipt_due_s: Annotated[
         float, Setting("age at which a settlement without a receipt is a finding", minimum=1)
     ] = 600.0
+    receipt_days: Annotated[
+        int, Setting("days that whole receipts can be looked up", minimum=1)
+    ] = 90
+    anchor_period_s: Annotated[
+        float, Setting("how often new receipts are anchored in the log", minimum=0.05)
+    ] = 10.0
 
     referral_share_percent: Annotated[
         int, Setting("share of purchased spend that a referrer gets", minimum=0, maximum=50)

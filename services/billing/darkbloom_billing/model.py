@@ -395,6 +395,11 @@ class Receipt:
     signed: Signed
     terminal_sha256: str
     """Empty where the answer broke before its terminal was verified."""
+    attempt_id: str
+    terminal: Signed | None
+    """The provider's word; None where it is not just what the countersign names."""
+    verdict: Signed | None
+    identity_key: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from darkbloom_billing.ledger import Ledger
 from darkbloom_billing.ports import AccountStore, GrantDesk
 from darkbloom_billing.prices import Prices, changes
 from darkbloom_billing.pricing import MAX_TOKENS, fallback
-from darkbloom_billing.receipts import Receipts
+from darkbloom_billing.receipts import Handed, Receipts
 
 MAX_EXTENSIONS = 1000
 
@@ -120,7 +120,14 @@ class LedgerServer(LedgerServiceServicer):
     ) -> ledger_pb.RecordReceiptsResponse:
         """Keep the gateway's countersigned records."""
         records = [
-            (record.request_id, convert.signed(record.countersign)) for record in request.records
+            Handed(
+                record.request_id,
+                convert.signed(record.countersign),
+                convert.signed(record.terminal) if record.HasField("terminal") else None,
+                convert.signed(record.verdict) if record.HasField("verdict") else None,
+                record.identity_key,
+            )
+            for record in request.records
         ]
         return ledger_pb.RecordReceiptsResponse(recorded=await self._receipts.record(records))
 

@@ -16,20 +16,22 @@ from darkbloom_edge.request import canonical_bytes
 from darkbloom_edge.terminal import Terminal
 from darkbloom_edge.transcript import body_digest, keyed_digest, tool_call_digest
 
+_NO_KEY = "this copy has no receipt key, which came with the answer only"
+
 
 def request_claims(
-    body: bytes | None, receipt_key: bytes, terminal: Terminal, countersign: Countersign
+    body: bytes | None, receipt_key: bytes | None, terminal: Terminal, countersign: Countersign
 ) -> Iterator[Claim]:
     """Say whether this body was received, and whether the provider read just that.
 
     Args:
         body: the HTTP body; None where it was not given.
-        receipt_key: key of all digests.
+        receipt_key: key of all digests; None where this copy has none.
         terminal: what the provider says.
         countersign: what the gateway says.
     """
-    if body is None:
-        detail = "no request was given"
+    if body is None or receipt_key is None:
+        detail = "no request was given" if body is None else _NO_KEY
         yield Claim("request_body", holds=None, detail=detail, backed_by=GATEWAY)
         yield Claim("provider_request", holds=None, detail=detail, backed_by=PROVIDER)
         return
@@ -41,19 +43,20 @@ def request_claims(
 
 
 def answer_claims(
-    answer: Answer | None, receipt_key: bytes, terminal: Terminal, countersign: Countersign
+    answer: Answer | None, receipt_key: bytes | None, terminal: Terminal, countersign: Countersign
 ) -> Iterator[Claim]:
     """Say whether the provider wrote this answer.
 
     Args:
         answer: the saved answer; None where it was not given.
-        receipt_key: key of all digests.
+        receipt_key: key of all digests; None where this copy has none.
         terminal: what the provider says.
         countersign: what the gateway says.
     """
-    if answer is None:
+    if answer is None or receipt_key is None:
+        detail = "no answer was given" if answer is None else _NO_KEY
         for name in ("content", "reasoning", "tool_calls"):
-            yield Claim(name, holds=None, detail="no answer was given", backed_by=PROVIDER)
+            yield Claim(name, holds=None, detail=detail, backed_by=PROVIDER)
         return
 
     yield _content(answer, receipt_key, terminal)

@@ -67,7 +67,12 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """A receipt; byte fields are base64 in its JSON; repr is redacted."""
 
     version: Version = 1
-    receipt_key: Annotated[bytes, Meta(min_length=RECEIPT_KEY_BYTES, max_length=RECEIPT_KEY_BYTES)]
+    receipt_key: (
+        Annotated[bytes, Meta(min_length=RECEIPT_KEY_BYTES, max_length=RECEIPT_KEY_BYTES)] | None
+    ) = None
+    """Key of all digests. It comes with the answer and is kept nowhere: a copy that was looked up
+    later has none, and says nothing about content.
+    """
     terminal: bytes
     """The terminal's exact bytes."""
     terminal_signature: bytes
@@ -116,7 +121,7 @@ def terminal_sha256(terminal: bytes) -> str:
 
 def build_receipt(
     *,
-    receipt_key: bytes,
+    receipt_key: bytes | None,
     terminal: bytes,
     terminal_signature: bytes,
     identity_key: bytes,

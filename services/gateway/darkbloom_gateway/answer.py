@@ -163,7 +163,7 @@ class Answer:
             self._clock.now(),
             sealed_to=self._seeker.sealed_to,
         )
-        self._record(record)
+        self._record(record, signed)
         if terminal.outcome != "completed":
             raise provider_failed("the provider stopped the answer")
         self._stage.meters.receipt("made")
@@ -201,12 +201,17 @@ class Answer:
             raise RuntimeError("the request is not on a lane")
         return self._seeker.exchange
 
-    def _record(self, record: SignedBytes) -> None:
+    def _record(self, record: SignedBytes, terminal: SignedBytes | None = None) -> None:
         self._recorded = True
         if self._prompt.plan.free:
             # No money, so that billing has nothing to keep the record for.
             return
-        self._stage.ledger.record(ReceiptRecord(self.winner.request_id, record))
+        checked = self.winner.checked
+        self._stage.ledger.record(
+            ReceiptRecord(
+                self.winner.request_id, record, terminal, checked.signed, checked.identity_key
+            )
+        )
 
     def _look(self) -> None:
         mailbox = self.mailbox

@@ -60,6 +60,7 @@ from darkbloom_gateway.routes import (
     export,
     invites,
     keys,
+    log,
     log_reports,
     machines,
     me,
@@ -67,7 +68,9 @@ from darkbloom_gateway.routes import (
     payouts,
     pricing,
     public,
+    receipts,
     referrals,
+    releases,
     stripe,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
@@ -78,6 +81,7 @@ from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.stage import CatalogShelf, Stage
 from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
+from darkbloom_gateway.transparency import TransparencyClient
 from darkbloom_gateway.verdicts import VerdictDesk
 
 PRICES_S = 60.0
@@ -133,6 +137,10 @@ class Worker:
         self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
         self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
         self.payments = PaymentsClient(to_billing, timeout_s=config.rpc_s)
+
+        self.transparency = TransparencyClient(
+            to_attestation, to_billing, clock, timeout_s=config.rpc_s
+        )
 
         self._buckets = ValkeyBuckets(config.redis_url)
         service.on_close(self._buckets.close)
@@ -292,6 +300,9 @@ class Worker:
                 me.make_router(self.plane, self.identity),
                 log_reports.make_router(self.plane, self.identity),
                 encryption.make_router(self.ring),
+                log.make_router(self.transparency),
+                receipts.make_router(self.plane, self.transparency),
+                releases.make_router(self.transparency),
             ),
             hot={("POST", CHAT_PATH): chat},
             routes=ROUTES,

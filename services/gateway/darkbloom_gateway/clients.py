@@ -149,11 +149,10 @@ class BillingClient:
             records=[
                 ledger_pb2.ReceiptRecord(
                     request_id=record.request_id,
-                    countersign=SignedDocument(
-                        document=record.countersign.document,
-                        signature=record.countersign.signature,
-                        key_id=record.countersign.key_id,
-                    ),
+                    countersign=_signed(record.countersign),
+                    terminal=_signed(record.terminal) if record.terminal else None,
+                    verdict=_signed(record.verdict) if record.verdict else None,
+                    identity_key=record.identity_key,
                 )
                 for record in records
             ]
@@ -318,6 +317,12 @@ class FleetClient:
         request = fleet_service_pb2.ListBuildCapacityRequest()
         response = await answer(self._stub.ListBuildCapacity(request, timeout=self._timeout_s))
         return {row.build: row for row in response.builds}
+
+
+def _signed(signed: SignedBytes) -> SignedDocument:
+    return SignedDocument(
+        document=signed.document, signature=signed.signature, key_id=signed.key_id
+    )
 
 
 def _public_key(key: attestation_pb2.SigningKey) -> PublicKey:

@@ -79,6 +79,11 @@ class ReceiptRecord:
 
     request_id: str
     countersign: SignedBytes
+    terminal: SignedBytes | None = None
+    """The provider's word; None after a break."""
+    verdict: SignedBytes | None = None
+    """What the request was sealed under."""
+    identity_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
