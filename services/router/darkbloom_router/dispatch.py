@@ -116,6 +116,7 @@ class Dispatcher:
         self._unix_now = unix_now
         self._passes = Passes(timers, self._serve_line, line.depth, line.hold_s)
         line.longer = lambda build: ends.service_times.depth(build, fleet.index(build).active)
+        line.displaced = partial(self.refuse, refusal=refusals.QUEUE_FULL)
         self._free: Callable[[Request, Cause], None] = _unwired
         self._sign: Callable[[str, Signal], None] = _unnoticed
         self._waits: Callable[[str], None] = _unnoticed

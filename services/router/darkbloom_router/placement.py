@@ -217,12 +217,13 @@ def _believed(pool: list[Candidate], view: View) -> list[Candidate]:
 
 def _prices(pool: Sequence[Candidate], demand: Demand, rules: Rules) -> list[float]:
     prompt, output = demand.prompt_tokens, demand.output_bound
-    prices = [row.rank_ms + row.prompt_ms * prompt + row.output_ms * output for row in pool]
-    if rules.selection is Selection.COST and prompt < LONG_PROMPT_TOKENS:
-        prices = [
-            price + min(row.surplus_ms, price * SURPLUS_SHARE)
-            for row, price in zip(pool, prices, strict=True)
-        ]
+    if rules.selection is not Selection.COST or prompt >= LONG_PROMPT_TOKENS:
+        return [row.rank_ms + row.prompt_ms * prompt + row.output_ms * output for row in pool]
+    prices = []
+    for row in pool:
+        price = row.rank_ms + row.prompt_ms * prompt + row.output_ms * output
+        surplus, most = row.surplus_ms, price * SURPLUS_SHARE
+        prices.append(price + (min(most, surplus)))
     return prices
 
 

@@ -13,7 +13,7 @@ from darkbloom_router.conditions import wants
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Demand, OwnerPolicy
 from darkbloom_router.timers import Timers
-from darkbloom_router.waiting import Waiting
+from darkbloom_router.waiting import Waiting, share_of
 
 COALESCE_S = 0.02
 PATIENCE_S, LEAST_DEPTH, MOST_DEPTH = 3.0, 32, 512
@@ -93,6 +93,8 @@ class Line:
     ) -> None:
         self.longer: Callable[[str], int] = _no_longer
         """Returns the depth that a build's capacity is good for."""
+        self.displaced: Callable[[Request], None] = _unnoticed
+        """Hears of who had to leave a full line."""
         self._has_machines = has_machines
         self._timers = timers
         self._meter = meter
@@ -131,12 +133,23 @@ class Line:
         return self._waiting.line(build)
 
     def join(self, request: Request, waited_out: Callable[[], None]) -> bool:
-        """Stand in line; False where it is full, or the account's share of it."""
+        """Stand in line; False where it is full, or the account's share of it.
+
+        In a full line the newcomer takes the place of who would be served after him, last of all.
+        """
         now = self._timers.now()
         demand = request.demand
         work = float(demand.tokens)
         depth = self._limits.depth or max(LEAST_DEPTH, self.longer(demand.build))
+        last = None
         full = self.length(demand.build) >= depth
+        if full:
+            share = share_of(depth)
+            last = self._waiting.last(demand.build, demand.account_id, work, share)
+        if last is not None:
+            self.leave(last, "displaced")
+            # One for one: a line that is too long already grows no longer.
+            depth, full = max(depth, self._waiting.depth(demand.build) + 1), False
         if full or not self._waiting.join(
             demand.build, request, now, demand.account_id, work, depth
         ):
@@ -149,6 +162,8 @@ class Line:
         alike = shape(replace(demand, account_id="") if stranger else demand)
         self._places[request] = _Place(demand.tokens, alike, stranger=stranger)
         self._owners[demand.build] += not stranger
+        if last is not None:
+            self.displaced(last)
         # Never past its own deadline: that has a clock of its own.
         request.queue_timer = self._timers.after(self._limits.wait_s, waited_out)
         return True
@@ -321,6 +336,10 @@ class ServiceTimes:
         if mean is None or places <= 0:
             return None
         return mean * (ahead + 1) / places
+
+
+def _unnoticed(_request: Request) -> None:
+    """Nobody refuses him."""
 
 
 def _no_longer(_build: str) -> int:

@@ -2,7 +2,8 @@
 
 Each waiter gets a tag when he joins: the line's present tag, or the last one of his account, plus
 what he asks for. Tags are served in order, so an account that asks for much waits behind others
-and nobody waits for ever; one account alone is served first come, first served.
+and nobody waits for ever; one account alone is served first come, first served. A full line gives
+up whoever would be served last, which need not be whoever comes last.
 """
 
 from bisect import insort
@@ -22,12 +23,16 @@ ACCOUNT_SHARE = 0.25
 class _Line(Generic[WaiterT]):
     order: list[tuple[float, int]] = field(default_factory=list)
     """Tag and number of each waiter, sorted."""
-    places: dict[WaiterT, tuple[float, int, str, float]] = field(default_factory=dict)
-    """Tag, number, account and time of joining, by waiter, in order of arrival."""
+    places: dict[WaiterT, tuple[float, int, str, float, float]] = field(default_factory=dict)
+    """Tag, number, account, time of joining and work, by waiter, in order of arrival."""
     waiters: dict[int, WaiterT] = field(default_factory=dict)
     accounts: Counter[str] = field(default_factory=Counter)
     last_tags: dict[str, float] = field(default_factory=dict)
     tag: float = 0.0
+
+    def next_tag(self, account: str, work: float) -> float:
+        """Return the tag of somebody who joins now."""
+        return max(self.tag, self.last_tags.get(account, 0.0)) + work
 
 
 class Waiting(Generic[WaiterT]):
@@ -62,16 +67,17 @@ class Waiting(Generic[WaiterT]):
         """
         line = self._lines.setdefault(build, _Line())
         most = depth or self._depth
-        share = max(1, ceil(most * ACCOUNT_SHARE))
+        share = share_of(most)
         if len(line.places) >= most or line.accounts[account] >= share:
             if not line.places:
                 del self._lines[build]
             return False
         number = next(self._numbers)
-        tag = max(line.tag, line.last_tags.get(account, 0.0)) + max(work, 0.0)
+        work = max(work, 0.0)
+        tag = line.next_tag(account, work)
         line.last_tags[account] = tag
         line.accounts[account] += 1
-        line.places[waiter] = (tag, number, account, now)
+        line.places[waiter] = (tag, number, account, now, work)
         line.waiters[number] = waiter
         insort(line.order, (tag, number))
         return True
@@ -82,12 +88,15 @@ class Waiting(Generic[WaiterT]):
         place = line.places.pop(waiter, None) if line else None
         if line is None or place is None:
             return False
-        tag, number, account, _ = place
+        tag, number, account, _, work = place
         line.order.remove((tag, number))
         del line.waiters[number]
         line.accounts[account] -= 1
         if served:
             line.tag = max(line.tag, tag)
+        elif line.last_tags.get(account) == tag:
+            # He has cost the line nothing, so his account is not charged.
+            line.last_tags[account] = tag - work
         if not line.accounts[account]:
             del line.accounts[account]
             if line.last_tags.get(account, 0.0) <= line.tag:
@@ -95,6 +104,21 @@ class Waiting(Generic[WaiterT]):
         if not line.places:
             del self._lines[build]
         return True
+
+    def last(self, build: str, account: str, work: float, share: int) -> WaiterT | None:
+        """Return who is to make room for a newcomer: who would be served after him, last of all.
+
+        Args:
+            build: Which line.
+            account: Of the newcomer.
+            work: What he asks for.
+            share: Places that one account may have.
+        """
+        line = self._lines.get(build)
+        if line is None or line.accounts[account] >= share:
+            return None
+        tag, number = line.order[-1]
+        return line.waiters[number] if line.next_tag(account, max(work, 0.0)) < tag else None
 
     def depth(self, build: str) -> int:
         """Return how many wait for a build."""
@@ -129,3 +153,8 @@ class Waiting(Generic[WaiterT]):
     def builds(self) -> Iterator[str]:
         """Yield the builds that somebody waits for."""
         return iter(list(self._lines))
+
+
+def share_of(depth: int) -> int:
+    """Return how many places of a line one account may have."""
+    return max(1, ceil(depth * ACCOUNT_SHARE))

@@ -71,6 +71,26 @@ def test_nobody_is_lost_or_served_twice_and_one_account_keeps_its_order(
             assert len(mine) <= 4
 
 
+def test_a_full_line_gives_up_who_would_be_served_last() -> None:
+    line: Waiting[str] = Waiting(8)
+    for number in range(4):
+        line.join(BUILD, f"small-{number}", 0.0, f"account-{number}", 100)
+        line.join(BUILD, f"large-{number}", 0.0, f"account-{number}", 5000 + number)
+    assert not line.join(BUILD, "new", 1.0, "newcomer", 100)
+    assert line.last(BUILD, "newcomer", 100, share=2) == "large-3"
+    assert line.last(BUILD, "newcomer", 9000, share=2) is None, "he would be the last himself"
+    assert line.last(BUILD, "account-0", 100, share=2) is None, "his share of the line is full"
+
+
+def test_who_left_unserved_has_cost_his_account_nothing() -> None:
+    line: Waiting[str] = Waiting(8)
+    line.join(BUILD, "stays", 0.0, "other", 500)
+    line.join(BUILD, "gone", 0.0, "mine", 10_000)
+    line.leave(BUILD, "gone")
+    line.join(BUILD, "again", 1.0, "mine", 100)
+    assert line.line(BUILD) == ["again", "stays"]
+
+
 class Lines:
     """A line that counts how often it is looked through."""
 

@@ -4,7 +4,9 @@ import argparse
 import json
 import logging
 import sys
-from time import perf_counter
+from dataclasses import replace
+from time import perf_counter, process_time
+from typing import Any
 
 import structlog
 
@@ -15,6 +17,13 @@ from darkbloom_router.simulate.run import run
 from darkbloom_router.simulate.scenario import Scenario
 
 _REPORT_S = 5.0
+OTHERS: dict[str, dict[str, Any]] = {
+    "scan": {"full_scan": True},
+    "selection": {"selection": Selection.FIRST_CONTENT},
+    "warm-pool": {"warm_pool": False},
+}
+"""What the second run of a comparison changes."""
+RATIOS = ("served_ratio", "uptime", "ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms", "earnings_gini")
 
 
 class Progress:
@@ -50,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--selection", choices=[one.value for one in Selection], default=known.selection.value)
     add("--scan", choices=["sample", "full"], default="sample", help="whom a decision prices")
     add("--no-warm-pool", action="store_true", help="nobody loads builds ahead of demand")
+    add("--shift", type=float, default=known.shift_minutes, help="minutes until demand moves on")
+    add("--compare", choices=sorted(OTHERS), help="run twice, and say how the two differ")
     add("--json", action="store_true", help="only the JSON, without the table")
     given = parser.parse_args(arguments)
     if given.providers < 1 or given.builds < 1 or given.minutes <= 0 or given.load <= 0:
@@ -65,14 +76,33 @@ def main(arguments: list[str] | None = None) -> int:
         selection=Selection(given.selection),
         full_scan=given.scan == "full",
         warm_pool=not given.no_warm_pool,
+        shift_minutes=given.shift,
     )
-    progress = Progress(scenario.minutes)
-    outcome = run(scenario, progress)
-    found = figures(outcome, perf_counter() - progress.started)
+    found = simulated(scenario)
     if not given.json:
         sys.stdout.write(table(found) + "\n")
+    if given.compare:
+        other = simulated(replace(scenario, **OTHERS[given.compare]))
+        if not given.json:
+            sys.stdout.write("\n" + table(other) + "\n")
+        found = {"compared": given.compare, "ratios": ratios(found, other)} | {
+            "first": found,
+            "second": other,
+        }
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
+
+
+def simulated(scenario: Scenario) -> dict[str, Any]:
+    """Run one scenario and return its figures."""
+    progress, started = Progress(scenario.minutes), process_time()
+    outcome = run(scenario, progress)
+    return figures(outcome, perf_counter() - progress.started, process_time() - started)
+
+
+def ratios(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
+    """Return the first run's figures as multiples of the second's, where both have any."""
+    return {name: round(first[name] / second[name], 4) for name in RATIOS if second[name]}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The router itself, without its network: the same parts as `app` wires, over virtual time."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import thread_time
+from time import perf_counter, thread_time
 
 from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom_mesh.backoff import Backoff
@@ -44,18 +45,65 @@ _DELAY_S, _LEASE_S = 30.0, 900.0
 _MAX_BODY = 1 << 24
 
 
+class Stopwatch:
+    """Measures decisions twice: in processor time of this thread, and on the wall.
+
+    The wall shows what else the machine under the simulation does; a decision never waits.
+    """
+
+    def __init__(self) -> None:
+        self.wall_s: list[float] = []
+        self._since: float | None = None
+
+    def __call__(self) -> float:
+        """Return processor seconds; every second call ends a decision."""
+        now, since = perf_counter(), self._since
+        if since is None:
+            self._since = now
+        else:
+            self._since = None
+            self.wall_s.append(now - since)
+        return thread_time()
+
+
 class TimedMeter(Meter):
-    """Counts as ever, and keeps the processor time of each decision."""
+    """Counts as ever, and keeps for the report what it needs."""
 
     def __init__(self) -> None:
         super().__init__(Metrics(version="simulated"))
         self.decision_s: list[float] = []
+        """Processor time of each decision, pauses of the collector in it included."""
+        self.audits: Counter[str] = Counter()
+        self.races: Counter[str] = Counter()
+        """Second offers won, and those that the governor refused, by its word."""
+        self.loads: Counter[str] = Counter()
+        """Load commands by what became of them."""
 
     def decided(self, build: str, outcome: str, seconds: float) -> None:
         """Count one decision."""
         super().decided(build, outcome, seconds)
         if outcome in ("selected", "none"):
             self.decision_s.append(seconds)
+
+    def audited(self, outcome: str) -> None:
+        """Count a decision that was compared with the whole chain over everybody."""
+        super().audited(outcome)
+        self.audits[outcome] += 1
+
+    def hedge_won(self, build: str) -> None:
+        """Count a second offer that had the first content."""
+        super().hedge_won(build)
+        self.races["won"] += 1
+
+    def hedge_suppressed(self, verdict: str) -> None:
+        """Count a second offer that was not made."""
+        super().hedge_suppressed(verdict)
+        self.races[verdict] += 1
+
+    def loaded(self, build: str, outcome: str) -> None:
+        """Count a load command."""
+        super().loaded(build, outcome)
+        self.loads[outcome] += 1
 
 
 class PromptDesk(SettlementDesk):
@@ -84,6 +132,7 @@ class Core:
     line: Line
     lanes: dict[Provider, ProviderLane]
     meter: TimedMeter
+    stopwatch: Stopwatch
     dispatcher: Dispatcher
     uplink: Uplink
     downlink: Downlink
@@ -95,7 +144,7 @@ class Core:
 def make_core(scenario: Scenario) -> Core:
     """Wire a router."""
     clock = VirtualClock()
-    timers, meter = VirtualTimers(clock), TimedMeter()
+    timers, meter, stopwatch = VirtualTimers(clock), TimedMeter(), Stopwatch()
     rules = Rules(selection=scenario.selection)
     if scenario.full_scan:
         rules = Rules(selection=scenario.selection, sample=0)
@@ -134,8 +183,7 @@ def make_core(scenario: Scenario) -> Core:
             new_id=_counter(),
             pick=stream(scenario.seed, "choices").randrange,
             unix_now=lambda: clock.now().timestamp(),
-            # Time on the wall would show what else the machine under the simulation does.
-            timer=thread_time,
+            timer=stopwatch,
         )
     )
     ends.wire(
@@ -171,6 +219,7 @@ def make_core(scenario: Scenario) -> Core:
         line=line,
         lanes=lanes,
         meter=meter,
+        stopwatch=stopwatch,
         dispatcher=dispatcher,
         uplink=Uplink(
             attempts,

@@ -7,16 +7,32 @@ from typing import Any
 from darkbloom_router.simulate.ledger import gini, percentile
 from darkbloom_router.simulate.run import Outcome
 
-MEASURED = ("decision_p50_ms", "decision_p99_ms", "memory_mb", "wall_s")
+MEASURED = (
+    "decision_p50_ms",
+    "decision_p99_ms",
+    "decision_wall_p99_ms",
+    "collector_pauses",
+    "collector_most_ms",
+    "memory_mb",
+    "cpu_s",
+    "wall_s",
+)
 """Fields that the machine under the simulation decides; all others follow from the seed."""
 
 
-def figures(outcome: Outcome, wall_s: float) -> dict[str, Any]:
-    """Return everything, in the order in which it is read."""
-    ledger, scenario = outcome.ledger, outcome.scenario
+def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
+    """Return everything, in the order in which it is read.
+
+    Args:
+        outcome: Of the run.
+        wall_s: How long it took.
+        cpu_s: Processor time that it took.
+    """
+    ledger, scenario, meter = outcome.ledger, outcome.scenario, outcome.core.meter
     received = max(1, ledger.received)
     ttft = [1000 * seconds for seconds in ledger.ttft_s]
-    decisions = [1000 * seconds for seconds in outcome.core.meter.decision_s]
+    decisions = [1000 * seconds for seconds in meter.decision_s]
+    walls = [1000 * seconds for seconds in outcome.core.stopwatch.wall_s]
     earned = [float(ledger.earned[one.body.name]) for one in outcome.machines]
     per_capacity = [
         tokens / (one.body.capacity_tps * one.connected_s)
@@ -32,6 +48,8 @@ def figures(outcome: Outcome, wall_s: float) -> dict[str, Any]:
         "seed": scenario.seed,
         "selection": scenario.selection.value,
         "scan": "full" if scenario.full_scan else "sample",
+        "warm_pool": scenario.warm_pool,
+        "shift_minutes": scenario.shift_minutes,
         "received": ledger.received,
         "complete": ledger.complete,
         "uptime": round(1 - ledger.down / received, 6),
@@ -41,17 +59,25 @@ def figures(outcome: Outcome, wall_s: float) -> dict[str, Any]:
         "ttft_p99_ms": round(percentile(ttft, 0.99), 1),
         "refusals": dict(sorted(ledger.refusals.items())),
         "hedges": ledger.hedges,
+        "races": dict(sorted(meter.races.items())),
+        "loads": dict(sorted(meter.loads.items())),
         "broken": ledger.broken,
         "lost_after_commit": ledger.lost_by_router,
         "waited_past_deadline": ledger.late,
         "earnings_gini": round(gini(per_capacity), 4),
         "earnings_gini_raw": round(gini(earned), 4),
         "utilisation": round(sum(earned) / (outcome.capacity_tps * scenario.duration_s), 4),
+        "audits_agreed": meter.audits["agreed"],
+        "audits_disagreed": meter.audits["disagreed"],
         "decisions": len(decisions),
         "decision_p50_ms": round(percentile(decisions, 0.50), 4),
         "decision_p99_ms": round(percentile(decisions, 0.99), 4),
+        "decision_wall_p99_ms": round(percentile(walls, 0.99), 4),
+        "collector_pauses": outcome.collector.pauses,
+        "collector_most_ms": round(1000 * outcome.collector.most_s, 1),
         "memory_mb": round(_memory_mb(), 1),
         "events": outcome.core.timers.events,
+        "cpu_s": round(cpu_s, 1),
         "wall_s": round(wall_s, 1),
     }
 

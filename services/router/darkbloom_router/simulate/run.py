@@ -1,6 +1,5 @@
 """One run from its scenario to its result."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +8,7 @@ from itertools import accumulate
 from darkbloom_router.model import Catalog
 from darkbloom_router.simulate import hardware
 from darkbloom_router.simulate.chance import around, stream
+from darkbloom_router.simulate.collector import Collector
 from darkbloom_router.simulate.core import Core, make_core
 from darkbloom_router.simulate.edge import Edge
 from darkbloom_router.simulate.hardware import Product
@@ -41,6 +41,7 @@ class Outcome:
     machines: list[Machine]
     offered_per_s: float
     capacity_tps: float
+    collector: Collector
 
 
 def run(scenario: Scenario, progress: Progress) -> Outcome:
@@ -78,20 +79,18 @@ def run(scenario: Scenario, progress: Progress) -> Outcome:
     _churn(scenario, core, machines)
     _sweep(core)
 
-    gc.collect()
-    gc.freeze()
     last = scenario.duration_s + TAIL_S
-    while core.timers.now() < last:
-        core.timers.run_until(core.timers.now() + STEP_S)
-        progress(core.timers.now(), ledger)
-        if core.timers.now() > scenario.duration_s and not edge.live:
-            break
-    gc.unfreeze()
+    with Collector() as collector:
+        while core.timers.now() < last:
+            core.timers.run_until(core.timers.now() + STEP_S)
+            progress(core.timers.now(), ledger)
+            if core.timers.now() > scenario.duration_s and not edge.live:
+                break
     ledger.never_ended(len(edge.live))
     for machine in machines:
         if machine.provider is not None:
             machine.connected_s += core.timers.now() - machine.provider.joined_at
-    return Outcome(scenario, core, ledger, machines, traffic.mean_per_s, capacity_tps)
+    return Outcome(scenario, core, ledger, machines, traffic.mean_per_s, capacity_tps, collector)
 
 
 def _bodies(scenario: Scenario, products: list[Product]) -> list[Body]:

@@ -19,6 +19,8 @@ class Scenario:
     seed: int = 7
     builds: int = 1
     zipf: float = 1.0
+    shift_minutes: float = 0.0
+    """How often demand moves on to other builds; 0 is never."""
     selection: Selection = Selection.COST
     full_scan: bool = False
     """Every decision prices everybody, not a sample."""

@@ -61,6 +61,8 @@ class Traffic:
         self._ask = ask
         self._count = 0
         self._burst = False
+        self._turn = 0
+        """Demand for the build of rank r goes to the build of rank r + turn."""
         calm = (1 - scenario.burst_share * scenario.burst) / (1 - scenario.burst_share)
         mean = scenario.load * capacity_tps / mean_output()
         self._rates = (mean * calm, mean * scenario.burst)
@@ -70,6 +72,13 @@ class Traffic:
         """Let requests come."""
         self._phase()
         self._next()
+        if self._scenario.shift_minutes > 0:
+            self._timers.after(self._scenario.shift_minutes * 60, self._shift)
+
+    def _shift(self) -> None:
+        """Let demand move on: what was asked for most is now asked for least."""
+        self._turn += 1
+        self._timers.after(self._scenario.shift_minutes * 60, self._shift)
 
     def _phase(self) -> None:
         """Enter the next calm or burst."""
@@ -85,7 +94,8 @@ class Traffic:
             return
         self._next()
         self._count += 1
-        [name] = chance.choices(self._names, cum_weights=self._ends)
+        [rank] = chance.choices(range(len(self._names)), cum_weights=self._ends)
+        name = self._names[(rank + self._turn) % len(self._names)]
         output = draw_output(chance.gauss)
         bound = chance.choice([most for most in BOUNDS if most >= output])
         prompt = self._prompt()
