@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from darkbloom_edge.code_identity import SealedChallenge
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.lane import LaneEnd
 
@@ -21,6 +22,7 @@ from darkbloom_provider.presentation import Presence
 from darkbloom_provider.standing import Standing, printable
 from darkbloom_provider.state import AgentState, SlotView
 from darkbloom_provider.waiting import first_of
+from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk
 
 STATE_INTERVAL_S = 2.5
@@ -39,6 +41,7 @@ class Agent:
 
     Args:
         presence: What this process says of itself.
+        witness: What can be shown beyond our own word.
         desk: Keys, engine and memory.
         dialler: Opens connections to the router's provider listener.
         state_file: Where the snapshot goes.
@@ -50,6 +53,7 @@ class Agent:
         self,
         *,
         presence: Presence,
+        witness: Witness,
         desk: Desk,
         dialler: Dialler,
         state_file: Path,
@@ -59,6 +63,9 @@ class Agent:
         self.registered = asyncio.Event()
         """Set with the first registration."""
         self._presence = presence
+        self._witness = witness
+        if witness.launcher is not None:
+            witness.launcher.on_code_challenge = self._on_code_challenge
         self._desk = desk
         self._dialler = dialler
         self._coordinator = ""
@@ -135,6 +142,7 @@ class Agent:
         link = Link(
             channel,
             presence=self._presence,
+            witness=self._witness,
             desk=self._desk,
             interval_s=self._interval_s,
             previous=previous,
@@ -162,6 +170,11 @@ class Agent:
             self._last_error = _describe(end)
         _log.info("link_ended", reason=end.reason, clean=end.clean)
         self._changed.set()
+
+    def _on_code_challenge(self, sealed: SealedChallenge) -> None:
+        link = self._current
+        if link is not None and link.registered.is_set():
+            link.answer_code_challenge(sealed)
 
     def _on_update(self) -> None:
         link = self._current

@@ -3,21 +3,24 @@
 import asyncio
 import json
 import secrets
+import socket
 from collections.abc import MutableMapping
 from dataclasses import replace
 from functools import partial
 
 import grpc
 import structlog
+from darkbloom_edge.boxes import KeyPair
 from darkbloom_edge.envelope import new_key_pair
 from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.serve import Service
 
-from darkbloom_provider import code_release, hardware, identity
+from darkbloom_provider import code_release, hardware
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.device_key import DeviceKey, open_device_key
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
 from darkbloom_provider.errors import ProviderError
@@ -25,9 +28,11 @@ from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.link import STOP_S
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.lock import single_instance
+from darkbloom_provider.mac.launcher import Launcher
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.ready import announce
 from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.witness import here
 from darkbloom_provider.work import Desk
 
 _SETTLE_S = 3.0
@@ -60,8 +65,9 @@ async def _serve(
     release: code_release.CodeRelease,
 ) -> int:
     home, clock = config.folders, SystemClock()
-    signer = identity.load_or_create(home.identity_key)
+    signer = open_device_key(config)
     key_pair = new_key_pair()
+    witness = here(await _greet(config, service, key_pair, signer))
     facts = hardware.detect()
     inventory = await asyncio.to_thread(take_inventory, config)
     engine = make_engine(config, inventory, clock)
@@ -87,6 +93,7 @@ async def _serve(
             generation=secrets.token_hex(16),
             metrics_port=int(service.listeners["metrics"].rpartition(":")[2]),
         ),
+        witness=witness,
         desk=Desk(
             key_pair=key_pair,
             signer=signer,
@@ -109,6 +116,38 @@ async def _serve(
         service.spawn(announce(path, agent, service.listeners), name="ready")
         service.on_close(lambda: asyncio.to_thread(path.unlink, missing_ok=True))
     return await service.wait()
+
+
+async def _greet(
+    config: ProviderConfig, service: Service, key_pair: KeyPair, signer: DeviceKey
+) -> Launcher | None:
+    """Greet the launcher that has started us; None where nobody has."""
+    inherited = inherited_socket(config)
+    if inherited is None:
+        return None
+    launcher = await Launcher.connect(inherited)
+    service.spawn(launcher.run(), name="launcher")
+    hello = await launcher.greet(key_pair.public, signer)
+    _log.info("launcher_greeted", app_attest=hello.app_attest, push=hello.push)
+
+    return launcher
+
+
+def inherited_socket(config: ProviderConfig) -> socket.socket | None:
+    """Return the socket that a launcher left open for us.
+
+    Raises:
+        ProviderError: what was inherited is no socket.
+    """
+    if config.launcher_fd is None:
+        return None
+    try:
+        return socket.socket(fileno=config.launcher_fd)
+    except OSError as error:
+        raise ProviderError(
+            f"descriptor {config.launcher_fd} is no socket ({error.strerror})",
+            "DARKBLOOM_PROVIDER_LAUNCHER_FD is for the launcher alone; unset it",
+        ) from error
 
 
 def _hosted(inventory: Inventory) -> dict[str, Hosted]:

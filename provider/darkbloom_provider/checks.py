@@ -8,10 +8,13 @@ from typing import Literal
 import msgspec
 import psutil
 
-from darkbloom_provider import hardware, identity, lock, state
+from darkbloom_provider import hardware, lock, state
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.device_key import open_device_key
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import SCRUBBED
+from darkbloom_provider.mac.measuring import measure_posture
+from darkbloom_provider.mac.posture import Posture
 from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.state import AgentState
 
@@ -64,6 +67,7 @@ def _hardware() -> Check:
 
 def _platform() -> Iterator[Check]:
     if sys.platform == "darwin":
+        yield from _posture(measure_posture())
         return
     yield Check(
         name="metal gpu",
@@ -77,6 +81,37 @@ def _platform() -> Iterator[Check]:
         detail=f"System Integrity Protection does not exist on {sys.platform}: trust stays `none`",
         fix="serve from an Apple-Silicon Mac for public requests",
     )
+
+
+def _posture(posture: Posture) -> Iterator[Check]:
+    rows = (
+        ("sip", posture.sip_enabled, "System Integrity Protection", "`csrutil enable` in Recovery"),
+        (
+            "secure boot",
+            posture.secure_boot_enabled,
+            "Full Security",
+            "Startup Security Utility in Recovery: choose Full Security",
+        ),
+        (
+            "authenticated root",
+            posture.authenticated_root_enabled,
+            "the sealed system volume",
+            "`csrutil authenticated-root enable` in Recovery",
+        ),
+        (
+            "rdma",
+            posture.rdma_disabled,
+            "no RDMA over Thunderbolt",
+            "`rdma_ctl disable` in Recovery",
+        ),
+    )
+    for name, holds, what, fix in rows:
+        yield Check(
+            name=name,
+            result="pass" if holds else "warn",
+            detail=what if holds else f"not shown by the system: {what}",
+            fix="" if holds else fix,
+        )
 
 
 def _environment(environ: dict[str, str]) -> Check:
@@ -93,16 +128,17 @@ def _environment(environ: dict[str, str]) -> Check:
 
 def _identity(config: ProviderConfig) -> Check:
     path = config.folders.identity_key
-    if not path.exists():
+    if config.keychain_group is None and not path.exists():
         return Check(
             name="active se key", result="warn", detail="no identity yet", fix="`darkbloom start`"
         )
     try:
-        identity.load_or_create(path)
+        key = open_device_key(config)
     except (ProviderError, OSError) as error:
         fix = error.remedy if isinstance(error, ProviderError) else "check the file's owner"
         return Check(name="active se key", result="fail", detail=str(error), fix=fix)
-    return Check(name="active se key", result="pass", detail=f"software key in {path}")
+    where = "in the Secure Enclave" if key.secure_enclave else f"software key in {path}"
+    return Check(name="active se key", result="pass", detail=where)
 
 
 def _models(config: ProviderConfig) -> Iterator[Check]:

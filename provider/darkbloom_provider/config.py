@@ -1,5 +1,6 @@
 """What the owner may set: `DARKBLOOM_PROVIDER_*`; flags of `start` win over it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from darkbloom_provider.home import Home
 MAX_MLX_CONCURRENCY = 8
 """Rows that the mlx engine generates at once."""
 MAX_PORT = 65_535
+_GROUP = re.compile(r"[A-Z0-9]{10}(\.[A-Za-z0-9-]+)+\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,16 @@ class ProviderConfig(CommonConfig):
     max_model_slots: Annotated[
         int, Setting("models in memory at a time; others are loaded on demand", minimum=1)
     ] = 3
+    keychain_group: Annotated[
+        str | None,
+        Setting(
+            "keychain group of the Secure Enclave key; unset: a key in a file. The app sets it"
+        ),
+    ] = None
+    launcher_fd: Annotated[
+        int | None,
+        Setting("inherited socket of the launcher; only the launcher sets it", minimum=3),
+    ] = None
     script: Annotated[str, Setting("JSON directive of the scripted engine, for tests and load")] = (
         ""
     )
@@ -82,6 +94,8 @@ class ProviderConfig(CommonConfig):
             yield "DARKBLOOM_PROVIDER_COORDINATOR_TLS: only DARKBLOOM_ENV=development may be false"
         if self.coordinator_ca_file is not None and not self.coordinator_tls:
             yield "DARKBLOOM_PROVIDER_COORDINATOR_CA_FILE: has no use without TLS"
+        if self.keychain_group is not None and _GROUP.match(self.keychain_group) is None:
+            yield "DARKBLOOM_PROVIDER_KEYCHAIN_GROUP: must be <team>.<bundle id>"
         plain = ("http://",) if self.environment == "development" else ()
         if self.gateway is not None and not self.gateway.startswith(("https://", *plain)):
             yield "DARKBLOOM_PROVIDER_GATEWAY: must be an https URL"

@@ -56,8 +56,6 @@ class Hardening:
     """
     env_scrubbed: bool
     """None of the variables in `SCRUBBED` is left."""
-    sip_enabled: bool
-    """System Integrity Protection is on; always False off macOS."""
 
 
 def harden(environ: MutableMapping[str, str]) -> Hardening:
@@ -73,7 +71,6 @@ def harden(environ: MutableMapping[str, str]) -> Hardening:
         core_dumps_disabled=no_core and (undebuggable or sys.platform != "linux"),
         anti_debug_enabled=undebuggable,
         env_scrubbed=not any(name in environ for name in SCRUBBED),
-        sip_enabled=sys.platform == "darwin" and hardening_macos.sip_enabled(),
     )
 
 

@@ -16,6 +16,8 @@ import structlog
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.provider_link_pb2 import (
     AttestationChallenge,
+    CodeAttestationResponse,
+    CodeResumeChallenge,
     GoAway,
     LoadModel,
     LoadModelStatus,
@@ -28,6 +30,11 @@ from darkbloom.router.v1.provider_link_pb2 import (
     TrustStatus,
 )
 from darkbloom.router.v1.provider_link_service_pb2_grpc import ProviderLinkServiceStub
+from darkbloom_edge.code_identity import (
+    CodeIdentityRejected,
+    SealedChallenge,
+    answer_code_challenge,
+)
 from darkbloom_mesh.lane import Lane, LaneEnd
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
@@ -36,6 +43,7 @@ from darkbloom_provider import hardware
 from darkbloom_provider.presentation import Presence, heartbeat
 from darkbloom_provider.standing import Standing
 from darkbloom_provider.waiting import first_of
+from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk, Worker
 
 REGISTER_TIMEOUT_S = 15.0
@@ -74,6 +82,7 @@ class Link:
     Args:
         channel: To the router's provider listener.
         presence: What to register with.
+        witness: What can be shown beyond our own word.
         desk: Keys, engine and memory that all links share.
         interval_s: Seconds between heartbeats until the router names its own.
         previous: Provider id of the stream before.
@@ -85,6 +94,7 @@ class Link:
         channel: grpc.aio.Channel,
         *,
         presence: Presence,
+        witness: Witness,
         desk: Desk,
         interval_s: float,
         previous: str,
@@ -99,6 +109,7 @@ class Link:
         self.over = asyncio.Event()
         self.hint = Hint()
         self._presence = presence
+        self._witness = witness
         self._desk = desk
         self.channel = channel
         self._interval_s = interval_s
@@ -116,11 +127,13 @@ class Link:
         self._sequence = 0
         self._draining = False
         self._drain_until = math.inf
+        self._answering: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
         """Set when the router has settled everything, and at the end."""
         self._handlers: dict[int, Callable[[bytes], None]] = {
             FrameKind.FRAME_KIND_REGISTERED: self._on_registered,
             FrameKind.FRAME_KIND_ATTESTATION_CHALLENGE: self._on_challenge,
+            FrameKind.FRAME_KIND_CODE_RESUME_CHALLENGE: self._on_code_challenge,
             FrameKind.FRAME_KIND_TRUST_STATUS: self._on_trust_status,
             FrameKind.FRAME_KIND_RUNTIME_STATUS: self._on_runtime_status,
             FrameKind.FRAME_KIND_ROUTING_STATUS: self._on_routing_status,
@@ -136,12 +149,19 @@ class Link:
 
     async def run(self) -> LaneEnd:
         """Register and serve until the stream ends; stops its attempts and returns why."""
+        posture = await self._witness.posture()
         now = self._desk.clock.now()
         waiting = [attempt_id for attempt_id, _ in self._desk.terminals]
         self._lane.send_control(
             FrameKind.FRAME_KIND_REGISTER,
             0,
-            self._presence.register(now, previous=self._previous, inflight=waiting),
+            self._presence.register(
+                now,
+                posture,
+                previous=self._previous,
+                inflight=waiting,
+                address=self._witness.address,
+            ),
         )
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -151,6 +171,8 @@ class Link:
                     end = await self._lane.run()
                 finally:
                     ticker.cancel()
+                    if self._answering is not None:
+                        self._answering.cancel()
                     if self._worker is not None:
                         self._worker.close()
         finally:
@@ -230,9 +252,41 @@ class Link:
             # Whoever relays somebody else's challenge gets no signature of ours for it.
             _log.warning("challenge_for_another")
             return
-        self._lane.send_control(
-            FrameKind.FRAME_KIND_ATTESTATION_RESPONSE, 0, self._presence.answer(challenge)
-        )
+        if self._tasks is None or (self._answering is not None and not self._answering.done()):
+            # One is outstanding at a time; whoever asks faster gets no more work out of us.
+            return
+        self._answering = self._tasks.create_task(self._answer(challenge), name="link.answer")
+
+    async def _answer(self, challenge: AttestationChallenge) -> None:
+        posture = await self._witness.posture()
+        evidence = await self._witness.evidence(challenge)
+        answer = self._presence.answer(challenge, posture, evidence)
+        self._lane.send_control(FrameKind.FRAME_KIND_ATTESTATION_RESPONSE, 0, answer)
+
+    def _on_code_challenge(self, payload: bytes) -> None:
+        message = CodeResumeChallenge.FromString(payload)
+        try:
+            sealed = SealedChallenge.from_bytes(message.sealed_nonce)
+        except CodeIdentityRejected as error:
+            _log.warning("code_challenge_refused", reason=error.reason.value)
+            return
+        self.answer_code_challenge(sealed)
+
+    def answer_code_challenge(self, sealed: SealedChallenge) -> None:
+        """Open a challenge with K, whichever way it came, and answer on this stream."""
+        try:
+            answer = answer_code_challenge(
+                sealed,
+                provider_id=self.standing.provider_id,
+                key_pair=self._desk.key_pair,
+                signer=self._presence.signer,
+            )
+        except CodeIdentityRejected as error:
+            # Whoever wants something else opened learns nothing, not even what it was.
+            _log.warning("code_challenge_refused", reason=error.reason.value)
+            return
+        message = CodeAttestationResponse(nonce=answer.nonce, signature=answer.signature)
+        self._lane.send_control(FrameKind.FRAME_KIND_CODE_ATTESTATION_RESPONSE, 0, message)
 
     def _on_trust_status(self, payload: bytes) -> None:
         status = TrustStatus.FromString(payload)

@@ -1,5 +1,6 @@
 """What the agent says of itself, from measured facts: registration, heartbeat, answers."""
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,15 +29,19 @@ from darkbloom_edge.attestation import (
     answer_challenge,
     build_registration,
 )
+from darkbloom_edge.device_statement import SALT_BYTES
 from darkbloom_edge.public_form import sign_public_form
-from darkbloom_edge.signatures import IdentitySigner, to_base64
+from darkbloom_edge.signatures import to_base64
 
 from darkbloom_provider.code_release import CodeRelease
+from darkbloom_provider.device_key import DeviceKey
 from darkbloom_provider.engine import interface as engine_interface
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware as HardwareFacts
 from darkbloom_provider.hardware import Load
 from darkbloom_provider.isolation import measure
+from darkbloom_provider.mac.launcher import PushAddress
+from darkbloom_provider.mac.posture import Posture
 from darkbloom_provider.work import Stats
 
 PROTOCOL = ProtocolVersion(major=1, minor=0)
@@ -62,7 +67,7 @@ class Presence:
     """Everything static that this process can truthfully say."""
 
     encryption_key: bytes
-    signer: IdentitySigner
+    signer: DeviceKey
     hardware: HardwareFacts
     hardening: Hardening
     release: CodeRelease
@@ -75,15 +80,25 @@ class Presence:
     metrics_port: int = 0
     """The one port that this process may listen on."""
 
-    def register(self, now: datetime, *, previous: str, inflight: Iterable[str]) -> Register:
+    def register(
+        self,
+        now: datetime,
+        posture: Posture,
+        *,
+        previous: str,
+        inflight: Iterable[str],
+        address: PushAddress | None = None,
+    ) -> Register:
         """Return the first frame of a stream.
 
         Args:
             now: goes into the signed blob, which is fresh for two minutes.
+            posture: how the machine is protected, just measured.
             previous: provider id of the stream before; empty for none.
             inflight: attempts whose terminals nobody has acknowledged.
+            address: where pushes reach this app.
         """
-        claims = self._blob(now)
+        claims = self._blob(now, posture)
         blob, signature = build_registration(claims, self.signer)
         return Register(
             protocol=PROTOCOL,
@@ -97,7 +112,7 @@ class Presence:
             attestation_signature=signature,
             public_signature=sign_public_form(claims, self.signer),
             private_only=self.private_only,
-            privacy=self._privacy(),
+            privacy=self._privacy(posture),
             python_hash=self.release.python_hash,
             runtime_hash=self.release.runtime_hash,
             template_hashes=self.release.template_hashes,
@@ -107,10 +122,14 @@ class Presence:
                 inflight_attempts=inflight,
             ),
             name=self.name,
+            apns_device_token=None if address is None else address.token,
+            apns_environment=None if address is None else address.environment,
         )
 
-    def answer(self, challenge: AttestationChallenge) -> AttestationResponse:
-        """Sign the status that a challenge asks for."""
+    def answer(
+        self, challenge: AttestationChallenge, posture: Posture, evidence: bytes = b""
+    ) -> AttestationResponse:
+        """Sign the status that a challenge asks for, and carry what the app has signed."""
         hashes = {model.id: model.weight_hash for model in self.models}
         status, signature = answer_challenge(
             Challenge(
@@ -120,10 +139,10 @@ class Presence:
             ),
             StatusReport(
                 public_key=to_base64(self.encryption_key),
-                sip_enabled=self.hardening.sip_enabled,
-                # Off a Mac there is neither, and what was not measured is not claimed.
-                secure_boot_enabled=False,
-                rdma_disabled=False,
+                # What was not measured is not claimed, and off a Mac nothing is.
+                sip_enabled=posture.sip_enabled,
+                secure_boot_enabled=posture.secure_boot_enabled,
+                rdma_disabled=posture.rdma_disabled,
                 python_hash=self.release.python_hash,
                 runtime_hash=self.release.runtime_hash,
                 template_hashes=self.release.template_hashes or None,
@@ -131,30 +150,40 @@ class Presence:
             ),
             self.signer,
         )
-        return AttestationResponse(nonce=challenge.nonce, status=status, status_signature=signature)
+        return AttestationResponse(
+            nonce=challenge.nonce,
+            status=status,
+            status_signature=signature,
+            device_evidence=evidence,
+        )
 
-    def _blob(self, now: datetime) -> RegistrationBlob:
+    def _blob(self, now: datetime, posture: Posture) -> RegistrationBlob:
         return RegistrationBlob(
-            authenticated_root_enabled=False,
+            authenticated_root_enabled=posture.authenticated_root_enabled,
             chip_family=self.hardware.chip_family,
             chip_name=self.hardware.chip_name,
             encryption_public_key=to_base64(self.encryption_key),
             hardware_model=self.hardware.machine_model,
             os_version=self.hardware.os_version,
             public_key=to_base64(self.signer.public),
-            rdma_disabled=False,
-            secure_boot_enabled=False,
-            secure_enclave_available=False,
-            sip_enabled=self.hardening.sip_enabled,
+            rdma_disabled=posture.rdma_disabled,
+            secure_boot_enabled=posture.secure_boot_enabled,
+            secure_enclave_available=self.signer.secure_enclave,
+            serial_number=posture.serial_number,
+            serial_salt=to_base64(secrets.token_bytes(SALT_BYTES))
+            if posture.serial_number
+            else None,
+            sip_enabled=posture.sip_enabled,
+            system_volume_hash=posture.system_volume_hash,
             timestamp=now.isoformat().replace("+00:00", "Z"),
         )
 
-    def _privacy(self) -> PrivacyCapabilities:
+    def _privacy(self, posture: Posture) -> PrivacyCapabilities:
         isolation = measure(self.metrics_port)
         return PrivacyCapabilities(
             text_backend_inprocess=isolation.text_backend_inprocess,
             text_proxy_disabled=isolation.text_proxy_disabled,
-            sip_enabled=self.hardening.sip_enabled,
+            sip_enabled=posture.sip_enabled,
             anti_debug_enabled=self.hardening.anti_debug_enabled,
             core_dumps_disabled=self.hardening.core_dumps_disabled,
             env_scrubbed=self.hardening.env_scrubbed,

@@ -11,9 +11,9 @@ from darkbloom_mesh.config import main_config
 from rich.console import Console
 from rich.table import Table
 
-from darkbloom_provider import identity
 from darkbloom_provider.account import Account, LoggedOutError, read_login
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.device_key import open_device_key
 
 MAX_ROWS = 1000
 _MICRO = 1_000_000
@@ -46,7 +46,7 @@ async def _read(
     stored = read_login(config.folders.login)
     if stored is None:
         raise LoggedOutError("this machine is not logged in", "run darkbloom login")
-    key = identity.load_or_create(config.folders.identity_key).public if this_machine else b""
+    key = open_device_key(config).public if this_machine else b""
     async with Account(stored.gateway, stored.token) as account:
         summary = await account.earnings_summary()
         return summary, await account.earnings(to_base64(key), limit)

@@ -13,7 +13,6 @@ from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import main_config
 
-from darkbloom_provider import identity
 from darkbloom_provider.account import (
     Account,
     AccountError,
@@ -25,6 +24,7 @@ from darkbloom_provider.account import (
     write_login,
 )
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.device_key import open_device_key
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SLOWER_S = 5
@@ -65,7 +65,7 @@ def whoami(json_: Json = False) -> int:
         _say(json_, {"logged_in": False}, "This machine is not logged in. Run `darkbloom login`.")
         return 1
     found = asyncio.run(_whoami(stored))
-    key = to_base64(identity.load_or_create(config.folders.identity_key).public)
+    key = to_base64(open_device_key(config).public)
     facts = {
         "logged_in": True,
         "account_id": found.get("account_id"),
@@ -82,7 +82,7 @@ def whoami(json_: Json = False) -> int:
 async def _login(config: ProviderConfig, clock: Clock, *, json_: bool) -> None:
     home = config.folders
     machine = config.name or socket.gethostname()
-    signer = identity.load_or_create(home.identity_key)
+    signer = open_device_key(config)
     stored = read_login(home.login)
     if stored is None or not await _counts(stored):
         stored = await _approved(_gateway(config), machine, clock, json_=json_)

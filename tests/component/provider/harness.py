@@ -15,6 +15,7 @@ from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 from darkbloom_provider import code_release, hardware
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
+from darkbloom_provider.device_key import SoftwareKey
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
@@ -22,6 +23,7 @@ from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Model, Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk
 
 from tests.fakes.provider_router import PATIENCE_S, Ask, FakeLink, FakeRouter
@@ -91,11 +93,15 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    tmp_path: Path, *, router: FakeRouter | None = None, clock: Clock | None = None
+    tmp_path: Path,
+    *,
+    router: FakeRouter | None = None,
+    clock: Clock | None = None,
+    witness: Witness | None = None,
 ) -> AsyncIterator[Stage]:
     """Run an agent until the block ends, then drain it."""
     router, clock = router or FakeRouter(), clock or SystemClock()
-    key_pair, signer = new_key_pair(), P256Signer.generate()
+    key_pair, signer = new_key_pair(), SoftwareKey(P256Signer.generate())
     engine = ScriptedEngine(clock=clock)
     builds = (Build(build_id=BUILD), Build(build_id=COLD_BUILD))
     loads = Loads(engine, builds, slots=1, clock=clock)
@@ -117,7 +123,6 @@ async def staged(
             core_dumps_disabled=False,
             anti_debug_enabled=False,
             env_scrubbed=True,
-            sip_enabled=False,
         ),
         release=RELEASE,
         models=(MODEL,),
@@ -132,6 +137,7 @@ async def staged(
     ):
         agent = Agent(
             presence=presence,
+            witness=witness or Witness(),
             desk=desk,
             dialler=Dialler((target,), first=0, credentials=None),
             state_file=tmp_path / "state.json",
