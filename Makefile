@@ -53,6 +53,10 @@ test: $(READY) ## All tests, over real processes and real stores; ARGS="-k lane 
 test-unit: $(READY) ## Only the pure ones, in seconds
 	@$(BIN)/pytest tests/unit $(ARGS)
 
+.PHONY: test-rooms
+test-rooms: $(READY) ## All but the mesh, two files at a time
+	@$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract tests/component $(ARGS)
+
 .PHONY: test-mesh
 test-mesh: $(READY) ## Only those that start a whole mesh
 	@$(BIN)/pytest tests/mesh $(ARGS)
@@ -124,7 +128,8 @@ lock-check: $(READY) ## constraints.txt is fresh
 
 ##@ Everything
 
-# The tests come last: the end of the output is pytest's own summary.
+# The tests come last: the end of the output is pytest's own summary. A mesh has as many processes as
+# a small machine can bear, so those tests run one by one.
 CHECKS := lint types imports deps proto-lint protos-check lock-check
 
 .PHONY: check
@@ -133,7 +138,8 @@ check: $(READY) ## All that CI runs
 	  echo "== $$target"; $(MAKE) $$target || exit 1; \
 	done
 	@echo "== bench, the smallest run"; $(MAKE) bench ARGS="--quick --no-litellm"
-	@echo "== test"; $(MAKE) test
+	@echo "== test, rooms"; $(MAKE) test-rooms
+	@echo "== test, mesh"; $(MAKE) test-mesh
 
 .PHONY: clean
 clean: ## Remove what make made; the state of `make run` stays
