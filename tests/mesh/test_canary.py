@@ -24,6 +24,7 @@ from darkbloom_local.process import Child, Command
 from tests.mesh import places
 from tests.mesh.collector import Collector
 from tests.mesh.harness import SHORT_LEASES, Books, Consumer, Fleet, until
+from tests.sealed_client import CHAT, FRAMED, PLAIN, SealedCall
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
@@ -94,6 +95,7 @@ async def bird(cage: tuple[Mesh, Collector]) -> Bird:
         if expected == 200 and b'"stream": true' in body:
             bird.bodies.append(answer.content)
 
+    await _sealed(bird, mesh)
     # One of the bad requests has cost the provider its trust.
     await mesh.restart("provider")
     await Fleet(mesh).wait_routable()
@@ -106,6 +108,26 @@ async def bird(cage: tuple[Mesh, Collector]) -> Bird:
     await Consumer(mesh, f"sk-db-{bird.song}").post(b"{}")
     await Books(mesh).quiet()
     return bird
+
+
+async def _sealed(bird: Bird, mesh: Mesh) -> None:
+    """Send sealed requests: whole, streamed, refused once opened, replayed, and broken ones."""
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as http:
+        page = (await http.get("/v1/encryption-key")).json()
+        bodies = [(body, status) for body, status in _bodies(bird.song) if len(body) < 10_000]
+        for number, (body, status) in enumerate(bodies[:4] + bodies[6:9]):
+            call = SealedCall(page, mesh.api_key, body, media_type=(FRAMED, PLAIN)[number % 2])
+            answer = await call.post(http)
+            assert answer.status_code == status, (number, answer.text[:300])
+            streams = b'"stream": true' in body
+            opened = b"\n\n".join(call.events(answer)) if streams else call.whole(answer)
+            assert bird.song.encode() in opened or status != 200
+            bird.bodies += [body, opened]
+            assert (await call.post(http)).status_code == 400
+        bare = {**call.headers, "content-type": FRAMED}
+        for broken in (bodies[0][0], json.dumps({**call.envelope, "kid": bird.song}).encode()):
+            answer = await http.post(CHAT, content=broken, headers=bare)
+            assert answer.status_code == 400
 
 
 def _bodies(song: str) -> Iterator[tuple[bytes, int]]:

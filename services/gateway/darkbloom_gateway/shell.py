@@ -80,6 +80,11 @@ class Shell:
         self._meters = meters
         self._entropy = entropy
 
+    @property
+    def inference_routes(self) -> frozenset[tuple[str, str]]:
+        """Method and path of every endpoint on the token path."""
+        return frozenset(self._hot)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":

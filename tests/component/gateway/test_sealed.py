@@ -470,3 +470,15 @@ async def test_a_changed_key_file_is_followed_and_a_broken_one_is_not(
         assert after["kid"] == fresh.keys[0].kid
         call = SealedCall(before, API_KEY, chat_body())
         assert (await call.post(mesh.http)).json()["error"]["type"] == "kid_mismatch"
+
+
+async def test_every_inference_route_takes_sealed_requests(
+    sealing: Harness, page: dict[str, Any]
+) -> None:
+    routes = sealing.worker.application().inference_routes
+    assert ("POST", CHAT) in routes
+    for method, path in routes:
+        call = SealedCall(page, API_KEY, b"{}", path=path)
+        answer = await sealing.http.request(method, path, json=call.envelope, headers=call.headers)
+        assert answer.headers["x-darkbloom-sealed"] == "true"
+        assert "error" in json.loads(call.whole(answer))
