@@ -86,6 +86,7 @@ class Script:
     """Cut the lane once the request is sealed."""
     scripted: bool = False
     forged_verdict: bool = False
+    evidence: Sequence[str] = ("test",)
 
 
 @dataclass
@@ -176,7 +177,7 @@ class FakeRouter(GatewayLaneServiceServicer, FleetServiceServicer):
             encryption_key=to_base64(self.key_pair.public),
             trust_level=script.trust_level,  # type: ignore[arg-type]
             admission=script.admission,  # type: ignore[arg-type]
-            evidence=["test"],
+            evidence=list(script.evidence),
             code_release="sha256:" + "0" * 64,
             issued_at=rfc3339(expires - timedelta(minutes=15)),
             expires_at=rfc3339(expires),

@@ -160,7 +160,7 @@ class Examiner:
 
         document = b"".join(chain)
         return Posture(
-            evidence_id=self._issuer.new_id("pos"),
+            evidence_id=self._issuer.new_id("mda"),
             kind=PostureKind.MDA,
             serial_hash=registration.serial_hash,
             identity_key=registration.identity_key,
@@ -211,7 +211,7 @@ class Examiner:
             counter = (attest.key_id, risen)
 
         proof = KeyProof(
-            evidence_id=self._issuer.new_id("kpr"),
+            evidence_id=self._issuer.new_id("app"),
             kind=KeyProofKind.APP_ATTEST,
             provider_id=registration.presented.provider_id,
             identity_key=registration.identity_key,

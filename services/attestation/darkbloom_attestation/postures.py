@@ -85,7 +85,7 @@ class Postures:
         # The command's id makes each report its own, whatever it says.
         fingerprint = hashlib.sha256(f"security_info:{info.command_uuid}".encode()).digest()
         return Posture(
-            evidence_id=self._issuer.new_id("pos"),
+            evidence_id=self._issuer.new_id("sec"),
             kind=PostureKind.SECURITY_INFO,
             serial_hash=registration.serial_hash,
             identity_key=registration.identity_key,

@@ -9,6 +9,8 @@ from darkbloom_gateway.wire import shown
 
 _HARDWARE = "hardware"
 """The one level at which somebody else than the provider says where its key lives."""
+_DEVICE_ATTESTATION = "mda_"
+"""What the ids of such evidence begin with (docs/wire.md section 1)."""
 _BOOLEANS = {True: b"true", False: b"false"}
 
 
@@ -31,6 +33,8 @@ def provider_headers(attempt: Attempt, timing: Timing) -> list[tuple[bytes, byte
         headers.append((b"x-provider-model", shown(offer.facts.machine_model)))
     if offer.scripted:
         headers.append((b"x-provider-scripted", b"true"))
+    if _mda_verified(attempt):
+        headers.append((b"x-provider-mda-verified", b"true"))
     if attested:
         headers.append((b"x-attestation-se-public-key", verdict.identity_key.encode("ascii")))
     return headers
@@ -48,6 +52,7 @@ def metadata_json(attempt: Attempt, timing: Timing) -> bytes:
         "provider_chip": shown(offer.facts.chip_name).decode("ascii"),
         "provider_machine_model": shown(offer.facts.machine_model).decode("ascii"),
         "provider_secure_enclave": attested,
+        "provider_mda_verified": _mda_verified(attempt),
         "provider_scripted": offer.scripted,
         "attestation_se_public_key": verdict.identity_key if attested else None,
         "identity_key": to_base64(attempt.checked.identity_key),
@@ -55,3 +60,10 @@ def metadata_json(attempt: Attempt, timing: Timing) -> bytes:
         "timing": orjson.Fragment(timing.as_json()),
     }
     return orjson.dumps({name: value for name, value in content.items() if value is not None})
+
+
+def _mda_verified(attempt: Attempt) -> bool:
+    """Whether the signed verdict names a device attestation by Apple."""
+    verdict = attempt.checked.verdict
+    attested = verdict.trust_level == _HARDWARE
+    return attested and any(name.startswith(_DEVICE_ATTESTATION) for name in verdict.evidence)

@@ -32,7 +32,7 @@ async def test_a_statement_of_an_attested_app_and_a_posture_of_its_device_are_ha
         mac, response = await place.proven()
         verdict = read_verdict(response, clock)
         assert (verdict.trust_level, verdict.admission) == ("hardware", "public")
-        assert [name.split("_")[0] for name in verdict.evidence] == ["reg", "chal", "kpr", "pos"]
+        assert [name.split("_")[0] for name in verdict.evidence] == ["reg", "chal", "app", "mda"]
         assert why(response) == ["hardware_proven"]
         # Later challenges need a new statement, not a new key and not a new posture.
         clock.jump(300)

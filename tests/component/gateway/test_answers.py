@@ -1,5 +1,7 @@
 import json
 
+import pytest
+from darkbloom.router.v1.gateway_lane_pb2 import Refused
 from darkbloom_edge.delta import Delta, ToolCallPart
 from darkbloom_edge.signatures import to_base64
 from darkbloom_edge.verify import verify_receipt
@@ -103,6 +105,37 @@ async def test_a_key_that_only_says_where_it_lives_is_not_called_attested(mesh: 
     assert "x-attestation-se-public-key" not in response.headers
     metadata = response.json()["metadata"]
     assert (metadata["provider_attested"], metadata["provider_secure_enclave"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "level", "shown"),
+    [
+        (["reg_1", "app_1", "mda_1"], "hardware", "true"),
+        (["reg_1", "app_1", "sec_1"], "hardware", None),
+        (["reg_1", "mda_1"], "self_signed", None),
+    ],
+)
+async def test_what_backs_the_level_is_read_from_the_signed_verdict(
+    mesh: Harness, evidence: list[str], level: str, shown: str | None
+) -> None:
+    mesh.router.default = scripted("x", trust_level=level, evidence=evidence)
+
+    headers = (await mesh.chat()).headers
+
+    attested = level == "hardware"
+    assert headers.get("x-provider-mda-verified") == shown
+    assert headers["x-provider-attested"] == str(attested).lower()
+    assert ("x-attestation-se-public-key" in headers) == attested
+
+
+async def test_an_error_before_anybody_answers_names_no_provider(mesh: Harness) -> None:
+    mesh.router.scripts = [scripted("x", fails=True)]
+    mesh.router.default = scripted("x", refused=Refused(http_status=503, type="model_unavailable"))
+
+    response = await mesh.chat()
+
+    assert response.status_code >= 400
+    assert not [name for name in response.headers if name.startswith("x-provider")]
 
 
 async def test_a_scripted_engine_says_so(mesh: Harness) -> None:
