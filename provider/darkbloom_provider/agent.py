@@ -219,6 +219,7 @@ class Agent:
             admission=standing.admission if live else "",
             trust_status=standing.trust_status if live else "",
             trust_reason=standing.trust_reason,
+            trust_remedy=standing.trust_remedy if live else "",
             runtime_verified=standing.runtime_verified,
             runtime_mismatches=standing.runtime_mismatches,
             accepted_models=standing.accepted_models if live else (),

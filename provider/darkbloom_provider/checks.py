@@ -212,17 +212,21 @@ def _account(snapshot: AgentState) -> Check:
 
 def _trust(snapshot: AgentState) -> Check:
     detail = f"{snapshot.trust_level} / {snapshot.trust_status or 'unknown'}"
+    why = snapshot.trust_reason
     if snapshot.trust_status == "untrusted":
         return Check(
-            name="trust level", result="fail", detail=detail, fix=snapshot.trust_reason or "see log"
+            name="trust level",
+            result="fail",
+            detail=f"{detail}: {why}" if why else detail,
+            fix=snapshot.trust_remedy or why or "see log",
         )
     if snapshot.admission != "public":
         admitted = snapshot.admission or "nobody"
         return Check(
             name="trust level",
             result="warn",
-            detail=f"{detail}, admitted for: {admitted}",
-            fix="public requests need hardware evidence",
+            detail=f"{detail}, admitted for: {admitted}{f' ({why})' if why else ''}",
+            fix=snapshot.trust_remedy or "public requests need hardware evidence",
         )
     return Check(name="trust level", result="pass", detail=detail)
 

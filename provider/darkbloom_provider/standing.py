@@ -29,6 +29,7 @@ class Standing:
     trust_level: str = "none"
     trust_status: str = ""
     trust_reason: str = ""
+    trust_remedy: str = ""
     admission: str = ""
     accepted_models: tuple[str, ...] = ()
     rejected_models: tuple[RejectedModel, ...] = ()
@@ -54,6 +55,7 @@ class Standing:
         self.trust_level = printable(status.trust_level)
         self.trust_status = printable(status.status)
         self.trust_reason = printable(status.reason)
+        self.trust_remedy = printable(status.remedy)
         self.admission = printable(status.admission)
 
     def take_runtime(self, status: RuntimeStatus) -> None:

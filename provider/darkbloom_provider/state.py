@@ -61,6 +61,7 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     admission: str = ""
     trust_status: str = ""
     trust_reason: str = ""
+    trust_remedy: str = ""
     runtime_verified: bool | None = None
     runtime_mismatches: tuple[str, ...] = ()
     accepted_models: tuple[str, ...] = ()

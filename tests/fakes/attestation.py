@@ -34,6 +34,7 @@ class FakeAttestation(AttestationServiceServicer):
         self.admission = "development"
         self.lifetime = timedelta(minutes=15)
         self.failure = ""
+        self.trust_reasons: list[attestation_pb2.TrustReason.ValueType] = []
         self.untrust = False
         self.transient_untrust = False
         self.close = False
@@ -42,6 +43,7 @@ class FakeAttestation(AttestationServiceServicer):
         """As once a session is untrusted: no more challenges."""
         self.registrations: dict[str, rpc.EvaluateRegistrationRequest] = {}
         self.answers: list[rpc.VerifyChallengeRequest] = []
+        self.alive: list[str] = []
         self.timeouts: list[rpc.ReportChallengeTimeoutRequest] = []
         self.violations: list[rpc.ReportViolationRequest] = []
         self.receipt_keys: dict[str, attestation_pb2.SigningKey] = {}
@@ -135,6 +137,7 @@ class FakeAttestation(AttestationServiceServicer):
             )
         response = rpc.VerifyChallengeResponse(
             passed=True,
+            trust_reasons=self.trust_reasons,
             trust_level=self.trust_level,
             admission=self.admission,
             runtime_verified=self.runtime_verified,
@@ -162,6 +165,13 @@ class FakeAttestation(AttestationServiceServicer):
         await self._present(context)
         self.violations.append(request)
         return rpc.ReportViolationResponse()
+
+    async def TouchSessions(
+        self, request: rpc.TouchSessionsRequest, context: Context
+    ) -> rpc.TouchSessionsResponse:
+        await self._present(context)
+        self.alive = list(request.provider_ids)
+        return rpc.TouchSessionsResponse()
 
     async def WatchRevocations(
         self, request: rpc.WatchRevocationsRequest, context: Context

@@ -48,6 +48,16 @@ def age_s(snapshot: AgentState) -> float:
     return (SystemClock().now() - written).total_seconds()
 
 
+def _show_trust(console: Console, snapshot: AgentState) -> None:
+    reason = f" — {escape(snapshot.trust_reason)}" if snapshot.trust_reason else ""
+    console.print(
+        f"Trust: {snapshot.trust_level} / {snapshot.trust_status or 'unknown'}"
+        f"{f', admitted as {snapshot.admission}' if snapshot.admission else ''}{reason}"
+    )
+    if snapshot.trust_remedy:
+        console.print(f"  to do: {escape(snapshot.trust_remedy)}", soft_wrap=True)
+
+
 def _show(console: Console, snapshot: AgentState | None, *, running: bool) -> None:
     if snapshot is None:
         console.print("The agent has not run here yet. Start it with `darkbloom start`.")
@@ -62,11 +72,7 @@ def _show(console: Console, snapshot: AgentState | None, *, running: bool) -> No
         console.print(f"Last error: [red]{escape(snapshot.last_error)}[/]")
     account = escape(snapshot.account_id) or "[yellow]linked to no account: no paid requests[/]"
     console.print(f"Earns for: {account}")
-    reason = f" — {escape(snapshot.trust_reason)}" if snapshot.trust_reason else ""
-    console.print(
-        f"Trust: {snapshot.trust_level} / {snapshot.trust_status or 'unknown'}"
-        f"{f', admitted as {snapshot.admission}' if snapshot.admission else ''}{reason}"
-    )
+    _show_trust(console, snapshot)
     if snapshot.runtime_mismatches:
         parts = ", ".join(snapshot.runtime_mismatches)
         console.print(f"Code: [yellow]not a known release[/] ({parts})")

@@ -26,6 +26,7 @@ from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 
+from darkbloom_router.alive import Alive
 from darkbloom_router.attempts import Attempts
 from darkbloom_router.cancels import Cancels
 from darkbloom_router.challenges import ChallengeTimes
@@ -187,6 +188,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         timers=timers,
         freed=partial(dispatcher.drain_lines, trigger=Trigger.CHALLENGE),
         caught=replicas.caught,
+        cut=replicas.cut,
     )
     patience = Patience(
         accept_s=config.accept_timeout_s,
@@ -322,6 +324,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         ("sweeps", router.sweep()),
         ("gauges", router.gauge()),
         ("renewals", router.renew()),
+        ("alive", Alive(fleet, attestation, clock).run()),
         ("warm_pool", warm.run(clock)),
         ("presence", replicas.publisher.run()),
     ):

@@ -24,6 +24,9 @@ from darkbloom_router.provider import Provider
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 
+MAX_EVIDENCE_BYTES = 128 * 1024
+"""Most bytes of device evidence that are passed on; what is cut cannot be read."""
+
 _log = structlog.get_logger()
 
 
@@ -129,6 +132,7 @@ class Challenges:
                 response.status,
                 response.status_signature,
                 self._hashes(),
+                response.device_evidence[:MAX_EVIDENCE_BYTES],
             )
         except PreconditionError:
             # Judged before, or too late: it proves nothing and costs nothing.

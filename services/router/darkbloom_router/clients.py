@@ -105,6 +105,7 @@ class AttestationClient:
         status: bytes,
         signature: bytes,
         hashes: Mapping[str, str],
+        evidence: bytes,
     ) -> Judgement:
         """Judge an answer."""
         request = attestation_rpc.VerifyChallengeRequest(
@@ -113,6 +114,7 @@ class AttestationClient:
             status=status,
             status_signature=signature,
             expected_model_hashes=hashes,
+            device_evidence=evidence,
         )
         answer = await _ask(lambda: self._stub.VerifyChallenge(request, timeout=self._timeout_s))
         return Judgement(
@@ -122,7 +124,13 @@ class AttestationClient:
             verdict=self._verdict(answer) if answer.HasField("verdict") else None,
             runtime_verified=answer.runtime_verified,
             runtime_findings=_findings(answer.runtime_findings),
+            reasons=tuple(map(_reason, answer.trust_reasons)),
         )
+
+    async def alive(self, provider_ids: Sequence[str]) -> None:
+        """Say which streams are alive now."""
+        request = attestation_rpc.TouchSessionsRequest(provider_ids=provider_ids)
+        await _ask(lambda: self._stub.TouchSessions(request, timeout=self._timeout_s))
 
     async def timed_out(self, provider_id: str, nonce: str) -> Strikes:
         """Report an unanswered challenge."""
@@ -229,3 +237,12 @@ def _findings(items: Sequence[attestation_pb2.RuntimeFinding]) -> tuple[Finding,
     return tuple(
         Finding(component=item.component, expected=item.expected, got=item.got) for item in items
     )
+
+
+def _reason(reason: attestation_pb2.TrustReason.ValueType) -> str:
+    """Return a trust reason as the word that the provider gets; a newer one by its number."""
+    try:
+        name = attestation_pb2.TrustReason.Name(reason)
+    except ValueError:
+        return f"reason_{reason}"
+    return name.removeprefix("TRUST_REASON_").lower()

@@ -251,6 +251,7 @@ class Dispatcher:
             and provider.status == "online"
             and provider.verdict is not None
             and attempt.verdict.expires_at > self._timers.now()
+            and attempt.verdict.verdict_id not in self._fleet.revoked
         )
 
     def refuse(

@@ -18,6 +18,7 @@ from darkbloom_router.model import Beat, Catalog, ModelFacts, Rules, Selection, 
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.rates import FleetRates
 from darkbloom_router.reservations import Reservation
+from darkbloom_router.revoked import RevokedVerdicts
 
 EVICT_AFTER_S = 90.0
 EVICT_SWEEPS = 2
@@ -38,6 +39,8 @@ class Fleet:
         """The latest moment that the fleet has heard of."""
         self.reserve_gb = 0.0
         """Machines of this memory are kept for the largest build in demand; 0 keeps none."""
+        self.revoked = RevokedVerdicts()
+        """Verdicts that count no more, whichever way they come."""
         self._inventory = Inventory()
         self._by_identity: dict[bytes, Provider] = {}
         self._same: dict[bytes, dict[str, Provider]] = {}
@@ -168,7 +171,9 @@ class Fleet:
         self.refresh(provider)
 
     def set_verdict(self, provider: Provider, verdict: Verdict | None) -> None:
-        """Put a verdict in force, or take it away."""
+        """Put a verdict in force, or take it away; one that was revoked is none."""
+        if verdict is not None and verdict.verdict_id in self.revoked:
+            verdict = None
         provider.verdict = verdict
         self.refresh(provider)
 

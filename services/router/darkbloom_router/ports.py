@@ -66,6 +66,8 @@ class Judgement:
     verdict: Verdict | None
     runtime_verified: bool
     runtime_findings: tuple[Finding, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """Why the level is what it is, closed words, the most important first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +96,13 @@ class Attestation(Protocol):
         status: bytes,
         signature: bytes,
         hashes: Mapping[str, str],
+        evidence: bytes,
     ) -> Judgement:
-        """Judge an answer; each challenge once."""
+        """Judge an answer and the device evidence that came with it; each challenge once."""
+        ...
+
+    async def alive(self, provider_ids: Sequence[str]) -> None:
+        """Say which streams are alive now."""
         ...
 
     async def timed_out(self, provider_id: str, nonce: str) -> Strikes:

@@ -192,7 +192,7 @@ class ProviderLink:
         hashes = {model.build: model.weight_hash for model in known.models}
         self._send_registered(known, rejections)
         parts.trust.runtime(provider, known.found.runtime_verified, known.found.runtime_findings)
-        parts.trust.tell(provider, provider.untrusted or "waiting for the first challenge")
+        parts.trust.tell(provider, provider.untrusted or "challenge_awaited")
         self.send_desired()
         parts.meter.registered(known.found.trust_level or "none")
         _log.info(

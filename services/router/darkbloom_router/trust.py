@@ -19,6 +19,7 @@ from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.ports import Finding, Judgement
 from darkbloom_router.provider import Provider
+from darkbloom_router.remedies import remedy
 from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.timers import Timers
 
@@ -40,6 +41,7 @@ class Trust:
         report: Tells attestation of a violation.
         freed: Called when a provider may serve who waits.
         caught: Called when a provider of another replica broke the envelope: its holder must know.
+        cut: Called when trust ends: bodies of other replicas that wait for it go no further.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Trust:
         report: Report,
         freed: Callable[[Provider], None],
         caught: Callable[[Provider, str], None],
+        cut: Callable[[Provider], None],
     ) -> None:
         self._fleet = fleet
         self._ends = ends
@@ -64,6 +67,7 @@ class Trust:
         self._report = report
         self._freed = freed
         self._caught = caught
+        self._cut = cut
 
     def passed(self, provider: Provider, judgement: Judgement, now: float) -> None:
         """Put the verdict of a passed challenge in force."""
@@ -72,7 +76,12 @@ class Trust:
         if not provider.untrusted_for_good:
             provider.untrusted = ""
         self._fleet.set_verdict(provider, judgement.verdict)
-        self.tell(provider, "challenge passed" if judgement.verdict else "not admitted")
+        if judgement.verdict is not None and provider.verdict is None:
+            # Its revocation was faster than the verdict.
+            self.suspend(provider, "revoked")
+            return
+        default = "challenge_passed" if judgement.verdict else "not_admitted"
+        self.tell(provider, judgement.reasons[0] if judgement.reasons else default)
         self._freed(provider)
 
     def struck(self, provider: Provider, failure: str) -> None:
@@ -80,6 +89,7 @@ class Trust:
         provider.passed_at = None
         self._fleet.set_verdict(provider, None)
         self._meter.distrusted("challenge")
+        self._cut(provider)
         self.tell(provider, failure)
         self._losses.trust(provider, failures.STALE)
 
@@ -87,6 +97,7 @@ class Trust:
         """Stop trusting until the next challenge is passed."""
         provider.untrusted = provider.untrusted or reason
         self._fleet.refresh(provider)
+        self._cut(provider)
         self._meter.distrusted(reason)
         self.tell(provider, reason)
         self._losses.trust(provider, failures.STALE)
@@ -96,6 +107,7 @@ class Trust:
         provider.untrusted = reason
         provider.untrusted_for_good = True
         self._fleet.set_verdict(provider, None)
+        self._cut(provider)
         self._meter.distrusted(reason)
         self.tell(provider, reason)
         if provider.remote:
@@ -123,8 +135,11 @@ class Trust:
     def revoked(self, verdict_id: str, identity_key: bytes) -> None:
         """Apply a revocation: whoever holds the verdict or the identity is untrusted now.
 
-        A verdict may be earned again with the next challenge; an identity may not.
+        A verdict may be earned again with the next challenge; an identity may not. From here on no
+        body is written to them: what waits is dropped, and what comes is refused.
         """
+        if verdict_id:
+            self._fleet.revoked.add(verdict_id, self._timers.now())
         for provider in self._fleet.verdict_holders(verdict_id, identity_key):
             if identity_key and provider.identity_key == identity_key:
                 self.distrust(provider, "revoked")
@@ -156,6 +171,7 @@ class Trust:
             verdict_id=verdict.verdict_id if verdict else "",
             admission=provider.admission.value,
             epoch=provider.epoch,
+            remedy=remedy(reason),
         )
         if verdict is not None:
             message.expire_time.CopyFrom(convert.timestamp(verdict.expires_unix))

@@ -108,7 +108,9 @@ def test_any_answer_of_the_router_can_be_kept(text, reason):
             rejected_models=[RejectedModel(id=text, reason=reason, detail=text)],
         )
     )
-    standing.take_trust(TrustStatus(trust_level=text, status=text, reason=text, admission=text))
+    standing.take_trust(
+        TrustStatus(trust_level=text, status=text, reason=text, admission=text, remedy=text)
+    )
     shut = BuildRouting(model_id=text, reason=reason, evidence=text, remedy=text)
     standing.take_routing(RoutingStatus(builds=[shut] * (MAX_ENTRIES + 1)))
     assert len(standing.accepted_models) == len(standing.routing) == MAX_ENTRIES

@@ -173,6 +173,7 @@ class Desk:
             report=lambda _provider, _attempt, _kind: None,
             freed=self.dispatcher.drain_lines,
             caught=lambda _provider, _reason: None,
+            cut=lambda _provider: None,
         )
         patience = Patience()
         self.downlink = Downlink(

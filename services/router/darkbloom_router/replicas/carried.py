@@ -37,6 +37,8 @@ class Carried:
     sent: bool = False
     """The request went to the provider."""
     timer: Timer | None = None
+    cut: bool = False
+    """Its provider lost its trust: no more of the body goes through."""
 
 
 class Carriage:

@@ -235,6 +235,8 @@ class PeerSession:
         carried = self._parts.carriage.of(self.lane, frame.stream)
         if carried is None:
             self._parts.meter.ignored(_LINK, "unknown_stream")
+        elif kind == _BODY_PART and carried.cut:
+            self._fail(carried, FailureReason.FAILURE_REASON_DRAINING)
         elif kind == _BODY_PART:
             frame.stream = carried.stream
             if not carried.lane.send_body_part(frame):
@@ -301,6 +303,7 @@ class PeerSession:
             or provider.status != "online"
             or verdict is None
             or verdict.expires_at <= now
+            or carried.cut
         ):
             self._fail(carried, FailureReason.FAILURE_REASON_DRAINING)
             return

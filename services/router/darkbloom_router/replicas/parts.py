@@ -76,6 +76,12 @@ class Replicas:
             self.cluster.left(provider)
         return [(item.candidate.build.build, item.shape) for item in carried if item.sent]
 
+    def cut(self, provider: Provider) -> None:
+        """Let no more of the bodies of others through to a provider that has lost its trust."""
+        for item in self.carriage.of_provider(provider):
+            item.cut = True
+            item.lane.drop_stream(item.stream)
+
     def superseded(self, identity_key: bytes, epoch: int) -> None:
         """Take note that another replica has been granted an identity."""
         if self.cluster is not None:

@@ -209,6 +209,7 @@ def make_core(scenario: Scenario) -> Core:
         report=_ignore_report,
         freed=partial(dispatcher.drain_lines, trigger=Trigger.CHALLENGE),
         caught=_nowhere,
+        cut=_nobody,
     )
     return Core(
         clock=clock,
@@ -276,6 +277,10 @@ def _ignore_report(_provider: str, _attempt: str, _kind: str) -> None:
 
 def _nowhere(_provider: Provider, _what: str | Signed) -> None:
     """There is no other replica."""
+
+
+def _nobody(_provider: Provider) -> None:
+    """There is nothing of others to cut."""
 
 
 def _not_carried(_provider: Provider, _frame: Frame) -> bool:
