@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tests.stripe_local import control, delivery
 from tests.stripe_local.api import Call, answer
@@ -22,6 +23,8 @@ from tests.stripe_local.world import World
 MAX_CALLS = 1000
 RETRY_S = 0.2
 _KEY_PREFIX = "sk_test_"
+_KEY_LIFE_S = 24 * 3600
+"""Stripe answers a key with its first answer for a day."""
 _METHODS = ["GET", "POST", "DELETE"]
 
 
@@ -64,6 +67,18 @@ def make_app(world: World) -> Starlette:
         ],
         lifespan=lifespan,
     )
+
+
+class _Cut(Response):
+    """An answer that breaks off before it says anything: the caller learns nothing, at once."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-length", b"9")],
+        }
+        await send(head)
 
 
 class _Courier:
@@ -127,7 +142,7 @@ def _once(
     digest = hashlib.sha256(json.dumps([call.method, call.path, pairs]).encode()).hexdigest()
     name = f"{call.account}/{key}"
     known = world.answers.get(name) if key else None
-    if known is not None:
+    if known is not None and world.now() - known["at"] < _KEY_LIFE_S:
         if known["digest"] != digest:
             problem = ProblemError(
                 400,
@@ -143,7 +158,8 @@ def _once(
         status, body, kept = problem.status, problem.body(), problem.kept
     body = json.loads(json.dumps(body))
     if key and kept:
-        world.answers[name] = {"digest": digest, "status": status, "body": body}
+        kept_answer = {"digest": digest, "status": status, "body": body, "at": world.now()}
+        world.answers[name] = kept_answer
     return status, body
 
 
@@ -163,6 +179,8 @@ async def _fail(fault: dict[str, object], request: Request) -> Response:
         while (await request.receive())["type"] != "http.disconnect":
             continue
         return Response(status_code=499)
+    if fault["kind"] == "cut":
+        return _Cut()
     if fault["kind"] == "refuse":
         problem = ProblemError(400, "refused by a planted fault", code=str(fault["code"]))
     else:

@@ -150,9 +150,9 @@ def fund(world: World, given: Given) -> Any:
 
 
 def fault(world: World, given: Given) -> Any:
-    """Plant a failure: `kind` `error`, `hang` or `refuse`, `when` `before` or `after` the effect.
+    """Plant a failure, `when` `before` or `after` the effect; `kind` says which.
 
-    `error` answers 500, `hang` never answers, `refuse` answers 400 with `code`.
+    `error` answers 500, `hang` never answers, `cut` breaks off, `refuse` answers 400 with `code`.
     """
     world.faults.append(
         {

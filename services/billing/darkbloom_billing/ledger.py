@@ -204,6 +204,8 @@ class Ledger:
                 swept = await self.sweep()
             except MeshError as error:
                 _log.warning("sweep_failed", reason=error.reason_name)
+            except Exception as error:  # noqa: BLE001 - one hold must not stop the others
+                _log.error("sweep_failed", exc_info=error)
             else:
                 if swept:
                     _log.info("holds_swept", holds=swept)

@@ -116,7 +116,7 @@ async def test_an_expired_session_credits_nothing(url: str) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_an_opening_without_its_answer_is_repeated_safely(url: str, when: str) -> None:
     async with till(url) as s:
-        await s.stripe.do("fault", path="/v1/checkout", kind="hang", when=when)
+        await s.stripe.do("fault", path="/v1/checkout", kind="cut", when=when)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await s.deposit(name="once")
         assert reason(caught.value) == "STRIPE_FAILED"

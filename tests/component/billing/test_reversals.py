@@ -249,7 +249,7 @@ async def test_a_declined_card_switches_the_top_up_off_and_says_why(url: str) ->
 async def test_a_top_up_without_its_answer_is_not_charged_twice(url: str) -> None:
     async with till(url) as s:
         await with_card(s)
-        await s.stripe.do("fault", path="/v1/payment_intents", kind="hang", when="after")
+        await s.stripe.do("fault", path="/v1/payment_intents", kind="cut", when="after")
         await enabled(s)
         s.clock.jump(1)
         await s.until("SELECT count(*) FROM billing.stripe_session WHERE kind = 'auto'", 1)
@@ -266,7 +266,7 @@ async def test_a_top_up_that_nobody_can_tell_about_is_not_asked_for_again_after_
     """Stripe forgets its keys after a day: then the same question would charge the card again."""
     async with till(url) as s:
         await with_card(s)
-        await s.stripe.do("fault", path="/v1/payment_intents", kind="hang", when="after", times=9)
+        await s.stripe.do("fault", path="/v1/payment_intents", kind="cut", when="after", times=9)
         await enabled(s)
         s.clock.jump(1)
         async with asyncio.timeout(20):

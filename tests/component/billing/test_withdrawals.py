@@ -127,7 +127,7 @@ async def test_a_refused_instant_payout_leaves_the_principal_to_the_schedule(url
         assert await earned(s) == (15_500_000, 0)
 
 
-@pytest.mark.parametrize("kind", ["hang", "error"])
+@pytest.mark.parametrize("kind", ["cut", "error"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_lost_answer_is_asked_for_again_and_paid_once(
     url: str, kind: str, when: str
@@ -146,12 +146,60 @@ async def test_a_lost_answer_is_asked_for_again_and_paid_once(
 async def test_a_lost_answer_of_a_payout_is_asked_for_again(url: str) -> None:
     async with till(url) as s:
         await ready(s, card={})
-        await s.stripe.do("fault", path="/v1/payouts", kind="hang", when="after")
+        await s.stripe.do("fault", path="/v1/payouts", kind="cut", when="after")
         made = await s.withdraw(5_000_000, method=INSTANT)
         assert (made.status, made.payout_id) == (TRANSFERRED, "")
         s.clock.jump(31)
         await s.until("SELECT payout_id IS NOT NULL FROM billing.withdrawal", expected=True)
         assert len(await s.stripe.objects("payout", made.stripe_account_id)) == 1
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_payout_without_an_answer_is_found_when_stripe_has_forgotten_its_key(
+    url: str, told: bool
+) -> None:
+    async with till(url) as s:
+        account = await ready(s, 50_000_000, card={})
+        await s.stripe.do("fault", path="/v1/payouts", kind="cut", when="after")
+        made = await s.withdraw(5_000_000, method=INSTANT)
+        # Other money of the same owner is there, which a second payout would have carried away.
+        await s.withdraw(20_000_000)
+        (payout,) = await s.stripe.objects("payout", account)
+        if told:
+            await s.stripe.do("payout", account=account, payout=payout["id"], status="paid")
+            await s.deliver()
+        s.clock.jump(30 * 3600)
+        where = f"FROM billing.withdrawal WHERE withdrawal_id = '{made.withdrawal_id}'"
+        await s.until(f"SELECT payout_id {where}", payout["id"])
+        assert len(await s.stripe.objects("payout", account)) == 1
+        if told:
+            assert await s.value(f"SELECT status {where}") == "paid"
+
+
+async def test_a_payout_that_is_never_answered_ends_with_a_person(url: str) -> None:
+    async with till(url) as s:
+        await ready(s, card={})
+        await s.stripe.do("fault", path="/v1/payouts", kind="error", when="before", times=999)
+        made = await s.withdraw(5_000_000, method=INSTANT)
+        assert made.status == TRANSFERRED
+        waiting = "SELECT status FROM billing.withdrawal"
+        await s.until(waiting, "manual_reconciliation_required", nudge_s=1_900)
+        assert await s.value("SELECT payout_tries FROM billing.withdrawal") == 28
+        assert await earned(s) == (15_000_000, 5_000_000)
+
+
+async def test_a_withdrawal_that_stripe_cannot_tell_about_does_not_stand_in_the_way(
+    url: str,
+) -> None:
+    async with till(url) as s:
+        await ready(s)
+        await s.withdraw(5_000_000)
+        broken = {"path": "/v1/transfers", "kind": "refuse", "code": "resource_missing"}
+        await s.stripe.do("fault", **broken, times=999)
+        s.clock.jump(3601)
+        due = "SELECT count(*) FROM billing.withdrawal WHERE next_at <= $1"
+        await s.until(due, 0, s.clock.now())
+        assert (await s.latest()).status == TRANSFERRED
 
 
 async def test_a_refusal_of_the_first_call_gives_everything_back_once(url: str) -> None:
@@ -168,7 +216,7 @@ async def test_a_refusal_of_the_first_call_gives_everything_back_once(url: str) 
 async def test_a_refusal_after_doubt_gives_nothing_back_and_ends_with_a_person(url: str) -> None:
     async with till(url) as s:
         await ready(s)
-        await s.stripe.do("fault", path="/v1/transfers", kind="hang", when="before")
+        await s.stripe.do("fault", path="/v1/transfers", kind="cut", when="before")
         await s.stripe.do("fault", path="/v1/transfers", kind="refuse", code="blocked", times=999)
         await s.withdraw(5_000_000)
         s.clock.jump(31)

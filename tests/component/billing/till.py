@@ -201,7 +201,7 @@ async def till(url: str, **settings: Any) -> AsyncIterator[Till]:
             "stripe_connect_webhook_secret": Secret(SECRETS["transfers"]),
             "stripe_connect_accounts_webhook_secret": Secret(SECRETS["accounts"]),
             "stripe_api_base": stripe.url,
-            "stripe_timeout_s": 0.5,
+            "stripe_timeout_s": 20.0,
             "stripe_poll_s": 0.05,
             **settings,
         }

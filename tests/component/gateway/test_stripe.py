@@ -174,7 +174,7 @@ async def test_refusals_of_withdrawals_are_told_exactly(front_of: Front) -> None
     told(answer, 400, "insufficient_withdrawable")
     assert answer.json()["error"]["available_micro_usd"] == 20_000_000
     told(await f.withdraw("5.00", method="instant"), 400, "instant_unavailable")
-    await f.till.stripe.do("fault", path="/v1/transfers", kind="hang", when="after")
+    await f.till.stripe.do("fault", path="/v1/transfers", kind="cut", when="after")
     told(await f.withdraw("5.00"), 502, "stripe_error")
     await f.till.stripe.do("fault", path="/v1/transfers", kind="refuse", code="blocked")
     told(await f.withdraw("5.00"), 502, "stripe_error")
@@ -240,7 +240,7 @@ async def test_a_withdrawal_over_http(url: str, valkey_url: str) -> None:
         assert body["eta"] == "~30 minutes"
         conflict = await f.call("POST", WITHDRAW, headers=key, json={"amount_usd": "6.00"})
         assert error(conflict) == (409, "conflict", "conflict")
-        await f.till.stripe.do("fault", path="/v1/payouts", kind="hang", when="after")
+        await f.till.stripe.do("fault", path="/v1/payouts", kind="cut", when="after")
         half = await f.withdraw("2.00", method="instant")
         assert (half.status_code, half.json()["status"]) == (202, "transferred")
         assert half.json()["transfer_id"]

@@ -320,6 +320,8 @@ class PaidOut:
     status: str
     automatic: bool
     arrival_at: datetime | None
+    withdrawal_id: str = ""
+    """Ours, where we asked for it; empty: Stripe's schedule did."""
 
 
 class Fault(StrEnum):

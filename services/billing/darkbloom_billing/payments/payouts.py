@@ -166,6 +166,8 @@ class Payouts:
             return
         payout = await self._rail.fetch_payout(stripe_account_id, payout_id)
         row = await self._store.of_payout(payout_id)
+        if row is None and payout.withdrawal_id:
+            row = await self._named(stripe_account_id, payout)
         if row is not None:
             await self._decide(row, payout)
         elif payout.automatic:
@@ -255,23 +257,40 @@ class Payouts:
         begun = machine.begun(row, machine.Step.PAYOUT, self._clock.now())
         await self._must_save(row, begun)
         try:
-            payout = await self._rail.pay_out(begun, machine.payout_key(begun))
+            # Stripe forgets its keys after a day: what an earlier call made is looked for first.
+            payout = await self._made_before(begun) if row.payout_tries else None
+            payout = payout or await self._rail.pay_out(begun, machine.payout_key(begun))
         except StripeFailedError as error:
             now = self._clock.now()
             return await self._saved(
                 begun, machine.payout_failed(begun, error.fault, error.word, now)
             )
-        now = self._clock.now()
-        done = replace(
-            machine.watched(begun, now),
-            payout_id=payout.payout_id,
-            arrival_at=payout.arrival_at,
-            failure_reason="",
+        return await self._saved(begun, machine.paying_out(begun, payout, self._clock.now()))
+
+    async def _made_before(self, row: Withdrawal) -> PaidOut | None:
+        """Return the instant payout that a call without an answer made, if it did."""
+        found = await self._rail.payouts(row.stripe_account_id)
+        mine = (each for each in found if each.withdrawal_id == row.withdrawal_id)
+        return next(mine, None)
+
+    async def _named(self, stripe_account_id: str, payout: PaidOut) -> Withdrawal | None:
+        """Return the withdrawal that a payout says it is of, where its answer never came."""
+        row = await self._store.withdrawal(payout.withdrawal_id)
+        waits = (
+            row is not None
+            and row.stripe_account_id == stripe_account_id
+            and machine.next_step(row, self._clock.now()) is machine.Step.PAYOUT
+            and row.payout_tries
         )
-        return await self._saved(begun, done)
+        if row is None or not waits:
+            return None
+        return await self._saved(row, machine.paying_out(row, payout, self._clock.now()))
 
     async def _watch(self, row: Withdrawal) -> None:
         """Look at Stripe for what an event should have told."""
+        # Before the look: one that Stripe cannot answer waits as long as any other.
+        if not await self._store.save(row, machine.watched(row, self._clock.now())):
+            return
         account = row.stripe_account_id
         moved = await self._rail.fetch_transfer(row.transfer_id)
         if moved.reversed_cents:
@@ -287,9 +306,6 @@ class Payouts:
             for payout in await self._rail.payouts(account):
                 if payout.automatic and payout.status == "paid":
                     await self._traced(account, payout)
-        now = await self._store.withdrawal(row.withdrawal_id)
-        if now is not None and now.status is WithdrawalStatus.TRANSFERRED:
-            await self._store.save(now, machine.watched(now, self._clock.now()))
 
     async def _traced(self, stripe_account_id: str, payout: PaidOut) -> None:
         """Act on a scheduled payout, by the exact payments that it carried to the bank."""

@@ -209,9 +209,11 @@ def _moved(found: Any) -> Moved:
 
 def _paid_out(found: Any) -> PaidOut:
     arrival = found.arrival_date
+    metadata = found.metadata
     return PaidOut(
         payout_id=found.id,
         status=found.status,
         automatic=found.automatic,
         arrival_at=datetime.fromtimestamp(arrival, UTC) if arrival else None,
+        withdrawal_id=metadata.to_dict().get("withdrawal_id", "") if metadata else "",
     )

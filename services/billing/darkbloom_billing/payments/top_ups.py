@@ -99,7 +99,7 @@ class TopUps:
         before = self._clock.now() - _RETRY_AFTER
         for session in await self._store.open_auto(before, _BATCH):
             await self._alone(self._charge(session))
-        for account_id in await self._store.low(_BATCH):
+        for account_id in await self._store.low(_BATCH, month=month_start(self._clock.now())):
             await self._alone(self._begin(account_id))
 
     async def _alone(self, work: Awaitable[None]) -> None:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from darkbloom_billing.payments.model import Fault, Method, Withdrawal, WithdrawalStatus
+from darkbloom_billing.payments.model import (
+    Fault,
+    Method,
+    PaidOut,
+    Withdrawal,
+    WithdrawalStatus,
+)
 
 GIVE_UP = timedelta(hours=12)
 QUEUE_WAIT = timedelta(minutes=5)
@@ -16,6 +22,8 @@ OVERDUE = timedelta(hours=48)
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(minutes=30)
 _SETTLED_WAIT = timedelta(hours=1)
+_MOST_PAYOUT_TRIES = 28
+"""With the waits between them, half a day."""
 
 
 class Step(StrEnum):
@@ -60,8 +68,9 @@ def next_step(row: Withdrawal, now: datetime) -> Step:
         undecided = row.tries > 0 and now - row.created_at >= GIVE_UP
         return Step.GIVE_UP if undecided else Step.TRANSFER
     if row.status is WithdrawalStatus.TRANSFERRED:
-        wants_payout = row.method is Method.INSTANT and not row.fee_waived and not row.payout_id
-        return Step.PAYOUT if wants_payout else Step.WATCH
+        if row.method is not Method.INSTANT or row.fee_waived or row.payout_id:
+            return Step.WATCH
+        return Step.PAYOUT if row.payout_tries < _MOST_PAYOUT_TRIES else Step.GIVE_UP
     return Step.NONE
 
 
@@ -109,6 +118,16 @@ def transfer_failed(row: Withdrawal, fault: Fault, word: str, now: datetime) -> 
         )
         return Decision(row=queued)
     return Decision(row=failed(row, word, now), verdict=Verdict.RETURN)
+
+
+def paying_out(row: Withdrawal, payout: PaidOut, now: datetime) -> Withdrawal:
+    """Return the row after its instant payout was made."""
+    return replace(
+        watched(row, now),
+        payout_id=payout.payout_id,
+        arrival_at=payout.arrival_at,
+        failure_reason="",
+    )
 
 
 def payout_failed(row: Withdrawal, fault: Fault, word: str, now: datetime) -> Withdrawal:

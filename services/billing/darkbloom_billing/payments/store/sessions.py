@@ -72,6 +72,11 @@ _LOW = """
       AND c.payment_method IS NOT NULL
     CROSS JOIN LATERAL billing.wallets(t.account_id) w
     WHERE t.enabled AND NOT w.frozen AND w.promo + w.credit + w.earned < t.threshold_micros
+      -- Those that have reached their cap would stand in the way of others until the month ends.
+      AND t.amount_micros <= t.monthly_cap_micros - (
+        SELECT coalesce(sum(s.amount_micros), 0) FROM billing.stripe_session s
+        WHERE s.account_id = t.account_id AND s.kind = 'auto'
+          AND s.status IN ('pending', 'processing', 'completed') AND s.created_at >= $2)
       AND NOT EXISTS (SELECT FROM billing.stripe_session s WHERE s.account_id = t.account_id
         AND s.kind = 'auto' AND s.status IN ('pending', 'processing'))
     ORDER BY t.account_id LIMIT $1
@@ -261,9 +266,9 @@ class PostgresSessions:
         """Return what automatic top-ups made or are making since a time."""
         return int((await self._row(_MONTH, account_id, since))["micros"])
 
-    async def low(self, limit: int) -> list[str]:
-        """Return accounts that should be topped up now."""
-        return [row["account_id"] for row in await self._rows(_LOW, limit)]
+    async def low(self, limit: int, *, month: datetime) -> list[str]:
+        """Return accounts that should be topped up now; `month` is when the present one began."""
+        return [row["account_id"] for row in await self._rows(_LOW, limit, month)]
 
     async def open_auto(self, before: datetime, limit: int) -> list[Session]:
         """Return automatic top-ups whose fate is open."""
