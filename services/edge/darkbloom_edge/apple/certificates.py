@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import Annotated
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -29,6 +30,8 @@ MAX_CERTIFICATE_BYTES = 8192
 
 _UNDERSTOOD = frozenset((x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid))
 """Extensions that may be critical, because the rules look at them."""
+_V3 = 2
+_NO_KEY = (ValueError, TypeError, UnsupportedAlgorithm)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
@@ -52,27 +55,32 @@ def parse_certificate(der: bytes) -> x509.Certificate:
     """Read one certificate, strictly.
 
     Raises:
-        AppleRejected: `certificate_malformed`, `certificate_extension`, `certificate_algorithm`.
+        AppleRejected: `certificate_malformed`, `…_extension`, `…_algorithm`, `…_key`.
     """
     if not 0 < len(der) <= MAX_CERTIFICATE_BYTES:
         raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED, "size")
 
+    _check_outline(der)
+    # `cryptography` reads lazily: what is not asked for here could still fail in mid-verification.
     try:
         certificate = x509.load_der_x509_certificate(der)
         extensions = certificate.extensions
+        _ = certificate.subject, certificate.issuer, certificate.serial_number
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except x509.DuplicateExtension:
         raise AppleRejected(AppleFault.CERTIFICATE_EXTENSION, "an extension twice") from None
     except (ValueError, TypeError, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
         raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED) from None
-    if certificate.version is not x509.Version.v3 or certificate.public_bytes(Encoding.DER) != der:
-        raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED, "version or encoding")
-
     for extension in extensions:
         if extension.critical and extension.oid not in _UNDERSTOOD:
             raise AppleRejected(AppleFault.CERTIFICATE_EXTENSION, "critical and not understood")
         if extension.oid == x509.NameConstraints.oid:
             raise AppleRejected(AppleFault.CERTIFICATE_EXTENSION, "name constraints")
     _check_algorithm(certificate)
+    try:
+        certificate.public_key()
+    except _NO_KEY:
+        raise AppleRejected(AppleFault.CERTIFICATE_KEY) from None
 
     return certificate
 
@@ -99,6 +107,8 @@ def verify_chain(
     path = [*chain[:-1], root] if chain[-1] == root else [*chain, root]
     if len(path) < rules.min_length or len(set(path)) != len(path):
         raise AppleRejected(AppleFault.CHAIN_LENGTH, "a certificate twice, or no leaf")
+    if any(certificate.subject == root.subject for certificate in path[:-1]):
+        raise AppleRejected(AppleFault.CHAIN_ROOT, "another certificate of the root's name")
 
     _check_links(path)
     for certificate in path:
@@ -124,12 +134,47 @@ def extension_value(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -
     return value.value if isinstance(value, x509.UnrecognizedExtension) else value.public_bytes()
 
 
-def _check_algorithm(certificate: x509.Certificate) -> None:
-    parameters = certificate.signature_algorithm_parameters
+@asn1.sequence
+@dataclass(frozen=True)
+class _Body:
+    """A version 3 certificate without its unique identifiers, which nobody writes any more."""
+
+    version: Annotated[int, asn1.Explicit(0)]
+    serial_number: int
+    signature: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    key: asn1.TLV
+    extensions: Annotated[asn1.TLV | None, asn1.Explicit(3)] = None
+
+
+@asn1.sequence
+@dataclass(frozen=True)
+class _Outline:
+    body: _Body
+    algorithm: asn1.TLV
+    signature: asn1.BitString
+
+
+def _check_outline(der: bytes) -> None:
+    """Check what `cryptography` would only warn of, or let pass, before it reads anything."""
     try:
-        used = certificate.signature_hash_algorithm
+        outline = asn1.decode_der(_Outline, der)
     except ValueError:
-        used = None
+        raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED) from None
+    if outline.body.version != _V3 or outline.body.serial_number <= 0:
+        raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED, "version or serial number")
+    if outline.signature.padding_bits():
+        raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED, "signature")
+
+
+def _check_algorithm(certificate: x509.Certificate) -> None:
+    try:
+        parameters = certificate.signature_algorithm_parameters
+        used = certificate.signature_hash_algorithm
+    except _NO_KEY:
+        raise AppleRejected(AppleFault.CERTIFICATE_ALGORITHM) from None
     if not isinstance(parameters, ec.ECDSA) or not isinstance(used, _HASHES):
         raise AppleRejected(AppleFault.CERTIFICATE_ALGORITHM)
 
@@ -166,10 +211,7 @@ def _check_issuer(issuer: x509.Certificate, below: int) -> None:
 
 
 def _check_leaf(leaf: x509.Certificate, rules: ChainRules) -> None:
-    try:
-        key = leaf.public_key()
-    except (ValueError, TypeError):
-        raise AppleRejected(AppleFault.CERTIFICATE_KEY) from None
+    key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in rules.leaf_curves:
         raise AppleRejected(AppleFault.CERTIFICATE_KEY)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from asn1crypto import cms
+from asn1crypto import cms, core
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -25,7 +25,7 @@ READER_FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, 
 """What `asn1crypto` raises on bytes that it cannot read."""
 
 _ECDSA = ec.ECDSA(hashes.SHA256())
-_VERSIONS = ("v1", "v3")
+_VERSION = "v1"
 
 
 def open_signed(
@@ -46,10 +46,10 @@ def open_signed(
 
     bag = [parse_certificate(der) for der in certificates]
     chain = _chain(bag, signer["issuer"], signer["serial"])
-    leaf = verify_chain(chain, root=root, now=now, rules=rules)
-    _check_signature(leaf, signer["signature"], content)
+    # The cheaper check comes first; neither counts without the other.
+    _check_signature(chain[0], signer["signature"], content)
 
-    return content, leaf
+    return content, verify_chain(chain, root=root, now=now, rules=rules)
 
 
 def _read(data: bytes) -> tuple[bytes, list[bytes], dict[str, Any]]:
@@ -60,8 +60,9 @@ def _read(data: bytes) -> tuple[bytes, list[bytes], dict[str, Any]]:
     signed = outer["content"]
     inner = signed["encap_content_info"]
     if (
-        signed["version"].native not in _VERSIONS
-        or [item["algorithm"] for item in signed["digest_algorithms"].native] != ["sha256"]
+        signed["version"].native != _VERSION
+        or len(signed["digest_algorithms"]) != 1
+        or not _is_plain(signed["digest_algorithms"][0], "sha256")
         or inner["content_type"].native != "data"
         or signed["crls"].native
     ):
@@ -84,8 +85,8 @@ def _read_signer(signed: Any) -> dict[str, Any]:
     if (
         info["version"].native != "v1"
         or info["sid"].name != "issuer_and_serial_number"
-        or info["digest_algorithm"]["algorithm"].native != "sha256"
-        or info["signature_algorithm"]["algorithm"].native != "sha256_ecdsa"
+        or not _is_plain(info["digest_algorithm"], "sha256")
+        or not _is_plain(info["signature_algorithm"], "sha256_ecdsa")
         # Without this rule signed attributes could be passed off as a payload, and the reverse.
         or info["signed_attrs"].native
         or info["unsigned_attrs"].native
@@ -97,6 +98,13 @@ def _read_signer(signed: Any) -> dict[str, Any]:
         "serial": info["sid"].chosen["serial_number"].native,
         "signature": info["signature"].native,
     }
+
+
+def _is_plain(algorithm: Any, name: str) -> bool:
+    """Whether an algorithm is the one of this name, without parameters."""
+    return algorithm["algorithm"].native == name and isinstance(
+        algorithm["parameters"], core.Null | core.Void
+    )
 
 
 def _chain(
