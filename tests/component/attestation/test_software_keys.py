@@ -1,11 +1,18 @@
-"""Whatever a software key says and in whatever order: never above `self_signed`, never public."""
+"""Whatever a software key says and in whatever order: never above `self_signed`, never public.
+
+Also not with evidence that others have made: minted under other roots, or by a genuine Mac of the
+same serial about its own keys.
+"""
 
 from typing import Any
 
 import asyncpg
 import pytest
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
+from darkbloom.attestation.v1.attestation_pb2 import DeviceEvidence
+from darkbloom_attestation.apple import PinnedVerifier
 from darkbloom_edge.attestation import Challenge
+from darkbloom_edge.signatures import to_base64
 from darkbloom_edge.verdict import trust_level_rank
 from darkbloom_mesh.errors import MeshError
 from darkbloom_mesh.postgres import Database
@@ -14,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.component.attestation.harness import (
+    APP,
     Attestation,
     Provider,
     read_verdict,
@@ -21,6 +29,7 @@ from tests.component.attestation.harness import (
     verify_request,
     violation,
 )
+from tests.component.attestation.macs import APPLE, STRANGER, Mac
 
 CLAIMS = st.fixed_dictionaries(
     {
@@ -45,18 +54,29 @@ ANSWERS = st.fixed_dictionaries(
         for name in ("sip_enabled", "secure_boot_enabled", "rdma_disabled")
     },
 )
+MINTED = st.fixed_dictionaries(
+    {"app": st.booleans(), "chain": st.booleans()},
+    optional={"encryption_key": st.just(to_base64(bytes(32)))},
+)
+"""Evidence under roots that nobody trusts: worth as much as software."""
+RELAYED = st.fixed_dictionaries(
+    {"statement": st.sampled_from(["its own", "mine"]), "chain": st.booleans()}
+)
+"""What a genuine Mac of the same serial would show, for its own keys."""
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("answer"), ANSWERS),
         st.tuples(st.just("replay"), st.none()),
         st.tuples(st.just("garbage"), st.binary(max_size=64)),
+        st.tuples(st.just("mint"), MINTED),
+        st.tuples(st.just("relay"), RELAYED),
         st.tuples(st.just("timeout"), st.none()),
         st.tuples(st.just("reconnect"), CLAIMS),
         st.tuples(st.just("violate"), st.none()),
         st.tuples(st.just("wait"), st.integers(0, 600)),
     ),
     min_size=1,
-    max_size=8,
+    max_size=10,
 )
 
 
@@ -68,6 +88,10 @@ class Story:
         self.provider = provider
         self.owner = owner
         self.last: Challenge | None = None
+        self.counterfeit = Mac(attestation.clock, apple=STRANGER)
+        """Mints for the provider's own keys."""
+        self.genuine = Mac(attestation.clock)
+        """Has all that it takes, and signs nothing but its own keys."""
         self.verdicts = 0
 
     async def begin(self) -> None:
@@ -90,8 +114,44 @@ class Story:
             )
         elif kind == "replay" and self.last is not None:
             self.check(await self.attestation.answer(provider, self.last))
+        elif kind in {"mint", "relay"}:
+            await self.shows(kind, value)
         elif kind in {"answer", "garbage", "timeout"}:
             await self.challenged(kind, value)
+
+    async def shows(self, kind: str, value: Any) -> None:
+        """Answer well, and attach evidence that somebody else has made."""
+        provider = self.provider
+        self.last = await self.attestation.challenge(provider)
+        if kind == "mint":
+            forger = self.counterfeit
+            forger.signer, forger.k = provider.signer, provider.k
+            chain = forger.chain(serial=self.serial) if value["chain"] else None
+            changes = {name: value[name] for name in value if name == "encryption_key"}
+        else:
+            forger = self.genuine
+            chain = forger.chain(serial=self.serial) if value["chain"] else None
+            mine = {
+                "identity_key": to_base64(provider.signer.public),
+                "encryption_key": to_base64(provider.k),
+            }
+            changes = {} if value["statement"] == "its own" else mine
+        forger.serial = self.serial
+        shown = DeviceEvidence.FromString(
+            forger.evidence(self.last, app=value.get("app", True), chain=chain, **changes)
+        )
+        if kind == "relay" and value["statement"] == "mine":
+            # A genuine app signs only what it measured itself; the words are put in its mouth.
+            honest = forger.statement(self.last)
+            shown.app_attest.CopyFrom(forger.proof(honest))
+        self.check(
+            await self.attestation.answer(provider, self.last, evidence=shown.SerializeToString())
+        )
+
+    @property
+    def serial(self) -> str:
+        """The serial that the provider claims."""
+        return str(self.provider.claims.get("serial_number", "C02XYZ123456"))
 
     async def challenged(self, kind: str, value: Any) -> None:
         """Be challenged, and answer, babble or be silent."""
@@ -146,7 +206,8 @@ async def test_no_sequence_of_messages_earns_more_than_self_signed(
     database_url: str, development: bool, claims: Any, steps: Any, owner: str
 ) -> None:
     database, clock = await Database.connect(database_url), FakeClock()
-    async with served(database, clock, development=development) as attestation:
+    apple = PinnedVerifier(APPLE.roots, APP)
+    async with served(database, clock, development=development, apple=apple) as attestation:
         await attestation.bless()
         kind = DevelopmentStory if development else Story
         story = kind(attestation, Provider(**claims), owner)
