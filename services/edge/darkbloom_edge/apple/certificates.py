@@ -136,6 +136,14 @@ def extension_value(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -
 
 @asn1.sequence
 @dataclass(frozen=True)
+class _Extension:
+    oid: x509.ObjectIdentifier
+    critical: Annotated[bool, asn1.Default(value=False)]
+    value: bytes
+
+
+@asn1.sequence
+@dataclass(frozen=True)
 class _Body:
     """A version 3 certificate without its unique identifiers, which nobody writes any more."""
 
@@ -146,7 +154,7 @@ class _Body:
     validity: asn1.TLV
     subject: asn1.TLV
     key: asn1.TLV
-    extensions: Annotated[asn1.TLV | None, asn1.Explicit(3)] = None
+    extensions: Annotated[list[_Extension] | None, asn1.Explicit(3)]
 
 
 @asn1.sequence
