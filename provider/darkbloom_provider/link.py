@@ -43,7 +43,7 @@ from darkbloom_provider import hardware
 from darkbloom_provider.presentation import Presence, heartbeat
 from darkbloom_provider.standing import Standing
 from darkbloom_provider.waiting import first_of
-from darkbloom_provider.witness import Witness
+from darkbloom_provider.witness import KEY_REJECTED, Witness
 from darkbloom_provider.work import Desk, Worker
 
 REGISTER_TIMEOUT_S = 15.0
@@ -255,13 +255,19 @@ class Link:
         if self._tasks is None or (self._answering is not None and not self._answering.done()):
             # One is outstanding at a time; whoever asks faster gets no more work out of us.
             return
-        self._answering = self._tasks.create_task(self._answer(challenge), name="link.answer")
+        refused = self.standing.trust_reason == KEY_REJECTED
+        work = self._renew_and_answer(challenge) if refused else self._answer(challenge)
+        self._answering = self._tasks.create_task(work, name="link.answer")
 
     async def _answer(self, challenge: AttestationChallenge) -> None:
         posture = await self._witness.posture()
         evidence = await self._witness.evidence(challenge)
         answer = self._presence.answer(challenge, posture, evidence)
         self._lane.send_control(FrameKind.FRAME_KIND_ATTESTATION_RESPONSE, 0, answer)
+
+    async def _renew_and_answer(self, challenge: AttestationChallenge) -> None:
+        await self._witness.renew_key()
+        await self._answer(challenge)
 
     def _on_code_challenge(self, payload: bytes) -> None:
         message = CodeResumeChallenge.FromString(payload)

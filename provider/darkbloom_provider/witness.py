@@ -17,6 +17,8 @@ from darkbloom_provider.mac.launcher import Evidence, Launcher, PushAddress
 from darkbloom_provider.mac.measuring import measure_posture
 from darkbloom_provider.mac.posture import Posture
 
+KEY_REJECTED = "key_proof_rejected"
+"""The trust reason for which another key is attested: Apple attests each one only once."""
 MAX_EVIDENCE_BYTES = 131_072
 """Most that a challenge's answer may carry."""
 
@@ -61,6 +63,15 @@ class Witness:
             return b""
 
         return message if len(message) <= MAX_EVIDENCE_BYTES else b""
+
+    async def renew_key(self) -> None:
+        """Forget a key that attestation refuses; the launcher does so once an hour at most."""
+        if self.launcher is None or self.launcher.hello is None:
+            return
+        try:
+            await self.launcher.renew_key()
+        except LauncherError as error:
+            _log.info("key_not_renewed", reason=error.reason)
 
 
 def here(launcher: Launcher | None) -> Witness:

@@ -98,6 +98,9 @@ class FakeLauncher:
                 return self._bind(message)
             case "evidence":
                 return self._evidence(message)
+            case "renew_key":
+                self._key = None
+                return {"ok": True}
         return {"ok": False, "error": "unknown_operation"}
 
     def _bind(self, message: dict[str, Any]) -> dict[str, Any]:

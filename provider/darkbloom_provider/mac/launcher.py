@@ -32,6 +32,7 @@ BIND_KIND = "launcher_bind"
 
 REFUSALS = frozenset(
     {
+        "agent_changed",
         "app_attest_unavailable",
         "apple_unavailable",
         "already_bound",
@@ -40,6 +41,7 @@ REFUSALS = frozenset(
         "protocol_unsupported",
         "request_malformed",
         "serial_unreadable",
+        "too_soon",
         "unknown_operation",
     }
 )
@@ -177,6 +179,14 @@ class Launcher:
         )
 
         return _convert(said, Evidence)
+
+    async def renew_key(self) -> None:
+        """Have the app attest another key with its next evidence.
+
+        Raises:
+            LauncherError: the last one is too young, or the launcher is gone.
+        """
+        await self._ask("renew_key", HELLO_S)
 
     async def _ask(self, operation: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
         if self._gone:

@@ -274,6 +274,20 @@ async def test_a_challenge_is_answered_with_what_was_measured_and_what_the_app_s
             assert evidence.app_attest.attestation
             assert json.loads(evidence.statement)["provider_id"] == link.provider_id
 
+            link.challenge(**{key: ASKED[key] for key in ("nonce", "timestamp")})
+            response = await link.response()
+            evidence = DeviceEvidence.FromString(response.device_evidence)
+            assert evidence.app_attest.assertion
+
+            link.trust("none", reason="key_proof_rejected")
+            while stage.agent.standing.trust_reason != "key_proof_rejected":
+                await SystemClock().sleep(0.01)
+            link.challenge(**{key: ASKED[key] for key in ("nonce", "timestamp")})
+            response = await link.response()
+            renewed = DeviceEvidence.FromString(response.device_evidence)
+            assert renewed.app_attest.attestation
+            assert renewed.app_attest.key_id != evidence.app_attest.key_id
+
             fake.refuses["evidence"] = "apple_unavailable"
             link.challenge(**{key: ASKED[key] for key in ("nonce", "timestamp")})
             response = await link.response()
