@@ -24,6 +24,18 @@ class Claim(NamedTuple):
     detail: str
     backed_by: str
     """Whose word or which evidence it rests on."""
+    asserted: bool = False
+    """Whether nothing but the operator's word can back it, whoever signs that word."""
+
+    @property
+    def status(self) -> str:
+        """`fails`, `operator_asserted`, `holds` or `not_claimed`."""
+        if self.holds is False:
+            return "fails"
+        if self.asserted:
+            return "operator_asserted"
+
+        return "holds" if self.holds else "not_claimed"
 
 
 @dataclass(frozen=True, slots=True)
