@@ -163,7 +163,7 @@ class Desk:
         ends.wire(closing, retry=self.dispatcher.retry, freed=self.dispatcher.drain_lines)
         self.dispatcher.wire(closing.free)
         self.losses = Losses(self.attempts, self.requests, ends, closing, self.lanes, orphan_s=30.0)
-        trust = Trust(
+        trust = self.trust = Trust(
             self.fleet,
             ends,
             self.losses,
