@@ -30,6 +30,7 @@ from darkbloom_edge.attestation import (
     build_registration,
 )
 from darkbloom_edge.device_statement import SALT_BYTES
+from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.public_form import sign_public_form
 from darkbloom_edge.signatures import to_base64
 
@@ -110,7 +111,7 @@ class Presence:
             encryption_key=self.encryption_key,
             attestation_blob=blob,
             attestation_signature=signature,
-            public_signature=sign_public_form(claims, self.signer),
+            public_signature=_public_signature(claims, self.signer),
             private_only=self.private_only,
             privacy=self._privacy(posture),
             python_hash=self.release.python_hash,
@@ -228,6 +229,14 @@ def heartbeat(
             capacity_seq=sequence,
         ),
     )
+
+
+def _public_signature(claims: RegistrationBlob, signer: DeviceKey) -> bytes:
+    """Sign what strangers may see; a serial that is none has no form that hides it."""
+    try:
+        return sign_public_form(claims, signer)
+    except MalformedError:
+        return b""
 
 
 def _slot(slot: engine_interface.SlotState) -> Slot:

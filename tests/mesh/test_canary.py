@@ -95,10 +95,10 @@ async def bird(cage: tuple[Mesh, Collector]) -> Bird:
         if expected == 200 and b'"stream": true' in body:
             bird.bodies.append(answer.content)
 
-    await _sealed(bird, mesh)
     # One of the bad requests has cost the provider its trust.
     await mesh.restart("provider")
     await Fleet(mesh).wait_routable()
+    await _sealed(bird, mesh)
     # Somebody hangs up in the middle, and somebody asks for strange things.
     async with consumer.streaming(text=f"{bird.song} " * 500, interval_s=0.01) as reading:
         await reading.words(5)

@@ -164,6 +164,21 @@ async def test_an_answer_that_breaks_ends_with_a_sealed_error(
     assert b"data: [DONE]" not in events
 
 
+async def test_a_consumer_that_hangs_up_on_a_sealed_stream_cancels_the_provider(
+    sealing: Harness, page: dict[str, Any]
+) -> None:
+    before = len(sealing.router.seen.cancels)
+    sealing.router.scripts = [scripted("one", "two", pause=asyncio.Event())]
+    call = SealedCall(page, API_KEY, chat_body(stream=True))
+    async with sealing.http.stream(
+        "POST", CHAT, json=call.envelope, headers=call.headers
+    ) as answer:
+        await anext(answer.aiter_bytes())
+
+    await sealing.router.until(lambda: len(sealing.router.seen.cancels) > before)
+    await sealing.until(lambda: sealing.worker.gate.inflight == 0)
+
+
 @BOTH
 async def test_the_previous_key_opens_and_its_name_comes_back(
     sealing: Harness, page: dict[str, Any], media_type: str

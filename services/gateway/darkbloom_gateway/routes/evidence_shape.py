@@ -1,7 +1,7 @@
 """One machine as strangers see it (docs/public-evidence.md): what it says, and what backs that."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darkbloom.attestation.v1.attestation_pb2 import (
@@ -10,6 +10,9 @@ from darkbloom.attestation.v1.attestation_pb2 import (
 )
 from darkbloom.attestation.v1.attestation_service_pb2 import ProviderEvidence
 from darkbloom.router.v1.fleet_pb2 import Provider
+from darkbloom_edge.documents import decode_document
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.public_form import PublicRegistration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _HARDWARE = "hardware"
@@ -30,6 +33,9 @@ _BACKING = {
     "last_challenge_at": _OPERATOR,
     "secure_enclave": _OPERATOR,
     "sip_enabled": _OPERATOR,
+    "secure_boot_enabled": _PROVIDER,
+    "authenticated_root_enabled": _PROVIDER,
+    "system_volume_hash": _PROVIDER,
     "mdm_verified": _OPERATOR,
     "mda_verified": _OPERATOR,
 }
@@ -47,6 +53,7 @@ def shape_of(row: Provider, evidence: Mapping[str, ProviderEvidence | None]) -> 
     public = evidence.get(name)
     pieces = public.evidence if public is not None else ()
     kinds = {piece.kind for piece in pieces}
+    claims = _claims(pieces)
     content = {
         "provider_id": name,
         "chip_name": row.hardware.chip_name,
@@ -59,6 +66,11 @@ def shape_of(row: Provider, evidence: Mapping[str, ProviderEvidence | None]) -> 
         "status": row.status,
         "secure_enclave": attested,
         "sip_enabled": attested and row.privacy.sip_enabled,
+        "secure_boot_enabled": attested and claims is not None and claims.secure_boot_enabled,
+        "authenticated_root_enabled": (
+            attested and claims is not None and claims.authenticated_root_enabled
+        ),
+        "system_volume_hash": claims.system_volume_hash if claims is not None else None,
         "se_public_key": base64_text(row.identity_key) if attested else None,
         "se_key_bound": bool(kinds & _BINDING),
         "mdm_verified": attested,
@@ -95,6 +107,17 @@ def base64_text(data: bytes) -> str:
 def instant_text(time: Timestamp) -> str:
     """Write a time in RFC 3339, UTC."""
     return time.ToJsonString()
+
+
+def _claims(pieces: Sequence[Evidence]) -> PublicRegistration | None:
+    """Read the machine's own claims, as far as they are shown."""
+    for piece in pieces:
+        if piece.kind == "registration" and piece.document:
+            try:
+                return decode_document(piece.document, PublicRegistration)
+            except MalformedError:
+                return None
+    return None
 
 
 def _piece(piece: Evidence) -> dict[str, Any]:
