@@ -71,7 +71,7 @@ async def cage(state: Path, core_files_wanted: Path) -> AsyncIterator[tuple[Mesh
             "DARKBLOOM_LOG_LEVEL": "debug",
         }
         environment = {room: {**SHORT_LEASES.get(room, {}), **told} for room in places.ROOMS}
-        async with Mesh(state, environment=environment, durable=False) as mesh:
+        async with Mesh(state, environment=environment, records=True, durable=False) as mesh:
             await Fleet(mesh).wait_routable()
             yield mesh, collector
 

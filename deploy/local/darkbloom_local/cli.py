@@ -1,4 +1,4 @@
-"""`python -m darkbloom_local up|ask|demo|token|operator`."""
+"""`python -m darkbloom_local up|ask|demo|token|operator|why`."""
 
 import asyncio
 import signal
@@ -19,6 +19,7 @@ from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import ALIASES, SCRIPTED, SMOLLM2
 from darkbloom_local.operators import register_operator
 from darkbloom_local.state import StateDir
+from darkbloom_local.why import why as tell_why
 
 QUESTION = "What is the capital of France?"
 STATE = Path(".state")
@@ -123,6 +124,19 @@ def operator(
     typer.echo(said)
 
 
+@app.command()
+def why(
+    name: Annotated[str, typer.Argument(help="Request, or X-Inference-Job-ID of an answer.")] = "",
+    state: StateOption = STATE,
+) -> None:
+    """Show which machines a request was offered to and why, or the last decisions."""
+    try:
+        said = tell_why(StateDir(state), name)
+    except LocalError as error:
+        raise typer.Exit(_fail(error)) from None
+    typer.echo(said)
+
+
 async def _up(
     state: Path, engine: EngineName, port: int, routers: int, *, local_stripe: bool
 ) -> int:
@@ -132,6 +146,7 @@ async def _up(
         http_port=port,
         routers=routers,
         local_stripe=local_stripe,
+        records=True,
         progress=_progress,
     )
     loop, task = asyncio.get_running_loop(), asyncio.current_task()

@@ -56,6 +56,11 @@ class Launcher:
 
     async def migrate_and_start(self, room: Room) -> None:
         """Bring a room's schema up to date, then start it."""
+        await self.migrate(room)
+        await self.start_room(room)
+
+    async def migrate(self, room: Room) -> None:
+        """Bring a room's schema up to date."""
         await run_once(
             f"{room.name} migration",
             room.argv("migrate"),
@@ -63,7 +68,6 @@ class Launcher:
             self.wiring.state.log(f"{room.name}-migrate"),
             _MIGRATE_S,
         )
-        await self.start_room(room)
 
     async def start_room(self, room: Room) -> None:
         """Start a room."""

@@ -76,6 +76,7 @@ class Mesh:
         programs: Command lines that replace ours, by process name; for hostile stand-ins.
         routers: Replicas of the router: `router`, `router-2` and so on.
         local_stripe: Run a Stripe without money beside the rooms, for trying payments.
+        records: Let routers keep decision records in the database (`docs/routing.md`).
         durable: False lets commits not wait for the disk, for tests.
         cache: Where downloads are kept; None keeps them in the state directory.
         progress: Gets one line for each step.
@@ -92,6 +93,7 @@ class Mesh:
         programs: Mapping[str, Sequence[str]] | None = None,
         routers: int = 1,
         local_stripe: bool = False,
+        records: bool = False,
         durable: bool = True,
         cache: Path | None = None,
         progress: Progress = _silent,
@@ -112,6 +114,7 @@ class Mesh:
             database_url=Postgres(self.state.root / "postgres").url,
             redis_url=Valkey(self.state.root / "valkey").url,
             local_stripe=local_stripe,
+            records=records,
         )
         self._children = Children(self.state.root / "children.json")
         self._launcher = Launcher(
@@ -350,6 +353,8 @@ class Mesh:
         async with asyncio.TaskGroup() as tasks:
             for room in (ATTESTATION, REGISTRY, BILLING):
                 tasks.create_task(self._launcher.migrate_and_start(room))
+            if self.wiring.records:
+                tasks.create_task(self._launcher.migrate(ROUTER))
 
         self._progress("seeds: account, key, prices, catalog, code release")
         await self._seed(models.result(), release.result())

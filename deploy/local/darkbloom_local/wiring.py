@@ -30,6 +30,8 @@ class Wiring:
     """Token of internal calls."""
     local_stripe: bool = False
     """Billing talks to a local Stripe."""
+    records: bool = False
+    """Routers keep decision records."""
 
     @property
     def issuer_key(self) -> Path:
@@ -123,6 +125,7 @@ def _router(wiring: Wiring, name: str = "router") -> Environment:
         "DARKBLOOM_ROUTER_REGISTRY_TARGET": wiring.address("registry.grpc"),
         "DARKBLOOM_ROUTER_STATE_DIR": str(wiring.state.directory(name)),
         "REDIS_URL": wiring.redis_url,
+        **({"DATABASE_URL": wiring.database_url} if wiring.records else {}),
     }
 
 
