@@ -12,7 +12,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from darkbloom_provider.cli import doctor, earnings, identity, login, models, start, status, verify
+from darkbloom_provider.cli import (
+    doctor,
+    earnings,
+    enroll,
+    identity,
+    login,
+    models,
+    start,
+    status,
+    verify,
+)
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
 
@@ -52,6 +62,8 @@ app.command("start")(start.start)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("verify")(verify.verify)
+app.command("enroll")(enroll.enroll)
+app.command("unenroll")(enroll.unenroll)
 app.command("code-release")(start.show_code_release)
 app.command("identity")(identity.show_identity)
 app.command("login")(login.login)

@@ -57,6 +57,7 @@ from darkbloom_gateway.routes import (
     device,
     earnings,
     encryption,
+    enrolment,
     export,
     invites,
     keys,
@@ -300,6 +301,9 @@ class Worker:
                 me.make_router(self.plane, self.identity),
                 log_reports.make_router(self.plane, self.identity),
                 encryption.make_router(self.ring),
+                enrolment.make_router(
+                    self.plane, self._config.enrolment(), entropy=secrets.token_bytes
+                ),
                 log.make_router(self.transparency),
                 receipts.make_router(self.plane, self.transparency),
                 releases.make_router(self.transparency),

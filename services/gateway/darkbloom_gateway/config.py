@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from darkbloom_edge.apple.enrolment import EnrolmentSettings
+from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.sealing_keys import KeyRing
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
@@ -105,6 +107,13 @@ class GatewayConfig(RoomConfig):
     max_inflight: Annotated[int, Setting("inference requests per worker", minimum=1)] = 1024
     max_body_bytes: Annotated[int, Setting("largest inference body", minimum=1)] = 16 * 1024 * 1024
 
+    enrolment_base_url: Annotated[
+        str | None, Setting("https URL of the management server of Macs; unset: there is none")
+    ] = None
+    enrolment_push_topic: Annotated[
+        str | None, Setting("`com.apple.mgmt.External.<uuid>` of its push certificate")
+    ] = None
+
     headers_s: Annotated[float, Setting("seconds for a request's headers", minimum=0.1)] = 10.0
     body_idle_s: Annotated[float, Setting("longest pause inside a body", minimum=0.1)] = 10.0
     idle_s: Annotated[float, Setting("life of an idle connection", minimum=1)] = 120.0
@@ -159,6 +168,10 @@ class GatewayConfig(RoomConfig):
         except ValueError as error:
             yield f"DARKBLOOM_GATEWAY_SEALING_KEYS_FILE: {error}"
         try:
+            self.enrolment()
+        except MalformedError as error:
+            yield f"DARKBLOOM_GATEWAY_ENROLMENT_{(error.field or '').upper()}: {error.what}"
+        try:
             self.hint_secret()
         except ValueError as error:
             yield f"DARKBLOOM_GATEWAY_HINT_KEY_FILE: {error}"
@@ -178,6 +191,18 @@ class GatewayConfig(RoomConfig):
             ValueError: the file cannot be read, or is none.
         """
         return KeyRing() if self.sealing_keys_file is None else read_ring(self.sealing_keys_file)
+
+    def enrolment(self) -> EnrolmentSettings | None:
+        """Return where Macs enrol; None where they do not.
+
+        Raises:
+            MalformedError: only one of the two is set, or one is not what it must be.
+        """
+        if self.enrolment_base_url is None and self.enrolment_push_topic is None:
+            return None
+        return EnrolmentSettings(
+            base_url=self.enrolment_base_url or "", push_topic=self.enrolment_push_topic or ""
+        )
 
     def hint_secret(self) -> bytes:
         """Return the secret of prefix hints; empty where every worker makes its own.

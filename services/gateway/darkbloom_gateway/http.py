@@ -15,7 +15,15 @@ from darkbloom_gateway.errors import (
     method_not_allowed,
     no_such_endpoint,
 )
-from darkbloom_gateway.routes import encryption, evidence, health, models, payouts, stripe
+from darkbloom_gateway.routes import (
+    encryption,
+    enrolment,
+    evidence,
+    health,
+    models,
+    payouts,
+    stripe,
+)
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.wire import App, error_body, error_headers
 
@@ -77,6 +85,7 @@ ROUTES = frozenset(
         "/health",
         "/readyz",
         *encryption.ROUTES,
+        *enrolment.ROUTES,
         *stripe.ROUTES,
         *payouts.ROUTES,
     }

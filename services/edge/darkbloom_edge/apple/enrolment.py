@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from darkbloom_edge.apple.plist import parse_plist
 from darkbloom_edge.errors import MalformedError
 
 CONTENT_TYPE = "application/x-apple-aspen-config"
@@ -130,3 +131,56 @@ def _mdm(settings: EnrolmentSettings) -> dict[str, object]:
         "SignMessage": True,
         "Topic": settings.push_topic,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFacts:
+    """What a profile would do to the Mac that installs it."""
+
+    host: str
+    """Host of the management server."""
+    rights: int
+    """Bits of Apple's `AccessRights`."""
+
+
+def inspect_profile(data: bytes) -> ProfileFacts:
+    """Read a profile and refuse every one that does more than ours does.
+
+    For the machine that is about to install it: whoever sends it may not be who made it.
+
+    Raises:
+        MalformedError: no profile, another payload, more rights, or servers of several hosts.
+    """
+    profile = parse_plist(data)
+    payloads = profile.get("PayloadContent")
+    if profile.get("PayloadType") != "Configuration" or not isinstance(payloads, list):
+        raise MalformedError("is not a configuration profile", "profile")
+    by_type = {one.get("PayloadType"): one for one in payloads if isinstance(one, dict)}
+    if set(by_type) != {"com.apple.security.scep", "com.apple.mdm"} or len(payloads) != len(
+        by_type
+    ):
+        raise MalformedError("holds other payloads than identity and management", "profile")
+
+    mdm, scep = by_type["com.apple.mdm"], by_type["com.apple.security.scep"].get("PayloadContent")
+    rights = mdm.get("AccessRights")
+    if not isinstance(rights, int) or rights & ~ACCESS_RIGHTS:
+        raise MalformedError("asks for more rights than it needs", "profile")
+    urls = [mdm.get("ServerURL"), mdm.get("CheckInURL")]
+    urls.append(scep.get("URL") if isinstance(scep, dict) else None)
+    hosts = {_https_host(url) for url in urls}
+    if len(hosts) != 1:
+        raise MalformedError("names several servers", "profile")
+
+    return ProfileFacts(hosts.pop(), rights)
+
+
+def _https_host(url: object) -> str:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        host = parts.hostname if parts is not None and "@" not in parts.netloc else None
+    except ValueError:
+        host = None
+    if parts is None or parts.scheme != "https" or not host:
+        raise MalformedError("names no https server", "profile")
+
+    return host
