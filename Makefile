@@ -77,6 +77,11 @@ simulate: $(READY) ## Simulate a fleet with the router's own code; last line is 
 chaos-billing: $(READY) ## Tear the database from under every command of billing; ARGS="--seed 1 --seconds 30"
 	@$(PYTHON) -m tests.chaos $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(READY) ## Fuzz every decoder of what strangers send; last line is JSON; ARGS="--seconds 600 --only receipt"
+	@DARKBLOOM_FLIP_STEP=1 $(BIN)/pytest -q tests/unit/edge/apple/test_byte_flips.py
+	@$(PYTHON) -m tests.fuzz $(ARGS)
+
 ##@ Code
 
 .PHONY: format

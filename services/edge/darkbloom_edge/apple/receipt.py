@@ -125,7 +125,7 @@ def verify_receipt(
         AppleRejected: the first thing that is wrong.
     """
     content, _signer = open_signed(receipt, root=roots.receipts, now=now, rules=_RULES)
-    read = _read_payload(content, leaf, client_data_hash)
+    read = read_payload(content, leaf, client_data_hash)
     if read.type not in policy.types:
         raise AppleRejected(AppleFault.RECEIPT_TYPE)
     if policy.app_id is not None and read.app_id != policy.app_id:
@@ -175,7 +175,12 @@ def _read_fields(content: bytes) -> dict[int, bytes]:
     return fields
 
 
-def _read_payload(content: bytes, leaf: bytes | None, client_hash: bytes | None) -> Receipt:
+def read_payload(content: bytes, leaf: bytes | None, client_hash: bytes | None) -> Receipt:
+    """Read what a receipt says, once its signature has been checked.
+
+    Raises:
+        AppleRejected: `receipt_malformed`, or the reason of one field.
+    """
     try:
         fields = _read_fields(content)
     except READER_FAILURES:
