@@ -23,33 +23,34 @@ def body(**fields: Any) -> bytes:
     return chat_body(model="scripted", messages=script(**fields), stream=stream)
 
 
-@pytest.mark.parametrize("media_type", [FRAMED, PLAIN])
 async def test_sealed_answers_are_whole_paid_and_proved_and_come_once(
-    mesh: Mesh, consumer: Consumer, books: Books, media_type: str
+    mesh: Mesh, consumer: Consumer, books: Books
 ) -> None:
     page = (await consumer.get("/v1/encryption-key")).json()
-    whole = SealedCall(page, mesh.api_key, body(text="sealed all the way"), media_type=media_type)
-    stream = SealedCall(page, mesh.api_key, body(tokens=40, stream=True), media_type=media_type)
-    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as http:
-        first, second = await whole.post(http), await stream.post(http)
-        again = await whole.post(http)
-
-    answer = whole.whole(first)
-    assert json.loads(answer)["choices"][0]["message"]["content"] == "sealed all the way"
-    assert (await consumer.usage(first.headers["x-inference-job-id"]))["completion_tokens"] == 4
-    events = stream.events(second)
-    assert events[-1] == b"data: [DONE]"
-    assert again.json()["error"]["code"] == "replayed_envelope"
-
     keys = (await consumer.get("/v1/receipts/keys")).json()
-    report = verify_receipt(
-        json.dumps(json.loads(answer)["receipt"]).encode(),
-        verdict_keys=_keys(keys["verdict_keys"]),
-        gateway_keys=_keys(keys["receipt_keys"]),
-        request_body=whole.body,
-        answer=answer,
-    )
-    assert report.ok, report
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as http:
+        for media_type in (FRAMED, PLAIN):
+            key = mesh.api_key
+            whole = SealedCall(page, key, body(text="sealed all the way"), media_type=media_type)
+            stream = SealedCall(page, key, body(tokens=40, stream=True), media_type=media_type)
+            first, second = await whole.post(http), await stream.post(http)
+            again = await whole.post(http)
+
+            answer = whole.whole(first)
+            told = json.loads(answer)
+            assert told["choices"][0]["message"]["content"] == "sealed all the way"
+            usage = await consumer.usage(first.headers["x-inference-job-id"])
+            assert usage["completion_tokens"] == 4
+            assert stream.events(second)[-1] == b"data: [DONE]"
+            assert again.json()["error"]["code"] == "replayed_envelope"
+            report = verify_receipt(
+                json.dumps(told["receipt"]).encode(),
+                verdict_keys=_keys(keys["verdict_keys"]),
+                gateway_keys=_keys(keys["receipt_keys"]),
+                request_body=whole.body,
+                answer=answer,
+            )
+            assert report.ok, report
     await books.clean()
 
 

@@ -106,8 +106,11 @@ class SealedRequests:
 
         self._meters.sealed("opened")
         outward = SealedSend(send, opened.answer, kid=kid, media_type=media_type)
+        inner, inward = _plain(scope, opened.body), _receive(opened.body, receive)
+        # The handler drops the prompt once its answer begins; nothing here may keep it.
+        del opened
         try:
-            await app(_plain(scope, opened.body), _receive(opened.body, receive), outward)
+            await app(inner, inward, outward)
         except Exception as error:
             if outward.started:
                 raise

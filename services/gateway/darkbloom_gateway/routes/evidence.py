@@ -1,9 +1,11 @@
 """What a stranger can check: `GET /v1/providers/attestation` and `GET /v1/receipts/keys`."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import orjson
+from darkbloom.router.v1.fleet_pb2 import Provider
 from fastapi import APIRouter, Query
 
 from darkbloom_gateway.ports import PublicKey
@@ -20,7 +22,7 @@ _BRIEFLY = {"cache-control": "public, max-age=5"}
 
 def make_router(plane: ControlPlane) -> APIRouter:
     """Return the routes."""
-    router = APIRouter()
+    router, order = APIRouter(), _Order()
 
     @router.get("/v1/providers/attestation")
     async def list_providers(
@@ -29,17 +31,16 @@ def make_router(plane: ControlPlane) -> APIRouter:
         provider_id: Annotated[str, Query(max_length=128)] = "",
     ) -> Reply:
         """Return connected providers with what a stranger can check of each."""
-        everybody = sorted(await plane.providers.get(), key=lambda row: row.provider_id)
-        wanted = [
-            row
-            for row in everybody
-            if row.provider_id > page_token and provider_id in ("", row.provider_id)
-        ]
-        page = wanted[:limit]
+        names, rows = order.of(await plane.providers.get())
+        begin, end = bisect_right(names, page_token), len(names)
+        if provider_id:
+            begin = max(begin, bisect_left(names, provider_id))
+            end = min(end, bisect_right(names, provider_id))
+        page = rows[begin : min(end, begin + limit)]
         evidence = await plane.exhibits.of([row.provider_id for row in page])
         shown = list(_within_bounds(shape_of(row, evidence) for row in page))
         content: dict[str, Any] = {"providers": [orjson.Fragment(entry) for entry in shown]}
-        if len(shown) < len(wanted):
+        if len(shown) < end - begin:
             content["next_page_token"] = page[len(shown) - 1].provider_id
         return reply(content, headers=_BRIEFLY)
 
@@ -56,6 +57,22 @@ def make_router(plane: ControlPlane) -> APIRouter:
         )
 
     return router
+
+
+@final
+class _Order:
+    """The fleet by provider id, sorted once for each time it was read."""
+
+    def __init__(self) -> None:
+        self._read: Sequence[Provider] = ()
+        self._sorted: tuple[list[str], list[Provider]] = ([], [])
+
+    def of(self, fleet: Sequence[Provider]) -> tuple[list[str], list[Provider]]:
+        """Return ids and rows, both in the order of the ids."""
+        if fleet is not self._read:
+            rows = sorted(fleet, key=lambda row: row.provider_id)
+            self._read, self._sorted = fleet, ([row.provider_id for row in rows], rows)
+        return self._sorted
 
 
 def _within_bounds(entries: Iterator[dict[str, Any]]) -> Iterator[bytes]:
