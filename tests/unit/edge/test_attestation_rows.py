@@ -410,7 +410,9 @@ SIGNATURE_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "signature", "fault"), SIGNATURE_ROWS)
+@pytest.mark.parametrize(
+    ("name", "signature", "fault"), SIGNATURE_ROWS, ids=[row[0] for row in SIGNATURE_ROWS]
+)
 def test_each_row_of_a_status_signature_is_a_strike(
     name: str, signature: bytes, fault: ChallengeFault
 ) -> None:
