@@ -8,8 +8,18 @@ not once per provider, and a tally is a sum over groups.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from darkbloom_router.model import Gate, TrustLevel
+
 if TYPE_CHECKING:
     from darkbloom_router.provider import Candidate
+
+
+_TRANSIENT = frozenset(
+    gate.value
+    for gate in (Gate.CAPACITY_COOLDOWN, Gate.OFFLINE, Gate.NO_HEADROOM, Gate.FREE_MEMORY)
+)
+"""With one of these somewhere, breakers are not left open."""
+_TOP = TrustLevel.HARDWARE.value
 
 
 class GroupKey(NamedTuple):
@@ -45,10 +55,19 @@ class BuildIndex:
     def roomiest(self) -> float:
         """Return the most tokens that anybody still takes; below 0 where nobody takes anything.
 
-        Machines behind a breaker count: where there is nobody else, they are asked after all.
+        Machines behind a breaker count where nobody is merely full: then they are asked after all.
         """
+        groups = self.groups
+        merely_full = any(
+            key.gate in _TRANSIENT and not key.owner_only and key.level == _TOP for key in groups
+        )
         return max(
-            (row.room for key, rows in self.groups.items() if not key.gate_sick for row in rows),
+            (
+                row.room
+                for key, rows in groups.items()
+                if not (key.gate if merely_full else key.gate_sick)
+                for row in rows
+            ),
             default=-1.0,
         )
 

@@ -16,7 +16,7 @@ from darkbloom_router.timers import Timers
 from darkbloom_router.waiting import Waiting, share_of
 
 COALESCE_S = 0.02
-PATIENCE_S, LEAST_DEPTH, MOST_DEPTH = 3.0, 32, 512
+PATIENCE_S, LEAST_DEPTH, MOST_DEPTH = 8.0, 32, 8192
 _WEIGHT = 0.2
 
 Shape = tuple[str, OwnerPolicy, str, str, int, int, frozenset[str]]
@@ -39,7 +39,7 @@ class LineLimits:
     """Bounds of the lines."""
 
     depth: int = 0
-    """Places per build; 0 is as many as its machines serve in three seconds, 32 at least."""
+    """Places per build; 0 is as many as its machines serve in eight seconds, 32 at least."""
     wait_s: float = 120.0
 
 
@@ -202,7 +202,7 @@ class Line:
         most = room()
         if most < 1 and not self._owners[build] and not self._waiting.waits(build, owner):
             return
-        for request in self._waiting.line(build, owner):
+        for request in self._waiting.first(build, owner):
             place = places.get(request)
             if place is None:
                 continue
@@ -213,6 +213,8 @@ class Line:
             if least is None or place.tokens < least:
                 yield request
                 most = room()
+                if most < 1 and not self._owners[build]:
+                    return
 
     def failed(self, request: Request) -> None:
         """Remember that nobody could take this one."""
@@ -314,10 +316,10 @@ class ServiceTimes:
         self._mean_s[build] = seconds if known is None else known + _WEIGHT * (seconds - known)
 
     def depth(self, build: str, places: int) -> int:
-        """Return how many may wait so that the last of them is served in three seconds.
+        """Return how many may wait so that the last of them is served in eight seconds.
 
         A fleet of thousands empties a short line in a blink; refusing there is refusing for want
-        of patience, not of machines.
+        of patience, not of machines. A burst is over sooner than its deadlines.
         """
         mean = self._mean_s.get(build)
         if mean is None or mean <= 0:

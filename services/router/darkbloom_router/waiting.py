@@ -6,7 +6,7 @@ and nobody waits for ever; one account alone is served first come, first served.
 up whoever would be served last, which need not be whoever comes last.
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class Waiting(Generic[WaiterT]):
         if line is None or place is None:
             return False
         tag, number, account, _, work = place
-        line.order.remove((tag, number))
+        del line.order[bisect_left(line.order, (tag, number))]
         del line.waiters[number]
         line.accounts[account] -= 1
         if served:
@@ -134,6 +134,26 @@ class Waiting(Generic[WaiterT]):
         """Return for how long the one who came first has waited, in seconds."""
         line = self._lines.get(build)
         return now - next(iter(line.places.values()))[3] if line else 0.0
+
+    def first(self, build: str, owner: str = "") -> Iterator[WaiterT]:
+        """Yield the waiters of a build in the order in which to serve them, as they were at first.
+
+        Who left since is passed over. Few are looked at, however many wait.
+
+        Args:
+            build: Which line.
+            owner: Account whose machine has come free: its own waiters go first.
+        """
+        line = self._lines.get(build)
+        if line is None:
+            return
+        if owner and owner in line.accounts:
+            yield from self.line(build, owner)
+            return
+        for _, number in list(line.order):
+            waiter = line.waiters.get(number)
+            if waiter is not None:
+                yield waiter
 
     def line(self, build: str, owner: str = "") -> list[WaiterT]:
         """Return the waiters of a build in the order in which to serve them.

@@ -196,9 +196,9 @@ def test_a_line_may_be_longer_where_many_machines_serve_it() -> None:
     assert not line.join("b", "late", 0.0, "late", depth=5)
 
 
-def test_a_line_is_as_long_as_machines_serve_in_three_seconds() -> None:
+def test_a_line_is_as_long_as_machines_serve_in_eight_seconds() -> None:
     times = ServiceTimes()
     assert times.depth("b", 100) == 0
     times.add("b", 12.0)
-    assert times.depth("b", 100) == 25
-    assert times.depth("b", 100_000) == 512
+    assert times.depth("b", 100) == 67
+    assert times.depth("b", 100_000) == 8192

@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--scan", choices=["sample", "full"], default="sample", help="whom a decision prices")
     add("--no-warm-pool", action="store_true", help="nobody loads builds ahead of demand")
     add("--shift", type=float, default=known.shift_minutes, help="minutes until demand moves on")
+    add(
+        "--cold", type=float, default=known.cold, help="share that holds nothing in memory at first"
+    )
     add("--compare", choices=sorted(OTHERS), help="run twice, and say how the two differ")
     add("--json", action="store_true", help="only the JSON, without the table")
     given = parser.parse_args(arguments)
@@ -77,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         full_scan=given.scan == "full",
         warm_pool=not given.no_warm_pool,
         shift_minutes=given.shift,
+        cold=given.cold,
     )
     found = simulated(scenario)
     if not given.json:

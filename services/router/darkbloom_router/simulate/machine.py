@@ -124,6 +124,8 @@ class Machine:
         self.body = body
         self.connected_s = 0.0
         self.provider: Provider | None = None
+        self.cold_loads = 0
+        """Loads that a request had to wait for, because nobody had asked for them before."""
         self._core = core
         self._timers = core.timers
         self._scenario = scenario
@@ -255,7 +257,9 @@ class Machine:
             self._over(stream)
             return
         body, scenario, draw = self.body, self._scenario, self._chance.random
-        resident = self._residents.get(build) or self._load(build)
+        resident = self._residents.get(build)
+        if resident is None and (resident := self._load(build)) is not None:
+            self.cold_loads += 1
         if resident is None:
             self._refuse(
                 stream,

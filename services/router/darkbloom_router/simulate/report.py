@@ -61,6 +61,7 @@ def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "hedges": ledger.hedges,
         "races": dict(sorted(meter.races.items())),
         "loads": dict(sorted(meter.loads.items())),
+        "cold_loads": sum(one.cold_loads for one in outcome.machines),
         "broken": ledger.broken,
         "lost_after_commit": ledger.lost_by_router,
         "waited_past_deadline": ledger.late,

@@ -20,7 +20,7 @@ class Scenario:
     builds: int = 1
     zipf: float = 1.0
     shift_minutes: float = 0.0
-    """How often demand moves on to other builds; 0 is never."""
+    """In how long demand moves on from each build to the next; 0 is never."""
     selection: Selection = Selection.COST
     full_scan: bool = False
     """Every decision prices everybody, not a sample."""

@@ -61,8 +61,6 @@ class Traffic:
         self._ask = ask
         self._count = 0
         self._burst = False
-        self._turn = 0
-        """Demand for the build of rank r goes to the build of rank r + turn."""
         calm = (1 - scenario.burst_share * scenario.burst) / (1 - scenario.burst_share)
         mean = scenario.load * capacity_tps / mean_output()
         self._rates = (mean * calm, mean * scenario.burst)
@@ -72,13 +70,16 @@ class Traffic:
         """Let requests come."""
         self._phase()
         self._next()
-        if self._scenario.shift_minutes > 0:
-            self._timers.after(self._scenario.shift_minutes * 60, self._shift)
 
-    def _shift(self) -> None:
-        """Let demand move on: what was asked for most is now asked for least."""
-        self._turn += 1
-        self._timers.after(self._scenario.shift_minutes * 60, self._shift)
+    def _turn(self, now: float) -> int:
+        """Return by how many ranks demand has moved on: a little more with every request.
+
+        What the build of one rank was asked for, the next one is asked for a shift later.
+        """
+        if self._scenario.shift_minutes <= 0:
+            return 0
+        moved = now / (60 * self._scenario.shift_minutes)
+        return int(moved) + (self._chance.random() < moved % 1)
 
     def _phase(self) -> None:
         """Enter the next calm or burst."""
@@ -95,7 +96,7 @@ class Traffic:
         self._next()
         self._count += 1
         [rank] = chance.choices(range(len(self._names)), cum_weights=self._ends)
-        name = self._names[(rank + self._turn) % len(self._names)]
+        name = self._names[(rank + self._turn(now)) % len(self._names)]
         output = draw_output(chance.gauss)
         bound = chance.choice([most for most in BOUNDS if most >= output])
         prompt = self._prompt()

@@ -75,6 +75,14 @@ class PendingLoads:
             name for (name, _), one in self._commands.items() if one.running and one.until > now
         }
 
+    def running(self, now: float, build: str) -> set[str]:
+        """Return the providers that are loading one build."""
+        return {
+            provider_id
+            for (provider_id, name), one in self._commands.items()
+            if name == build and one.running and one.until > now
+        }
+
     def count(self, now: float, build: str = "") -> int:
         """Return how many loads run, of one build or of all."""
         return sum(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from darkbloom_router.fleet import Fleet
+from darkbloom_router.model import SlotState
 from darkbloom_router.provider import Candidate
 from darkbloom_router.warm.cold import Lacking, find
 from darkbloom_router.warm.pending import LoadEnd, PendingLoads
@@ -79,8 +80,8 @@ class WarmPool:
         index, queued = self._fleet.index(build), self._queued(build)
         warm = [row for row in index if row.slot_state.warm]
         able, reasons = find(index, self._fleet.rules, self.pending, now)
-        pending = self.pending.count(now, build)
-        supply = _supply(warm, len(able) + pending)
+        pending = self._coming(build, now)
+        supply = _supply(warm, len(able) + pending, index.active)
         want = self._targets.of(build, signals, queued, supply, now)
         gap = max(0, want.target - supply.warm - pending)
         chosen = able[: loads_now(gap, self.pending.count(now))]
@@ -114,6 +115,15 @@ class WarmPool:
                 return able[0]
         return None
 
+    def _coming(self, build: str, now: float) -> int:
+        """Return how many machines are loading a build, by command or because a request came."""
+        asked = self.pending.running(now, build)
+        found = sum(
+            row.slot_state is SlotState.RELOADING and row.provider.provider_id not in asked
+            for row in self._fleet.index(build)
+        )
+        return len(asked) + found
+
     def _look_after(self, now: float) -> None:
         """Forget commands that are over: by time, by what the machine shows, by its absence."""
         self.pending.expire(now)
@@ -130,15 +140,21 @@ class WarmPool:
         self.pending.sent(candidate.provider.provider_id, candidate.build.build, now)
 
 
-def _supply(warm: list[Candidate], cold: int) -> Supply:
-    """Sum up who holds a build."""
+def _supply(warm: list[Candidate], cold: int, active: int) -> Supply:
+    """Sum up who holds a build.
+
+    Args:
+        warm: They.
+        cold: How many could.
+        active: Attempts of this build, those that wait for weights included: they are demand too.
+    """
     count = len(warm)
     slots = [slot for row in warm if (slot := row.slot) is not None]
     caps = [row.quality_cap for row in warm if row.quality_cap]
     return Supply(
         warm=count,
         cold=cold,
-        running=sum(row.occupancy for row in warm),
+        running=max(active, sum(row.occupancy for row in warm)),
         waiting=sum(slot.waiting for slot in slots),
         places=sum(row.concurrency_cap for row in warm),
         rows=sum(caps) / len(caps) if caps else 0.0,
