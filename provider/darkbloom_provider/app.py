@@ -184,9 +184,8 @@ def _patience_s(grace_s: float) -> float:
     return max(grace_s / 2, grace_s - STOP_S - _SETTLE_S)
 
 
-def release_json() -> str:
-    """Return the measured code release as the attestation service takes it."""
-    release = code_release.measure()
+def release_json(release: code_release.CodeRelease) -> str:
+    """Return a measured code release as the attestation service takes it."""
     return json.dumps(
         {
             "code_release": release.code_release,

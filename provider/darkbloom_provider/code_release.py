@@ -2,8 +2,7 @@
 
 The measurer is the measured, so this proves nothing against an owner who lies; it tells an honest
 agent from an outdated one and names the release in verdicts (security section 6). Unlike the
-original scheme, records cover names and modes: each file contributes `path NUL mode NUL size NUL
-sha256 LF`, sorted by path, and the hash of a tree is SHA-256 over them.
+original scheme, records cover names and modes; `darkbloom_edge.release` says how they are hashed.
 """
 
 from __future__ import annotations
@@ -12,9 +11,23 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from importlib import import_module, metadata
 from pathlib import Path
+
+from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.release import (
+    EXECUTABLE_BITS,
+    Library,
+    Package,
+    ReleaseManifest,
+    TreeFile,
+    code_release_id,
+    runtime_hash,
+)
+
+from darkbloom_provider.errors import ProviderError
 
 PACKAGES = ("darkbloom_provider", "darkbloom_edge", "darkbloom_mesh")
 """Our own packages that touch a request here."""
@@ -47,49 +60,68 @@ class CodeRelease:
     python_hash: str
     """SHA-256 of the interpreter, hex."""
     runtime_hash: str
-    """SHA-256 over the records of our packages and the library list, hex."""
+    """Over the records of our packages and of the libraries, hex."""
     template_hashes: dict[str, str]
     """Chat templates shipped with the agent; empty while models bring their own."""
     version: str
     """Agent version, semver."""
     platform: str
     """For example `linux-x86_64` or `macos-arm64`."""
+    packages: tuple[Package, ...] = field(repr=False)
+    """Our own packages, file by file."""
+    libraries: tuple[Library, ...] = field(repr=False)
+    """What else sees plaintext or keys."""
+
+    def manifest(self, created: datetime) -> ReleaseManifest:
+        """Return what an operator signs."""
+        return ReleaseManifest(
+            release_version=self.version,
+            platform=self.platform,
+            code_release=self.code_release,
+            python_hash=self.python_hash,
+            runtime_hash=self.runtime_hash,
+            template_hashes=self.template_hashes,
+            packages=list(self.packages),
+            libraries=list(self.libraries),
+            created_at=rfc3339(created),
+        )
 
 
-def measure() -> CodeRelease:
-    """Hash the running installation; takes tens of milliseconds, so call it off the event loop."""
-    roots = [Path(str(import_module(name).__file__)).parent for name in PACKAGES]
-    digest = hashlib.sha256()
-    for root in roots:
-        digest.update(tree_hash(root).encode("ascii"))
-    for name in LIBRARIES:
-        digest.update(_library_record(name))
-    runtime_hash = digest.hexdigest()
+def measure(site: Path | None = None, python: Path | None = None) -> CodeRelease:
+    """Hash an installation; takes tens of milliseconds, so call it off the event loop.
+
+    Args:
+        site: a folder that holds everything, such as `site-packages` of a release that another
+            interpreter measures; None is the running installation.
+        python: its interpreter; None is the running one.
+    """
+    packages = tuple(
+        Package(name=name, files=list(tree_files(_root(name, site)))) for name in PACKAGES
+    )
+    libraries = tuple(_library(name, site) for name in LIBRARIES)
+    hashed = runtime_hash(packages, libraries)
     return CodeRelease(
-        code_release=f"sha256:{runtime_hash}",
-        python_hash=file_hash(Path(sys.executable).resolve()),
-        runtime_hash=runtime_hash,
+        code_release=code_release_id(hashed),
+        python_hash=file_hash((python or Path(sys.executable)).resolve()),
+        runtime_hash=hashed,
         template_hashes={},
-        version=metadata.version("darkbloom-provider"),
+        version=_version(site),
         platform=f"{'macos' if sys.platform == 'darwin' else sys.platform}-{platform.machine()}",
+        packages=packages,
+        libraries=libraries,
     )
 
 
-def tree_hash(root: Path) -> str:
-    """Return the hash of a folder's files but compiled ones; links count as the files they name."""
-    digest = hashlib.sha256()
+def tree_files(root: Path) -> Iterable[TreeFile]:
+    """Return a folder's files but compiled ones; links count as the files they name."""
     for path in sorted(_sources(root)):
         stat = path.stat()
-        record = (
-            path.relative_to(root).as_posix(),
-            format(
-                stat.st_mode & 0o111, "o"
-            ),  # executable or not; a umask must not change a release
-            str(stat.st_size),
-            file_hash(path),
+        yield TreeFile(
+            path=path.relative_to(root).as_posix(),
+            mode=format(stat.st_mode & EXECUTABLE_BITS, "o"),
+            size=stat.st_size,
+            sha256=file_hash(path),
         )
-        digest.update(("\0".join(record) + "\n").encode())
-    return digest.hexdigest()
 
 
 def file_hash(path: Path) -> str:
@@ -101,19 +133,47 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _root(name: str, site: Path | None) -> Path:
+    if site is not None:
+        return site / name
+    return Path(str(import_module(name).__file__)).parent
+
+
 def _sources(root: Path) -> Iterable[Path]:
-    return (p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return (
+        path
+        for path in root.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    )
 
 
-def _library_record(name: str) -> bytes:
-    try:
-        distribution = metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return f"{name}\0absent\n".encode()
+def _distribution(name: str, site: Path | None) -> metadata.Distribution | None:
+    if site is None:
+        try:
+            return metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return None
+    return next(iter(metadata.distributions(name=name, path=[str(site)])), None)
+
+
+def _version(site: Path | None) -> str:
+    found = _distribution("darkbloom-provider", site)
+    if found is None:
+        raise ProviderError(f"{site} holds no darkbloom-provider")
+    return found.version
+
+
+def _library(name: str, site: Path | None) -> Library:
+    distribution = _distribution(name, site)
+    if distribution is None:
+        return Library(name=name, installed="")
     record = distribution.read_text("RECORD") or ""
     files = sorted(line for line in record.splitlines() if not _unstable(line))
-    listing = hashlib.sha256("\n".join(files).encode()).hexdigest()
-    return f"{name}\0{distribution.version}\0{listing}\n".encode()
+    return Library(
+        name=name,
+        installed=distribution.version,
+        listing_sha256=hashlib.sha256("\n".join(files).encode()).hexdigest(),
+    )
 
 
 def _unstable(line: str) -> bool:

@@ -70,6 +70,8 @@ class Attestation:
     def __init__(self, stub: Any, log: Any, feed: RevocationFeed, clock: FakeClock) -> None:
         self.stub = stub
         self._log = log
+        self.target = ""
+        """Where it listens."""
         self.feed = feed
         self.clock = clock
 
@@ -315,6 +317,10 @@ async def served(
             ) as target,
             channel(target, mesh_token=None, room="test") as dialled,
         ):
-            yield Attestation(AttestationServiceStub(dialled), LogServiceStub(dialled), feed, clock)
+            attestation = Attestation(
+                AttestationServiceStub(dialled), LogServiceStub(dialled), feed, clock
+            )
+            attestation.target = target
+            yield attestation
             await feed.close()
         follower.cancel()

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from darkbloom.router.v1.provider_link_pb2 import Terminal
+from darkbloom_edge.documents import encode_document
+from darkbloom_edge.release import parse_manifest, tree_hash
 from darkbloom_provider import code_release, hardening, identity, lock, state
 from darkbloom_provider.errors import AlreadyRunningError, IdentityError
 from darkbloom_provider.hardware import chip_class
@@ -116,18 +119,44 @@ def test_a_control_that_fails_is_reported_as_absent(monkeypatch):
 
 
 def test_a_tree_hash_covers_names_contents_and_modes(tmp_path):
+    def hashed():
+        return tree_hash(code_release.tree_files(tmp_path))
+
     (tmp_path / "a.py").write_text("x = 1\n")
-    first = code_release.tree_hash(tmp_path)
-    assert code_release.tree_hash(tmp_path) == first
+    first = hashed()
+    assert hashed() == first
 
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "a.pyc").write_text("noise")
-    assert code_release.tree_hash(tmp_path) == first
+    assert hashed() == first
 
     (tmp_path / "a.py").rename(tmp_path / "b.py")
-    renamed = code_release.tree_hash(tmp_path)
+    renamed = hashed()
     (tmp_path / "b.py").chmod(0o755)
-    assert len({first, renamed, code_release.tree_hash(tmp_path)}) == 3
+    executable = hashed()
+    (tmp_path / "b.py").write_text("x = 2\n")
+    assert len({first, renamed, executable, hashed()}) == 4
+
+
+def test_a_release_can_be_measured_where_it_does_not_run(tmp_path):
+    for name in code_release.PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    facts = tmp_path / "darkbloom_provider-9.8.7.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: darkbloom-provider\nVersion: 9.8.7\n"
+    )
+    (tmp_path / "python").write_bytes(b"an interpreter")
+
+    measured = code_release.measure(tmp_path, tmp_path / "python")
+    assert measured.version == "9.8.7"
+    assert [package.name for package in measured.packages] == list(code_release.PACKAGES)
+    assert all(library.installed == "" for library in measured.libraries)
+    assert measured.runtime_hash != code_release.measure().runtime_hash
+
+    manifest = measured.manifest(datetime(2026, 1, 31, tzinfo=UTC))
+    assert parse_manifest(encode_document(manifest)) == manifest
 
 
 def test_the_installed_agent_can_be_measured_twice_alike():

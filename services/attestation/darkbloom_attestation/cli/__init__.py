@@ -13,6 +13,7 @@ from darkbloom_attestation.cli.blob import verify_blob
 from darkbloom_attestation.cli.challenge import verify_answer
 from darkbloom_attestation.cli.files import judged
 from darkbloom_attestation.cli.mda import verify_mda_file
+from darkbloom_attestation.cli.release import release
 from darkbloom_attestation.config import AttestationConfig
 
 cli = typer.Typer(add_completion=False, help="Attestation: serve, migrate, verify evidence.")
@@ -54,5 +55,6 @@ def verify_challenge_file(
     judged(file, verify_answer)
 
 
+cli.add_typer(release, name="release")
 cli.command("verify-app-attest")(verify_app_attest)
 cli.command("verify-mda")(verify_mda_file)
