@@ -42,7 +42,7 @@ release = typer.Typer(
 )
 
 Target = Annotated[
-    str, typer.Option(envvar="DARKBLOOM_ATTESTATION_TARGET", help="attestation's gRPC listener")
+    str, typer.Option(envvar="DARKBLOOM_RELEASE_TARGET", help="attestation's gRPC listener")
 ]
 TokenFile = Annotated[
     Path | None,
