@@ -14,7 +14,7 @@ from darkbloom_billing.admin.cli.exports import FORMATS, MismatchError, prove
 from darkbloom_billing.admin.cli.main import arguments
 
 from tests.component.billing.operating import Staff, staff
-from tests.component.billing.world import CONSUMER, PROVIDER, World, world
+from tests.component.billing.world import CONSUMER, PROVIDER, World, owner, world
 
 PROGRAM = str(Path(sys.executable).with_name("darkbloom-admin"))
 
@@ -74,8 +74,20 @@ async def test_a_first_day_of_two_operators(url: str, tmp_path: Path) -> None:
             paid = await alice.json("credit", CONSUMER, "--usd", "2.50", "--request-id", "once")
             assert paid["balance_micros"] == 2_500_000
 
+        async with owner(w.url) as db:
+            await db.execute(
+                """INSERT INTO billing.app_user (user_id, issuer, subject, account_id, email,
+                     email_verified, created_at)
+                   VALUES ('user_1', 'https://id', 's', $1, 'ann@example.org', true, now())""",
+                CONSUMER,
+            )
+        paid = await alice.json("reward", "ann@example.org", "--usd", "1")
+        assert (paid["balance_micros"], paid["withdrawable_micros"]) == (3_500_000, 1_000_000)
+        code, _, err = await alice("credit", "nobody@example.org", "--usd", "1")
+        assert (code, "no such" in err) == (3, True)
+
         code, out, _ = await alice("accounts", "show", CONSUMER)
-        assert (code, "$2.500000" in out) == (0, True)
+        assert (code, "$2.500000" in out, "$1.000000" in out) == (0, True, True)
         code, out, _ = await alice("audit", "actions", "--subject", CONSUMER)
         assert (code, "account.credit" in out, "alice" in out) == (0, True, True)
         report = await bob.json("audit", "run")

@@ -49,6 +49,21 @@ def test_no_id_and_no_amount_is_ever_cut_off(
     assert "t" * 120 in out
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_one_thing_is_shown_whole_on_any_screen_and_in_any_pipe(
+    width: Any, capsys: pytest.CaptureFixture[str], *, terminal: bool
+) -> None:
+    width(80, terminal=terminal)
+    rules = [{"rule": f"rule_number_{n}", "rows": n} for n in range(20)]
+
+    show({"erasure": {"erasure_id": ACCOUNT, "rules": rules}}, (), as_json=False)
+
+    out = capsys.readouterr().out
+    assert "erasure_id" in out
+    assert "…" not in out
+    assert "rule_number_19" in "".join(out.replace("│", "").split())
+
+
 def test_a_screen_is_never_wider_than_it_is(width: Any, capsys: pytest.CaptureFixture[str]) -> None:
     width(80, terminal=True)
 

@@ -75,6 +75,7 @@ def test_a_chosen_name_is_unique_whatever_its_case() -> None:
     [
         ({}, ("charge", -100, 0, "req_1")),
         ({"mode": "post", "amount": 30, "pending_amount": 100}, ("refund", 70, 30, "req_1")),
+        ({"mode": "post", "amount": 100, "pending_amount": 100}, ("settlement", 0, 100, "req_1")),
         ({"mode": "void", "pending_amount": 100}, ("refund", 100, 0, "req_1")),
         (
             {"mode": "single", "code": "payout", "debit": False, "idem_key": "resolve:req_1"},

@@ -74,7 +74,9 @@ def _change(movement: Movement, *, increases: bool) -> int:
 def _type(movement: Movement) -> str:
     back = movement.mode in ("post", "void") and movement.debit
     if movement.code == "hold":
-        return "refund" if back else "charge"
+        whole = movement.mode == "post" and movement.amount == movement.pending_amount
+        # Where nothing comes back, an end is no refund of nothing.
+        return "settlement" if whole else "refund" if back else "charge"
     if back and movement.mode == "void":
         return "refund"
     prefix = movement.idem_key.partition(":")[0]

@@ -10,7 +10,7 @@ from darkbloom_billing.admin.cli.desk import CALL_S, DryRun, RequestId, desk, re
 
 accounts = typer.Typer(no_args_is_help=True, help="Accounts: money, role, fee, freeze.")
 keys = typer.Typer(no_args_is_help=True, help="API keys: labels only; secrets are never here.")
-AccountId = Annotated[str, typer.Argument(help="acct_…")]
+AccountId = Annotated[str, typer.Argument(help="acct_…, or an e-mail.")]
 Page = Annotated[str, typer.Option("--page", help="`next_page_token` of the page before.")]
 Size = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Rows of a page.")]
 _COLUMNS = (
@@ -36,16 +36,10 @@ def list_accounts(context: typer.Context, limit: Size = 50, page: Page = "") -> 
 
 
 @accounts.command()
-def show(
-    context: typer.Context,
-    account_id: Annotated[str, typer.Argument(help="acct_…, or an e-mail.")],
-) -> None:
+def show(context: typer.Context, account_id: AccountId) -> None:
     """Show one account: what can be spent, withdrawn, is held, matures, is owed."""
     d = desk(context)
-    by_email = "@" in account_id
-    request = pb.GetAccountViewRequest(
-        account_id="" if by_email else account_id, email=account_id if by_email else ""
-    )
+    request = pb.GetAccountViewRequest(account_id=d.account(account_id))
     d.show(d.call(lambda stubs: stubs.operators.GetAccountView(request, timeout=CALL_S)))
 
 
@@ -96,6 +90,7 @@ def _update(
 ) -> None:
     d = desk(context)
     message.request_id = request_id(request)
+    message.account_id = d.account(message.account_id)
     if d.sent(message, dry_run=dry_run):
         message.operator.CopyFrom(d.operator)
         d.show(d.call(lambda stubs: stubs.operators.UpdateAccount(message, timeout=CALL_S)))
@@ -105,7 +100,7 @@ def _update(
 def list_keys(context: typer.Context, account_id: AccountId) -> None:
     """List the keys of an account."""
     d = desk(context)
-    request = pb.ListAccountKeysRequest(account_id=account_id)
+    request = pb.ListAccountKeysRequest(account_id=d.account(account_id))
     answer = d.call(lambda stubs: stubs.operators.ListAccountKeys(request, timeout=CALL_S))
     d.show(answer, "key_id", "label", "name", "revoked", "create_time", rows="keys")
 

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn, TypeVar
 import grpc
 import typer
 from darkbloom.billing.v1.operator_pb2 import Operator
+from darkbloom.billing.v1.operator_service_pb2 import GetAccountViewRequest
 from darkbloom.billing.v1.operator_service_pb2_grpc import OperatorServiceStub
 from darkbloom.billing.v1.payment_service_pb2_grpc import PaymentServiceStub
 from darkbloom_mesh.channel import channel
@@ -86,6 +87,14 @@ class Desk:
             return asyncio.run(dial())
         except grpc.aio.AioRpcError as error:
             self.refuse(from_rpc_error(error))
+
+    def account(self, named: str) -> str:
+        """Return the id of an account that is named by it, or by the e-mail of one of its users."""
+        if "@" not in named:
+            return named
+        request = GetAccountViewRequest(email=named)
+        found = self.call(lambda stubs: stubs.operators.GetAccountView(request, timeout=CALL_S))
+        return str(found.account.account_id)
 
     def refuse(self, error: MeshError) -> NoReturn:
         """End with what billing said."""

@@ -22,7 +22,7 @@ def plan(context: typer.Context, account_id: AccountId, *, request: RequestId = 
     """Count what would go and what would be forfeited. Changes nothing; prints the token, once."""
     d = desk(context)
     message = pb.PlanErasureRequest(
-        operator=d.operator, request_id=request_id(request), account_id=account_id
+        operator=d.operator, request_id=request_id(request), account_id=d.account(account_id)
     )
     d.show(d.call(lambda stubs: stubs.operators.PlanErasure(message, timeout=CALL_S)))
 

@@ -73,7 +73,7 @@ def _credit(
     d = desk(context)
     message = pb.CreditAccountRequest(
         request_id=request_id(request),
-        account_id=account_id,
+        account_id=d.account(account_id),
         kind=kind,
         amount_micros=micros(usd),
         note=note,
@@ -227,7 +227,7 @@ def list_withdrawals(
     """List the withdrawals of an account, newest first."""
     d = desk(context)
     request = payment_service_pb2.ListWithdrawalsRequest(
-        account_id=account_id, page=PageRequest(page_size=limit, page_token=page)
+        account_id=d.account(account_id), page=PageRequest(page_size=limit, page_token=page)
     )
     answer = d.call(lambda stubs: stubs.payments.ListWithdrawals(request, timeout=CALL_S))
     columns = ("withdrawal_id", "status", "net_micros", "fee_micros", "transfer_id", "create_time")

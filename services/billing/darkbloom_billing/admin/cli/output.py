@@ -40,7 +40,9 @@ def show(
         return
     console = Console()
     if not rows:
-        console.print(_thing(_flat(content), console))
+        # A pipe has no width: what reads it wants every character.
+        paper = console if console.is_terminal else Console(width=_WIDEST)
+        paper.print(_thing(_flat(content), console))
         return
     _print_rows(console, content[rows], columns)
     if content.get("next_page_token"):
@@ -59,7 +61,6 @@ def _print_rows(
         console.print(table)
         return
     if not console.is_terminal:
-        # A pipe has no width: what reads it wants every character.
         wide.print(table)
         return
     for row in found:
