@@ -58,7 +58,15 @@ from darkbloom_edge.merkle import Leaves, verify_consistency, verify_inclusion
 from darkbloom_edge.public_form import read_public_form
 from darkbloom_edge.receipt import parse_receipt
 from darkbloom_edge.release import parse_manifest as parse_release
-from darkbloom_edge.sealed_request import SealedError, open_request, read_envelope, unpack
+from darkbloom_edge.sealed_request import (
+    Asked,
+    Sealed,
+    SealedError,
+    open_request,
+    read_envelope,
+    unpack,
+)
+from darkbloom_edge.sealing_keys import new_file, parse_keys
 from darkbloom_edge.signatures import P256Signer, to_base64
 from darkbloom_edge.strict_json import parse_json
 from nacl.public import Box, PrivateKey, PublicKey
@@ -347,6 +355,15 @@ def request_targets() -> list[Target]:
             "ciphertext": to_base64(bytes(box)),
         }
     ).encode()
+    asked = Asked("POST /v1/chat/completions", b"sk", 1_800_000_000_000)
+    seal = Box(PrivateKey(sender.private), PublicKey(pair.public)).encrypt
+    frame = struct.pack(">BBBBHHQQ32s", 1, 1, 1, 0, 0, 0, 0, asked.now_ms, asked.context)
+
+    def open_frame(data: bytes) -> object:
+        # Sealed anew each time: what is behind the box is what is tried.
+        box = bytes(seal(data))
+        return open_request(Sealed(sender.public, box[:24], box[24:]), pair, asked, bytes)
+
     chat = json.dumps(
         {
             "model": "tiny",
@@ -365,6 +382,8 @@ def request_targets() -> list[Target]:
             (envelope,),
             refusals=(SealedError,),
         ),
+        Target("sealed_frame", open_frame, (frame + chat,), refusals=(SealedError,)),
+        Target("sealing_keys", parse_keys, (new_file(lambda size: bytes(range(size)), TIME),)),
         Target("json", lambda data: parse_json(data, max_bytes=1 << 20), (chat, envelope)),
         Target("chat_request", lower, (chat,), refusals=(EdgeError, RequestError)),
         Target("delta", decode_delta, (encode_delta(Delta(text="a", completion_tokens=1)),)),
