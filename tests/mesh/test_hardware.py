@@ -1,0 +1,134 @@
+"""From nothing to `hardware` and out again, over real processes, under a throw-away Apple.
+
+The router runs by the rules of production, so nothing below `hardware` gets a request.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+from darkbloom_local.mesh import Mesh
+
+from tests.fakes.apple_service import AppleService
+from tests.mesh.harness import QUICK, Books, Consumer, Fleet, darkbloom, until
+from tests.mesh.hostile.mischief import Mischief
+from tests.mesh.minted import authority
+
+pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest.fixture(scope="module")
+def mischief(state: Path) -> Mischief:
+    """What the Mac shows."""
+    found = Mischief(state / "mischief")
+    found.order("bare")
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def minted(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
+    """A mesh whose attestation trusts a throw-away Apple, and a Mac that this Apple knows."""
+    apple = authority.save(AppleService(), state / "apple")
+    environment = {
+        **QUICK,
+        "attestation": {**apple, "DARKBLOOM_ATTESTATION_APP_ID": authority.APP_ID},
+        "router": {
+            **QUICK["router"],
+            "DARKBLOOM_ROUTER_ENVIRONMENT": "production",
+            "DARKBLOOM_ROUTER_MIN_TRUST": "hardware",
+            "DARKBLOOM_ROUTER_CHALLENGE_INTERVAL_S": "1",
+        },
+        "provider": {**apple, **mischief.environment},
+    }
+    programs = {
+        "attestation": [sys.executable, "-m", "tests.mesh.minted.attestation"],
+        "provider": [
+            *(sys.executable, "-m", "tests.mesh.minted.provider"),
+            *("start", "--engine", "scripted"),
+        ],
+    }
+    async with Mesh(
+        state / "mesh", engine=None, environment=environment, programs=programs, durable=False
+    ) as found:
+        await found.start_provider(routable=False)
+        yield found
+
+
+async def status(mesh: Mesh) -> dict[str, Any]:
+    """What the owner sees."""
+    done = await asyncio.to_thread(darkbloom(mesh, "status", "--json"))
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+async def standing(mesh: Mesh, level: str, reason: str) -> dict[str, Any]:
+    """Wait until the owner sees this."""
+
+    async def seen() -> dict[str, Any] | None:
+        said = await status(mesh)
+        return said if (said["trust_level"], said["trust_reason"]) == (level, reason) else None
+
+    found: dict[str, Any] = await until(seen, f"the owner sees {level}, {reason}")
+    return found
+
+
+async def test_a_machine_is_hardware_as_long_as_its_evidence_holds_and_not_a_moment_longer(
+    minted: Mesh, mischief: Mischief
+) -> None:
+    consumer = Consumer(minted)
+
+    # A good blob and a passed challenge are self-signed, and get nothing.
+    said = await standing(minted, "self_signed", "key_proof_missing")
+    assert "App Attest" in said["trust_remedy"]
+    refused = await consumer.ask(tokens=3)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "no_provider")
+
+    # Both pieces of evidence are hardware, for everybody.
+    mischief.behave()
+    said = await standing(minted, "hardware", "hardware_proven")
+    assert (said["admission"], said["trust_remedy"]) == ("public", "")
+    await Fleet(minted).wait_routable()
+    answer = await consumer.ask(tokens=3)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-provider-trust-level"] == "hardware"
+    [shown] = (await consumer.get("/v1/providers/attestation")).json()["providers"]
+    kinds = {one["kind"] for one in shown["evidence"]}
+    assert {"registration", "challenge", "app_attest", "mda"} <= kinds
+    assert authority.SERIAL not in json.dumps(shown)
+
+    # Its own device contradicts it: out of routing for good, and the owner reads why.
+    mischief.order("sip_off")
+    said = await standing(minted, "none", "posture_mismatch")
+    assert said["trust_status"] == "untrusted"
+    assert "SIP" in said["trust_remedy"]
+    refused = await consumer.ask(tokens=3)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "no_provider")
+    await Books(minted).clean()
+
+
+async def test_a_posture_that_ends_takes_hardware_with_it_and_a_new_one_brings_it_back(
+    minted: Mesh, mischief: Mischief
+) -> None:
+    mischief.order("brief")
+    await minted.stop("provider")
+    await minted.start_provider(routable=False)
+    said = await standing(minted, "self_signed", "posture_stale")
+    # It was hardware in between; how long depends on the machine that looks.
+    with psycopg.connect(minted.database_url) as connection:
+        row = connection.execute(
+            "SELECT max(expire_time - issue_time) <= interval '40 seconds'"
+            " FROM attestation.verdicts WHERE trust_level = 'hardware' AND provider_id = %s",
+            (said["provider_id"],),
+        ).fetchone()
+    assert row == (True,)
+    assert said["trust_remedy"]
+    refused = await Consumer(minted).ask(tokens=3)
+    assert refused.status_code == 429
+    mischief.behave()
+    await standing(minted, "hardware", "hardware_proven")
