@@ -173,7 +173,12 @@ class Worker:
         self.ring = SealingRing(config.sealing_keys_file, clock)
         marks = ValkeyMarks(config.redis_url)
         service.on_close(marks.close)
-        self.replays = Replays(marks, clock, window_s=config.sealed_replay_s)
+        self.replays = Replays(
+            marks,
+            clock,
+            window_s=config.sealed_replay_s,
+            on_alone=lambda: self.meters.sealed("unshared"),
+        )
 
         self._number = number
         self.links = RouterLinks(config.routers, self._open_router, secrets.randbelow, clock)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import redis.asyncio as redis
@@ -14,9 +15,12 @@ from redis.exceptions import RedisError
 
 from darkbloom_gateway.errors import unavailable
 
+ASK_AGAIN_S = 1.0
+"""How long a shared memory that does not answer is left alone."""
 MAX_KEPT = 65_536
 """Marks that one worker remembers by itself."""
 _PREFIX = b"sealed:"
+_CONNECTIONS = 16
 
 
 class Marks(Protocol):
@@ -43,15 +47,24 @@ class Replays:
         clock: time.
         window_s: for how long a request is remembered.
         max_kept: bound of this worker's own memory.
+        on_alone: told of each request that nobody else will know of.
     """
 
     def __init__(
-        self, marks: Marks, clock: Clock, *, window_s: float, max_kept: int = MAX_KEPT
+        self,
+        marks: Marks,
+        clock: Clock,
+        *,
+        window_s: float,
+        max_kept: int = MAX_KEPT,
+        on_alone: Callable[[], None] = lambda: None,
     ) -> None:
         self._marks = marks
         self._clock = clock
         self._window_s = window_s
         self._max_kept = max_kept
+        self._on_alone = on_alone
+        self._asks_again_at = 0.0
         self._own: OrderedDict[bytes, float] = OrderedDict()
 
     async def first(self, mark: bytes) -> bool:
@@ -67,16 +80,26 @@ class Replays:
             return False
         # Before the wait, so that a copy beside it is seen as one.
         self._own[mark] = now + self._window_s
-        try:
-            fresh = await self._marks.add(mark, int(self._window_s))
-        except StoreUnavailableError:
+        fresh = await self._ask(mark, now)
+        if fresh is None:
             if len(self._own) > self._max_kept:
                 del self._own[mark]
-                raise unavailable("sealed requests cannot be told from copies now") from None
+                raise unavailable("sealed requests cannot be told from copies now")
+            self._on_alone()
             return True
         while len(self._own) > self._max_kept:
             self._own.popitem(last=False)
         return fresh
+
+    async def _ask(self, mark: bytes, now: float) -> bool | None:
+        """Ask the shared memory; None while it does not answer, so that only few wait for it."""
+        if now < self._asks_again_at:
+            return None
+        try:
+            return await self._marks.add(mark, int(self._window_s))
+        except StoreUnavailableError:
+            self._asks_again_at = self._clock.monotonic() + ASK_AGAIN_S
+            return None
 
 
 class ValkeyMarks:
@@ -88,13 +111,16 @@ class ValkeyMarks:
     """
 
     def __init__(self, url: Secret, *, timeout_s: float = 0.5) -> None:
-        self._client: Any = redis.Redis.from_url(
+        # Whoever finds no free connection waits for one: a crowd is no reason to ask nobody.
+        pool: Any = redis.BlockingConnectionPool.from_url(
             url.reveal(),
+            timeout=timeout_s,
+            max_connections=_CONNECTIONS,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
-            max_connections=64,
         )
+        self._client: Any = redis.Redis.from_pool(pool)
         self._timeout_s = timeout_s
 
     async def add(self, mark: bytes, seconds: int) -> bool:

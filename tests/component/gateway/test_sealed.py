@@ -29,6 +29,7 @@ from tests.stores import valkey
 
 BOTH = pytest.mark.parametrize("media_type", [FRAMED, PLAIN])
 _DAY = timedelta(days=1)
+_PAGE = Path(__file__).parents[3] / "docs" / "sealed.md"
 NOW = SystemClock().now()
 
 
@@ -497,3 +498,27 @@ async def test_every_inference_route_takes_sealed_requests(
         answer = await sealing.http.request(method, path, json=call.envelope, headers=call.headers)
         assert answer.headers["x-darkbloom-sealed"] == "true"
         assert "error" in json.loads(call.whole(answer))
+
+
+async def test_the_client_on_the_page_works_as_it_is_printed(sealing: Harness) -> None:
+    printed = _PAGE.read_text().split("```python\n")[1].split("```")[0]
+    client: dict[str, Any] = {}
+    exec(compile(printed, "docs/sealed.md", "exec"), client)  # noqa: S102 - our own page
+
+    body = json.loads(chat_body())
+    answer = await asyncio.to_thread(client["ask"], sealing.url, API_KEY, body)
+
+    assert answer["choices"][0]["message"]["content"] == "Hello world"
+    refused = await asyncio.to_thread(client["ask"], sealing.url, API_KEY, {**body, "n": 2})
+    assert refused["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_crowd_of_sealed_requests_passes_once_each(
+    sealing: Harness, page: dict[str, Any]
+) -> None:
+    calls = [SealedCall(page, API_KEY, chat_body()) for _ in range(40)]
+
+    answers = await asyncio.gather(*(call.post(sealing.http) for call in calls + calls))
+
+    for one, copy in zip(answers[:40], answers[40:], strict=True):
+        assert {one.status_code, copy.status_code} == {200, 400}

@@ -22,13 +22,28 @@ class FakeMarks:
     def __init__(self) -> None:
         self.kept: set[bytes] = set()
         self.away = False
+        self.asked = 0
 
     async def add(self, mark: bytes, seconds: int) -> bool:
+        self.asked += 1
         if self.away:
             raise StoreUnavailableError("away")
         fresh = mark not in self.kept
         self.kept.add(mark)
         return fresh
+
+
+async def test_a_shared_memory_that_is_away_is_left_alone_for_a_second() -> None:
+    marks, clock = FakeMarks(), FakeClock()
+    alone: list[int] = []
+    marks.away = True
+    replays = Replays(marks, clock, window_s=900, on_alone=lambda: alone.append(1))
+    assert [await replays.first(bytes([n])) for n in range(5)] == [True] * 5
+    assert (marks.asked, len(alone)) == (1, 5)
+    marks.away = False
+    clock.jump(1.1)
+    assert await replays.first(b"new")
+    assert (marks.asked, len(alone)) == (2, 5)
 
 
 async def test_a_mark_passes_once_within_its_window() -> None:
