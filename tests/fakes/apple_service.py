@@ -217,7 +217,7 @@ class AppleService:
             key: the app's key; a new one without it.
             environment: of the service.
             mac: whether the leaf carries a Mac's access policy.
-            launch: extensions, see `launch_facts`.
+            launch: extensions; without them a Mac's are `launch_facts()`, a phone sends none.
             at: the middle of the leaf's three days, and the receipt's time.
             recipe: replaces all of the authenticator data.
             profile: replaces all of the leaf but its nonce and access policy.
@@ -225,6 +225,8 @@ class AppleService:
             receipt: replaces the right one.
         """
         private = key or new_key()
+        if launch is None and mac:
+            launch = launch_facts()
         data = (
             recipe or AuthenticatorRecipe(app_id=app_id, environment=environment, extensions=launch)
         ).build(point(private))

@@ -58,6 +58,7 @@ class PinnedVerifier:
                 public_key=public_key,
                 app_id_hash=app.app_id_hash,
                 previous_counter=counter,
+                launch_categories=app.launch_categories,
             ).counter
         except AppleRejected as error:
             raise _refused("app_attest", error) from None

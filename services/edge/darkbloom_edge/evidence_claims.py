@@ -188,6 +188,7 @@ def _proven(piece: BundledEvidence, roots: AppleRoots, app_id: str) -> DeviceSta
         public_key=key.public_key,
         app_id_hash=key.app_id_hash,
         previous_counter=0,
+        launch_categories=policy.launch_categories,
     )
 
     return decode_document(piece.document, DeviceStatement, max_bytes=MAX_STATEMENT_BYTES)

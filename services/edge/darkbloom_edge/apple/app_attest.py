@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from darkbloom_edge.apple.authenticator import (
     AAGUIDS,
+    DEVELOPER_ID,
     AuthenticatorData,
     Credential,
     Environment,
@@ -51,6 +52,8 @@ class AppAttestPolicy:
     environment: Environment = Environment.PRODUCTION
     require_mac_access_control: bool = True
     """Whether the leaf must carry the access policy of a Mac with SIP and full security."""
+    launch_categories: frozenset[int] | None = None
+    """How the running app may have been signed; None takes any, and systems that do not say."""
 
     @classmethod
     def for_app(
@@ -60,11 +63,18 @@ class AppAttestPolicy:
         environment: Environment = Environment.PRODUCTION,
         require_mac_access_control: bool = True,
     ) -> Self:
-        """Return the policy for `<TeamID>.<bundle id>`."""
+        """Return the policy for `<TeamID>.<bundle id>`.
+
+        In production the app must run as it was published: signed with a Developer ID. A build
+        that a developer signed for himself has the same App ID.
+        """
+        production = environment is Environment.PRODUCTION
+
         return cls(
             app_id_hash=hashlib.sha256(app_id.encode()).digest(),
             environment=environment,
             require_mac_access_control=require_mac_access_control,
+            launch_categories=frozenset((DEVELOPER_ID,)) if production else None,
         )
 
 
@@ -219,5 +229,8 @@ def _check_data(
         raise AppleRejected(AppleFault.ENVIRONMENT)
     if credential.public_key != point:
         raise AppleRejected(AppleFault.CREDENTIAL_KEY, "not the leaf's")
+    accepted = policy.launch_categories
+    if accepted is not None and read.launch.validation_category not in accepted:
+        raise AppleRejected(AppleFault.LAUNCH_CATEGORY)
 
     return read

@@ -36,6 +36,7 @@ def verify_assertion(
     public_key: bytes,
     app_id_hash: bytes,
     previous_counter: int,
+    launch_categories: frozenset[int] | None = None,
 ) -> Assertion:
     """Check an assertion.
 
@@ -45,6 +46,8 @@ def verify_assertion(
         public_key: of the attested key, 65 bytes.
         app_id_hash: SHA-256 of the App ID, 32 bytes.
         previous_counter: the last counter that was stored for this key; 0 after attestation.
+        launch_categories: how the running app may have been signed, where the assertion tells;
+            None takes any. The attestation had to tell.
 
     Raises:
         AppleRejected: the first thing that is wrong.
@@ -56,6 +59,9 @@ def verify_assertion(
         raise AppleRejected(AppleFault.APP_IDENTITY)
     if read.counter <= previous_counter:
         raise AppleRejected(AppleFault.COUNTER_REPLAY)
+    told = read.launch.validation_category
+    if launch_categories is not None and told is not None and told not in launch_categories:
+        raise AppleRejected(AppleFault.LAUNCH_CATEGORY)
 
     return Assertion(counter=read.counter, flags=read.flags, launch=read.launch)
 

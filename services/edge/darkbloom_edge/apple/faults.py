@@ -79,6 +79,8 @@ class AppleFault(StrEnum):
     """Not text, or longer than 128 characters."""
     VALIDATION_CATEGORY = "validation_category"
     """Not a 32-bit number in one of its two spellings."""
+    LAUNCH_CATEGORY = "launch_category"
+    """The running app was signed in another way than the policy takes, or no way is told."""
     CODE_DIRECTORY = "code_directory"
     """The code directory's hash has no type, or not that type's size."""
     AUTHENTICATOR_TRAILING_DATA = "authenticator_trailing_data"

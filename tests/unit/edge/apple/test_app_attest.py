@@ -85,7 +85,7 @@ def test_a_mac_of_today_is_accepted_with_what_runs_on_it(apple: AppleService) ->
 def test_a_phone_is_accepted_only_where_the_policy_asks_for_no_mac(apple: AppleService) -> None:
     phone = mint(apple, mac=False)
     assert refusal(apple, phone) is AppleFault.MAC_ACCESS_CONTROL
-    lenient = replace(POLICY, require_mac_access_control=False)
+    lenient = replace(POLICY, require_mac_access_control=False, launch_categories=None)
     assert check(apple, phone, policy=lenient).mac_access_control is False
 
 
@@ -98,7 +98,8 @@ def test_the_access_policy_is_known_in_each_of_its_wrappers(apple: AppleService,
         "tagged": bytes([0x30, size + 4, 0xA3, size + 2, 4, size]) + ACCESS_CONTROL,
     }[kind]
     profile = Profile(extensions=((ACCESS_CONTROL_OID.dotted_string, value, False),))
-    assert check(apple, mint(apple, mac=False, profile=profile)).mac_access_control
+    minted = mint(apple, mac=False, launch=launch_facts(), profile=profile)
+    assert check(apple, minted).mac_access_control
 
 
 @pytest.mark.parametrize(
@@ -344,9 +345,25 @@ def test_the_whole_measured_set_needs_no_flag(apple: AppleService, flags: int, s
 
 def test_a_category_may_be_a_number_too(apple: AppleService) -> None:
     said = recipe(extensions={"apple_validation_category_01": 4})
-    key = check(apple, mint(apple, recipe=said))
+    any_category = replace(POLICY, launch_categories=None)
+    key = check(apple, mint(apple, recipe=said), policy=any_category)
     assert key.launch.validation_category == 4
     assert not key.launch.measured
+
+
+@pytest.mark.parametrize("category", [None, 1, 2, 3, 4, 5, 10])
+def test_in_production_an_app_that_is_not_signed_for_publication_is_refused(
+    apple: AppleService, category: int | None
+) -> None:
+    minted = mint(apple, launch=launch_facts(category=category))
+    assert refusal(apple, minted) is AppleFault.LAUNCH_CATEGORY
+    check(apple, minted, policy=replace(POLICY, launch_categories=None))
+
+
+def test_in_development_an_app_may_be_signed_in_any_way(apple: AppleService) -> None:
+    minted = mint(apple, environment=Environment.DEVELOPMENT, launch=launch_facts(category=3))
+    development = AppAttestPolicy.for_app(APP, environment=Environment.DEVELOPMENT)
+    assert check(apple, minted, policy=development).launch.validation_category == 3
 
 
 def test_a_code_hash_of_an_unknown_type_is_told_and_measures_nothing(apple: AppleService) -> None:

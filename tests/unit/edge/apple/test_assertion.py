@@ -122,6 +122,15 @@ def test_an_unannounced_tail_counts_only_in_the_one_measured_shape(minted: Minte
     assert refusal(minted, tail) is AppleFault.AUTHENTICATOR_TRAILING_DATA
 
 
+def test_a_rebuilt_app_cannot_go_on_with_the_key_of_the_published_one(minted: MintedKey) -> None:
+    accepted = frozenset({6})
+    check(minted, minted.assertion(SAID), launch_categories=accepted)
+    check(minted, minted.assertion(SAID, extensions=launch_facts()), launch_categories=accepted)
+    rebuilt = minted.assertion(SAID, extensions=launch_facts(category=3))
+    check(minted, rebuilt)
+    assert refusal(minted, rebuilt, launch_categories=accepted) is AppleFault.LAUNCH_CATEGORY
+
+
 def test_short_data_are_refused(minted: MintedKey) -> None:
     data = AuthenticatorRecipe(app_id=APP, counter=1).build(None)[:36]
     nonce = hashlib.sha256(data + SAID).digest()

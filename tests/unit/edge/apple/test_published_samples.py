@@ -1,9 +1,12 @@
 """Objects that Apple's services made, at the times at which they were valid."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import cbor2
 import pytest
+from cryptography import x509
 from darkbloom_edge.apple import (
     AppAttestPolicy,
     AppleFault,
@@ -23,7 +26,7 @@ from darkbloom_edge.apple import (
 )
 from darkbloom_edge.apple.mda import MdaPolicy
 
-from tests.fakes.apple_samples import APP_ATTEST, raw, sample
+from tests.fakes.apple_samples import APP_ATTEST, raw, sample, sample_path
 
 
 def attested(found: dict[str, Any], **changes: Any) -> AttestedKey:
@@ -154,6 +157,37 @@ def test_a_webauthn_object_is_refused_by_its_format() -> None:
             now=datetime.fromisoformat(found["verify_at"]),
         )
     assert refused.value.reason is AppleFault.WRONG_FORMAT
+
+
+def test_a_webauthn_object_in_the_clothes_of_app_attest_is_refused_by_its_root() -> None:
+    found = sample("webauthn", "py-webauthn-apple-passkey")
+    whole = cbor2.loads(raw(found["attestation"]))
+    whole["fmt"] = "apple-appattest"
+    whole["attStmt"] = {"x5c": whole["attStmt"]["x5c"], "receipt": b""}
+    with pytest.raises(AppleRejected) as refused:
+        verify_attestation(
+            cbor2.dumps(whole),
+            key_id="",
+            client_data_hash=b"",
+            policy=AppAttestPolicy.for_app("x"),
+            roots=apple_roots(),
+            now=datetime.fromisoformat(found["verify_at"]),
+        )
+    assert refused.value.reason is AppleFault.CHAIN_ROOT
+
+
+@pytest.mark.parametrize("root", ["enterprise", "receipts", "webauthn"])
+def test_a_published_attestation_is_refused_under_each_other_root_of_apple(root: str) -> None:
+    found = sample("app_attest", "apple-guide-production")
+    if root == "webauthn":
+        folder = sample_path("app_attest", "apple-guide-production").parents[1] / "roots"
+        pem = (folder / "Apple_WebAuthn_Root_CA.pem").read_bytes()
+        wrong = x509.load_pem_x509_certificate(pem)
+    else:
+        wrong = getattr(apple_roots(), root)
+    with pytest.raises(AppleRejected) as refused:
+        attested(found, roots=replace(apple_roots(), app_attest=wrong))
+    assert refused.value.reason is AppleFault.CHAIN_ROOT
 
 
 def test_freshness_binds_both_texts_of_a_key_and_is_what_apple_signed() -> None:
