@@ -77,7 +77,10 @@ class Collector:
         with httpx.Client(
             base_url=self.gateway, timeout=TIMEOUT_S, transport=self.transport
         ) as http:
-            return self._collect(http, receipt)
+            try:
+                return self._collect(http, receipt)
+            except (KeyError, TypeError, AttributeError):
+                raise CollectError("the gateway's answers are not of this version") from None
 
     def _collect(self, http: httpx.Client, receipt: Mapping[str, Any] | str) -> bytes:
         name = receipt if isinstance(receipt, str) else _read(receipt)[1].request_id

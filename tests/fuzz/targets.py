@@ -43,6 +43,7 @@ from darkbloom_edge.attestation import (
     verify_registration,
 )
 from darkbloom_edge.boxes import new_key_pair
+from darkbloom_edge.bundle import parse_bundle
 from darkbloom_edge.code_identity import SealedChallenge
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.delta import decode as decode_delta
@@ -341,6 +342,7 @@ def log_targets() -> list[Target]:
             refusals=(),
         ),
         Target("release_manifest", parse_release, (b'{"version":1}',), accepted=False),
+        Target("bundle", parse_bundle, (b'{"version":1}',), accepted=False),
     ]
 
 
