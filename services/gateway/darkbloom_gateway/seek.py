@@ -18,7 +18,6 @@ from darkbloom_gateway.errors import (
     ViolationError,
     first_content_late,
     internal,
-    no_linked_machine,
     overloaded,
     provider_failed,
     unavailable,
@@ -26,11 +25,12 @@ from darkbloom_gateway.errors import (
 from darkbloom_gateway.exchange import Exchange
 from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import KeyRecord, Offer, OpenedCounts, Timing
+from darkbloom_gateway.offer_check import OfferCheck
 from darkbloom_gateway.prompt import Prompt
 from darkbloom_gateway.reservation import RateClaim, Reservation
 from darkbloom_gateway.self_route import Route
 from darkbloom_gateway.stage import Stage
-from darkbloom_gateway.verdicts import Checked, VerdictFault, VerdictRefusedError
+from darkbloom_gateway.verdicts import Checked, VerdictRefusedError
 
 MAX_ROUNDS = 3
 """How often one request may be opened on a lane."""
@@ -40,7 +40,6 @@ NOT_AFTER_S = 600
 """Life of a sealed request."""
 ROUTER_GRACE_S = 2.0
 """How long after the deadline the router's own word is awaited."""
-_PERHAPS_OWN = (VerdictFault.NOT_OWN, VerdictFault.NOT_ADMITTED, VerdictFault.BELOW_FLOOR)
 VIOLATION_S = 5.0
 """How long the router's reaction to a violation is awaited."""
 
@@ -71,8 +70,7 @@ class Seeker:
         self._plan = prompt.plan
         self._started_at = stage.clock.monotonic()
         self._deadline_at = self._started_at + stage.config.first_content_s
-        self._own: frozenset[bytes] = frozenset()
-        self._own_again = False
+        self._offers = OfferCheck(stage, prompt.plan)
         self._claim = RateClaim(stage, key, prompt.plan.claim)
         self._reservation: Reservation | None = None
         self.sealed_to = 0
@@ -117,7 +115,7 @@ class Seeker:
             ClientGoneError: the consumer left.
         """
         if self._plan.route is not Route.PUBLIC:
-            await self._know_own(again=False)
+            await self._offers.know_own(again=False)
         wait_s = self._stage.config.lane_wait_s
         for _ in range(MAX_ROUNDS):
             if not await self._stage.links.until_accepting(wait_s):
@@ -259,7 +257,7 @@ class Seeker:
             raise provider_failed()
         exchange.keep_only(())
         self.timing.route_us = _micros(self._clock.monotonic() - self._started_at)
-        checked = await self._check(offer)
+        checked = await self._offers.check(offer)
         try:
             covered = await self._covered(offer, checked, reservation)
         except ApiError:
@@ -275,7 +273,7 @@ class Seeker:
         reason = gateway_lane_pb2.DECLINE_REASON_VERDICT
         try:
             if self.sealed_to < MAX_SEALED:
-                checked = await self._check(offer)
+                checked = await self._offers.check(offer)
                 if not await self._covered(offer, checked, reservation):
                     reason = gateway_lane_pb2.DECLINE_REASON_PRICE
                 elif any(frame.kind == kinds.COMMITTED for frame in self.mailbox.frames):
@@ -289,7 +287,7 @@ class Seeker:
 
     async def _covered(self, offer: Offer, checked: Checked, reservation: Reservation) -> bool:
         """Return whether the money reaches; one's own machine costs nothing."""
-        if checked.identity_key in self._own:
+        if checked.identity_key in self._offers.own:
             return True
         return await reservation.cover(offer.price, alone=not offer.hedge)
 
@@ -324,46 +322,6 @@ class Seeker:
             )
         except ViolationError:
             raise internal() from None
-
-    async def _know_own(self, *, again: bool) -> None:
-        """Read which machines are the caller's; without an answer he has none to prefer."""
-        try:
-            self._own = await self._stage.owners.machines(self._plan.account_id, again=again)
-        except ApiError:
-            if self._plan.free:
-                raise
-        if self._plan.free and not self._own:
-            raise no_linked_machine()
-
-    async def _check(self, offer: Offer) -> Checked:
-        if offer.build not in (self._plan.build, self._plan.fallback_build):
-            raise internal()
-        try:
-            try:
-                return self._judge(offer)
-            except VerdictRefusedError as error:
-                if not await self._learn(error.fault):
-                    raise
-            return self._judge(offer)
-        except VerdictRefusedError as error:
-            self._stage.meters.attempt_failed(self._plan.build, f"verdict_{error.fault.value}")
-            raise
-
-    def _judge(self, offer: Offer) -> Checked:
-        now, exclusive = self._clock.now(), self._plan.free
-        return self._stage.verdicts.check(offer, now, own=self._own, exclusive=exclusive)
-
-    async def _learn(self, fault: VerdictFault) -> bool:
-        """Read again what could change a judgement; False where nothing could."""
-        if fault is VerdictFault.UNKNOWN_KEY:
-            await self._stage.refresh_keys()
-            return True
-        if fault not in _PERHAPS_OWN or self._plan.route is Route.PUBLIC or self._own_again:
-            return False
-        # A machine that was linked a moment ago.
-        self._own_again = True
-        await self._know_own(again=True)
-        return True
 
     def _take_refusal(self, message: gateway_lane_pb2.Refused, exchange: Exchange) -> None:
         exchange.ended_by_router = True

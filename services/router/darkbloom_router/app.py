@@ -1,7 +1,6 @@
 """The composition root: every part of the router, made and wired in one place."""
 
 import secrets
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -26,6 +25,7 @@ from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 
+from darkbloom_router import configured, stores
 from darkbloom_router.alive import Alive
 from darkbloom_router.attempts import Attempts
 from darkbloom_router.cancels import Cancels
@@ -33,11 +33,10 @@ from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.clients import AttestationClient, LedgerClient, LinksClient
 from darkbloom_router.closing import Closing
 from darkbloom_router.config import RouterConfig
-from darkbloom_router.dispatch import Dispatcher, DispatchLimits
+from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
-from darkbloom_router.faults.memory import FaultMemory
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.fleet_reads import FleetReads
 from darkbloom_router.gateway_lane import GatewayLanes
@@ -46,31 +45,21 @@ from darkbloom_router.hedging import HedgeLimits
 from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Rules, Selection, Tiering, TrustLevel
-from darkbloom_router.offers import Offers
 from darkbloom_router.own_prices import OwnPrices, OwnPriceWatch
 from darkbloom_router.provider import Provider
 from darkbloom_router.provider_links import ProviderLinks
 from darkbloom_router.queueing import Line, LineLimits, Trigger
-from darkbloom_router.records.scribe import Scribe
-from darkbloom_router.records.store import PostgresRecords
-from darkbloom_router.records.writing import RecordQueue
 from darkbloom_router.replicas.asker import AskerParts
-from darkbloom_router.replicas.balance import Balance
 from darkbloom_router.replicas.carried import Carriage
 from darkbloom_router.replicas.holder import HolderParts, PeerLanes
 from darkbloom_router.replicas.join import (
     hello,
-    make_cluster,
     new_member,
     welcome,
 )
 from darkbloom_router.replicas.lane import ProviderLane
-from darkbloom_router.replicas.members import Member
 from darkbloom_router.replicas.parts import Replicas
 from darkbloom_router.replicas.publisher import Publisher
-from darkbloom_router.replicas.queue import SharedQueue
-from darkbloom_router.replicas.store import open_store
 from darkbloom_router.reports import Reports
 from darkbloom_router.requests import Requests
 from darkbloom_router.server import (
@@ -92,7 +81,6 @@ GATHER_S = 0.1
 """Between deliveries of settlements, which nobody waits for."""
 RECORDS_SCHEMA = "routing"
 _LATE_SLACK_S = 60.0
-_DAY_S = 86_400.0
 _log = structlog.get_logger()
 
 
@@ -117,7 +105,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     uniform = secrets.SystemRandom().random
     meter, timers = Meter(service.metrics), Timers(clock)
     spans = Spans(clock, enabled=config.otlp_endpoint is not None)
-    fleet, attempts = _fleet(config), Attempts(WINDOW)
+    fleet, attempts = configured.fleet(config), Attempts(WINDOW)
     lanes: dict[Provider, ProviderLane] = {}
     prices = OwnPrices()
     line = Line(
@@ -163,14 +151,14 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             meter=meter,
             spans=spans,
             prices=prices,
-            limits=_limits(config),
+            limits=configured.limits(config),
             hedges=HedgeLimits(enabled=config.hedging, after_s=config.hedge_after_s),
             new_id=_new_id,
             pick=secrets.randbelow,
             unix_now=lambda: clock.now().timestamp(),
         )
     )
-    _record(config, service, offers, dispatcher, ends, meter, clock)
+    stores.record(config, service, offers, dispatcher, ends, meter, clock)
     ends.wire(closing, retry=dispatcher.retry, freed=partial(_freed, replicas, dispatcher))
     warm = warming.keeper(config, fleet, line, lanes, timers, meter, replicas)
     dispatcher.wire(closing.free, sign=warm.pool.note, waits=warm.kick)
@@ -311,7 +299,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         refused=offers.declined,
         terminal=downlink.stray,
     )
-    _join(config, service, router, member, asker)
+    stores.join(config, service, router, member, asker)
     service.ready_if(lambda: catalog.known and not dispatcher.draining)
     service.on_drain(router.drain)
     for name, work in (
@@ -330,28 +318,6 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     ):
         service.spawn(work, name=name)
     return router
-
-
-def _record(
-    config: RouterConfig,
-    service: Service,
-    offers: Offers,
-    dispatcher: Dispatcher,
-    ends: Ends,
-    meter: Meter,
-    clock: Clock,
-) -> None:
-    """Keep decision records, where there is a database for them."""
-    if config.database_url is None:
-        return
-    store = PostgresRecords(config.database_url.reveal(), config.replica)
-    service.on_close(store.close)
-    backoff = Backoff(secrets.SystemRandom().random, first_s=1.0, cap_s=30.0)
-    keep_s = config.record_days * _DAY_S
-    queue = RecordQueue(store, clock, backoff, dropped=meter.unrecorded, keep_s=keep_s)
-    scribe = Scribe(queue.add, clock.monotonic, lambda: clock.now().timestamp())
-    offers.chosen, ends.over, dispatcher.scribe = scribe.chosen, scribe.ended, scribe
-    service.spawn(queue.run(), name="records")
 
 
 def migrate(config: RouterConfig) -> int:
@@ -394,76 +360,11 @@ def _listen(
     )
 
 
-def _join(
-    config: RouterConfig, service: Service, router: Router, member: Member, asker: AskerParts
-) -> None:
-    """Become one of many, where there is a store to meet in."""
-    if config.redis_url is None:
-        return
-    store = open_store(config.redis_url.reveal())
-    service.on_close(store.aclose)
-    cluster = make_cluster(
-        store,
-        replace(member, address=config.advertise or service.listeners["internal"]),
-        asker,
-        dial=partial(channel, mesh_token=config.mesh_token(), room="router"),
-        clock=router.clock,
-        uniform=secrets.SystemRandom().random,
-        fenced=router.links.superseded,
-    )
-    router.replicas.cluster = cluster
-    line = router.dispatcher.line
-    queue = router.replicas.queue = SharedQueue(
-        store, member.session, line.ages, router.dispatcher.drain_line, router.clock
-    )
-    line.others = queue
-    service.spawn(queue.run(), name="queue")
-    balance = Balance(
-        lambda: router.links.held,
-        router.replicas.held_elsewhere,
-        lambda count: router.links.shed(count, config.drain_grace_s),
-        router.clock,
-        per_s=config.rebalance_per_s,
-    )
-    service.spawn(balance.run(), name="balance")
-    service.spawn(cluster.run(), name="cluster")
-
-
 def _replicas(fleet: Fleet, health: Health, carriage: Carriage, clock: Clock) -> Replicas:
     """Return our side of being one of many, which hears of changes and lessons from now on."""
     made = Replicas(carriage, Publisher(carriage, clock))
     fleet.on_change, health.tell = made.publisher.changed, made.taught
     return made
-
-
-def _fleet(config: RouterConfig) -> Fleet:
-    return Fleet(_rules(config), FaultMemory(error_hold_s=config.error_cooldown_s))
-
-
-def _limits(config: RouterConfig) -> DispatchLimits:
-    return DispatchLimits(
-        max_attempts=config.max_attempts,
-        default_deadline_s=config.default_deadline_s,
-        deadline_token_ms=config.deadline_token_ms,
-        reject_models=config.rejected_models,
-        queue_before_shed=config.queue_before_shed,
-    )
-
-
-def _rules(config: RouterConfig) -> Rules:
-    return Rules(
-        min_trust=TrustLevel.parse_floor(config.min_trust),
-        development=config.environment == "development",
-        challenge_max_age_s=config.challenge_max_age_s,
-        min_version=config.min_version,
-        dedicated=config.dedicated_families,
-        ttft_ceiling=config.ttft_ceiling,
-        selection=Selection(config.selection),
-        sample=config.sample,
-        min_decode_tps=config.min_decode_tps,
-        quality_overcommit=config.quality_overcommit,
-        tiering=Tiering(config.tiering),
-    )
 
 
 def _freed(replicas: Replicas, dispatcher: Dispatcher, provider: Provider) -> None:

@@ -7,10 +7,8 @@ content a request never moves; a retry never waits in line.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
-from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.gateway_lane_pb2 import AbandonReason, Open
 from darkbloom.router.v1.provider_link_pb2 import CancelReason
 from darkbloom_mesh.errors import InvalidArgumentError
@@ -26,8 +24,10 @@ from darkbloom_router.attempts import (
 from darkbloom_router.conditions import View
 from darkbloom_router.decisions import Decisions
 from darkbloom_router.ends import TIMED_OUT, Ends
+from darkbloom_router.entry import DispatchLimits, reserve_s, time_left, unservable
 from darkbloom_router.failures import Ladder
 from darkbloom_router.fleet import Fleet
+from darkbloom_router.last_words import LastWords
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Gate
 from darkbloom_router.offers import Offers
@@ -35,34 +35,17 @@ from darkbloom_router.placement import Choice
 from darkbloom_router.plans import Plan, feasible_only
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Line, Passes, Trigger
-from darkbloom_router.records.scribe import Scribe
 from darkbloom_router.refusals import Refusal
 from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.requests import Requests
-from darkbloom_router.retry_after import feasible_after_s, late_s, retry_after_s
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
-from darkbloom_router.warm.targets import SIGNALS, Signal
-
-_MAX_RESERVE_S = 2.0
+from darkbloom_router.warm.targets import Signal
 
 
 def _unnoticed(*_what: object) -> None:
     """Nobody wants to know."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchLimits:
-    """Bounds of dispatch."""
-
-    max_attempts: int = 64
-    requests_per_lane: int = 8192
-    max_deadline_s: float = 600.0
-    default_deadline_s: float = 180.0
-    deadline_token_ms: float = 10.0
-    reject_models: frozenset[str] = frozenset()
-    queue_before_shed: bool = True
 
 
 class Dispatcher:
@@ -80,6 +63,7 @@ class Dispatcher:
         limits: Bounds.
         offers: Makes attempts of choices.
         decisions: Chooses, and checks itself.
+        last_words: Refuses.
         unix_now: Wall clock, for deadlines that others name.
     """
 
@@ -97,11 +81,10 @@ class Dispatcher:
         limits: DispatchLimits,
         offers: Offers,
         decisions: Decisions,
+        last_words: LastWords,
         unix_now: Callable[[], float],
     ) -> None:
         self.draining = False
-        self.scribe: Scribe | None = None
-        """Keeps records of refusals, where there is a store."""
         self.line = line
         self._fleet = fleet
         self._requests = requests
@@ -113,10 +96,11 @@ class Dispatcher:
         self._limits = limits
         self._offers = offers
         self._decisions = decisions
+        self.last_words = last_words
         self._unix_now = unix_now
         self._passes = Passes(timers, self._serve_line, line.depth, line.hold_s)
         line.longer = lambda build: ends.service_times.depth(build, fleet.index(build).active)
-        line.displaced = partial(self.refuse, refusal=refusals.QUEUE_FULL)
+        line.displaced = partial(last_words.refuse, refusal=refusals.QUEUE_FULL)
         self._free: Callable[[Request, Cause], None] = _unwired
         self._sign: Callable[[str, Signal], None] = _unnoticed
         self._waits: Callable[[str], None] = _unnoticed
@@ -136,6 +120,7 @@ class Dispatcher:
             waits: Hears of each build that somebody begins to wait for.
         """
         self._free, self._sign, self._waits = free, sign, waits
+        self.last_words.free, self.last_words.sign = free, sign
 
     def sign(self, build: str, signal: Signal) -> None:
         """Pass on what shows that a build has too few machines."""
@@ -154,13 +139,11 @@ class Dispatcher:
         try:
             demand = convert.demand(message)
         except InvalidArgumentError:
-            self._say_refused(gateway, stream, refusals.INTERNAL, {})
+            self.last_words.unreadable(gateway, stream)
             return
         refusal = self._unwelcome(gateway, message)
         if refusal is not None:
-            self._say_refused(gateway, stream, refusal, {})
-            if self.scribe is not None:
-                self.scribe.unwelcome(message, refusal)
+            self.last_words.turn_away(gateway, stream, message, refusal)
             return
 
         now = self._timers.now()
@@ -169,22 +152,20 @@ class Dispatcher:
             stream=stream,
             gateway=gateway,
             demand=demand,
-            deadline=now + self._time_left(message, demand.prompt_tokens),
+            deadline=now + time_left(self._limits, message, demand.prompt_tokens, self._unix_now()),
             ladder=Ladder(self._limits.max_attempts, hard_ttft=self._fleet.rules.ttft_ceiling),
             message=message,
             opened_at=now,
             opened_unix_ns=self._spans.now_ns(),
             traceparent=message.traceparent,
-            reserve_s=min(message.reserve_for.ToTimedelta().total_seconds(), _MAX_RESERVE_S)
-            if message.HasField("reserve_for")
-            else 0.0,
+            reserve_s=reserve_s(message),
         )
         self._requests.add(request)
         request.timer = self._timers.at(request.deadline, partial(self._deadline, request))
 
-        refusal = self._unservable(request)
+        refusal = unservable(demand, self._fleet.catalog.builds, self._limits)
         if refusal is not None:
-            self.refuse(request, refusal)
+            self.last_words.refuse(request, refusal)
         elif self.line.length(demand.build) and not demand.free:
             # Who came first is served first.
             self._queue(request)
@@ -203,13 +184,13 @@ class Dispatcher:
     def give_up(self, attempt: Attempt, refusal: Refusal) -> None:
         """End a request that makes no sense; the provider is not to blame."""
         self._ends.stop_all(attempt.request, TIMED_OUT)
-        self.refuse(attempt.request, refusal)
+        self.last_words.refuse(attempt.request, refusal)
 
     def retry(self, request: Request) -> None:
         """Offer another provider after a failed attempt, or refuse; nobody waits twice."""
         if request.ladder.ended:
             verdict = request.ladder.verdict or request.ladder.undecided
-            self.refuse(request, verdict or refusals.NO_PROVIDER)
+            self.last_words.refuse(request, verdict or refusals.NO_PROVIDER)
         else:
             self._place(request, first=False)
 
@@ -225,7 +206,7 @@ class Dispatcher:
                 gates = self._decisions.tally(build, self._view(request))
                 if not refusals.worth_waiting(gates):
                     self.line.leave(request, "unservable")
-                    self._refuse_for(request, gates)
+                    self.last_words.refuse_for(request, gates)
 
     def drain_line(self, build: str) -> None:
         """Serve those who wait for a build."""
@@ -253,23 +234,6 @@ class Dispatcher:
             and attempt.verdict.expires_at > self._timers.now()
             and attempt.verdict.verdict_id not in self._fleet.revoked
         )
-
-    def refuse(
-        self, request: Request, refusal: Refusal, gates: dict[Gate, int] | None = None
-    ) -> None:
-        """Say the last word about a request that nobody serves."""
-        if refusal.retry_after_s == refusals.MIN_RETRY_S:
-            refusal = refusal.after(self._come_again(request))
-        self._requests.finish(request)
-        if (signal := SIGNALS.get(refusal.reason)) is not None:
-            self._sign(request.demand.build, signal)
-        if self.scribe is not None:
-            self.scribe.refused(request, refusal, gates)
-        self._say_refused(request.gateway, request.stream, refusal, gates or {})
-        self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
-        if request.ladder.attempts:
-            self._meter.dispatched("failure")
-            self._free(request, Cause.REFUSED)
 
     def uncommit(self, attempt: Attempt) -> None:
         """Take a commit back: the edge has handed out nothing, so the request may still move."""
@@ -302,34 +266,6 @@ class Dispatcher:
         self._ends.stop_all(earlier, CancelReason.CANCEL_REASON_CLIENT_GONE)
         self._requests.finish(earlier)
         return True
-
-    def _time_left(self, message: Open, prompt_tokens: int) -> float:
-        """Return the time to the first content; nobody waits without end, whatever he names."""
-        limits = self._limits
-        ceiling = limits.default_deadline_s + prompt_tokens * limits.deadline_token_ms / 1000
-        if message.HasField("deadline_time"):
-            deadline = message.deadline_time.seconds + message.deadline_time.nanos / 1e9
-            ceiling = min(deadline - self._unix_now(), ceiling)
-        return max(0.0, min(ceiling, limits.max_deadline_s))
-
-    def _unservable(self, request: Request) -> Refusal | None:
-        """Return why nobody could ever serve a request, before anybody is asked."""
-        demand, builds = request.demand, self._fleet.catalog.builds
-        build = builds.get(demand.build)
-        if build is None and demand.fallback_build not in builds:
-            return refusals.UNAVAILABLE
-        if demand.build in self._limits.reject_models:
-            return refusals.REJECTED_MODEL
-        if build is not None and 0 < build.max_context < demand.prompt_tokens:
-            return refusals.CONTEXT_EXCEEDED
-        return None
-
-    def _come_again(self, request: Request) -> int:
-        feasible_s = request.ladder.feasible_s
-        if feasible_s is not None:
-            return feasible_after_s(feasible_s)
-        waiting = self.line.length(request.demand.build)
-        return retry_after_s(waiting, self._offers.route_time.seconds)
 
     def _view(self, request: Request) -> View:
         return View(
@@ -374,7 +310,7 @@ class Dispatcher:
         if not demand.free and self._may_wait(request, gates):
             self._queue(request, gates)
         else:
-            self._refuse_for(request, gates)
+            self.last_words.refuse_for(request, gates)
 
     def _planned(self, request: Request) -> Choice | None:
         """Return a runner-up of the first decision who passes now, other versions first."""
@@ -392,12 +328,12 @@ class Dispatcher:
         """Refuse a request whose attempts have failed and whom nobody else can take."""
         ladder = request.ladder
         if ladder.verdict is not None:
-            self.refuse(request, ladder.verdict, gates)
+            self.last_words.refuse(request, ladder.verdict, gates)
         elif ladder.undecided is None or refusals.worth_waiting(gates):
             # Nobody failed: it has moved about in a fleet that is full.
-            self._refuse_for(request, gates)
+            self.last_words.refuse_for(request, gates)
         else:
-            self.refuse(request, ladder.undecided, gates)
+            self.last_words.refuse(request, ladder.undecided, gates)
 
     def _give(self, request: Request, choice: Choice) -> None:
         """Offer a choice; who came close in the first one is kept in mind."""
@@ -419,47 +355,29 @@ class Dispatcher:
         wait_s = self._ends.service_times.wait_s(build, self.line.length(build), running)
         return wait_s is None or wait_s <= request.deadline - self._timers.now()
 
-    def _refuse_for(self, request: Request, gates: dict[Gate, int]) -> None:
-        """Refuse a request that nobody could take, from who failed where."""
-        demand = request.demand
-        refusal = refusals.for_gates(gates, demand)
-        if refusal is refusals.MACHINE_BUSY and self._decisions.never_fits(demand):
-            refusal = refusals.PROMPT_TOO_LONG
-        if refusal is refusals.TTFT_TOO_SLOW:
-            left_s = request.deadline - self._timers.now()
-            best_ms = self._decisions.soonest_ms(demand)
-            refusal = refusal.after(late_s(best_ms, left_s * 1000))
-        self.refuse(request, refusal, gates)
-
     def _queue(self, request: Request, gates: dict[Gate, int] | None = None) -> None:
         if not self.line.join(request, partial(self._waited_out, request)):
-            self.refuse(request, refusals.QUEUE_FULL, gates)
+            self.last_words.refuse(request, refusals.QUEUE_FULL, gates)
         else:
             self._waits(request.demand.build)
 
     def _waited_out(self, request: Request) -> None:
         self.line.leave(request, "timeout")
-        self._refuse_for(request, self._decisions.tally(request.demand.build, self._view(request)))
+        gates = self._decisions.tally(request.demand.build, self._view(request))
+        self.last_words.refuse_for(request, gates)
 
     def _deadline(self, request: Request) -> None:
         if request.committed:
             return
         if request.attempt is None:
-            self.refuse(request, refusals.QUEUE_DEADLINE)
+            self.last_words.refuse(request, refusals.QUEUE_DEADLINE)
             return
         # The request's clock, not the machine's: it may have had no time of its own.
         request.ladder.note(failures.OUT_OF_TIME)
         build = request.attempt.candidate.build.build
         self._meter.failed(build, failures.OUT_OF_TIME.word)
         self._ends.stop_all(request, TIMED_OUT)
-        self.refuse(request, request.ladder.verdict or refusals.FIRST_CHUNK_TIMEOUT)
-
-    def _say_refused(
-        self, gateway: GatewayLink, stream: int, refusal: Refusal, gates: dict[Gate, int]
-    ) -> None:
-        gateway.lane.send_control(
-            FrameKind.FRAME_KIND_REFUSED, stream, convert.refused(refusal, gates)
-        )
+        self.last_words.refuse(request, request.ladder.verdict or refusals.FIRST_CHUNK_TIMEOUT)
 
 
 def _unwired(_request: object, _cause: object) -> None:

@@ -9,10 +9,12 @@ from time import perf_counter
 
 from darkbloom_router.attempts import Attempts
 from darkbloom_router.decisions import Decisions
-from darkbloom_router.dispatch import Dispatcher, DispatchLimits
+from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.ends import Ends
+from darkbloom_router.entry import DispatchLimits
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.hedging import HedgeLimits, Hedging
+from darkbloom_router.last_words import LastWords
 from darkbloom_router.meter import Meter
 from darkbloom_router.offers import Offers
 from darkbloom_router.own_prices import OwnPrices
@@ -66,6 +68,7 @@ def make_dispatching(parts: DispatchParts) -> tuple[Offers, Hedging, Dispatcher]
     hedging = Hedging(
         fleet, decisions, offers, timers, meter, depth=line.depth, limits=parts.hedges
     )
+    last_words = LastWords(parts.requests, line, decisions, offers.route_time, timers, meter)
     dispatcher = Dispatcher(
         fleet,
         parts.requests,
@@ -78,8 +81,9 @@ def make_dispatching(parts: DispatchParts) -> tuple[Offers, Hedging, Dispatcher]
         limits=parts.limits,
         offers=offers,
         decisions=decisions,
+        last_words=last_words,
         unix_now=parts.unix_now,
     )
-    offers.wire(dispatcher.refuse)
+    offers.wire(last_words.refuse)
     hedging.wire(dispatcher.sign)
     return offers, hedging, dispatcher

@@ -31,17 +31,15 @@ from darkbloom_router.attempts import ATTEMPT_BIT
 from darkbloom_router.catalog import desired_models
 from darkbloom_router.challenges import Challenges
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
-from darkbloom_router.explaining import explain_all
 from darkbloom_router.inventory import Rejection
 from darkbloom_router.link_parts import LinkParts
-from darkbloom_router.model import Gate
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Trigger
+from darkbloom_router.standing import Standing
 
 _log = structlog.get_logger()
 _MAX_DRAIN_ID = 64
 _DRAIN_POLL_S = 0.25
-_RETELL_S = 60.0
 
 
 class ProviderLink:
@@ -55,8 +53,7 @@ class ProviderLink:
         self._challenges: Challenges | None = None
         self._clean = False
         self._drain_id = ""
-        self._told: tuple[tuple[str, Gate], ...] = ()
-        self._told_at = float("-inf")
+        self._standing = Standing(parts.fleet, self._lane)
         self._refusal: MeshError | None = None
         self._sent_away = False
         self._claimed = False
@@ -328,20 +325,7 @@ class ProviderLink:
         self._parts.replicas.publisher.beat(provider, message)
         self._parts.fleet.beat(provider, beat, self._parts.timers.now())
         self._parts.dispatcher.drain_lines(provider, Trigger.HEARTBEAT)
-        self._tell_routing(provider)
-
-    def _tell_routing(self, provider: Provider) -> None:
-        """Say which gates are shut, when that changed; once a minute while any is."""
-        parts = self._parts
-        now = parts.timers.now()
-        found = explain_all(parts.fleet, provider, now)
-        gates = tuple((item.build, item.gate) for item in found)
-        overdue = now - self._told_at >= _RETELL_S and not all(item.eligible for item in found)
-        if gates == self._told and not overdue:
-            return
-        self._told, self._told_at = gates, now
-        message = convert.routing_status(found)
-        self._lane.send_control(FrameKind.FRAME_KIND_ROUTING_STATUS, 0, message)
+        self._standing.tell(provider, self._parts.timers.now())
 
     def _answer(self, _provider: Provider, payload: bytes) -> None:
         response = AttestationResponse.FromString(payload)

@@ -16,10 +16,10 @@ from darkbloom_mesh.testing import FakeClock
 from darkbloom_router.attempts import Attempt, Attempts, GatewayLink
 from darkbloom_router.cancels import Cancels
 from darkbloom_router.closing import Closing
-from darkbloom_router.dispatch import DispatchLimits
 from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
+from darkbloom_router.entry import DispatchLimits
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.health import Health
 from darkbloom_router.hedging import HedgeLimits

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
-from darkbloom_router.dispatch import DispatchLimits
+from darkbloom_router.entry import DispatchLimits
 from darkbloom_router.failures import Code, Detail
 from darkbloom_router.model import (
     Admission,

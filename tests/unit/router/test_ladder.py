@@ -3,7 +3,7 @@
 import pytest
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom_router import failures, refusals
-from darkbloom_router.dispatch import DispatchLimits
+from darkbloom_router.entry import DispatchLimits
 from darkbloom_router.failures import Code, Detail, Ladder, judge
 from darkbloom_router.model import Rules
 

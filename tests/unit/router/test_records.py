@@ -21,7 +21,7 @@ def recorded(*names: str) -> tuple[Desk, list[Row]]:
     """Return a router whose records are kept in a list."""
     desk, rows = Desk(*names), list[Row]()
     scribe = Scribe(rows.append, desk.timers.now, lambda: desk.clock.now().timestamp())
-    desk.dispatcher.scribe = scribe
+    desk.dispatcher.last_words.scribe = scribe
     desk.ends.over = scribe.ended
     desk.offers_made.chosen = scribe.chosen
     return desk, rows

@@ -8,7 +8,7 @@ import pytest
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
 from darkbloom_router import refusals
-from darkbloom_router.dispatch import DispatchLimits
+from darkbloom_router.entry import DispatchLimits
 from darkbloom_router.failures import Code, Detail, Kind, judge
 from darkbloom_router.model import Build, Catalog, Rules, SlotState
 from darkbloom_router.refusals import Refusal

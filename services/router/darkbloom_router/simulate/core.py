@@ -14,10 +14,11 @@ from darkbloom_mesh.telemetry import Metrics
 from darkbloom_router.attempts import Attempts
 from darkbloom_router.cancels import Cancels
 from darkbloom_router.closing import Closing
-from darkbloom_router.dispatch import Dispatcher, DispatchLimits
+from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
 from darkbloom_router.ends import Ends
+from darkbloom_router.entry import DispatchLimits
 from darkbloom_router.faults.memory import FaultMemory
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.health import Health
