@@ -27,6 +27,8 @@ from darkbloom_attestation.hardware import Hardware
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.keyring import load_keyring, load_release_keys
+from darkbloom_attestation.mdm.asker import Asker
+from darkbloom_attestation.mdm.client import MicroMdm
 from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.retention import Retention
@@ -88,9 +90,11 @@ async def serve(
             service.spawn(watch.run(), name="catalog")
         examiner = Examiner(PinnedVerifier(roots or apple_roots(), _app_of(config)), issuer)
         hardware = Hardware(examiner, issuer)
+        asker = _asker_of(config, service, store, clock)
         server = AttestationServer(
             judging=Judging(store, issuer, hardware, clock, development=development),
             postures=Postures(store, issuer, examiner, hardware, clock),
+            asker=asker,
             releases=Releases(
                 store, issuer, clock, development=development, release_keys=release_keys
             ),
@@ -111,6 +115,19 @@ async def serve(
             reflection=[one.full_name for one in _SERVICES],
         )
         return await service.wait()
+
+
+def _asker_of(
+    config: AttestationConfig, service: Service, store: PostgresStore, clock: Clock
+) -> Asker | None:
+    if config.mdm_url is None or config.mdm_api_key is None:
+        return None
+
+    manager = MicroMdm(config.mdm_url, config.mdm_api_key)
+    service.on_close(manager.close)
+    asker = Asker(store, manager, clock, secrets.token_bytes)
+    service.spawn(asker.run(), name="mdm")
+    return asker
 
 
 def _app_of(config: AttestationConfig) -> AppAttestPolicy | None:

@@ -33,6 +33,12 @@ class AttestationConfig(RoomConfig):
         Setting("environment of App Attest keys that count: `production` or `development`"),
     ] = "production"
     """Keys of the other environment are refused."""
+    mdm_url: Annotated[
+        str | None, Setting("address of the device management server; unset asks no device")
+    ] = None
+    """A MicroMDM; its callbacks come through the gateway."""
+    mdm_api_key: Annotated[Secret | None, Setting("its API key; needed with its address")] = None
+    """Presented as HTTP Basic."""
     evidence_retention_days: Annotated[
         int, Setting("days that evidence behind a receipt is kept", minimum=1)
     ] = 90

@@ -33,6 +33,8 @@ class Claim:
     findings: tuple[str, ...] = ()
     contradiction: str = ""
     """Not empty: the device itself says that the registration lied."""
+    ask_posture: bool = False
+    """Whether the device should be asked how it stands: its posture is missing, or ends soon."""
 
 
 @final
@@ -102,12 +104,19 @@ class Hardware:
                 reasons=_why(found, findings),
                 findings=findings,
                 contradiction=TrustReason.POSTURE_MISMATCH.value if mismatch else "",
+                # Whoever shows no key proof cannot make a Mac busy by naming its serial.
+                ask_posture=proof is not None and not mismatch,
             )
 
         reasons = [TrustReason.HARDWARE_PROVEN]
         if continues:
             reasons.append(TrustReason(continues))
-        return Claim(grounds=found, reasons=tuple(reasons), findings=findings)
+        return Claim(
+            grounds=found,
+            reasons=tuple(reasons),
+            findings=findings,
+            ask_posture=found.posture.expire_time - now < ladder.RENEW_BEFORE,
+        )
 
     async def grant(
         self,

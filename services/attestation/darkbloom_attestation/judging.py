@@ -73,6 +73,8 @@ class Judgement:
     """Why the level is what it is, the most important first."""
     evidence_findings: tuple[str, ...] = ()
     """What was refused of the device evidence."""
+    ask_posture: bool = False
+    """Whether its device should be asked how it stands."""
 
 
 @final
@@ -329,6 +331,7 @@ class Judging:
             runtime_findings=findings,
             reasons=() if standing.untrusted else reasons,
             evidence_findings=claim.findings,
+            ask_posture=claim.ask_posture and not standing.untrusted,
         )
 
     def _lower(self, issue: "_Issue", level: TrustLevel, now: datetime) -> IssuedVerdict | None:

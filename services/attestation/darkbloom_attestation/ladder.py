@@ -24,6 +24,8 @@ KEY_PROOF_LIFETIME = timedelta(minutes=16)
 """How long a statement of an attested app counts; it comes with every challenge."""
 POSTURE_LIFETIME = timedelta(hours=24)
 """How long a posture counts without being seen again, on a stream that never breaks."""
+RENEW_BEFORE = timedelta(hours=1)
+"""How long before its end a posture is asked for again."""
 REUSE_WINDOW = timedelta(minutes=5)
 """Since the last live proof: how long after it another session may go on with its posture."""
 RECONNECT_GAP = timedelta(seconds=90)

@@ -12,6 +12,7 @@ from darkbloom_mesh.telemetry import Metrics
 from darkbloom_attestation import convert, evidence_convert, policy
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.judging import Judging
+from darkbloom_attestation.mdm.asker import Asker
 from darkbloom_attestation.meter import Meter
 from darkbloom_attestation.model import PublicKey
 from darkbloom_attestation.ports import Store
@@ -33,6 +34,7 @@ class AttestationServer(AttestationServiceServicer):
         *,
         judging: Judging,
         postures: Postures,
+        asker: Asker | None = None,
         releases: Releases,
         store: Store,
         feed: RevocationFeed,
@@ -42,6 +44,7 @@ class AttestationServer(AttestationServiceServicer):
     ) -> None:
         self._judging = judging
         self._postures = postures
+        self._asker = asker
         self._releases = releases
         self._store = store
         self._feed = feed
@@ -85,6 +88,8 @@ class AttestationServer(AttestationServiceServicer):
             evidence_convert.evidence_from(request.device_evidence),
         )
         self._meter.judged(judgement)
+        if judgement.ask_posture and self._asker is not None:
+            self._asker.wish(request.provider_id)
 
         return convert.judgement_to(judgement)
 

@@ -64,6 +64,7 @@ from darkbloom_gateway.routes import (
     log,
     log_reports,
     machines,
+    mdm,
     me,
     payments,
     payouts,
@@ -134,6 +135,7 @@ class Worker:
         to_billing, to_attestation, to_registry = channels
         billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
         attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
+        self.record_posture = attestation.record_posture
         self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
         self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
         self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
@@ -309,6 +311,7 @@ class Worker:
                 enrolment.make_router(
                     self.plane, self._config.enrolment(), entropy=secrets.token_bytes
                 ),
+                mdm.make_router(self.record_posture, self._config.mdm_webhook_secret),
                 log.make_router(self.transparency),
                 receipts.make_router(self.plane, self.transparency),
                 releases.make_router(self.transparency),

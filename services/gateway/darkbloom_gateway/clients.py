@@ -252,6 +252,11 @@ class AttestationClient:
         response = await answer(self._stub.ListCodeReleases(request, timeout=self._timeout_s))
         return response.releases
 
+    async def record_posture(self, webhook: bytes) -> None:
+        """Hand over what a device manager called back with."""
+        request = attestation_service_pb2.RecordPostureRequest(webhook=webhook)
+        await answer(self._stub.RecordPosture(request, timeout=self._timeout_s))
+
     async def public_evidence(
         self, provider_ids: Sequence[str]
     ) -> Sequence[attestation_service_pb2.ProviderEvidence]:

@@ -114,6 +114,10 @@ class GatewayConfig(RoomConfig):
         str | None, Setting("`com.apple.mgmt.External.<uuid>` of its push certificate")
     ] = None
 
+    mdm_webhook_secret: Annotated[
+        Secret | None, Setting("what the management server shows with its callbacks; unset: none")
+    ] = None
+
     headers_s: Annotated[float, Setting("seconds for a request's headers", minimum=0.1)] = 10.0
     body_idle_s: Annotated[float, Setting("longest pause inside a body", minimum=0.1)] = 10.0
     idle_s: Annotated[float, Setting("life of an idle connection", minimum=1)] = 120.0

@@ -20,6 +20,7 @@ from darkbloom_gateway.routes import (
     enrolment,
     evidence,
     health,
+    mdm,
     models,
     payouts,
     stripe,
@@ -86,6 +87,7 @@ ROUTES = frozenset(
         "/readyz",
         *encryption.ROUTES,
         *enrolment.ROUTES,
+        *mdm.ROUTES,
         *stripe.ROUTES,
         *payouts.ROUTES,
     }

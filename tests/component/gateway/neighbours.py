@@ -15,6 +15,7 @@ from darkbloom.attestation.v1.attestation_service_pb2 import (
     ListReceiptKeysResponse,
     ListVerdictKeysResponse,
     ProviderEvidence,
+    RecordPostureResponse,
     RegisterReceiptKeyResponse,
     RevocationsSynced,
     WatchRevocationsResponse,
@@ -281,6 +282,7 @@ class FakeAttestation(AttestationServiceServicer):
         self.releases: list[CodeRelease] = []
         self.evidence: dict[str, ProviderEvidence] = {}
         self.evidence_asked: list[list[str]] = []
+        self.webhooks: list[bytes] = []
 
     def revoke(self, *, identity_key: str) -> None:
         revocation = Revocation(
@@ -317,6 +319,10 @@ class FakeAttestation(AttestationServiceServicer):
         if self.down:
             raise StoreUnavailableError("store does not answer")
         return ListCodeReleasesResponse(releases=self.releases)
+
+    async def RecordPosture(self, request, context):
+        self.webhooks.append(request.webhook)
+        return RecordPostureResponse(recorded=False, finding="command_unknown")
 
     async def ListEvidence(self, request, context):
         if self.down:
