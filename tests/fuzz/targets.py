@@ -6,8 +6,7 @@
 import json
 import plistlib
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -43,22 +42,16 @@ from darkbloom_edge.attestation import (
     verify_registration,
 )
 from darkbloom_edge.boxes import new_key_pair
-from darkbloom_edge.bundle import parse_bundle
 from darkbloom_edge.code_identity import SealedChallenge
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.delta import decode as decode_delta
 from darkbloom_edge.delta import encode as encode_delta
-from darkbloom_edge.device_statement import verify_statement
 from darkbloom_edge.dialects.chat_request import lower
 from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.errors import EdgeError, RequestError
 from darkbloom_edge.log import KeyEntry as LoggedKey
 from darkbloom_edge.log import LogHead, decode_entry, encode_entry, includes
-from darkbloom_edge.manifest import parse_manifest
 from darkbloom_edge.merkle import Leaves, verify_consistency, verify_inclusion
-from darkbloom_edge.public_form import read_public_form
-from darkbloom_edge.receipt import parse_receipt
-from darkbloom_edge.release import parse_manifest as parse_release
 from darkbloom_edge.sealed_request import (
     Asked,
     Sealed,
@@ -80,23 +73,12 @@ from tests.fakes.apple_service import (
     payload,
     point,
 )
+from tests.fuzz.documents import document_targets
+from tests.fuzz.target import Target
 
 APP = "TEAMID1234.io.darkbloom.provider"
 ZERO = bytes(32)
 TIME = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One decoder."""
-
-    name: str
-    decode: Callable[[bytes], object]
-    seeds: tuple[bytes, ...]
-    """Bytes that it accepts; what is tried begins with them."""
-    refusals: tuple[type[Exception], ...] = (EdgeError,)
-    accepted: bool = field(default=True)
-    """Whether the seeds pass: some decoders want a signature over what was changed."""
 
 
 def apple_targets() -> list[Target]:
@@ -273,25 +255,6 @@ def provider_targets() -> list[Target]:
             refusals=(),
         ),
         Target(
-            "public_form",
-            lambda data: read_public_form(data, signature),
-            (document,),
-            accepted=False,
-        ),
-        Target(
-            "device_statement",
-            lambda data: verify_statement(
-                data,
-                challenge=challenge,
-                identity_key=signer.public,
-                encryption_key=ZERO,
-                serial="TMWFWWWP67",
-                salt=ZERO,
-            ),
-            (document,),
-            refusals=(),
-        ),
-        Target(
             "code_challenge",
             SealedChallenge.from_bytes,
             (ZERO + bytes(100),),
@@ -341,8 +304,6 @@ def log_targets() -> list[Target]:
             (struct.pack(">QQ", 5, 11) + b"".join(leaves.consistency(5)),),
             refusals=(),
         ),
-        Target("release_manifest", parse_release, (b'{"version":1}',), accepted=False),
-        Target("bundle", parse_bundle, (b'{"version":1}',), accepted=False),
     ]
 
 
@@ -389,8 +350,6 @@ def request_targets() -> list[Target]:
         Target("json", lambda data: parse_json(data, max_bytes=1 << 20), (chat, envelope)),
         Target("chat_request", lower, (chat,), refusals=(EdgeError, RequestError)),
         Target("delta", decode_delta, (encode_delta(Delta(text="a", completion_tokens=1)),)),
-        Target("receipt_document", parse_receipt, (b"{}",), accepted=False),
-        Target("model_manifest", parse_manifest, (b"{}",), accepted=False),
     ]
 
 
@@ -402,4 +361,5 @@ def all_targets() -> list[Target]:
         *provider_targets(),
         *log_targets(),
         *request_targets(),
+        *document_targets(),
     ]

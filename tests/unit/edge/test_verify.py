@@ -287,7 +287,8 @@ def test_a_receipt_is_read_back_and_shows_nothing() -> None:
 
 @given(st.data())
 def test_no_changed_receipt_is_ok_and_none_crashes_the_verifier(data: st.DataObject) -> None:
-    fields = json.loads(receipt())
+    original = receipt()
+    fields = json.loads(original)
     name = data.draw(st.sampled_from(sorted(fields)))
     raw = bytearray(str(fields[name]).encode())
     position = data.draw(st.integers(0, len(raw) - 1))
@@ -297,7 +298,8 @@ def test_no_changed_receipt_is_ok_and_none_crashes_the_verifier(data: st.DataObj
 
     report = verified(changed, request_body=BODY, answer=collected(), now=NOW)
     try:
-        same = parse_receipt(changed) == parse_receipt(receipt())
+        # Base64 has spare bits in its last digit: another spelling may be the same receipt.
+        same = parse_receipt(changed) == parse_receipt(original)
     except Exception:  # noqa: BLE001 - unreadable is changed enough
         same = False
     assert same or not report.ok
