@@ -1,5 +1,6 @@
 """Waiting for a place: lines and their clocks, when they are looked through, how long it takes."""
 
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -102,6 +103,8 @@ class Line:
         self._waiting: Waiting[Request] = Waiting(limits.depth or LEAST_DEPTH)
         self._failed: dict[Shape, int] = {}
         self._places: dict[Request, _Place] = {}
+        self._sizes: dict[str, list[int]] = {}
+        """Tokens that are asked for, by build, the least first."""
         self._owners: Counter[str] = Counter()
         """Waiters by build whose account had machines when they came."""
         self.others: Others | None = None
@@ -162,6 +165,7 @@ class Line:
         alike = shape(replace(demand, account_id="") if stranger else demand)
         self._places[request] = _Place(demand.tokens, alike, stranger=stranger)
         self._owners[demand.build] += not stranger
+        insort(self._sizes.setdefault(demand.build, []), demand.tokens)
         if last is not None:
             self.displaced(last)
         # Never past its own deadline: that has a clock of its own.
@@ -181,6 +185,10 @@ class Line:
         self._owners[request.build] -= not place.stranger
         if not self._owners[request.build]:
             del self._owners[request.build]
+        sizes = self._sizes[request.build]
+        del sizes[bisect_left(sizes, place.tokens)]
+        if not sizes:
+            del self._sizes[request.build]
         request.build = ""
 
     def servable(
@@ -200,7 +208,7 @@ class Line:
         failed, places = self._failed, self._places
         failed.clear()
         most = room()
-        if most < 1 and not self._owners[build] and not self._waiting.waits(build, owner):
+        if self._too_large(build, most) and not self._waiting.waits(build, owner):
             return
         for request in self._waiting.first(build, owner):
             place = places.get(request)
@@ -213,8 +221,13 @@ class Line:
             if least is None or place.tokens < least:
                 yield request
                 most = room()
-                if most < 1 and not self._owners[build]:
+                if self._too_large(build, most):
                     return
+
+    def _too_large(self, build: str, most: float) -> bool:
+        """Return whether everybody who waits asks for more, and nobody has machines of his own."""
+        sizes = self._sizes.get(build)
+        return not self._owners[build] and (not sizes or most < sizes[0])
 
     def failed(self, request: Request) -> None:
         """Remember that nobody could take this one."""
