@@ -280,6 +280,17 @@ async def test_changes_of_money_are_limited(url: str, valkey_url: str) -> None:
         assert answers[3].headers["retry-after"] == "60"
 
 
+async def test_questions_to_stripe_are_limited_and_what_is_known_is_not(
+    url: str, valkey_url: str
+) -> None:
+    limits = {"financial_rate": 0.001, "financial_burst": 2}
+    path = "/v1/billing/stripe/status"
+    async with front(url, valkey_url, limits=limits) as f:
+        asked = [await f.call("GET", f"{path}?refresh=1") for _ in range(3)]
+        assert [each.status_code for each in asked] == [200, 200, 429]
+        assert (await f.call("GET", path)).status_code == 200
+
+
 async def test_a_webhook_over_a_mebibyte_is_413_and_a_large_one_is_read(front_of: Front) -> None:
     http = front_of.mesh.http
     large = await http.post(HOOK, content=b"x" * (1024 * 1024 + 1))

@@ -78,6 +78,9 @@ def _payouts(router: APIRouter, plane: ControlPlane, payments: PaymentsClient) -
     ) -> Reply:
         """Return whether the caller can be paid out to."""
         caller = await plane.account(request)
+        if refresh == "1":
+            # Each one asks Stripe, whose patience with us is everybody's.
+            await plane.financial(caller)
         options = await payments.options()
         found = pb.PayoutAccount()
         if options.payouts:
