@@ -424,6 +424,12 @@ async def test_a_person_ends_a_withdrawal_by_evidence_once(
         assert (await fault(resolve(s.alice, "trust me"))).metadata == {
             "darkbloom-field": "evidence"
         }
+        async with owner(url) as db:
+            known = "UPDATE billing.withdrawal SET transfer_id = $1"
+            await db.execute(known, "tr_known")
+            back = await fault(resolve(s.alice, "req_9abcdef", gone=False))
+            assert "the money left" in back.message
+            await db.execute(known, None)
         for _ in range(2):
             assert (await resolve(s.alice, evidence)).withdrawal.status == status
         other = "req_9abcdef" if left else "tr_9abcdef"

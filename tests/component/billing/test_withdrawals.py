@@ -176,16 +176,22 @@ async def test_a_payout_without_an_answer_is_found_when_stripe_has_forgotten_its
             assert await s.value(f"SELECT status {where}") == "paid"
 
 
-async def test_a_payout_that_is_never_answered_ends_with_a_person(url: str) -> None:
+async def test_a_payout_that_was_never_made_costs_no_fee_and_is_left_to_the_schedule(
+    url: str,
+) -> None:
     async with till(url) as s:
-        await ready(s, card={})
+        account = await ready(s, card={})
         await s.stripe.do("fault", path="/v1/payouts", kind="error", when="before", times=999)
         made = await s.withdraw(5_000_000, method=INSTANT)
         assert made.status == TRANSFERRED
-        waiting = "SELECT status FROM billing.withdrawal"
-        await s.until(waiting, "manual_reconciliation_required", nudge_s=1_900)
-        assert await s.value("SELECT payout_tries FROM billing.withdrawal") == 28
+        waived = "SELECT fee_waived FROM billing.withdrawal"
+        await s.until(waived, expected=True, nudge_s=1_900)
+        assert await s.value("SELECT payout_tries FROM billing.withdrawal") == 29
         assert await earned(s) == (15_000_000, 5_000_000)
+        await swept(s, account)
+        assert (await s.latest()).status == PAID
+        assert await earned(s) == (15_500_000, 0)
+        await s.world.sound()
 
 
 async def test_a_withdrawal_that_stripe_cannot_tell_about_does_not_stand_in_the_way(

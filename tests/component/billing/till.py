@@ -104,7 +104,7 @@ class Till:
     ) -> None:
         """Wait until the database answers so."""
         clock = SystemClock()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self.value(statement, *arguments) != expected:
                 # A loop that was busy when the clock was moved sleeps again from there.
                 self.clock.jump(nudge_s)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import InvalidArgumentError, NotFoundError
+from darkbloom_mesh.errors import ConflictError, InvalidArgumentError, NotFoundError
 
 from darkbloom_billing.admin.actions import record
 from darkbloom_billing.admin.errors import OperatorRefusal, OperatorRefusedError
@@ -64,7 +64,7 @@ class Reconciliation:
         Raises:
             NotFoundError: No such withdrawal.
             InvalidArgumentError: The evidence has the wrong form.
-            ConflictError: The books have it the other way round.
+            ConflictError: The books, or what is known of Stripe, have it the other way round.
             OperatorRefusedError: Not registered, or it does not wait for a person.
         """
         require_registered(operator)
@@ -78,6 +78,9 @@ class Reconciliation:
             return row
         if row.status is not WithdrawalStatus.MANUAL:
             raise OperatorRefusedError(OperatorRefusal.NOT_MANUAL)
+        if row.transfer_id and not left:
+            # Given back, it would have been paid twice.
+            raise ConflictError("its transfer is known, so the money left")
         action = Action(
             operator=operator,
             action="withdrawal.resolve",

@@ -259,6 +259,10 @@ class Payouts:
         try:
             # Stripe forgets its keys after a day: what an earlier call made is looked for first.
             payout = await self._made_before(begun) if row.payout_tries else None
+            if payout is None and row.payout_tries >= machine.MOST_PAYOUT_TRIES:
+                # Half a day without an answer, and Stripe knows of none: the schedule delivers.
+                given_up = machine.reopened(begun, "no_answer", self._clock.now(), payout_id="")
+                return await self._saved(begun, given_up)
             payout = payout or await self._rail.pay_out(begun, machine.payout_key(begun))
         except StripeFailedError as error:
             now = self._clock.now()

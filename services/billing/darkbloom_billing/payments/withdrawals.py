@@ -22,7 +22,7 @@ OVERDUE = timedelta(hours=48)
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(minutes=30)
 _SETTLED_WAIT = timedelta(hours=1)
-_MOST_PAYOUT_TRIES = 28
+MOST_PAYOUT_TRIES = 28
 """With the waits between them, half a day."""
 
 
@@ -68,9 +68,8 @@ def next_step(row: Withdrawal, now: datetime) -> Step:
         undecided = row.tries > 0 and now - row.created_at >= GIVE_UP
         return Step.GIVE_UP if undecided else Step.TRANSFER
     if row.status is WithdrawalStatus.TRANSFERRED:
-        if row.method is not Method.INSTANT or row.fee_waived or row.payout_id:
-            return Step.WATCH
-        return Step.PAYOUT if row.payout_tries < _MOST_PAYOUT_TRIES else Step.GIVE_UP
+        wants_payout = row.method is Method.INSTANT and not row.fee_waived and not row.payout_id
+        return Step.PAYOUT if wants_payout else Step.WATCH
     return Step.NONE
 
 
