@@ -19,7 +19,7 @@ from darkbloom_mesh.errors import InvalidArgumentError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from darkbloom_attestation.feed import Heartbeat, Revoked, Synced
-from darkbloom_attestation.judging import Judgement
+from darkbloom_attestation.judgement import Judgement
 from darkbloom_attestation.model import (
     CodeRelease,
     Exhibit,

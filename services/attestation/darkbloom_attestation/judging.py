@@ -1,27 +1,17 @@
 """Sessions from registration to untrust: each call is one transaction, decided by pure rules."""
 
-import re
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import final
 
 from darkbloom_edge.attestation import (
     Challenge,
     ChallengeOutcome,
     Expected,
-    RegistrationBlob,
-    RegistrationFault,
     Severity,
-    StatusReport,
     new_challenge,
     verify_challenge,
-    verify_registration,
 )
-from darkbloom_edge.boxes import KEY_BYTES
 from darkbloom_edge.documents import rfc3339
-from darkbloom_edge.release import code_release_id
-from darkbloom_edge.verdict import TrustLevel
 from darkbloom_mesh.clock import Clock
 
 from darkbloom_attestation import policy
@@ -32,16 +22,15 @@ from darkbloom_attestation.errors import (
     SessionNotFoundError,
     SessionUntrustedError,
 )
-from darkbloom_attestation.evidence import DeviceEvidence, Grounds, TrustReason, serial_hash
-from darkbloom_attestation.hardware import Claim, Hardware
+from darkbloom_attestation.evidence import DeviceEvidence
+from darkbloom_attestation.hardware import Hardware
 from darkbloom_attestation.issue import Issuer
+from darkbloom_attestation.judgement import Judgement
 from darkbloom_attestation.model import (
     ChallengeState,
     IssuedChallenge,
     IssuedRevocation,
-    IssuedVerdict,
     Judged,
-    Measured,
     Presented,
     Registration,
     RuntimeFinding,
@@ -49,32 +38,13 @@ from darkbloom_attestation.model import (
     Standing,
     Violation,
 )
+from darkbloom_attestation.passing import Passing, revoke_session
 from darkbloom_attestation.ports import Store, Transaction
+from darkbloom_attestation.registering import examine_registration
 from darkbloom_attestation.runtime import check_runtime
 
-_SERIAL = re.compile(r"[A-Z0-9]{8,14}\Z")
 NONCE_BYTES = 32
 """Random bytes of a challenge."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What an answered challenge led to."""
-
-    passed: bool
-    failure: str
-    """Empty after a pass."""
-    untrust: bool
-    """Untrusted for this connection."""
-    trust_level: TrustLevel
-    verdict: IssuedVerdict | None
-    runtime_findings: tuple[RuntimeFinding, ...]
-    reasons: tuple[TrustReason, ...] = ()
-    """Why the level is what it is, the most important first."""
-    evidence_findings: tuple[str, ...] = ()
-    """What was refused of the device evidence."""
-    ask_posture: bool = False
-    """Whether its device should be asked how it stands."""
 
 
 @final
@@ -97,6 +67,7 @@ class Judging:
         self._store = store
         self._issuer = issuer
         self._hardware = hardware
+        self._passing = Passing(issuer, hardware, development=development)
         self._clock = clock
         self._development = development
 
@@ -108,7 +79,7 @@ class Judging:
         Raises:
             SessionConflictError: the provider id has registered other evidence before.
         """
-        registration = self._examine(presented, self._clock.now())
+        registration = examine_registration(presented, self._issuer, self._clock.now())
 
         async with self._store.transaction() as change:
             blessed = await change.releases.active(development=self._development)
@@ -183,8 +154,8 @@ class Judging:
                 )
                 await change.sessions.judge(challenge.challenge_id, judged)
                 if outcome.report is not None and outcome.passed:
-                    return await self._pass(
-                        change, session, challenge, outcome.report, outcome, evidence
+                    return await self._passing.take(
+                        change, session, challenge, outcome.report, outcome, evidence, now
                     )
                 return await self._fail(change, session, outcome, now)
 
@@ -215,7 +186,9 @@ class Judging:
             )
             await change.sessions.stand(provider_id, standing)
             if policy.is_suspended(standing):
-                await self._revoke(change, provider_id, "challenges_unanswered", now)
+                await revoke_session(
+                    change, self._issuer, provider_id, "challenges_unanswered", now
+                )
 
         return standing
 
@@ -242,156 +215,13 @@ class Judging:
             await change.sessions.stand(violation.provider_id, standing)
             reason = f"violation_{violation.kind.value}"
             await self._hardware.bury(change, session.registration, reason, now)
-            revoked = await self._revoke(change, violation.provider_id, reason, now)
+            revoked = await revoke_session(change, self._issuer, violation.provider_id, reason, now)
             last = revoked[-1] if revoked else None
             await change.verdicts.add_violation(
                 violation, None if last is None else last.revocation_id, now
             )
 
         return last
-
-    def _examine(self, presented: Presented, now: datetime) -> Registration:
-        outcome = verify_registration(
-            presented.blob, presented.signature, encryption_key=presented.encryption_key, now=now
-        )
-        findings = [finding.code.value for finding in outcome.findings]
-        accepted = outcome.accepted
-        binary_hash = None if outcome.blob is None else outcome.blob.binary_hash
-        if len(presented.encryption_key) != KEY_BYTES:
-            # A blob may name a K of any size; only one of 32 bytes can be sealed to.
-            accepted = False
-            findings.append(RegistrationFault.ENCRYPTION_KEY_MISMATCH.value)
-        if binary_hash is not None and not binary_hash.isprintable():
-            accepted, binary_hash = False, None
-            findings.append(RegistrationFault.MALFORMED.value)
-
-        return Registration(
-            registration_id=self._issuer.new_id("reg"),
-            presented=presented,
-            accepted=accepted,
-            trust_level=outcome.trust_level if accepted else "none",
-            findings=tuple(dict.fromkeys(findings)),
-            identity_key=outcome.identity_key,
-            binary_hash=binary_hash,
-            create_time=now,
-            serial_hash=_serial_hash(outcome.blob),
-        )
-
-    async def _pass(
-        self,
-        change: Transaction,
-        session: Session,
-        challenge: IssuedChallenge,
-        report: StatusReport,
-        outcome: ChallengeOutcome,
-        shown: DeviceEvidence | None,
-    ) -> Judgement:
-        registration, now = session.registration, self._clock.now()
-        standing = policy.after_pass(session.standing)
-        level = policy.proven_level(registration.trust_level, posture_clean=outcome.posture_clean)
-        claim = Claim(grounds=None, reasons=(TrustReason.POSTURE_NOT_CLAIMED,))
-        if level == "self_signed" and not standing.untrusted:
-            asked = Challenge(challenge.nonce, challenge.timestamp, challenge.provider_id)
-            claim = await self._hardware.take(change, registration, asked, shown, now)
-            if claim.contradiction:
-                return await self._contradicted(change, session, claim, now)
-        await change.sessions.stand(challenge.provider_id, standing)
-
-        measured = _measured(report)
-        findings = check_runtime(
-            measured, await change.releases.active(development=self._development)
-        )
-        issue = _Issue(
-            registration=registration,
-            challenge_id=challenge.challenge_id,
-            code_release=code_release_id(measured.runtime_hash),
-            runtime_verified=not findings,
-        )
-        reasons = claim.reasons if not findings else (TrustReason.CODE_UNKNOWN, *claim.reasons)
-        verdict = None
-        if claim.grounds is not None and not findings:
-            granted = await self._hardware.grant(
-                change, claim.grounds, partial(self._sign, issue, claim.grounds, now), now
-            )
-            if isinstance(granted, TrustReason):
-                reasons = (granted, TrustReason.CHALLENGE_PASSED)
-            else:
-                verdict, level = granted, granted.trust_level
-        if verdict is None and not standing.untrusted:
-            verdict = self._lower(issue, level, now)
-            if verdict is not None:
-                await change.verdicts.add(verdict)
-
-        return Judgement(
-            passed=not standing.untrusted,
-            failure=standing.untrusted,
-            untrust=bool(standing.untrusted),
-            trust_level=level,
-            verdict=verdict,
-            runtime_findings=findings,
-            reasons=() if standing.untrusted else reasons,
-            evidence_findings=claim.findings,
-            ask_posture=claim.ask_posture and not standing.untrusted,
-        )
-
-    def _lower(self, issue: "_Issue", level: TrustLevel, now: datetime) -> IssuedVerdict | None:
-        """Sign what a software key may have; None where it admits nobody."""
-        admission = policy.admit(
-            level,
-            development=self._development,
-            owner_account_id=issue.registration.presented.owner_account_id,
-            runtime_verified=issue.runtime_verified,
-        )
-        if admission is None:
-            return None
-
-        return self._issuer.verdict(
-            issue.registration,
-            evidence=(issue.challenge_id,),
-            trust_level=level,
-            admission=admission,
-            code_release=issue.code_release,
-            now=now,
-        )
-
-    def _sign(
-        self, issue: "_Issue", grounds: Grounds, now: datetime, ends: datetime
-    ) -> IssuedVerdict:
-        return self._issuer.verdict(
-            issue.registration,
-            evidence=(
-                issue.challenge_id,
-                grounds.proof.evidence_id,
-                grounds.posture.evidence_id,
-            ),
-            trust_level="hardware",
-            admission="public",
-            code_release=issue.code_release,
-            now=now,
-            ends=ends,
-        )
-
-    async def _contradicted(
-        self, change: Transaction, session: Session, claim: Claim, now: datetime
-    ) -> Judgement:
-        """Untrust for good a session whose own device says that it lied."""
-        registration = session.registration
-        provider_id = registration.presented.provider_id
-        standing = policy.after_contradiction(session.standing, claim.contradiction)
-        await change.sessions.stand(provider_id, standing)
-        await self._hardware.bury(change, registration, claim.contradiction, now)
-        await self._revoke(change, provider_id, claim.contradiction, now)
-
-        return Judgement(
-            passed=False,
-            failure=standing.untrusted,
-            untrust=True,
-            trust_level="none",
-            verdict=None,
-            runtime_findings=(),
-            reasons=claim.reasons,
-            evidence_findings=claim.findings,
-        )
 
     async def _fail(
         self, change: Transaction, session: Session, outcome: ChallengeOutcome, now: datetime
@@ -407,7 +237,7 @@ class Judging:
         if standing.untrusted and not session.standing.untrusted:
             await self._hardware.bury(change, session.registration, failure, now)
         # A failure makes it unroutable at once, not only when its verdict runs out.
-        await self._revoke(change, provider_id, failure, now)
+        await revoke_session(change, self._issuer, provider_id, failure, now)
 
         return Judgement(
             passed=False,
@@ -417,27 +247,6 @@ class Judging:
             verdict=None,
             runtime_findings=(),
         )
-
-    async def _revoke(
-        self, change: Transaction, provider_id: str, reason: str, now: datetime
-    ) -> list[IssuedRevocation]:
-        revocations = [
-            self._issuer.revocation(verdict_id, reason, now)
-            for verdict_id in await change.verdicts.live_of_session(provider_id, now)
-        ]
-        await change.verdicts.revoke(revocations)
-
-        return revocations
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Issue:
-    """What every verdict of one passed challenge has in common."""
-
-    registration: Registration
-    challenge_id: str
-    code_release: str
-    runtime_verified: bool
 
 
 _UNANSWERED = frozenset({ChallengeState.PENDING, ChallengeState.EXPIRED, ChallengeState.TIMEOUT})
@@ -463,16 +272,3 @@ def _expected(
         binary_hash=registration.binary_hash,
         model_hashes=model_hashes,
     )
-
-
-def _measured(report: StatusReport) -> Measured:
-    return Measured(
-        python_hash=report.python_hash or "",
-        runtime_hash=report.runtime_hash or "",
-        template_hashes=report.template_hashes or {},
-    )
-
-
-def _serial_hash(blob: RegistrationBlob | None) -> bytes:
-    serial = None if blob is None else blob.serial_number
-    return serial_hash(serial) if serial and _SERIAL.match(serial) else b""

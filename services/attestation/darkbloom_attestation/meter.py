@@ -11,7 +11,7 @@ from darkbloom_mesh.telemetry import (
     Metrics,
 )
 
-from darkbloom_attestation.judging import Judgement
+from darkbloom_attestation.judgement import Judgement
 from darkbloom_attestation.model import Registration, RuntimeFinding, ViolationKind
 
 
