@@ -144,7 +144,13 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     receipts = Receipts(PostgresReceipts(database), receipt_keys, clock, meters)
     keep = timedelta(days=config.receipt_days)
     archive = PostgresArchive(database, secrets.token_bytes)
-    keeper = ArchiveKeeper(archive, AttestationLog(attestation), clock, keep=keep)
+    keeper = ArchiveKeeper(
+        archive,
+        AttestationLog(attestation),
+        clock,
+        keep=keep,
+        on_anchored=partial(meters.receipts, "anchored"),
+    )
     service.spawn(keeper.run_anchoring(config.anchor_period_s), name="anchoring")
     service.spawn(keeper.run_forgetting(), name="receipts-forgetting")
     account_rules = Accounts(accounts, clock)

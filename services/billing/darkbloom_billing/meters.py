@@ -45,7 +45,7 @@ class Meters:
         self._releases.labels(f"swept_{outcome.status.value}").inc()
 
     def receipts(self, outcome: str, count: int) -> None:
-        """Count receipts: recorded, repeated or rejected."""
+        """Count receipts: recorded, repeated, rejected or anchored."""
         self._receipts.labels(outcome).inc(count)
 
     def overdue(self, holds: int) -> None:

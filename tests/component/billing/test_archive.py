@@ -96,7 +96,8 @@ async def test_a_receipt_is_there_for_its_account_alone_and_is_proven_by_the_log
 
         database, log = await open_database(url), Log()
         archive = PostgresArchive(database, lambda size: b"\1" * size)
-        keeper = ArchiveKeeper(archive, log, w.clock, keep=KEEP)
+        counted: list[int] = []
+        keeper = ArchiveKeeper(archive, log, w.clock, keep=KEEP, on_anchored=counted.append)
         log.away = True
         with pytest.raises(MeshError):
             await keeper.anchor()
@@ -105,6 +106,7 @@ async def test_a_receipt_is_there_for_its_account_alone_and_is_proven_by_the_log
         await keeper.anchor()
         await database.close()
 
+        assert counted == [5]
         (batch,) = log.batches
         for request, _, made in kept:
             anchor = (await ask(w, request)).anchor

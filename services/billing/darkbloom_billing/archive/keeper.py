@@ -1,5 +1,6 @@
 """What the archive does by itself: seal batches, have them anchored, forget old receipts."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
@@ -38,15 +39,23 @@ class ArchiveKeeper:
         log: where their batches are anchored.
         clock: time.
         keep: how long a receipt can be looked up.
+        on_anchored: told how many receipts have just come into the log.
     """
 
     def __init__(
-        self, archive: PostgresArchive, log: Log, clock: Clock, *, keep: timedelta
+        self,
+        archive: PostgresArchive,
+        log: Log,
+        clock: Clock,
+        *,
+        keep: timedelta,
+        on_anchored: Callable[[int], None] = lambda _receipts: None,
     ) -> None:
         self._archive = archive
         self._log = log
         self._clock = clock
         self._keep = keep
+        self._on_anchored = on_anchored
 
     async def run_anchoring(self, period_s: float) -> None:
         """Seal and anchor, for ever; what fails is tried again in the next round."""
@@ -77,6 +86,7 @@ class ArchiveKeeper:
             continue
         for batch in await self._archive.unanchored(limit=ANCHORED_AT_ONCE):
             await self._archive.anchored(batch.batch_id, await self._log.append(batch))
+            self._on_anchored(batch.size)
 
     async def forget(self) -> bool:
         """Forget some receipts; returns whether more may be left."""
