@@ -100,6 +100,7 @@ class ScriptedProvider(Peer):
     """A provider that does only what a test tells it, but answers challenges by itself."""
 
     answers = True
+    evidence = b""
 
     def __init__(self, stub: Any, name: str) -> None:
         super().__init__(stub, None)
@@ -115,7 +116,9 @@ class ScriptedProvider(Peer):
                 self.lane.send_control(
                     K.FRAME_KIND_ATTESTATION_RESPONSE,
                     0,
-                    pl.AttestationResponse(nonce=challenge.nonce, status=b"{}"),
+                    pl.AttestationResponse(
+                        nonce=challenge.nonce, status=b"{}", device_evidence=self.evidence
+                    ),
                 )
         super()._receive(frames)
 

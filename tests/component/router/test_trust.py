@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from darkbloom.attestation.v1 import attestation_pb2
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
 
@@ -13,6 +14,10 @@ from tests.component.router.harness import K, ScriptedProvider, World, world
 
 class SilentProvider(ScriptedProvider):
     answers = False
+
+
+class WitnessedProvider(ScriptedProvider):
+    evidence = b"evidence"
 
 
 async def test_a_registered_provider_gets_nothing_before_its_first_challenge(
@@ -314,3 +319,26 @@ async def test_an_answer_to_no_challenge_proves_nothing(mesh: World, nonce: str)
     await mesh.clock.advance(1)
 
     assert not mesh.attestation.answers
+
+
+async def test_device_evidence_reaches_attestation_and_the_reason_comes_back_with_its_remedy(
+    mesh: World,
+) -> None:
+    mesh.attestation.trust_reasons = [attestation_pb2.TRUST_REASON_POSTURE_MISSING]
+    provider = await mesh.raw_provider("one", WitnessedProvider)
+    await provider.register()
+    status = await provider.admitted()
+    assert mesh.attestation.answers[0].device_evidence == b"evidence"
+    assert status.reason == "posture_missing"
+    assert "enroll" in status.remedy
+
+
+async def test_a_verdict_that_its_revocation_has_overtaken_is_never_in_force(mesh: World) -> None:
+    provider = await mesh.provider()
+    verdict_id = mesh.attestation.verdicts[provider.provider_id]
+    await mesh.attestation.revoke(verdict_id)
+    await mesh.until(lambda: verdict_id in mesh.router.fleet.revoked)
+    state = mesh.provider_state(provider)
+    assert state.verdict is None
+    mesh.router.fleet.set_verdict(state, state.verdict)
+    assert state.status == "untrusted"
