@@ -190,3 +190,12 @@ def test_an_extension_that_is_not_there_is_none() -> None:
     found = leaf(extensions=((MARK, b"\x05\x00", False),))
     assert extension_value(found, x509.ObjectIdentifier(MARK)) == b"\x05\x00"
     assert extension_value(found, x509.ObjectIdentifier("1.2.3.4")) is None
+
+
+def test_the_second_checker_refuses_what_the_named_rules_let_pass() -> None:
+    constraints = b"\x30\x06\x01\x01\xff\x02\x01\x00"
+    careless = ROOT.authority(
+        "careless",
+        replace(AUTHORITY, constraints=False, extensions=(("2.5.29.19", constraints, False),)),
+    )
+    assert refusal([leaf(careless), careless.certificate]) is AppleFault.CHAIN_REJECTED
