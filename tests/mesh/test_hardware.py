@@ -7,13 +7,17 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
+from darkbloom_edge.apple.roots import apple_roots
+from darkbloom_edge.verify_bundle import Pins, verify_bundle
 from darkbloom_local.mesh import Mesh
+from darkbloom_provider.collecting import Collector
 
 from tests.fakes.apple_service import AppleService
 from tests.mesh.harness import QUICK, Books, Consumer, Fleet, darkbloom, until
@@ -31,20 +35,26 @@ def mischief(state: Path) -> Mischief:
     return found
 
 
+@pytest.fixture(scope="module")
+def apple() -> AppleService:
+    """The throw-away Apple."""
+    return AppleService()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def minted(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
+async def minted(state: Path, mischief: Mischief, apple: AppleService) -> AsyncIterator[Mesh]:
     """A mesh whose attestation trusts a throw-away Apple, and a Mac that this Apple knows."""
-    apple = authority.save(AppleService(), state / "apple")
+    told = authority.save(apple, state / "apple")
     environment = {
         **QUICK,
-        "attestation": {**apple, "DARKBLOOM_ATTESTATION_APP_ID": authority.APP_ID},
+        "attestation": {**told, "DARKBLOOM_ATTESTATION_APP_ID": authority.APP_ID},
         "router": {
             **QUICK["router"],
             "DARKBLOOM_ROUTER_ENVIRONMENT": "production",
             "DARKBLOOM_ROUTER_MIN_TRUST": "hardware",
             "DARKBLOOM_ROUTER_CHALLENGE_INTERVAL_S": "1",
         },
-        "provider": {**apple, **mischief.environment},
+        "provider": {**told, **mischief.environment},
     }
     programs = {
         "attestation": [sys.executable, "-m", "tests.mesh.minted.attestation"],
@@ -78,8 +88,32 @@ async def standing(mesh: Mesh, level: str, reason: str) -> dict[str, Any]:
     return found
 
 
+async def a_stranger_can_check(mesh: Mesh, receipt: dict[str, Any], apple: AppleService) -> None:
+    """What Apple vouches for is proven offline; what only we have seen is called our word."""
+    collector = Collector(gateway=mesh.url, api_key=mesh.api_key, wait_s=30)
+    bundle = await asyncio.to_thread(collector.collect, receipt)
+    verdict_keys, gateway_keys = await Consumer(mesh).keys()
+    pins = Pins(
+        verdict_keys=verdict_keys,
+        gateway_keys=gateway_keys,
+        apple=apple.roots,
+        app_id=authority.APP_ID,
+    )
+    report = verify_bundle(bundle, pins=pins)
+    assert report.attested, report.claims
+    held = {claim.name for claim in report.claims if claim.status == "holds"}
+    assert held >= {"attested", "app_attested", "registration_signed", "receipt_anchored"}
+    asserted = {claim.name for claim in report.claims if claim.status == "operator_asserted"}
+    assert asserted == {"posture", "trust_level"}
+
+    # Under any other Apple the same bytes prove nothing of the kind.
+    genuine = verify_bundle(bundle, pins=replace(pins, apple=apple_roots()))
+    assert genuine.claim("app_attested").holds is False
+    assert not genuine.ok
+
+
 async def test_a_machine_is_hardware_as_long_as_its_evidence_holds_and_not_a_moment_longer(
-    minted: Mesh, mischief: Mischief
+    minted: Mesh, mischief: Mischief, apple: AppleService
 ) -> None:
     consumer = Consumer(minted)
 
@@ -101,6 +135,7 @@ async def test_a_machine_is_hardware_as_long_as_its_evidence_holds_and_not_a_mom
     kinds = {one["kind"] for one in shown["evidence"]}
     assert {"registration", "challenge", "app_attest", "mda"} <= kinds
     assert authority.SERIAL not in json.dumps(shown)
+    await a_stranger_can_check(minted, answer.json()["receipt"], apple)
 
     # Its own device contradicts it: out of routing for good, and the owner reads why.
     mischief.order("sip_off")
