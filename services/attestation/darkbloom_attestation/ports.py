@@ -316,7 +316,7 @@ class LogReader(Protocol):
         ...
 
     async def entries(
-        self, start: int, limit: int, kind: EntryKind | None, subject: str
+        self, start: int, limit: int, kind: EntryKind | None, subject: str, max_bytes: int
     ) -> Sequence[LoggedEntry]:
-        """Return entries from an index on, in order."""
+        """Return entries from an index on, in order, until they come to some size."""
         ...

@@ -11,7 +11,16 @@ from darkbloom.attestation.v1 import attestation_service_pb2 as pb
 from darkbloom.attestation.v1 import log_service_pb2 as log_pb
 from darkbloom_attestation.transparency.tables import LogTable
 from darkbloom_edge.ids import new_id
-from darkbloom_edge.log import LogHead, ReceiptsEntry, decode_entry, includes, open_head
+from darkbloom_edge.log import (
+    CatalogEntry,
+    LoggedBuild,
+    LogHead,
+    ReceiptsEntry,
+    build_subject,
+    decode_entry,
+    includes,
+    open_head,
+)
 from darkbloom_edge.merkle import leaf_hash, verify_consistency, verify_inclusion
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import ConflictError, InvalidArgumentError, NotFoundError
@@ -139,6 +148,32 @@ async def test_pages_end_where_the_log_ends(database: Database, clock: FakeClock
         assert [entry.log_index for entry in (*first.entries, *rest.entries)] == [0, 1, 2, 3, 4]
         assert not rest.HasField("next_index")
         assert rest.tree_size == 5
+
+
+async def test_a_page_ends_before_it_grows_too_large(database: Database, clock: FakeClock) -> None:
+    builds = {
+        f"org/{number}": LoggedBuild(weight_hash="", identity_hash="", accepted=["x" * 500])
+        for number in range(1500)
+    }
+    async with served(database, clock) as attestation:
+        for number in range(4):
+            async with database.transaction() as connection:
+                await LogTable(connection).append(
+                    CatalogEntry(generation=number, builds=builds, time="2026-01-01T00:00:00Z")
+                )
+        ask = partial(attestation.log, "ListLogEntries")
+        first = await ask(log_pb.ListLogEntriesRequest(kind="catalog"))
+        assert [entry.log_index for entry in first.entries] == [0, 1, 2]
+        rest = await ask(log_pb.ListLogEntriesRequest(start_index=first.next_index))
+        assert [entry.log_index for entry in rest.entries] == [3]
+        assert not rest.HasField("next_index")
+        about = await ask(
+            log_pb.ListLogEntriesRequest(
+                kind="catalog", subject=build_subject("org/7", "x" * 500), page_size=1
+            )
+        )
+        assert [entry.log_index for entry in about.entries] == [0]
+        assert about.next_index == 1
 
 
 async def test_an_empty_log_has_a_head(database: Database, clock: FakeClock) -> None:

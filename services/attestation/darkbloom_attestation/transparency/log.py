@@ -108,12 +108,12 @@ class TransparencyLog:
 
         size = await self._reader.size()
         limit = limit or DEFAULT_PAGE
-        found = await self._reader.entries(start, limit, kind, subject)
-        fitting = _fitting(found)
-        more = len(fitting) < len(found) or len(found) == limit
+        found = await self._reader.entries(start, limit, kind, subject, MAX_PAGE_BYTES)
+        full = len(found) == limit or sum(len(entry.body) for entry in found) >= MAX_PAGE_BYTES
+        following = found[-1].index + 1 if found else size
 
         return LogPage(
-            entries=fitting, next_index=fitting[-1].index + 1 if more else None, size=size
+            entries=found, next_index=following if full and following < size else None, size=size
         )
 
     async def inclusion(self, index: int, size: int) -> Inclusion:
@@ -185,14 +185,3 @@ class TransparencyLog:
         known = await self._reader.nodes(list(nodes))
 
         return [fold([known[node] for node in nodes_of(span)]) for span in spans]
-
-
-def _fitting(found: Sequence[LoggedEntry]) -> Sequence[LoggedEntry]:
-    """Keep the first entries that fit into an answer; the first one always does."""
-    total = 0
-    for place, entry in enumerate(found):
-        total += len(entry.body)
-        if place and total > MAX_PAGE_BYTES:
-            return found[:place]
-
-    return found

@@ -30,6 +30,20 @@ _NODES = """
     SELECT n.level, n.place, n.hash FROM unnest($1::int[], $2::bigint[]) AS w (level, place)
     JOIN attestation.log_nodes n ON n.level = w.level AND n.place = w.place
 """
+# Sizes are summed before any body is read. Both choices take the same parameters.
+_PAGE = """
+    WITH chosen AS ({chosen} ORDER BY log_index LIMIT $2),
+    sized AS (
+      SELECT log_index, sum(octet_length(body)) OVER (ORDER BY log_index) - octet_length(body)
+        AS before
+      FROM chosen JOIN attestation.log_entries USING (log_index))
+    SELECT log_index, body FROM sized JOIN attestation.log_entries USING (log_index)
+    WHERE before < $3 ORDER BY log_index
+"""
+_ABOUT = """SELECT log_index FROM attestation.log_subjects
+    WHERE kind = $4 AND subject = $5 AND log_index >= $1"""
+_OF_KIND = """SELECT log_index FROM attestation.log_entries
+    WHERE log_index >= $1 AND ($4::text IS NULL OR kind = $4) AND $5 = ''"""
 
 
 @final
@@ -117,29 +131,14 @@ class PostgresLog:
             return await _fetch_nodes(connection, wanted)
 
     async def entries(
-        self, start: int, limit: int, kind: EntryKind | None, subject: str
+        self, start: int, limit: int, kind: EntryKind | None, subject: str, max_bytes: int
     ) -> Sequence[LoggedEntry]:
-        """Return entries from an index on, in order."""
+        """Return entries from an index on, in order, until they come to some size."""
+        about = _ABOUT if subject else _OF_KIND
         async with self._database.acquire() as connection:
-            if subject:
-                rows = await connection.fetch(
-                    "SELECT log_index, body FROM attestation.log_subjects"
-                    " JOIN attestation.log_entries USING (log_index)"
-                    " WHERE log_subjects.kind = $3 AND subject = $4 AND log_index >= $1"
-                    " ORDER BY log_index LIMIT $2",
-                    start,
-                    limit,
-                    kind,
-                    subject,
-                )
-            else:
-                rows = await connection.fetch(
-                    "SELECT log_index, body FROM attestation.log_entries WHERE log_index >= $1"
-                    " AND ($3::text IS NULL OR kind = $3) ORDER BY log_index LIMIT $2",
-                    start,
-                    limit,
-                    kind,
-                )
+            rows = await connection.fetch(
+                _PAGE.format(chosen=about), start, limit, max_bytes, kind, subject
+            )
 
         return [LoggedEntry(index=row["log_index"], body=row["body"]) for row in rows]
 
