@@ -259,6 +259,9 @@ def _best(
     lightest = min(loads)
     winners = [row for row, load in zip(ties, loads, strict=True) if load == lightest]
     if len(winners) > 1:
+        # Among equals, one whose stream is here: another replica's costs a hop each way, and CPU
+        # at both for every frame.
+        winners = [row for row in winners if not row.provider.remote] or winners
         winner = winners[pick(len(winners))]
         return Choice(winner, Path.RANDOM, count, 0, least, ranked=ranked)
     path = Path.TIE_PENDING

@@ -76,6 +76,20 @@ def test_near_ties_go_to_the_less_busy_and_then_at_random() -> None:
     assert choice.path is Path.TIE_QUEUE
 
 
+def test_among_equals_a_machine_of_this_replica_goes_first() -> None:
+    far, near, busy = provider("far", remote=True), provider("near"), provider("busy")
+    made = fleet(far, near, busy)
+    made.debit(busy.candidates[BUILD], 1)
+    for last in (True, False):
+        choice = choose(made, BUILD, VIEW, lambda count, last=last: count - 1 if last else 0)
+        assert (choice.candidate and choice.candidate.provider, choice.path) == (near, Path.RANDOM)
+
+    # One that is busier here is no reason to leave an idle one alone elsewhere.
+    made.debit(near.candidates[BUILD], 1)
+    choice = choose(made, BUILD, VIEW, lambda _count: 0)
+    assert choice.candidate is far.candidates[BUILD]
+
+
 def test_a_preference_narrows_and_never_empties() -> None:
     made = fleet(provider("a", version="1.0.0"), provider("b", version="1.0.1"))
     avoiding = View(replace(DEMAND, avoid_version="1.0.0"), RULES, NOW)
