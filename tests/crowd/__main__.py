@@ -22,12 +22,14 @@ from darkbloom_provider import code_release, hardware, identity
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.device_key import SoftwareKey
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk
 
 from tests.crowd.homes import home_of
@@ -65,7 +67,8 @@ class Shared:
 
 async def _agent(config: ProviderConfig, service: Service, shared: Shared, number: int) -> Agent:
     home, clock = home_of(config.home, number), SystemClock()
-    signer, key_pair = identity.load_or_create(home.identity_key), new_key_pair()
+    signer = SoftwareKey(identity.load_or_create(home.identity_key))
+    key_pair = new_key_pair()
     engine = make_engine(config, shared.inventory, clock)
     service.spawn(engine.run(), name=f"engine.{number}")
     service.on_close(engine.close)
@@ -87,6 +90,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
             generation=secrets.token_hex(16),
             metrics_port=int(service.listeners["metrics"].rpartition(":")[2]),
         ),
+        witness=Witness(),
         desk=Desk(
             key_pair=key_pair,
             signer=signer,
