@@ -106,7 +106,7 @@ async def test_a_credit_is_paid_once_per_key_and_never_without_a_budget(url: str
         assert await refusal(credit(s, CONSUMER, 5)) == "budget_short"
         await s.fund("promo", 100)
         for _ in range(3):
-            paid = await credit(s, CONSUMER, 30, request_id="k", note="for Ada")
+            paid = await credit(s, CONSUMER, 30, request_id="k", note="for Olga")
             assert (paid.balance_micros, paid.withdrawable_micros) == (30, 0)
         assert isinstance(await fault(credit(s, CONSUMER, 31, request_id="k")), ConflictError)
         paid = await credit(s, CONSUMER, 20, kind=pb.CREDIT_KIND_REWARD)
@@ -120,8 +120,8 @@ async def test_a_credit_is_paid_once_per_key_and_never_without_a_budget(url: str
         ]
         assert json.loads(rows[1].after_json) == {"amount_micros": 30}
         async with owner(url) as db:
-            assert "Ada" not in str(await db.fetch("SELECT body FROM ledger.event"))
-            assert "Ada" not in str(await db.fetch("SELECT * FROM billing.operator_action"))
+            assert "Olga" not in str(await db.fetch("SELECT body FROM ledger.event"))
+            assert "Olga" not in str(await db.fetch("SELECT * FROM billing.operator_action"))
         await w.sound()
 
 
@@ -249,19 +249,19 @@ async def somebody(w: World, s: Staff) -> None:
     """A consumer with a name, a key, a user, a machine, a note and a code."""
     await w.account(CONSUMER)
     await w.account(PROVIDER)
-    await w.key(b"secret of ada")
+    await w.key(b"secret of olga")
     await w.link(w.machine, CONSUMER)
     await s.fund("promo", 1_000_000)
-    await credit(s, CONSUMER, 1_000, note="Ada asked nicely")
+    await credit(s, CONSUMER, 1_000, note="Olga asked nicely")
     await s.register(CONSUMER, "ADA-LOVELACE")
     await s.apply(PROVIDER, "ADA-LOVELACE")
     async with owner(w.url) as db:
         await db.execute(
-            "UPDATE billing.account SET display_name = 'Ada' WHERE account_id = $1", CONSUMER
+            "UPDATE billing.account SET display_name = 'Olga' WHERE account_id = $1", CONSUMER
         )
         await db.execute(
             "INSERT INTO billing.app_user VALUES ('user_1', 'https://issuer', 'sub', $1, "
-            "'ada@example.com', true, now())",
+            "'olga@example.com', true, now())",
             CONSUMER,
         )
 
@@ -276,7 +276,7 @@ async def personal(url: str) -> AsyncIterator[tuple[str, str]]:
         for (table,) in tables:
             for row in await db.fetch(f"SELECT * FROM {table}"):  # noqa: S608 - from the catalogue
                 text = str(dict(row)).lower()
-                if "ada" in text.replace("metadata", ""):
+                if "olga" in text:
                     yield table, text
 
 
@@ -316,6 +316,34 @@ async def test_an_erasure_leaves_nothing_personal_and_keeps_the_books(url: str) 
             "erasure.confirm",
             "erasure.plan",
         ]
+        await w.sound()
+
+
+async def test_money_that_comes_during_the_grace_is_not_forfeited_unasked(url: str) -> None:
+    clock = FakeClock(START)
+    async with world(url, clock=clock, erasure_period_s=60) as w:
+        s = await staff(w)
+        await w.account(CONSUMER)
+        await w.account(PROVIDER)
+        for account_id in (CONSUMER, PROVIDER):
+            await confirm(s, await plan(s, account_id))
+        await s.deposit(CONSUMER, 5_000_000)
+        async with asyncio.timeout(30):
+            await clock.advance(timedelta(days=8).total_seconds())
+            while (await s.view(PROVIDER)).erasure_state != "erased":
+                await clock.advance(60)
+        view = await s.view(CONSUMER)
+        assert (view.erasure_state, view.credit_micros) == ("pending", 5_000_000)
+
+        listed = await s.operators.ListErasures(pb.ListErasuresRequest(), timeout=CALL_S)
+        (waiting,) = (row for row in listed.erasures if row.account_id == CONSUMER)
+        await s.operators.CancelErasure(
+            pb.CancelErasureRequest(operator=s.bob, erasure_id=waiting.erasure_id), timeout=CALL_S
+        )
+        again = await plan(s, CONSUMER)
+        assert (await confirm(s, again, forfeit=True, force=True)).erasure.state == (
+            operator_pb2.ERASURE_STATE_ERASED
+        )
         await w.sound()
 
 

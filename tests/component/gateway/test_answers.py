@@ -56,6 +56,7 @@ async def test_a_stream_ends_with_receipt_and_one_done(mesh: Harness) -> None:
     receipt = json.loads(events[-2].removeprefix("data: "))["receipt"]
     keys = (await mesh.http.get("/v1/receipts/keys")).json()
     assert receipt["gateway_key_id"] in {key["key_id"] for key in keys["receipt_keys"]}
+    await mesh.router.until(lambda: mesh.router.seen.closes)
     assert mesh.router.seen.closes[0].opened.completion_tokens == 100
     assert mesh.router.seen.credits == sorted(mesh.router.seen.credits)
     assert mesh.router.seen.credits[0] in (48, 64)

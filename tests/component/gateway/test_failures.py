@@ -131,6 +131,7 @@ async def test_a_tampered_first_chunk_is_reported_and_fails_with_502(mesh: Harne
 
     assert response.status_code == 502
     assert response.json()["error"]["type"] == "provider_error"
+    await mesh.router.until(lambda: mesh.router.seen.violations)
     assert mesh.router.seen.violations == [lane_pb.VIOLATION_KIND_UNOPENABLE]
 
 
@@ -153,6 +154,7 @@ async def test_an_inflated_count_is_a_violation(mesh: Harness) -> None:
     mesh.router.scripts = [scripted("one", inflate=0)]
 
     assert (await mesh.chat()).status_code == 502
+    await mesh.router.until(lambda: mesh.router.seen.violations)
     assert mesh.router.seen.violations == [lane_pb.VIOLATION_KIND_COUNTS]
 
 
@@ -163,6 +165,7 @@ async def test_more_tokens_than_bytes_can_hold_are_a_violation(mesh: Harness) ->
     mesh.router.scripts = [scripted(deltas=[lie, replace_finish(lie)])]
 
     assert (await mesh.chat()).status_code == 502
+    await mesh.router.until(lambda: mesh.router.seen.violations)
     assert mesh.router.seen.violations == [lane_pb.VIOLATION_KIND_COUNTS]
 
 
@@ -196,6 +199,7 @@ async def test_a_terminal_that_says_something_else_than_came_is_a_violation(
 
     assert whole.status_code == 502
     assert_broken(stream.text)
+    await mesh.router.until(lambda: len(mesh.router.seen.violations) == 2)
     assert len(mesh.router.seen.violations) == 2
     assert not mesh.billing.receipts
 

@@ -46,6 +46,7 @@ async def test_a_first_that_wins_after_all_says_who_else_was_told(mesh: Harness)
 async def test_a_second_that_is_not_trusted_does_not_hurt_the_first(mesh: Harness) -> None:
     mesh.router.scripts = [scripted("from the first", hedge=Script(forged_verdict=True))]
     assert said(await mesh.chat()) == "from the first"
+    await mesh.router.until(lambda: mesh.router.seen.declines)
     assert mesh.router.seen.declines == [lane_pb.DECLINE_REASON_VERDICT]
     assert len(mesh.router.seen.headers) == 1
 

@@ -282,6 +282,7 @@ async def test_a_verdict_that_is_not_good_enough_is_never_sealed_to(
     kinds = error(response)
     assert kinds == (503, "service_unavailable", "service_unavailable", None, True)
     assert not mesh.router.seen.requests
+    await mesh.router.until(lambda: mesh.router.seen.abandons)
     assert set(mesh.router.seen.abandons) == {lane_pb.ABANDON_REASON_VERDICT_REFUSED}
     await mesh.billing.until(lambda: len(mesh.billing.releases) == len(mesh.billing.holds))
     assert sorted(mesh.billing.releases) == sorted(mesh.billing.holds)
@@ -391,6 +392,7 @@ async def test_a_refused_top_up_is_402_and_nothing_is_sealed(mesh: Harness) -> N
 
     assert error(await mesh.chat()) == (402, "provider_error", "provider_error", None, False)
     assert not mesh.router.seen.requests
+    await mesh.router.until(lambda: len(mesh.router.seen.declines) == 2)
     assert mesh.router.seen.declines == [lane_pb.DECLINE_REASON_PRICE] * 2
     await mesh.billing.until(lambda: mesh.billing.releases)
 
@@ -403,6 +405,7 @@ async def test_a_provider_that_is_too_dear_makes_room_for_the_next(mesh: Harness
     mesh.billing.extension_refused = True
 
     assert (await mesh.chat()).status_code == 200
+    await mesh.router.until(lambda: mesh.router.seen.declines)
     assert mesh.router.seen.declines == [lane_pb.DECLINE_REASON_PRICE]
     assert len(mesh.router.seen.requests) == 1
 

@@ -71,6 +71,7 @@ async def test_self_is_never_sealed_to_a_strangers_machine(mesh: Harness) -> Non
 
     assert error(response)[:2] == (503, "service_unavailable")
     assert not mesh.router.seen.requests
+    await mesh.router.until(lambda: mesh.router.seen.abandons)
     assert set(mesh.router.seen.abandons) == {lane_pb.ABANDON_REASON_VERDICT_REFUSED}
 
 
@@ -134,6 +135,7 @@ async def test_prefer_falls_back_to_a_machine_that_satisfies_everybody(mesh: Har
 
     # The owner-only offer of somebody else is not taken.
     assert response.json()["choices"][0]["message"]["content"] == "paid"
+    await mesh.router.until(lambda: mesh.router.seen.abandons)
     assert mesh.router.seen.abandons == [lane_pb.ABANDON_REASON_VERDICT_REFUSED]
 
 

@@ -41,7 +41,13 @@ _PAGE = """
 """
 _DUE = """
     SELECT erasure_id FROM billing.erasure WHERE state = 'pending' AND scrub_after <= $1
+      AND erasure_id <> ALL ($3::text[])
     ORDER BY scrub_after LIMIT $2
+"""
+_FORFEITED = """
+    SELECT coalesce(sum(t.amount), 0)::bigint FROM ledger.transfer t
+    JOIN ledger.event e ON e.id = t.event_id
+    WHERE e.idem_key = 'erasure:' || $1 AND t.code = 'forfeit'
 """
 _ERASED = """
     UPDATE billing.erasure SET state = 'erased', erased_at = $2, proof = $3::jsonb
@@ -210,6 +216,9 @@ class Erasures:
 
         async def also(connection: Connection) -> None:
             row = await _row(connection, erasure_id, lock=True)
+            if not row["forfeit"] and await connection.fetchval(_FORFEITED, erasure_id):
+                # It came during the grace; nothing of this transaction stays.
+                raise OperatorRefusedError(OperatorRefusal.BALANCE_LEFT)
             plan = json.loads(row["plan"])
             rows = await connection.fetch("SELECT * FROM billing.scrub($1)", erasure_id)
             now = self._clock.now()
@@ -271,21 +280,24 @@ class Erasures:
     async def scrub_due(self) -> int:
         """Erase every account whose grace is over; return how many.
 
-        One whose money moves waits for the next round.
+        One whose money moves, or who has got some since, waits for the next round.
         """
+        tried: list[str] = []
 
         async def work(connection: Connection) -> list[Any]:
-            return await connection.fetch(_DUE, self._clock.now(), _AT_ONCE)
+            return await connection.fetch(_DUE, self._clock.now(), _AT_ONCE, tried)
 
         done = 0
-        for row in await self._database.run(work):
-            try:
-                await self.scrub(row["erasure_id"])
-                done += 1
-            except OperatorRefusedError as error:
-                _log.warning(
-                    "erasure_waits", erasure=row["erasure_id"], refusal=error.refusal.value
-                )
+        while found := await self._database.run(work):
+            for row in found:
+                tried.append(row["erasure_id"])
+                try:
+                    await self.scrub(row["erasure_id"])
+                    done += 1
+                except OperatorRefusedError as error:
+                    _log.warning(
+                        "erasure_waits", erasure=row["erasure_id"], refusal=error.refusal.value
+                    )
         return done
 
 
