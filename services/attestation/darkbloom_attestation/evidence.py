@@ -75,7 +75,7 @@ class AttestedKey:
     """65 bytes."""
     environment: str
     owner_account_id: str
-    """The only account that may use it."""
+    """The only account that may use it; empty until its machine is linked."""
     counter: int
     document: bytes = field(repr=False)
     """The statement that was attested."""

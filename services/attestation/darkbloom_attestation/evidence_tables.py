@@ -66,13 +66,19 @@ class EvidenceTable:
         )
         return bool(added)
 
-    async def count_up(self, key_id: bytes, counter: int) -> bool:
-        """Raise a key's counter in one statement; False unless it was lower and is not revoked."""
+    async def count_up(self, key_id: bytes, counter: int, owner_account_id: str) -> bool:
+        """Raise a key's counter in one statement, and give a key of nobody to an account.
+
+        False unless the counter was lower, the key is not revoked and of no other account.
+        """
         raised = await self._connection.fetchval(
-            "UPDATE attestation.app_attest_keys SET counter = $2"
-            " WHERE key_id = $1 AND counter < $2 AND revoke_time IS NULL RETURNING true",
+            "UPDATE attestation.app_attest_keys SET counter = $2,"
+            " owner_account_id = CASE owner_account_id WHEN '' THEN $3 ELSE owner_account_id END"
+            " WHERE key_id = $1 AND counter < $2 AND revoke_time IS NULL"
+            " AND ($3 = '' OR owner_account_id IN ('', $3)) RETURNING true",
             key_id,
             counter,
+            owner_account_id,
         )
         return bool(raised)
 

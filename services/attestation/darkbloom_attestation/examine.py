@@ -89,8 +89,8 @@ class Examined:
     """What was refused, closed words."""
     new_key: AttestedKey | None = None
     """To be kept first, where the key was not known."""
-    counter: tuple[bytes, int] | None = None
-    """Key id and the counter that it must be raised to, or the proof does not count."""
+    counter: tuple[bytes, int, str] | None = None
+    """Key id, the counter that it must be raised to, and for whom, or the proof does not count."""
     proof: KeyProof | None = None
     posture: Posture | None = None
     contradiction: str = ""
@@ -203,12 +203,13 @@ class Examiner:
         else:
             if known.revoked:
                 raise RefusedError(KEY_REVOKED)
-            if known.owner_account_id != owner:
+            # A machine may be linked after its key was attested, never to a second account.
+            if owner and known.owner_account_id not in {"", owner}:
                 raise RefusedError(OWNER_MISMATCH)
             risen = self._apple.assertion(
                 attest.assertion, known.public_key, client_data, known.counter
             )
-            counter = (attest.key_id, risen)
+            counter = (attest.key_id, risen, owner)
 
         proof = KeyProof(
             evidence_id=self._issuer.new_id("app"),
@@ -240,7 +241,7 @@ def _with(
     *,
     findings: tuple[str, ...] = (),
     new_key: AttestedKey | None = None,
-    counter: tuple[bytes, int] | None = None,
+    counter: tuple[bytes, int, str] | None = None,
     proof: KeyProof | None = None,
 ) -> Examined:
     return Examined(

@@ -106,8 +106,11 @@ class EvidenceBook(Protocol):
         """Write a new attested key; False when it is known already."""
         ...
 
-    async def count_up(self, key_id: bytes, counter: int) -> bool:
-        """Raise a key's counter in one statement; False unless it was lower and is not revoked."""
+    async def count_up(self, key_id: bytes, counter: int, owner_account_id: str) -> bool:
+        """Raise a key's counter in one statement, and give a key of nobody to an account.
+
+        False unless the counter was lower, the key is not revoked and of no other account.
+        """
         ...
 
     async def add_proof(self, proof: KeyProof) -> None:

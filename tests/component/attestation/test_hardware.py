@@ -160,6 +160,18 @@ async def test_a_key_of_another_account_is_a_clone(database: Database, clock: Fa
         assert response.trust_level == "self_signed"
 
 
+async def test_a_key_goes_with_its_machine_to_the_first_account_that_links_it(
+    database: Database, clock: FakeClock
+) -> None:
+    async with home(database, clock) as place:
+        mac, _ = await place.proven()
+        for owner, level in (("acct_1", "hardware"), ("", "hardware"), ("acct_2", "self_signed")):
+            mac.reconnect()
+            await place.join(mac, owner_account_id=owner)
+            response = await place.show(mac)
+            assert response.trust_level == level, (owner, response.evidence_findings)
+
+
 async def test_an_assertion_of_a_key_that_nobody_attested_proves_nothing(
     database: Database, clock: FakeClock
 ) -> None:
