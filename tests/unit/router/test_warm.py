@@ -8,7 +8,7 @@ import pytest
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.model import Beat, CapacityReport, Rules, SlotState, Thermal, Tiering
 from darkbloom_router.provider import Provider
-from darkbloom_router.warm.cold import Lacking, find
+from darkbloom_router.warm.cold import Lacking, best, find
 from darkbloom_router.warm.pending import AFTER_REFUSAL_S, REPEAT_S, LoadEnd, PendingLoads
 from darkbloom_router.warm.pool import WarmPool, WarmRules
 from darkbloom_router.warm.targets import (
@@ -189,13 +189,13 @@ def test_a_machine_that_loads_is_not_asked_again() -> None:
 
 def test_the_smallest_machine_that_is_quick_enough_goes_first() -> None:
     made = fleet(cold("large", 512.0), cold("small", 16.0), cold("middle", 64.0))
-    able, _ = find(made.index(BUILD), made.rules, PendingLoads(), NOW)
+    able = best(find(made.index(BUILD), made.rules, PendingLoads(), NOW)[0], made.rules, 9)
     assert [row.provider.provider_id for row in able] == ["prov_small", "prov_middle", "prov_large"]
 
 
 def test_without_tiers_the_roomiest_goes_first() -> None:
     made = fleet(cold("small", 16.0), cold("large", 512.0), rules=Rules(tiering=Tiering.OFF))
-    able, _ = find(made.index(BUILD), made.rules, PendingLoads(), NOW)
+    able = best(find(made.index(BUILD), made.rules, PendingLoads(), NOW)[0], made.rules, 9)
     assert able[0].provider.provider_id == "prov_large"
 
 

@@ -67,7 +67,7 @@ class Edge:
             trust_floor="hardware",
             deadline_time=Timestamp(seconds=int(due), nanos=int(due % 1 * 1e9)),
         )
-        self._ledger.received += 1
+        self._ledger.opened(asked)
         self._core.dispatcher.open(link, stream, message)
 
     def attempt_over(self, stream: int) -> None:

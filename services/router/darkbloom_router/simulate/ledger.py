@@ -8,6 +8,9 @@ GRACE_S = 0.05
 """A word that is this late is not called late: timers have a resolution in production."""
 
 
+SIZES = (("1k", 1024), ("4k", 4096))
+
+
 class Fate(StrEnum):
     """How a request ended."""
 
@@ -46,6 +49,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self.received = 0
+        self.sizes: Counter[str] = Counter()
+        """Requests received by how much they ask for."""
+        self.complete_sizes: Counter[str] = Counter()
         self.complete = 0
         self.down = 0
         self.hedges = 0
@@ -56,6 +62,11 @@ class Ledger:
         self.ttft_s: list[float] = []
         self.earned: Counter[str] = Counter()
         """Output tokens by machine."""
+
+    def opened(self, asked: Asked) -> None:
+        """Take a request that was sent."""
+        self.received += 1
+        self.sizes[size_of(asked)] += 1
 
     def began(self, asked: Asked, now: float) -> None:
         """Take the first content."""
@@ -68,6 +79,7 @@ class Ledger:
         """Take the end of an answer."""
         asked.fate = Fate.COMPLETE
         self.complete += 1
+        self.complete_sizes[size_of(asked)] += 1
         self.earned[machine] += asked.output
 
     def refused(self, asked: Asked, http_status: int, reason: str, now: float) -> None:
@@ -94,6 +106,12 @@ class Ledger:
     def _in_time(self, asked: Asked, now: float) -> None:
         if now > asked.deadline + GRACE_S:
             self.late += 1
+
+
+def size_of(asked: Asked) -> str:
+    """Return the class of a request by the tokens that it asks for, prompt and answer."""
+    tokens = asked.prompt + asked.bound
+    return next((name for name, most in SIZES if tokens <= most), "more")
 
 
 def percentile(values: list[float], share: float) -> float:

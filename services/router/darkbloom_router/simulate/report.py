@@ -54,6 +54,10 @@ def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "complete": ledger.complete,
         "uptime": round(1 - ledger.down / received, 6),
         "served_ratio": round(ledger.complete / received, 6),
+        "served_by_tokens": {
+            name: round(ledger.complete_sizes[name] / count, 4)
+            for name, count in sorted(ledger.sizes.items())
+        },
         "ttft_p50_ms": round(percentile(ttft, 0.50), 1),
         "ttft_p95_ms": round(percentile(ttft, 0.95), 1),
         "ttft_p99_ms": round(percentile(ttft, 0.99), 1),

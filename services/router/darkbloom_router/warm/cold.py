@@ -1,18 +1,21 @@
 """Who could load a build, why others cannot, and whom to ask first (routing section 14)."""
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from enum import StrEnum
+from heapq import nsmallest
 
 from darkbloom_router.admission import requirement_gb
 from darkbloom_router.conditions import View
 from darkbloom_router.cost import static_tps
-from darkbloom_router.gates import first_gate
+from darkbloom_router.gates import group_gate
+from darkbloom_router.groups import BuildIndex
 from darkbloom_router.model import Demand, Gate, Rules, Thermal, Tiering, TrustLevel
 from darkbloom_router.provider import Candidate
 from darkbloom_router.warm.pending import PendingLoads
 
 BANDS_GB = (16, 24, 32, 48, 64, 96, 128, 192)
+COMPARED = 1024
 _HEAT = {Thermal.FAIR: 200.0, Thermal.SERIOUS: 800.0}
 
 
@@ -64,13 +67,13 @@ _BY_GATE = {
 
 
 def lacking(
-    candidate: Candidate, rules: Rules, pending: PendingLoads, now: float, loading: Container[str]
+    candidate: Candidate, gate: Gate, pending: PendingLoads, now: float, loading: Container[str]
 ) -> Lacking | None:
     """Return why a machine that does not hold a build is not asked to; None if it may be.
 
     Args:
         candidate: The machine.
-        rules: What is demanded of machines.
+        gate: What its group says of it to a stranger who asks for next to nothing.
         pending: Commands that stand.
         now: Monotonic seconds.
         loading: Providers that load something already.
@@ -79,8 +82,6 @@ def lacking(
     stands = pending.stands(provider.provider_id, candidate.build.build, now)
     if stands or provider.provider_id in loading:
         return Lacking.PENDING
-    nobody = Demand(build=candidate.build.build, output_bound=1, floor=TrustLevel.NONE)
-    gate = first_gate(candidate, View(nobody, rules, now))
     if gate is not Gate.ELIGIBLE:
         return _BY_GATE[gate]
     slots = provider.capacity.slots.values() if provider.capacity else ()
@@ -91,22 +92,32 @@ def lacking(
 
 
 def find(
-    rows: Iterable[Candidate], rules: Rules, pending: PendingLoads, now: float
+    index: BuildIndex, rules: Rules, pending: PendingLoads, now: float
 ) -> tuple[list[Candidate], Counter[Lacking]]:
-    """Return who could load a build, the best first, and how many lack what."""
+    """Return who could load a build, and how many lack what; gates are asked once per group."""
     able: list[Candidate] = []
     reasons: Counter[Lacking] = Counter()
     loading = pending.loading(now)
-    for row in rows:
-        if row.slot_state.warm:
-            continue
-        why = lacking(row, rules, pending, now, loading)
-        if why is None:
-            able.append(row)
-        else:
-            reasons[why] += 1
-    able.sort(key=lambda row: preference(row, rules))
+    nobody = View(Demand(build="", output_bound=1, floor=TrustLevel.NONE), rules, now)
+    for key, members in index.groups.items():
+        gate = group_gate(key, nobody, rules.min_trust.value, wanted=0)
+        for row in members:
+            if row.slot_state.warm:
+                continue
+            why = lacking(row, gate, pending, now, loading)
+            if why is None:
+                able.append(row)
+            else:
+                reasons[why] += 1
     return able, reasons
+
+
+def best(able: list[Candidate], rules: Rules, most: int) -> list[Candidate]:
+    """Return the best machines to load a build, in order; of very many, the best of a sample."""
+    if most <= 0:
+        return []
+    stride = max(1, len(able) // COMPARED)
+    return nsmallest(most, able[::stride], key=lambda row: preference(row, rules))
 
 
 def preference(candidate: Candidate, rules: Rules) -> tuple[int, float]:

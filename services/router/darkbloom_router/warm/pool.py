@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.model import SlotState
 from darkbloom_router.provider import Candidate
-from darkbloom_router.warm.cold import Lacking, find
+from darkbloom_router.warm.cold import Lacking, best, find
 from darkbloom_router.warm.pending import LoadEnd, PendingLoads
 from darkbloom_router.warm.targets import Signal, Supply, Targets, loads_now
 
@@ -75,6 +75,7 @@ class WarmPool:
 
     def tick(self, build: str, now: float) -> Tick:
         """Judge one build, and forget what happened to it since its last tick."""
+        self._fleet.advance(now)
         self._look_after(now)
         signals = self._signals.pop(build, Counter[Signal]())
         index, queued = self._fleet.index(build), self._queued(build)
@@ -84,7 +85,7 @@ class WarmPool:
         supply = _supply(warm, len(able) + pending, index.active)
         want = self._targets.of(build, signals, queued, supply, now)
         gap = max(0, want.target - supply.warm - pending)
-        chosen = able[: loads_now(gap, self.pending.count(now))]
+        chosen = best(able, self._fleet.rules, loads_now(gap, self.pending.count(now)))
         return Tick(
             build=build,
             warm=supply.warm,
@@ -105,6 +106,7 @@ class WarmPool:
         """
         if now - self._swapped_at < SWAP_EVERY_S:
             return None
+        self._fleet.advance(now)
         for build in waiting:
             index = self._fleet.index(build)
             if self.pending.count(now, build) or any(row.slot_state.warm for row in index):
@@ -112,7 +114,7 @@ class WarmPool:
             able, _ = find(index, self._fleet.rules, self.pending, now)
             if able:
                 self._swapped_at = now
-                return able[0]
+                return best(able, self._fleet.rules, 1)[0]
         return None
 
     def _coming(self, build: str, now: float) -> int:
