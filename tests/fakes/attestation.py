@@ -44,6 +44,8 @@ class FakeAttestation(AttestationServiceServicer):
         self.registrations: dict[str, rpc.EvaluateRegistrationRequest] = {}
         self.answers: list[rpc.VerifyChallengeRequest] = []
         self.alive: list[str] = []
+        self.code_challenge = b""
+        self.code_answers: list[rpc.AnswerCodeChallengeRequest] = []
         self.timeouts: list[rpc.ReportChallengeTimeoutRequest] = []
         self.violations: list[rpc.ReportViolationRequest] = []
         self.receipt_keys: dict[str, attestation_pb2.SigningKey] = {}
@@ -141,12 +143,20 @@ class FakeAttestation(AttestationServiceServicer):
             trust_level=self.trust_level,
             admission=self.admission,
             runtime_verified=self.runtime_verified,
+            code_challenge=self.code_challenge,
         )
         verdict, signed = self.issue(request.provider_id)
         response.verdict.CopyFrom(signed)
         response.verdict_id = verdict.verdict_id
         response.expire_time.FromDatetime(self.clock.now() + self.lifetime)
         return response
+
+    async def AnswerCodeChallenge(
+        self, request: rpc.AnswerCodeChallengeRequest, context: Context
+    ) -> rpc.AnswerCodeChallengeResponse:
+        await self._present(context)
+        self.code_answers.append(request)
+        return rpc.AnswerCodeChallengeResponse(accepted=True)
 
     async def ReportChallengeTimeout(
         self, request: rpc.ReportChallengeTimeoutRequest, context: Context

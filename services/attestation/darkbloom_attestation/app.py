@@ -19,6 +19,11 @@ from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.serve import Service
 
+from darkbloom_attestation.apns.budget import PushBudget
+from darkbloom_attestation.apns.client import ApnsClient
+from darkbloom_attestation.apns.model import PushMode
+from darkbloom_attestation.apns.ports import Pusher
+from darkbloom_attestation.apns.service import CodeIdentity
 from darkbloom_attestation.apple import PinnedVerifier
 from darkbloom_attestation.config import AttestationConfig
 from darkbloom_attestation.examine import Examiner
@@ -50,7 +55,11 @@ _SERVICES = (
 
 
 async def serve(
-    config: AttestationConfig, clock: Clock | None = None, *, roots: AppleRoots | None = None
+    config: AttestationConfig,
+    clock: Clock | None = None,
+    *,
+    roots: AppleRoots | None = None,
+    pusher: Pusher | None = None,
 ) -> int:
     """Run attestation until it is told to stop; return the exit code.
 
@@ -58,6 +67,7 @@ async def serve(
         config: what the environment says; it cannot name a root.
         clock: another one for tests.
         roots: others than Apple's pinned ones, for tests that mint their own evidence.
+        pusher: another way to Apple's push service, for tests.
 
     Raises:
         KeyDirectoryError: there is no usable key to sign with.
@@ -91,8 +101,19 @@ async def serve(
         examiner = Examiner(PinnedVerifier(roots or apple_roots(), _app_of(config)), issuer)
         hardware = Hardware(examiner, issuer)
         asker = _asker_of(config, service, store, clock)
+        codes = CodeIdentity(
+            store,
+            issuer,
+            clock,
+            pusher=pusher or _pusher(config, service, clock),
+            budget=PushBudget(config.apns_per_minute, secrets.SystemRandom().random),
+            mode=PushMode(config.apns_mode),
+            development=development,
+        )
+        service.spawn(codes.run(), name="apns")
         server = AttestationServer(
             judging=Judging(store, issuer, hardware, clock, development=development),
+            codes=codes,
             postures=Postures(store, issuer, examiner, hardware, clock),
             asker=asker,
             releases=Releases(
@@ -128,6 +149,16 @@ def _asker_of(
     asker = Asker(store, manager, clock, secrets.token_bytes)
     service.spawn(asker.run(), name="mdm")
     return asker
+
+
+def _pusher(config: AttestationConfig, service: Service, clock: Clock) -> Pusher | None:
+    credentials = config.push_credentials(clock)
+    if credentials is None:
+        return None
+    client = ApnsClient(credentials, topic=config.apns_topic, clock=clock)
+    service.on_close(client.close)
+
+    return client
 
 
 def _app_of(config: AttestationConfig) -> AppAttestPolicy | None:

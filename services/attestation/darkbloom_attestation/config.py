@@ -1,10 +1,15 @@
 """What the environment says: `DARKBLOOM_ATTESTATION_*`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
+
+from darkbloom_attestation.apns.credentials import ProviderToken
+from darkbloom_attestation.errors import PushKeyError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,25 @@ class AttestationConfig(RoomConfig):
     """A MicroMDM; its callbacks come through the gateway."""
     mdm_api_key: Annotated[Secret | None, Setting("its API key; needed with its address")] = None
     """Presented as HTTP Basic."""
+    apns_key_file: Annotated[
+        Path | None, Setting("Apple's `.p8` key that signs pushes; unset: nobody is pushed")
+    ] = None
+    """All four of these, or none."""
+    apns_key_id: Annotated[str, Setting("id of that key, 10 letters and digits")] = ""
+    """As Apple shows it."""
+    apns_team_id: Annotated[str, Setting("id of the team, 10 letters and digits")] = ""
+    """As Apple shows it."""
+    apns_topic: Annotated[str, Setting("bundle id of the app that gets the pushes")] = ""
+    """Only a process signed for it receives them."""
+    apns_mode: Annotated[
+        Literal["background", "alert"],
+        Setting("`background` is throttled by the system, `alert` is shown nowhere"),
+    ] = "background"
+    """Both carry the same challenge."""
+    apns_per_minute: Annotated[
+        int, Setting("pushes of all devices in any minute, of each replica", minimum=1)
+    ] = 600
+    """Each device has a budget of its own besides."""
     evidence_retention_days: Annotated[
         int, Setting("days that evidence behind a receipt is kept", minimum=1)
     ] = 90
@@ -53,3 +77,34 @@ class AttestationConfig(RoomConfig):
         Setting("pinned keys of whoever signs releases, JSON id to base64; production needs it"),
     ] = None
     """Without it production blesses nothing, and development takes unsigned releases."""
+
+    def problems(self) -> Iterator[str]:
+        """Refuse half a configuration of pushes, and a key that cannot sign."""
+        yield from super().problems()
+        texts = (self.apns_key_id, self.apns_team_id, self.apns_topic)
+        if self.apns_key_file is None and not any(texts):
+            return
+        if self.apns_key_file is None or not all(texts):
+            yield "DARKBLOOM_ATTESTATION_APNS_*: key file, key id, team id and topic go together"
+            return
+        try:
+            self.push_credentials(SystemClock())
+        except PushKeyError as error:
+            yield f"DARKBLOOM_ATTESTATION_APNS_KEY_FILE: {error}"
+
+    def push_credentials(self, clock: Clock) -> ProviderToken | None:
+        """Return what signs pushes; None where nobody is pushed.
+
+        Raises:
+            PushKeyError: the key cannot be read or used.
+        """
+        if self.apns_key_file is None:
+            return None
+        try:
+            pem = self.apns_key_file.read_bytes()
+        except OSError as error:
+            raise PushKeyError(f"cannot be read ({error.strerror})") from None
+
+        return ProviderToken.load(
+            pem, key_id=self.apns_key_id, team_id=self.apns_team_id, clock=clock
+        )

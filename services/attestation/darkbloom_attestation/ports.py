@@ -9,6 +9,7 @@ from darkbloom_edge.apple.mdm_webhook import OutstandingCommand
 from darkbloom_edge.log import Entry, EntryKind
 from darkbloom_edge.merkle import Node
 
+from darkbloom_attestation.apns.ports import CodeBook
 from darkbloom_attestation.evidence import (
     AttestedKey,
     Continuity,
@@ -263,6 +264,11 @@ class Transaction(Protocol):
     @property
     def commands(self) -> Commands:
         """What the device manager was asked."""
+        ...
+
+    @property
+    def codes(self) -> CodeBook:
+        """Code identity."""
         ...
 
     @property

@@ -5,11 +5,13 @@ from typing import final
 
 from darkbloom.attestation.v1 import attestation_service_pb2 as pb
 from darkbloom.attestation.v1.attestation_service_pb2_grpc import AttestationServiceServicer
+from darkbloom_edge.code_identity import CodeAnswer
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.interceptors import Context
 from darkbloom_mesh.telemetry import Metrics
 
 from darkbloom_attestation import convert, evidence_convert, policy
+from darkbloom_attestation.apns.service import CodeIdentity
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.mdm.asker import Asker
@@ -34,6 +36,7 @@ class AttestationServer(AttestationServiceServicer):
         *,
         judging: Judging,
         postures: Postures,
+        codes: CodeIdentity,
         asker: Asker | None = None,
         releases: Releases,
         store: Store,
@@ -45,6 +48,7 @@ class AttestationServer(AttestationServiceServicer):
         self._judging = judging
         self._postures = postures
         self._asker = asker
+        self._codes = codes
         self._releases = releases
         self._store = store
         self._feed = feed
@@ -58,6 +62,9 @@ class AttestationServer(AttestationServiceServicer):
         """Judge and keep what a provider presented."""
         registration, runtime = await self._judging.register(convert.presented_from(request))
         self._meter.registered(registration, runtime)
+        await self._codes.registered(
+            registration, request.apns_device_token, request.apns_environment
+        )
 
         return convert.registration_to(registration, runtime)
 
@@ -90,8 +97,25 @@ class AttestationServer(AttestationServiceServicer):
         self._meter.judged(judgement)
         if judgement.ask_posture and self._asker is not None:
             self._asker.wish(request.provider_id)
+        response = convert.judgement_to(judgement)
+        if judgement.passed:
+            response.code_challenge = await self._codes.passed(request.provider_id)
 
-        return convert.judgement_to(judgement)
+        return response
+
+    async def AnswerCodeChallenge(
+        self, request: pb.AnswerCodeChallengeRequest, context: Context
+    ) -> pb.AnswerCodeChallengeResponse:
+        """Judge what the signed app answered."""
+        finding = await self._codes.answer(
+            convert.provider_id_from(request.provider_id),
+            CodeAnswer(
+                nonce=request.nonce[: convert.MAX_SIGNATURE_BYTES],
+                signature=request.signature[: convert.MAX_SIGNATURE_BYTES],
+            ),
+        )
+
+        return pb.AnswerCodeChallengeResponse(accepted=not finding, finding=finding)
 
     async def ReportChallengeTimeout(
         self, request: pb.ReportChallengeTimeoutRequest, context: Context

@@ -11,6 +11,7 @@ from darkbloom_edge.log import KeyEntry
 from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.postgres import Connection, Database
 
+from darkbloom_attestation.apns.tables import CodeTable
 from darkbloom_attestation.errors import KeyConflictError
 from darkbloom_attestation.evidence_tables import EvidenceTable
 from darkbloom_attestation.evidence_view import read_device_evidence
@@ -54,6 +55,8 @@ class Change:
         """How sessions of one machine follow each other."""
         self.commands = CommandTable(connection)
         """What the device manager was asked."""
+        self.codes = CodeTable(connection)
+        """Code identity."""
 
 
 @final

@@ -222,11 +222,16 @@ def verify_code_answer(
         if not holds:
             raise CodeIdentityRejected(fault)
 
-    statement = _statement(challenge.nonce, challenge.encryption_key, challenge.provider_id)
+    statement = code_statement(challenge)
     try:
         verify_p256(challenge.identity_key, KIND, statement, answer.signature)
     except SignatureRejected:
         raise CodeIdentityRejected(CodeIdentityFault.SIGNATURE_FAILED) from None
+
+
+def code_statement(challenge: CodeChallenge) -> bytes:
+    """Return the canonical bytes that an answer signs."""
+    return _statement(challenge.nonce, challenge.encryption_key, challenge.provider_id)
 
 
 def _statement(nonce: bytes, encryption_key: bytes, provider_id: str) -> bytes:

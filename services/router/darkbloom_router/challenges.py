@@ -12,7 +12,11 @@ from functools import partial
 
 import structlog
 from darkbloom.common.v1.frame_pb2 import FrameKind
-from darkbloom.router.v1.provider_link_pb2 import AttestationChallenge, AttestationResponse
+from darkbloom.router.v1.provider_link_pb2 import (
+    AttestationChallenge,
+    AttestationResponse,
+    CodeResumeChallenge,
+)
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError, NotFoundError, PreconditionError
 from darkbloom_mesh.lane import Lane
@@ -140,6 +144,9 @@ class Challenges:
             return
         if judgement.passed and not provider.untrusted_for_good:
             self._meter.challenged("passed")
+            if judgement.code_challenge:
+                message = CodeResumeChallenge(sealed_nonce=judgement.code_challenge)
+                self._lane.send_control(FrameKind.FRAME_KIND_CODE_RESUME_CHALLENGE, 0, message)
             await self._on_pass()
             self._trust.passed(provider, judgement, self._timers.now())
         elif judgement.untrust:

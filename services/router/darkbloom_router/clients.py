@@ -79,6 +79,8 @@ class AttestationClient:
             template_hashes=presented.template_hashes,
             owner_account_id=presented.owner_account_id,
             public_signature=presented.public_signature,
+            apns_device_token=presented.push_token,
+            apns_environment=presented.push_environment,
         )
         answer = await _ask(
             lambda: self._stub.EvaluateRegistration(request, timeout=self._timeout_s)
@@ -125,7 +127,18 @@ class AttestationClient:
             runtime_verified=answer.runtime_verified,
             runtime_findings=_findings(answer.runtime_findings),
             reasons=tuple(map(_reason, answer.trust_reasons)),
+            code_challenge=answer.code_challenge,
         )
+
+    async def code_answered(self, provider_id: str, nonce: bytes, signature: bytes) -> bool:
+        """Hand in what the signed app answered."""
+        request = attestation_rpc.AnswerCodeChallengeRequest(
+            provider_id=provider_id, nonce=nonce, signature=signature
+        )
+        answer = await _ask(
+            lambda: self._stub.AnswerCodeChallenge(request, timeout=self._timeout_s)
+        )
+        return answer.accepted
 
     async def alive(self, provider_ids: Sequence[str]) -> None:
         """Say which streams are alive now."""

@@ -1,7 +1,7 @@
 """What the router needs of its neighbours, in its own words. Every call raises `MeshError` only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from darkbloom_router.model import Signed, Verdict
@@ -34,6 +34,9 @@ class Presented:
     template_hashes: Mapping[str, str]
     owner_account_id: str
     public_signature: bytes = b""
+    push_token: str = field(default="", repr=False)
+    """Where a push reaches the app; empty where there is none."""
+    push_environment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,8 @@ class Judgement:
     runtime_findings: tuple[Finding, ...] = ()
     reasons: tuple[str, ...] = ()
     """Why the level is what it is, closed words, the most important first."""
+    code_challenge: bytes = b""
+    """Sealed to K, to be passed on; empty where nothing is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,10 @@ class Attestation(Protocol):
         evidence: bytes,
     ) -> Judgement:
         """Judge an answer and the device evidence that came with it; each challenge once."""
+        ...
+
+    async def code_answered(self, provider_id: str, nonce: bytes, signature: bytes) -> bool:
+        """Hand in what the signed app answered; False where it proves nothing."""
         ...
 
     async def alive(self, provider_ids: Sequence[str]) -> None:

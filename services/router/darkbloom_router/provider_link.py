@@ -30,6 +30,7 @@ from darkbloom_router import convert, registration
 from darkbloom_router.attempts import ATTEMPT_BIT
 from darkbloom_router.catalog import desired_models
 from darkbloom_router.challenges import Challenges
+from darkbloom_router.code_answers import CodeAnswers
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
 from darkbloom_router.inventory import Rejection
 from darkbloom_router.link_parts import LinkParts
@@ -54,12 +55,14 @@ class ProviderLink:
         self._clean = False
         self._drain_id = ""
         self._standing = Standing(parts.fleet, self._lane)
+        self._code_answers = CodeAnswers(parts.attestation, parts.meter)
         self._refusal: MeshError | None = None
         self._sent_away = False
         self._claimed = False
         self._handlers: dict[int, Callable[[Provider, bytes], None]] = {
             FrameKind.FRAME_KIND_HEARTBEAT: self._heartbeat,
             FrameKind.FRAME_KIND_ATTESTATION_RESPONSE: self._answer,
+            FrameKind.FRAME_KIND_CODE_ATTESTATION_RESPONSE: self._code_answers.receive,
             FrameKind.FRAME_KIND_MODELS_UPDATE: self._models,
             FrameKind.FRAME_KIND_PROVIDER_DRAIN: self._drain,
             FrameKind.FRAME_KIND_LOAD_MODEL_STATUS: self._load_status,
@@ -73,6 +76,7 @@ class ProviderLink:
                 own = (
                     tasks.create_task(self._supervise(), name="provider.supervise"),
                     tasks.create_task(self._follow_account(), name="provider.account"),
+                    tasks.create_task(self._code_answers.run(), name="provider.code"),
                 )
                 end = await self._lane.run()
                 for task in own:

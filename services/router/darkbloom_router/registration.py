@@ -19,6 +19,7 @@ PROTOCOL = ProtocolVersion(major=1, minor=0)
 FEATURES = frozenset({"terminal_ack", "credits", "drain_ack"})
 _SUPPORTED = "1.0"
 _MAX_BLOB = 64 * 1024
+_MAX_PUSH_TOKEN = 256
 _MAX_SIGNATURE = 256
 _POINT, _RAW_POINT = 65, 64
 
@@ -89,6 +90,8 @@ async def evaluate(
             template_hashes=dict(message.template_hashes),
             owner_account_id=account_id,
             public_signature=message.public_signature[:_MAX_SIGNATURE],
+            push_token=message.apns_device_token[:_MAX_PUSH_TOKEN],
+            push_environment=message.apns_environment[:_MAX_PUSH_TOKEN],
         )
     )
     if found.identity_key != claimed:

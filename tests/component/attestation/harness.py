@@ -18,6 +18,9 @@ from darkbloom.attestation.v1.log_service_pb2_grpc import (
     LogServiceStub,
     add_LogServiceServicer_to_server,
 )
+from darkbloom_attestation.apns.budget import PushBudget
+from darkbloom_attestation.apns.ports import Pusher
+from darkbloom_attestation.apns.service import CodeIdentity
 from darkbloom_attestation.apple import PinnedVerifier
 from darkbloom_attestation.examine import AppleVerifier, Examiner
 from darkbloom_attestation.feed import RevocationFeed
@@ -288,6 +291,7 @@ async def served(
     development: bool = True,
     release_keys: Mapping[str, bytes] | None = None,
     apple: AppleVerifier | None = None,
+    pusher: Pusher | None = None,
 ) -> AsyncIterator[Attestation]:
     """Serve attestation whose feed follows the store."""
     store, issuer = PostgresStore(database), Issuer(SIGNER)
@@ -295,9 +299,18 @@ async def served(
     hardware = Hardware(examiner, issuer)
     feed = RevocationFeed(store, clock, Backoff(lambda: 0.5))
     await feed.load()
+    codes = CodeIdentity(
+        store,
+        issuer,
+        clock,
+        pusher=pusher,
+        budget=PushBudget(600, lambda: 0.0),
+        development=development,
+    )
     server = AttestationServer(
         judging=Judging(store, issuer, hardware, clock, development=development),
         postures=Postures(store, issuer, examiner, hardware, clock),
+        codes=codes,
         releases=Releases(store, issuer, clock, development=development, release_keys=release_keys),
         store=store,
         feed=feed,
@@ -310,6 +323,7 @@ async def served(
     log = TransparencyLog(PostgresLog(database), store, SIGNER, clock)
     async with asyncio.TaskGroup() as tasks:
         follower = tasks.create_task(feed.follow())
+        sender = tasks.create_task(codes.run())
         async with (
             serve_ephemeral(
                 partial(add_AttestationServiceServicer_to_server, server),
@@ -324,3 +338,4 @@ async def served(
             yield attestation
             await feed.close()
         follower.cancel()
+        sender.cancel()

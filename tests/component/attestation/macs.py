@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from darkbloom.attestation.v1.attestation_pb2 import AppAttestProof, DeviceEvidence, TrustReason
+from darkbloom_attestation.apns.ports import Pusher
 from darkbloom_attestation.apple import PinnedVerifier
 from darkbloom_edge.apple.mda import key_freshness
 from darkbloom_edge.attestation import Challenge
@@ -163,10 +164,16 @@ def why(response: Any) -> list[str]:
 
 @asynccontextmanager
 async def home(
-    database: Database, clock: FakeClock, *, development: bool = False
+    database: Database,
+    clock: FakeClock,
+    *,
+    development: bool = False,
+    pusher: Pusher | None = None,
 ) -> AsyncIterator[Home]:
     """Serve attestation that trusts the throw-away Apple and has blessed what Macs run."""
     apple = PinnedVerifier(APPLE.roots, APP)
-    async with served(database, clock, development=development, apple=apple) as attestation:
+    async with served(
+        database, clock, development=development, apple=apple, pusher=pusher
+    ) as attestation:
         await attestation.bless()
         yield Home(attestation)

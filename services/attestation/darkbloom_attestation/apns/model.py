@@ -58,6 +58,14 @@ class PushToken:
         return hashlib.sha256(self.text.lower().encode("ascii")).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class PushAddress:
+    """Where a push reaches the app of one session."""
+
+    token: PushToken
+    environment: PushEnvironment
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
     """One push, ready to be sent."""

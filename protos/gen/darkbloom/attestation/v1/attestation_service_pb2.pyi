@@ -277,6 +277,7 @@ class VerifyChallengeResponse(_message.Message):
     RUNTIME_FINDINGS_FIELD_NUMBER: _builtins.int
     TRUST_REASONS_FIELD_NUMBER: _builtins.int
     EVIDENCE_FINDINGS_FIELD_NUMBER: _builtins.int
+    CODE_CHALLENGE_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     failure: _builtins.str
     """Closed word of security section 5 when not."""
@@ -286,6 +287,8 @@ class VerifyChallengeResponse(_message.Message):
     trust_level: _builtins.str
     admission: _builtins.str
     runtime_verified: _builtins.bool
+    code_challenge: _builtins.bytes
+    """A code challenge sealed to K, to be sent as CodeResumeChallenge; empty where nothing is asked over the stream."""
     @_builtins.property
     def verdict(self) -> _price_pb2.SignedDocument:
         """kind `verdict`; present after a pass that admits anything."""
@@ -317,16 +320,72 @@ class VerifyChallengeResponse(_message.Message):
         runtime_findings: _abc.Iterable[_attestation_pb2.RuntimeFinding] | None = ...,
         trust_reasons: _abc.Iterable[_attestation_pb2.TrustReason.ValueType] | None = ...,
         evidence_findings: _abc.Iterable[_builtins.str] | None = ...,
+        code_challenge: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_verdict", b"_verdict", "expire_time", b"expire_time", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verdict", b"_verdict", "admission", b"admission", "evidence_findings", b"evidence_findings", "expire_time", b"expire_time", "failure", b"failure", "passed", b"passed", "runtime_findings", b"runtime_findings", "runtime_verified", b"runtime_verified", "trust_level", b"trust_level", "trust_reasons", b"trust_reasons", "untrust", b"untrust", "verdict", b"verdict", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verdict", b"_verdict", "admission", b"admission", "code_challenge", b"code_challenge", "evidence_findings", b"evidence_findings", "expire_time", b"expire_time", "failure", b"failure", "passed", b"passed", "runtime_findings", b"runtime_findings", "runtime_verified", b"runtime_verified", "trust_level", b"trust_level", "trust_reasons", b"trust_reasons", "untrust", b"untrust", "verdict", b"verdict", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__verdict: _TypeAlias = _typing.Literal["verdict"]  # noqa: Y015
     _WhichOneofArgType__verdict: _TypeAlias = _typing.Literal["_verdict", b"_verdict"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verdict) -> _WhichOneofReturnType__verdict | None: ...
 
 Global___VerifyChallengeResponse: _TypeAlias = VerifyChallengeResponse  # noqa: Y015
+
+@_typing.final
+class AnswerCodeChallengeRequest(_message.Message):
+    """The answer of the signed app."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    nonce: _builtins.bytes
+    """The opened nonce, 32 bytes."""
+    signature: _builtins.bytes
+    """DER of the identity key over nonce, K and session."""
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        nonce: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "provider_id", b"provider_id", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerCodeChallengeRequest: _TypeAlias = AnswerCodeChallengeRequest  # noqa: Y015
+
+@_typing.final
+class AnswerCodeChallengeResponse(_message.Message):
+    """What it was good for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.bool
+    """False: it proves nothing, `finding` says why."""
+    finding: _builtins.str
+    """Closed word."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.bool = ...,
+        finding: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "finding", b"finding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerCodeChallengeResponse: _TypeAlias = AnswerCodeChallengeResponse  # noqa: Y015
 
 @_typing.final
 class ReportChallengeTimeoutRequest(_message.Message):

@@ -50,6 +50,11 @@ class AttestationServiceStub(object):
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.VerifyChallengeRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.VerifyChallengeResponse.FromString,
                 _registered_method=True)
+        self.AnswerCodeChallenge = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/AnswerCodeChallenge',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.AnswerCodeChallengeRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.AnswerCodeChallengeResponse.FromString,
+                _registered_method=True)
         self.ReportChallengeTimeout = channel.unary_unary(
                 '/darkbloom.attestation.v1.AttestationService/ReportChallengeTimeout',
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ReportChallengeTimeoutRequest.SerializeToString,
@@ -140,6 +145,13 @@ class AttestationServiceServicer(object):
     def VerifyChallenge(self, request, context):
         """Judge the answer (security section 5); a pass yields a fresh verdict. Each challenge can be judged once.
         FAILED_PRECONDITION challenge_unknown for a repeated or expired one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerCodeChallenge(self, request, context):
+        """What a provider answered to a code challenge, whichever way it came (security section 10). Caller: router. Each challenge counts once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +266,11 @@ def add_AttestationServiceServicer_to_server(servicer, server):
                     servicer.VerifyChallenge,
                     request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.VerifyChallengeRequest.FromString,
                     response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.VerifyChallengeResponse.SerializeToString,
+            ),
+            'AnswerCodeChallenge': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerCodeChallenge,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.AnswerCodeChallengeRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.AnswerCodeChallengeResponse.SerializeToString,
             ),
             'ReportChallengeTimeout': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportChallengeTimeout,
@@ -403,6 +420,33 @@ class AttestationService(object):
             '/darkbloom.attestation.v1.AttestationService/VerifyChallenge',
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.VerifyChallengeRequest.SerializeToString,
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.VerifyChallengeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerCodeChallenge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/AnswerCodeChallenge',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.AnswerCodeChallengeRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.AnswerCodeChallengeResponse.FromString,
             options,
             channel_credentials,
             insecure,

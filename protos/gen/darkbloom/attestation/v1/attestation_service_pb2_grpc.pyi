@@ -28,6 +28,8 @@ class AttestationServiceStub:
     """Judge the answer (security section 5); a pass yields a fresh verdict. Each challenge can be judged once.
     FAILED_PRECONDITION challenge_unknown for a repeated or expired one.
     """
+    AnswerCodeChallenge: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.AnswerCodeChallengeRequest, _attestation_service_pb2.AnswerCodeChallengeResponse]
+    """What a provider answered to a code challenge, whichever way it came (security section 10). Caller: router. Each challenge counts once."""
     ReportChallengeTimeout: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ReportChallengeTimeoutRequest, _attestation_service_pb2.ReportChallengeTimeoutResponse]
     """No answer came within 30 s. Caller: router. Counts a transient strike."""
     ReportViolation: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ReportViolationRequest, _attestation_service_pb2.ReportViolationResponse]
@@ -89,6 +91,14 @@ class AttestationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Judge the answer (security section 5); a pass yields a fresh verdict. Each challenge can be judged once.
         FAILED_PRECONDITION challenge_unknown for a repeated or expired one.
         """
+
+    @_abc_1.abstractmethod
+    def AnswerCodeChallenge(
+        self,
+        request: _attestation_service_pb2.AnswerCodeChallengeRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.AnswerCodeChallengeRequest, _abc.Awaitable[_attestation_service_pb2.AnswerCodeChallengeResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.AnswerCodeChallengeResponse]:
+        """What a provider answered to a code challenge, whichever way it came (security section 10). Caller: router. Each challenge counts once."""
 
     @_abc_1.abstractmethod
     def ReportChallengeTimeout(
