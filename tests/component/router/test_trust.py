@@ -342,3 +342,23 @@ async def test_a_verdict_that_its_revocation_has_overtaken_is_never_in_force(mes
     assert state.verdict is None
     mesh.router.fleet.set_verdict(state, state.verdict)
     assert state.status == "untrusted"
+
+
+async def test_code_challenges_and_their_answers_are_passed_on_unread(mesh: World) -> None:
+    mesh.attestation.code_challenge = b"sealed to K"
+    provider = await mesh.raw_provider()
+    await provider.register(apns_device_token="ab" * 32, apns_environment="production")
+    asked = await provider.box.message(K.FRAME_KIND_CODE_RESUME_CHALLENGE, pl.CodeResumeChallenge)
+    assert asked.sealed_nonce == b"sealed to K"
+    known = mesh.attestation.registrations[provider.provider_id]
+    assert (known.apns_device_token, known.apns_environment) == ("ab" * 32, "production")
+
+    for answer in (
+        pl.CodeAttestationResponse(nonce=b"n" * 300, signature=b"s"),
+        pl.CodeAttestationResponse(nonce=b"n" * 32, signature=b"s"),
+    ):
+        provider.lane.send_control(K.FRAME_KIND_CODE_ATTESTATION_RESPONSE, 0, answer)
+    await mesh.until(lambda: bool(mesh.attestation.code_answers))
+    (handed_in,) = mesh.attestation.code_answers
+    assert handed_in.provider_id == provider.provider_id
+    assert (handed_in.nonce, handed_in.signature) == (b"n" * 32, b"s")
