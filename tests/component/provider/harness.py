@@ -47,6 +47,8 @@ RELEASE = code_release.CodeRelease(
     template_hashes={},
     version="0.1.0",
     platform="linux-x86_64",
+    packages=(),
+    libraries=(),
 )
 
 
