@@ -215,7 +215,9 @@ class Dispatcher:
     def _serve_line(self, build: str, owner: str) -> None:
         """Offer places to those who wait, in order; who cannot be served keeps his place."""
         self._fleet.advance(self._timers.now())
-        for request in self.line.servable(build, owner, self._fleet.index(build).roomiest):
+        roomiest = self._fleet.index(build).roomiest
+        room = partial(roomiest, level=self._fleet.rules.min_trust.value)
+        for request in self.line.servable(build, owner, room):
             choice = self._scan(request, request.demand.build)
             if choice.candidate is None:
                 self.line.failed(request)

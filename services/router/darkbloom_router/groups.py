@@ -5,7 +5,7 @@ of the key of the group in which the candidate stands. So a decision asks each g
 not once per provider, and a tally is a sum over groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from darkbloom_router.model import Gate, TrustLevel
@@ -52,15 +52,23 @@ class BuildIndex:
         for members in self.groups.values():
             yield from members
 
-    def roomiest(self) -> float:
-        """Return the most tokens that anybody still takes; below 0 where nobody takes anything.
+    def roomiest(self, wanted: Collection[int] = (0,), level: int = 0) -> float:
+        """Return the most tokens that a stranger still gets; below 0 where he gets nothing.
 
         Machines behind a breaker count where nobody is merely full: then they are asked after all.
+
+        Args:
+            wanted: Abilities of those who ask, as sets of `Lack` bits.
+            level: Least trust level that any of them takes.
         """
-        groups = self.groups
-        merely_full = any(
-            key.gate in _TRANSIENT and not key.owner_only and key.level == _TOP for key in groups
-        )
+        groups = {
+            key: rows
+            for key, rows in self.groups.items()
+            if not key.owner_only
+            and key.level >= level
+            and any(not key.cooling >> want & 1 and not key.lacks & want for want in wanted)
+        }
+        merely_full = any(key.gate in _TRANSIENT and key.level == _TOP for key in groups)
         return max(
             (
                 row.room

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -51,6 +51,8 @@ class _Place:
     tokens: int
     shape: Shape
     """What gates look at."""
+    wanted: int
+    """Abilities that he needs, as `Lack` bits."""
     stranger: bool
     """His account had no machine connected when he came."""
 
@@ -67,7 +69,7 @@ class Others(Protocol):
         ...
 
 
-def _no_limit() -> float:
+def _no_limit(_wanted: Collection[int]) -> float:
     return float("inf")
 
 
@@ -103,6 +105,8 @@ class Line:
         self._waiting: Waiting[Request] = Waiting(limits.depth or LEAST_DEPTH)
         self._failed: dict[Shape, int] = {}
         self._places: dict[Request, _Place] = {}
+        self._wanted: dict[str, Counter[int]] = {}
+        """How many ask for which abilities, by build."""
         self._sizes: dict[str, list[int]] = {}
         """Tokens that are asked for, by build, the least first."""
         self._owners: Counter[str] = Counter()
@@ -163,7 +167,9 @@ class Line:
         stranger = demand.policy is OwnerPolicy.PUBLIC and not self._has_machines(demand.account_id)
         # Strangers are alike to the gates: else each account in a full line cost a scan per pass.
         alike = shape(replace(demand, account_id="") if stranger else demand)
-        self._places[request] = _Place(demand.tokens, alike, stranger=stranger)
+        wanted = wants(demand)
+        self._places[request] = _Place(demand.tokens, alike, wanted, stranger=stranger)
+        self._wanted.setdefault(demand.build, Counter())[wanted] += 1
         self._owners[demand.build] += not stranger
         insort(self._sizes.setdefault(demand.build, []), demand.tokens)
         if last is not None:
@@ -185,14 +191,18 @@ class Line:
         self._owners[request.build] -= not place.stranger
         if not self._owners[request.build]:
             del self._owners[request.build]
+        asked = self._wanted[request.build]
+        asked[place.wanted] -= 1
+        if not asked[place.wanted]:
+            del asked[place.wanted]
         sizes = self._sizes[request.build]
         del sizes[bisect_left(sizes, place.tokens)]
         if not sizes:
-            del self._sizes[request.build]
+            del self._sizes[request.build], self._wanted[request.build]
         request.build = ""
 
     def servable(
-        self, build: str, owner: str = "", room: Callable[[], float] = _no_limit
+        self, build: str, owner: str = "", room: Callable[[Collection[int]], float] = _no_limit
     ) -> Iterator[Request]:
         """Yield who may be tried now, in order.
 
@@ -203,11 +213,11 @@ class Line:
         Args:
             build: Which line.
             owner: Account whose machine has come free.
-            room: Returns the most tokens that any machine takes.
+            room: Returns the most tokens that a stranger gets who needs one of these abilities.
         """
         failed, places = self._failed, self._places
         failed.clear()
-        most = room()
+        most = room(self._wanted.get(build, ()))
         if self._too_large(build, most) and not self._waiting.waits(build, owner):
             return
         for request in self._waiting.first(build, owner):
@@ -220,7 +230,7 @@ class Line:
             least = failed.get(place.shape)
             if least is None or place.tokens < least:
                 yield request
-                most = room()
+                most = room(self._wanted.get(build, ()))
                 if self._too_large(build, most):
                     return
 

@@ -41,6 +41,19 @@ def test_a_pass_over_a_full_fleet_decides_nothing() -> None:
     assert desk.sample("routing_scan_seconds_count", model="org/small") == before > 0
 
 
+def test_room_that_no_stranger_gets_costs_no_decision() -> None:
+    desk, _ = full_desk()
+    desk.join("private", private_only=True)
+    sick = desk.join("sick")
+    found = sick.faults = desk.fleet.faults.of(sick.stable_id, desk.timers.now())
+    found.pair("org/small").errors_until[0] = desk.timers.now() + 300
+    desk.fleet.refresh(sick)
+    before = desk.sample("routing_scan_seconds_count", model="org/small")
+    desk.dispatcher.drain_line("org/small")
+    assert desk.sample("routing_scan_seconds_count", model="org/small") == before
+    assert desk.line.length("org/small") == 32
+
+
 def test_a_place_that_comes_free_goes_to_the_first_in_line() -> None:
     desk, streams = full_desk()
     machine = desk.providers["a"]
