@@ -331,6 +331,8 @@ MAY_DELETE = {
     "provider_link",
     "provider_token",
     "public_name",
+    "receipt_batch",
+    "receipt_proof",
     "uncounted",
     "work_hour",
     "work_minute",
@@ -359,6 +361,8 @@ MAY_UPDATE = {
     "lease": "lease_until",
     "outbox": "attempts claimed_until done_at due_at error",
     "provider_token": "revoked_at",
+    "receipt_batch": "log_index",
+    "receipt_proof": "batch_id place",
     "referral_progress": "next_hour",
     "stripe_account": "country currently_due destination_last4 destination_type instant_eligible "
     "status unlinked_at updated_at",
