@@ -4,8 +4,19 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _SKIPPED = pytest.StashKey[set[str]]()
+
+# The same examples each time, however busy the machine is; `make fuzz` is where chance belongs.
+settings.register_profile(
+    "house",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("house")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -258,7 +258,7 @@ def test_no_request_reaches_a_machine_without_the_build_the_floor_or_a_fresh_cha
     assert not chosen.untrusted
     assert chosen.encryption_key
     assert own or chosen.level >= TrustLevel.HARDWARE
-    assert own or not chosen.owner_only
+    assert not chosen.owner_only or chosen.account_id == "consumer"
     assert own or policy is not OwnerPolicy.EXCLUSIVE
 
 
