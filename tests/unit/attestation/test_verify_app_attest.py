@@ -143,8 +143,9 @@ def test_the_command_accepts_a_published_file(name: str) -> None:
         "result": "valid",
         "reason": None,
         "key_id": found["key_id"],
-        "counter": found["assertion"]["counter"] if found["assertion"] else 0,
-        "environment": found["environment"],
+        "counter": found["expected"]["counter"],
+        "environment": found["expected"]["environment"],
+        "assertion_counter": found["assertion"] and found["assertion"]["counter"],
     }
 
 
@@ -170,6 +171,7 @@ def test_the_command_knows_no_root_but_apples(tmp_path: Path) -> None:
         "key_id": None,
         "counter": None,
         "environment": None,
+        "assertion_counter": None,
     }
 
 

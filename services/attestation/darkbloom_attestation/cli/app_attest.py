@@ -46,23 +46,29 @@ def verify_app_attest(
     """Verify an attestation, its assertion and its receipts, offline, at the file's `verify_at`.
 
     Receipts are verified at the time of their creation. Prints `result`, `reason`, `key_id`,
-    `counter` (the assertion's, or 0) and `environment`; the exit code is 0 where all of it holds.
+    `counter` (the attestation's), `environment` and `assertion_counter` (null without one); the
+    exit code is 0 where all of it holds.
     """
     try:
         found = read_file(file, AppAttestFile)
-        key, counter = check_sample(found, roots=apple_roots(), mac=mac)
+        key, asserted = check_sample(found, roots=apple_roots(), mac=mac)
     except EdgeError as error:
-        refused(error, key_id=None, counter=None, environment=None)
-    accepted(key_id=found.key_id, counter=counter, environment=key.environment)
+        refused(error, key_id=None, counter=None, environment=None, assertion_counter=None)
+    accepted(
+        key_id=found.key_id,
+        counter=key.counter,
+        environment=key.environment,
+        assertion_counter=asserted,
+    )
 
 
 def check_sample(
     found: AppAttestFile, *, roots: AppleRoots, mac: bool = False
-) -> tuple[AttestedKey, int]:
+) -> tuple[AttestedKey, int | None]:
     """Check a sample: first the evidence, then that the file says the same as the evidence.
 
     Returns:
-        The attested key, and the last counter that it has used.
+        The attested key, and the counter of its assertion, if there is one.
 
     Raises:
         AppleRejected: the evidence is refused.
@@ -81,12 +87,12 @@ def check_sample(
         roots=roots,
         now=time(found.verify_at, "verify_at"),
     )
-    counter = 0 if found.assertion is None else _check_assertion(found.assertion, key)
+    asserted = None if found.assertion is None else _check_assertion(found.assertion, key)
     for index, sample in enumerate(found.receipts):
         _check_receipt(sample, f"receipts[{index}]", key, client_data_hash, roots)
     _check_declared(found, key, client_data_hash)
 
-    return key, counter
+    return key, asserted
 
 
 def _check_assertion(sample: AssertionSample, key: AttestedKey) -> int:
