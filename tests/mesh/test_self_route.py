@@ -94,6 +94,14 @@ async def test_an_empty_purse_is_served_by_the_own_machine_and_nothing_moves(
         stream = await reading.rest()
     assert (stream.provider_id, stream.done, stream.words) == (machine, 1, 30)
 
+    # What cost nothing can be proven as well.
+    job = answer.headers["x-inference-job-id"]
+
+    async def kept() -> bool:
+        return (await owner.get(f"/v1/receipts/{job}")).status_code == 200
+
+    await until(kept, "the receipt is kept")
+
     books = await money(mesh)
     assert (books.balance_micros, books.held_micros, books.maturing_micros) == (0, 0, 0)
     earned = await Books(mesh).accounts.ListEarnings(

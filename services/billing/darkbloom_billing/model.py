@@ -400,6 +400,8 @@ class Receipt:
     """The provider's word; None where it is not just what the countersign names."""
     verdict: Signed | None
     identity_key: bytes
+    free_account_id: str = ""
+    """Whose, where nobody paid; a hold of the request says it better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

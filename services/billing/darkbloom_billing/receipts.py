@@ -30,6 +30,7 @@ class Handed(NamedTuple):
     terminal: Signed | None = None
     verdict: Signed | None = None
     identity_key: bytes = b""
+    free_account_id: str = ""
 
 
 class Receipts:
@@ -73,6 +74,7 @@ class Receipts:
                     terminal=handed.terminal if _whole(handed, countersign) else None,
                     verdict=handed.verdict,
                     identity_key=handed.identity_key,
+                    free_account_id=handed.free_account_id,
                 )
             )
         recorded = await self._store.record(receipts, now=self._clock.now()) if receipts else 0

@@ -126,6 +126,7 @@ class LedgerServer(LedgerServiceServicer):
                 convert.signed(record.terminal) if record.HasField("terminal") else None,
                 convert.signed(record.verdict) if record.HasField("verdict") else None,
                 record.identity_key,
+                record.free_account_id,
             )
             for record in request.records
         ]

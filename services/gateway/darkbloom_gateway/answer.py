@@ -203,13 +203,18 @@ class Answer:
 
     def _record(self, record: SignedBytes, terminal: SignedBytes | None = None) -> None:
         self._recorded = True
-        if self._prompt.plan.free:
-            # No money, so that billing has nothing to keep the record for.
+        plan, checked = self._prompt.plan, self.winner.checked
+        if plan.free and terminal is None:
+            # No money, so that nobody has to know how far it came.
             return
-        checked = self.winner.checked
         self._stage.ledger.record(
             ReceiptRecord(
-                self.winner.request_id, record, terminal, checked.signed, checked.identity_key
+                self.winner.request_id,
+                record,
+                terminal,
+                checked.signed,
+                checked.identity_key,
+                plan.account_id if plan.free else "",
             )
         )
 

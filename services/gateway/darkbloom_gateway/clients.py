@@ -153,6 +153,7 @@ class BillingClient:
                     terminal=_signed(record.terminal) if record.terminal else None,
                     verdict=_signed(record.verdict) if record.verdict else None,
                     identity_key=record.identity_key,
+                    free_account_id=record.free_account_id,
                 )
                 for record in records
             ]

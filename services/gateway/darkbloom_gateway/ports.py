@@ -84,6 +84,8 @@ class ReceiptRecord:
     verdict: SignedBytes | None = None
     """What the request was sealed under."""
     identity_key: bytes = b""
+    free_account_id: str = ""
+    """Whose, where nobody pays, so that no hold says it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,15 @@ class Log:
 
 async def whole(w: World, **changes: object) -> tuple[str, str, ledger_pb2.ReceiptRecord]:
     """Send a whole receipt of a held request; return its request, attempt and record."""
-    name, attempt = await held(w), new_id("att")
+    name = await held(w)
+    attempt, made = whole_record(w, name, **changes)
+    assert await send(w, made) == 1
+    return name, attempt, made
+
+
+def whole_record(w: World, name: str, **changes: object) -> tuple[str, ledger_pb2.ReceiptRecord]:
+    """Return an attempt and the whole receipt of it."""
+    attempt = new_id("att")
     terminal = w.terminal(name)
     fields = {
         "attempt_id": attempt,
@@ -58,8 +66,7 @@ async def whole(w: World, **changes: object) -> tuple[str, str, ledger_pb2.Recei
     made.terminal.CopyFrom(terminal)
     made.verdict.CopyFrom(w.verdict()[1])
     made.identity_key = w.machine.public
-    assert await send(w, made) == 1
-    return name, attempt, made
+    return attempt, made
 
 
 async def ask(
@@ -118,6 +125,55 @@ async def test_a_receipt_is_there_for_its_account_alone_and_is_proven_by_the_log
                 anchor.path,
                 batch.root,
             )
+
+
+async def test_a_receipt_that_nobody_paid_for_is_kept_as_long_and_leaves_nothing(url: str) -> None:
+    async with world(url, anchor_period_s=1e9) as w:
+        await ready(w)
+        request = new_id("req")
+        attempt, made = whole_record(w, request)
+        # Without a hold somebody must be named, and be there.
+        assert await send(w, made) == 0
+        made.free_account_id = "acct_nobody"
+        assert await send(w, made) == 0
+        made.free_account_id = CONSUMER
+        assert await send(w, made) == 1
+        assert await send(w, made) == 0
+        made.ClearField("free_account_id")
+        assert (await ask(w, request)).record == made
+        assert (await ask(w, attempt)).record == made
+        await missing(w, request, PROVIDER)
+
+        database, log = await open_database(url), Log()
+        archive = PostgresArchive(database, lambda size: b"\3" * size)
+        keeper = ArchiveKeeper(archive, log, w.clock, keep=KEEP)
+        await keeper.anchor()
+        anchor = (await ask(w, request)).anchor
+        leaf = leaf_hash(made.countersign.document)
+        assert verify_inclusion(leaf, anchor.index, anchor.size, anchor.path, log.batches[0].root)
+
+        await w.clock.advance(KEEP.total_seconds() + 1)
+        while await keeper.forget():
+            pass
+        await database.close()
+        async with owner(url) as connection:
+            left = await connection.fetchrow(
+                "SELECT (SELECT count(*) FROM billing.receipt_proof) AS proofs,"
+                " (SELECT count(*) FROM billing.receipt_batch) AS batches,"
+                " (SELECT count(*) FROM billing.receipt) AS receipts"
+            )
+        assert tuple(left) == (0, 0, 0)
+
+
+async def test_whose_money_was_held_is_not_for_the_gateway_to_say(url: str) -> None:
+    async with world(url, anchor_period_s=1e9) as w:
+        await ready(w)
+        request = await held(w)
+        _, made = whole_record(w, request)
+        made.free_account_id = PROVIDER
+        assert await send(w, made) == 1
+        await missing(w, request, PROVIDER)
+        assert (await ask(w, request)).record.request_id == request
 
 
 async def test_what_is_not_a_whole_receipt_is_recorded_but_not_archived(url: str) -> None:

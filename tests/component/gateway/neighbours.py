@@ -121,6 +121,8 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     releases: list[str] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
     records: list[Countersign] = field(default_factory=list)
+    free: list[str] = field(default_factory=list)
+    """Whose the receipts are that nobody paid for."""
     lookups: int = 0
     machines: dict[str, list[bytes]] = field(default_factory=dict)
     """Identity keys by account."""
@@ -224,6 +226,8 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
         for record in request.records:
             said = decode_document(record.countersign.document, Countersign)
             self.records.append(said)
+            if record.free_account_id:
+                self.free.append(record.free_account_id)
             if said.outcome == "completed":
                 self.receipts.append(record.request_id)
         self.changed.set()

@@ -14,8 +14,8 @@ from darkbloom_billing.store.database import Connection, Database
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('receipt_batch', 0))"
 # The leaf is hashed as in the log itself: a zero byte before the countersign.
 _UNSEALED = """
-    SELECT p.request_id, sha256('\\x00'::bytea || r.document) AS leaf
-    FROM billing.receipt_proof p JOIN billing.receipt r USING (request_id)
+    SELECT p.request_id, sha256('\\x00'::bytea || coalesce(p.document, r.document)) AS leaf
+    FROM billing.receipt_proof p LEFT JOIN billing.receipt r USING (request_id)
     WHERE p.batch_id IS NULL ORDER BY p.recorded_at, p.request_id LIMIT $1
 """
 _SEAL = "INSERT INTO billing.receipt_batch VALUES ($1, $2, $3, $4, NULL)"
@@ -30,8 +30,11 @@ _UNANCHORED = """
 """
 _ANCHOR = "UPDATE billing.receipt_batch SET log_index = $2 WHERE batch_id = $1"
 _FIND = """
-    SELECT p.*, r.document, r.signature, r.key_id, b.leaves, b.log_index
-    FROM billing.receipt_proof p JOIN billing.receipt r USING (request_id)
+    SELECT p.request_id, p.attempt_id, p.terminal, p.terminal_signature, p.verdict,
+      p.verdict_signature, p.verdict_key_id, p.identity_key, p.recorded_at, p.batch_id, p.place,
+      coalesce(p.document, r.document) AS document, coalesce(p.signature, r.signature) AS signature,
+      coalesce(p.key_id, r.key_id) AS key_id, b.leaves, b.log_index
+    FROM billing.receipt_proof p LEFT JOIN billing.receipt r USING (request_id)
     LEFT JOIN billing.receipt_batch b ON b.batch_id = p.batch_id
     WHERE (p.request_id = $2 OR p.attempt_id = $2) AND p.account_id = $1 AND p.recorded_at > $3
 """

@@ -370,9 +370,12 @@ class ReceiptRecord(_message.Message):
     TERMINAL_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    FREE_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     identity_key: _builtins.bytes
     """The provider's key, 65 bytes."""
+    free_account_id: _builtins.str
+    """Whose, where the answer is of the account's own machine and nobody paid; ignored where the request was held."""
     @_builtins.property
     def countersign(self) -> _price_pb2.SignedDocument:
         """kind `receipt`, signed by a gateway receipt key."""
@@ -393,10 +396,11 @@ class ReceiptRecord(_message.Message):
         terminal: _price_pb2.SignedDocument | None = ...,
         verdict: _price_pb2.SignedDocument | None = ...,
         identity_key: _builtins.bytes = ...,
+        free_account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "_verdict", b"_verdict", "countersign", b"countersign", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "_verdict", b"_verdict", "countersign", b"countersign", "identity_key", b"identity_key", "request_id", b"request_id", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_terminal", b"_terminal", "_verdict", b"_verdict", "countersign", b"countersign", "free_account_id", b"free_account_id", "identity_key", b"identity_key", "request_id", b"request_id", "terminal", b"terminal", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__terminal: _TypeAlias = _typing.Literal["terminal"]  # noqa: Y015
     _WhichOneofArgType__terminal: _TypeAlias = _typing.Literal["_terminal", b"_terminal"]  # noqa: Y015
