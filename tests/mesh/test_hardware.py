@@ -100,7 +100,7 @@ async def a_stranger_can_check(mesh: Mesh, receipt: dict[str, Any], apple: Apple
         app_id=authority.APP_ID,
     )
     report = verify_bundle(bundle, pins=pins)
-    assert report.attested, report.claims
+    assert report.attested, "\n".join(f"{c.name} {c.status} {c.detail}" for c in report.claims)
     held = {claim.name for claim in report.claims if claim.status == "holds"}
     assert held >= {"attested", "app_attested", "registration_signed", "receipt_anchored"}
     asserted = {claim.name for claim in report.claims if claim.status == "operator_asserted"}

@@ -102,6 +102,20 @@ def app_attest(apple: AppleService = APPLE, app_id: str = APP_ID, **changes: Any
     }
 
 
+def first_attest(**changes: Any) -> Json:
+    """The statement that a key was made with: attested itself, so without an assertion."""
+    made = statement(**changes)
+    key = APPLE.attest(APP_ID, client_data_hash=client_data_hash(made))
+    return {
+        **app_attest(),
+        "document": to_base64(made),
+        "signature": "",
+        "attestation": to_base64(key.attestation),
+        "attestation_document": to_base64(made),
+        "key_id": key.key_id,
+    }
+
+
 def registration(**changes: Any) -> Json:
     claims = {
         "authenticated_root_enabled": True,
@@ -304,6 +318,8 @@ LIES: list[tuple[str, Callable[[Json], None]]] = [
     ("app_attested", put("app_attest", lambda: app_attest(app_id="TEAM123456.io.example.other"))),
     ("app_attested", put("app_attest", lambda: app_attest(encryption_key=OTHER))),
     ("app_attested", put("app_attest", lambda: app_attest(provider_id=new_id("prov")))),
+    ("app_attested", put("app_attest", lambda: first_attest(encryption_key=OTHER))),
+    ("app_attested", lambda f: piece(f, "app_attest").update(signature="")),
     ("app_attested", lambda f: piece(f, "app_attest").update(environment="development")),
     ("app_attested", lambda f: piece(f, "app_attest").update(environment="moon")),
     ("app_attested", lambda f: piece(f, "app_attest").update(attestation="AAAA")),
@@ -356,6 +372,12 @@ def test_what_a_bundle_does_not_hold_is_not_claimed(name: str, claims: list[str]
     report = verified(found)
     assert {status(report, claim) for claim in claims} == {"not_claimed"}
     assert report.ok
+
+
+def test_the_statement_that_a_key_was_made_with_needs_no_assertion() -> None:
+    found = json.loads(HONEST)
+    put("app_attest", first_attest)(found)
+    assert status(verified(found), "app_attested") == "holds"
 
 
 def test_pins_decide_what_is_believed_not_the_bundle() -> None:
