@@ -4,6 +4,7 @@ X.509 is read by `cryptography`. The rules below name the reason; after them the
 `cryptography`, an independent reading of RFC 5280, must agree (`chain_rejected`).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -31,6 +33,13 @@ MAX_CERTIFICATE_BYTES = 8192
 _UNDERSTOOD = frozenset((x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid))
 """Extensions that may be critical, because the rules look at them."""
 _V3 = 2
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,
+)
 _NO_KEY = (ValueError, TypeError, UnsupportedAlgorithm)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
@@ -63,13 +72,16 @@ def parse_certificate(der: bytes) -> x509.Certificate:
     _check_outline(der)
     # `cryptography` reads lazily: what is not asked for here could still fail in mid-verification.
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        extensions = certificate.extensions
-        _ = certificate.subject, certificate.issuer, certificate.serial_number
-        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        with warnings.catch_warnings():
+            # What it will refuse one day, such as a negative number that an extension names.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
+            extensions = certificate.extensions
+            _ = certificate.subject, certificate.issuer, certificate.serial_number
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except x509.DuplicateExtension:
         raise AppleRejected(AppleFault.CERTIFICATE_EXTENSION, "an extension twice") from None
-    except (ValueError, TypeError, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
+    except _UNREADABLE:
         raise AppleRejected(AppleFault.CERTIFICATE_MALFORMED) from None
     for extension in extensions:
         if extension.critical and extension.oid not in _UNDERSTOOD:

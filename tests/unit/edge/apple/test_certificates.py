@@ -186,6 +186,15 @@ def test_certificates_are_read_in_one_spelling() -> None:
         assert refused.value.reason is AppleFault.CERTIFICATE_MALFORMED
 
 
+def test_what_the_reader_only_warns_of_is_refused() -> None:
+    # An authority's key identifier whose only member is a negative serial number.
+    extension = ("2.5.29.35", b"\x30\x03\x82\x01\xff", False)
+    der = leaf(extensions=(extension,)).public_bytes(DER)
+    with pytest.raises(AppleRejected) as refused:
+        parse_certificate(der)
+    assert refused.value.reason is AppleFault.CERTIFICATE_MALFORMED
+
+
 def test_an_extension_that_is_not_there_is_none() -> None:
     found = leaf(extensions=((MARK, b"\x05\x00", False),))
     assert extension_value(found, x509.ObjectIdentifier(MARK)) == b"\x05\x00"
