@@ -1,4 +1,4 @@
-"""What the owner may set: `DARKBLOOM_PROVIDER_*`; flags of `start` win over it."""
+"""What the owner may set: `DARKBLOOM_PROVIDER_*` or `provider.toml` (`settings`); flags win."""
 
 import re
 from collections.abc import Iterator
@@ -23,6 +23,12 @@ class ProviderConfig(CommonConfig):
     home: Annotated[Path, Setting("folder of identity, state and models; made private")] = Path(
         "~/.darkbloom"
     )
+    config: Annotated[
+        Path | None,
+        Setting(
+            "`provider.toml` to read; unset: in `~/.config/darkbloom`, or in a home that is set"
+        ),
+    ] = None
     coordinator: Annotated[
         str, Setting("host:port of the router's provider listener; several with commas between")
     ] = "127.0.0.1:8443"
@@ -45,6 +51,14 @@ class ProviderConfig(CommonConfig):
     ] = ()
     name: Annotated[str, Setting("what the owner calls this machine")] = ""
     private_only: Annotated[bool, Setting("serve only the owner's requests")] = False
+    memory_reserve_gb: Annotated[
+        float, Setting("memory withheld from models, for whoever uses this machine", minimum=0)
+    ] = 4.0
+    auto_update: Annotated[bool, Setting("install updates by itself")] = True
+    auto_restart: Annotated[bool, Setting("let the watchdog start a crashed agent again")] = True
+    update_jitter_seconds: Annotated[
+        int, Setting("longest random delay of an automatic update", minimum=0, maximum=3600)
+    ] = 300
     heartbeat_interval_s: Annotated[
         float, Setting("seconds between heartbeats", minimum=0.1, maximum=60)
     ] = 5.0
@@ -58,6 +72,21 @@ class ProviderConfig(CommonConfig):
     max_model_slots: Annotated[
         int, Setting("models in memory at a time; others are loaded on demand", minimum=1)
     ] = 3
+    idle_timeout_mins: Annotated[
+        int,
+        Setting("minutes without a request after which a model is unloaded; 0: never", minimum=0),
+    ] = 60
+    startup_preload: Annotated[bool, Setting("load models before registering")] = True
+    preload_models: Annotated[
+        tuple[str, ...], Setting("which to load first; unset: those that were warm last")
+    ] = ()
+    startup_preload_timeout_secs: Annotated[
+        float, Setting("register without the rest after so long", minimum=1, maximum=3600)
+    ] = 120.0
+    startup_selftest: Annotated[bool, Setting("let each loaded model answer one token")] = True
+    startup_selftest_fail_closed: Annotated[
+        bool, Setting("a model that fails its self-test is not served")
+    ] = False
     keychain_group: Annotated[
         str | None,
         Setting(

@@ -30,7 +30,15 @@ def mischief(state: Path) -> Mischief:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def watched(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
     """A mesh that challenges its provider every second."""
-    argv = [sys.executable, "-m", "tests.mesh.hostile.provider", "start", "--engine", "scripted"]
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.mesh.hostile.provider",
+        "start",
+        "--foreground",
+        "--engine",
+        "scripted",
+    ]
     environment = {
         **QUICK,
         "router": {**QUICK["router"], **OFTEN},

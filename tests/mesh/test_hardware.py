@@ -60,7 +60,7 @@ async def minted(state: Path, mischief: Mischief, apple: AppleService) -> AsyncI
         "attestation": [sys.executable, "-m", "tests.mesh.minted.attestation"],
         "provider": [
             *(sys.executable, "-m", "tests.mesh.minted.provider"),
-            *("start", "--engine", "scripted"),
+            *("start", "--foreground", "--engine", "scripted"),
         ],
     }
     async with Mesh(

@@ -31,7 +31,15 @@ def mischief(state: Path) -> Mischief:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def cheats(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
     """A mesh with two providers, each of which may cheat."""
-    argv = [sys.executable, "-m", "tests.mesh.hostile.provider", "start", "--engine", "scripted"]
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.mesh.hostile.provider",
+        "start",
+        "--foreground",
+        "--engine",
+        "scripted",
+    ]
     environment = {**QUICK, **dict.fromkeys(PROVIDERS, mischief.environment)}
     async with Mesh(
         state / "mesh",

@@ -40,7 +40,7 @@ class ProviderSetup:
 
     def argv(self, *arguments: str) -> list[str]:
         """Return a command line of the provider; `start` by default."""
-        command = arguments or ("start", "--engine", self.engine)
+        command = arguments or ("start", "--foreground", "--engine", self.engine)
         return [sys.executable, "-m", "darkbloom_provider", *command]
 
     def environment(self) -> dict[str, str]:

@@ -5,12 +5,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from darkbloom_mesh.config import main_config
 from rich.console import Console
 from rich.markup import escape
 
 from darkbloom_provider.checks import Check, run_checks
-from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.cli import context
 
 _MARKS = {"pass": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
 
@@ -23,7 +22,7 @@ def doctor(
 
     Exit code 1 on any failure, with `--strict` also on any warning.
     """
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     checks = run_checks(config, dict(os.environ))  # noqa: TID251 - looked at, not read for values
     if json_:
         typer.echo(msgspec.json.encode(checks).decode())

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 from darkbloom_edge.signatures import to_base64
-from darkbloom_mesh.config import main_config
 from rich.console import Console
 from rich.table import Table
 
 from darkbloom_provider.account import Account, LoggedOutError, read_login
+from darkbloom_provider.cli import context
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import open_device_key
 
@@ -32,7 +32,7 @@ def earnings(
 
     Earnings mature for some days before they can be spent or withdrawn.
     """
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     found, rows = asyncio.run(_read(config, this_machine=this_machine, limit=limit))
     if json_:
         typer.echo(json.dumps({"summary": found, "earnings": rows}))

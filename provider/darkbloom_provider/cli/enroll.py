@@ -8,9 +8,9 @@ import httpx
 import typer
 from darkbloom_edge.apple.enrolment import FILE_NAME, ProfileFacts, inspect_profile
 from darkbloom_edge.errors import MalformedError
-from darkbloom_mesh.config import main_config
 
 from darkbloom_provider.account import AccountError
+from darkbloom_provider.cli import context
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.mac.measuring import Runner, measure_enrolment, run_tool
@@ -43,7 +43,7 @@ def enroll(
     The profile lets the network ask whether System Integrity Protection and Secure Boot are on, and
     nothing else. It proves nothing by itself, and you can remove it at any time.
     """
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     enroll_with(config, typer.echo, open_it=not no_open)
 
 

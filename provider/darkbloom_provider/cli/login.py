@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import typer
 from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.clock import Clock, SystemClock
-from darkbloom_mesh.config import main_config
 
 from darkbloom_provider.account import (
     Account,
@@ -23,6 +22,7 @@ from darkbloom_provider.account import (
     read_login,
     write_login,
 )
+from darkbloom_provider.cli import context
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import open_device_key
 
@@ -143,7 +143,7 @@ async def _revoke(stored: Login, *, force: bool) -> None:
 
 
 def _config() -> ProviderConfig:
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     config.folders.create()
     return config
 

@@ -6,11 +6,10 @@ from typing import Annotated
 import msgspec
 import typer
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.config import main_config
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.cli import context
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.directory import import_directory
 from darkbloom_provider.models.gguf import WeightType, import_gguf
@@ -131,7 +130,7 @@ def remove_model(
 
 
 def _store() -> ModelStore:
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     config.folders.create()
     return ModelStore(config.store_root)
 

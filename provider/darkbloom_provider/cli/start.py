@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import typer
 from darkbloom_edge.documents import encode_document
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.config import main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_provider import app, code_release
-from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.cli import context
 from darkbloom_provider.errors import ProviderError
 
 
@@ -32,13 +31,16 @@ def start(
     private_only: Annotated[
         bool | None, typer.Option("--private-only", help="Serve only your own requests.")
     ] = None,
+    _foreground: Annotated[
+        bool, typer.Option("--foreground", help="Serve in this process, ask nothing.")
+    ] = False,
 ) -> int:
     """Connect to the network and serve until Ctrl-C.
 
     Accepted work is finished and settled before the agent leaves. Flags win over the environment
     (`DARKBLOOM_PROVIDER_*`).
     """
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     if engine not in (None, "mlx", "scripted"):
         raise typer.BadParameter("must be `mlx` or `scripted`", param_hint="--engine")
     flags: dict[str, Any] = {

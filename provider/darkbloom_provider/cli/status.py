@@ -7,12 +7,11 @@ from typing import Annotated
 import msgspec
 import typer
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.config import main_config
 from rich.console import Console
 from rich.markup import escape
 
 from darkbloom_provider import lock, state
-from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.cli import context
 from darkbloom_provider.state import AgentState
 
 STALE_S = 90.0
@@ -26,7 +25,7 @@ def status(
 
     Exit code 0 when it runs and is registered, 1 otherwise.
     """
-    config = main_config(ProviderConfig, "provider")
+    config = context.config()
     home = config.folders
     snapshot = state.read(home.state)
     running = lock.holder(home.lock) is not None

@@ -22,7 +22,7 @@ EX_USAGE, EX_CONFIG = 64, 78
 def start(home: Home, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `start` as a process of its own, because it hardens the one it runs in."""
     return subprocess.run(
-        [sys.executable, "-m", "darkbloom_provider", "start", *flags],
+        [sys.executable, "-m", "darkbloom_provider", "start", "--foreground", *flags],
         env={
             "PATH": os.environ["PATH"],  # noqa: TID251 - for a real child
             "DARKBLOOM_ENV": "development",
@@ -118,7 +118,7 @@ def test_start_refuses_roots_that_cannot_be_read(home):
 def test_a_second_agent_in_the_same_home_is_refused(cli, home):
     # In this process: it is refused before it hardens anything.
     with lock.single_instance(home.lock):
-        code, _, err = cli("start", "--engine", "scripted")
+        code, _, err = cli("start", "--foreground", "--engine", "scripted")
     assert code == 1
     assert f"another agent is running here (process {os.getpid()})" in err
 
@@ -138,14 +138,14 @@ def test_a_configuration_that_cannot_work_stops_the_start(cli, monkeypatch, envi
     monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR_TLS", "false")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    code, _, err = cli("start")
+    code, _, err = cli("start", "--foreground")
     assert code == EX_CONFIG
     assert named in err
 
 
 def test_flags_are_checked_like_the_environment(cli):
     assert cli("start", "--engine", "magic")[0] == EX_USAGE
-    code, _, err = cli("start", "--coordinator", "nowhere")
+    code, _, err = cli("start", "--foreground", "--coordinator", "nowhere")
     assert code == 1
     assert "must be host:port" in err
 

@@ -358,7 +358,15 @@ class LaunchedProcess(Process):
         with self.log.open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.fakes.launcher"),
-                *(sys.executable, "-m", "darkbloom_provider", "start", "--engine", "scripted"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "darkbloom_provider",
+                    "start",
+                    "--foreground",
+                    "--engine",
+                    "scripted",
+                ),
                 *flags,
                 env=self._environment,
                 stdout=log,

@@ -44,7 +44,15 @@ class Process:
     async def start(self, *flags: str) -> None:
         with self.log.open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "darkbloom_provider", "start", "--engine", "scripted"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "darkbloom_provider",
+                    "start",
+                    "--foreground",
+                    "--engine",
+                    "scripted",
+                ),
                 *flags,
                 env=self._environment,
                 stdout=log,

@@ -45,7 +45,7 @@ final class Agent {
 
         // -I: no PYTHON* variable, no user site, no current folder on the path. -B: nothing is
         // written into the sealed bundle.
-        let arguments = [python.path, "-I", "-B", "-m", "darkbloom_provider", "start"]
+        let arguments = [python.path, "-I", "-B", "-m", "darkbloom_provider", "start", "--foreground"]
             + CommandLine.arguments.dropFirst()
         var process: pid_t = 0
         let spawned = withCStrings(arguments) { argv in
