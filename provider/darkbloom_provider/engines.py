@@ -106,13 +106,13 @@ def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
     from darkbloom_provider.engine.local import EngineLimits, LocalEngine
 
     try:
-        from darkbloom_provider.engine.mlx_engine import MlxLoader
+        from darkbloom_provider.engine.mlx.loader import MlxLoader
     except ImportError as error:
         raise ProviderError(
             "the mlx engine is not installed", "install the provider with its extra `mlx`"
         ) from error
     return LocalEngine(
-        loader=MlxLoader(),
+        loader=MlxLoader(clock),
         limits=EngineLimits(
             kv_budget_bytes=_kv_budget(config, inventory),
             max_concurrency=config.max_concurrency or MAX_MLX_CONCURRENCY,

@@ -14,7 +14,7 @@ import pytest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.interface import Build, OutcomeKind, SlotStatus
 from darkbloom_provider.engine.local import EngineLimits, LocalEngine
-from darkbloom_provider.engine.mlx_engine import MlxLoader
+from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.tokenizer import Tokenizer
 from darkbloom_provider.models.gguf import WeightType, import_gguf
 from darkbloom_provider.models.gguf_file import GgufFile

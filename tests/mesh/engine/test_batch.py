@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from darkbloom_provider.engine.batch import RowSpec
 from darkbloom_provider.engine.errors import EngineError
-from darkbloom_provider.engine.mlx_engine import MlxBatch, MlxLoader
+from darkbloom_provider.engine.mlx.batch import MlxBatch
+from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.sampling import Sampling
 from darkbloom_provider.models.gguf import WeightType
 from darkbloom_provider.models.store import StoredModel
