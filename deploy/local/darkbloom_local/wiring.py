@@ -97,6 +97,7 @@ def _attestation(wiring: Wiring) -> Environment:
 def _registry(wiring: Wiring) -> Environment:
     return {
         "DARKBLOOM_REGISTRY_LISTEN": wiring.address("registry.grpc"),
+        "DARKBLOOM_REGISTRY_MANIFEST_KEY_FILE": str(wiring.state.root / "keys" / "manifest-key"),
         "DATABASE_URL": wiring.database_url,
     }
 

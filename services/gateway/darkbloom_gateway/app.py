@@ -39,6 +39,7 @@ from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.hints import SECRET_BYTES
 from darkbloom_gateway.http import CHAT_PATH, ROUTES, make_app
+from darkbloom_gateway.install import Manifests
 from darkbloom_gateway.key_uses import KeyUses
 from darkbloom_gateway.keys import KeyCache
 from darkbloom_gateway.ledger import Ledger
@@ -207,8 +208,9 @@ class Worker:
             clock=clock,
             pins=config.pins(),
         )
+        registry = RegistryClient(to_registry, timeout_s=config.rpc_s)
         self.catalog = CatalogNews(
-            RegistryClient(to_registry),
+            registry,
             self.shelf,
             clock,
             SnapshotFile(config.state_dir, number) if config.state_dir is not None else None,
@@ -252,6 +254,8 @@ class Worker:
                 attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
             ),
             exhibits=Exhibits(attestation.public_evidence, clock),
+            manifests=Manifests(registry, clock),
+            models_url=config.models_url,
             source_key=token.reveal().encode() if token is not None else b"no mesh token",
             issuer=config.name,
             version=version_of("darkbloom-gateway"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from darkbloom_gateway.errors import alias_unroutable, model_not_found
+from darkbloom_gateway.install import Install
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Build:
     accepted_weight_hashes: frozenset[str] = frozenset()
     created: int = 0
     """Unix seconds."""
+    install: Install | None = None
+    """What a machine must know to fetch it; None where no version is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,10 @@ class Catalog:
             self.builds[routable[0]],
             routable[1] if len(routable) > 1 and routable[1] != routable[0] else "",
         )
+
+    def aliases(self) -> list[Alias]:
+        """Return the active public names, by id."""
+        return [alias for _, alias in sorted(self._aliases.items())]
 
     def listed(self, *, include_builds: bool = False) -> list[Resolution]:
         """Return what the model list shows: aliases, then builds that no alias covers."""

@@ -1,6 +1,6 @@
 """Stubs of the other rooms behind the gateway's ports."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -15,13 +15,18 @@ from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.page_pb2 import PageRequest
 from darkbloom.common.v1.price_pb2 import SignedDocument
 from darkbloom.registry.v1.catalog_pb2 import Catalog
-from darkbloom.registry.v1.registry_service_pb2 import WatchCatalogRequest
+from darkbloom.registry.v1.registry_service_pb2 import (
+    GetManifestRequest,
+    ListManifestKeysRequest,
+    WatchCatalogRequest,
+)
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom.router.v1 import fleet_pb2, fleet_service_pb2
 from darkbloom.router.v1.fleet_service_pb2_grpc import FleetServiceStub
 from darkbloom_mesh.errors import MeshError, from_rpc_error
 
 from darkbloom_gateway import convert
+from darkbloom_gateway.install import SignedManifest
 from darkbloom_gateway.model import (
     Hold,
     HoldOrder,
@@ -279,8 +284,20 @@ class AttestationClient:
 class RegistryClient:
     """The catalog over one channel."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
         self._stub = RegistryServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def manifest(self, build: str, version: str) -> SignedManifest:
+        """See `install.ManifestReader`."""
+        request = GetManifestRequest(build=build, version=version)
+        found = await answer(self._stub.GetManifest(request, timeout=self._timeout_s))
+        return SignedManifest(found.manifest, found.signature, found.key_id)
+
+    async def manifest_keys(self) -> Mapping[str, bytes]:
+        """See `install.ManifestReader`."""
+        call = self._stub.ListManifestKeys(ListManifestKeysRequest(), timeout=self._timeout_s)
+        return {key.key_id: key.public_key for key in (await answer(call)).keys}
 
     async def watch_catalog(self, after_generation: int) -> AsyncIterator[Catalog | None]:
         """Yield each snapshot, and None as a sign of life."""

@@ -38,6 +38,9 @@ class GatewayConfig(RoomConfig):
     state_dir: Annotated[
         Path | None, Setting("keeps the last good catalog; unset keeps it in memory only")
     ] = None
+    models_url: Annotated[
+        str, Setting("base URL of the store that has every build under its prefix; empty: none")
+    ] = ""
     verdict_keys_file: Annotated[
         Path | None,
         Setting("pins attestation's keys (JSON, key id to base64); unset trusts what it publishes"),

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.catalog import Alias, Build, Catalog
 from darkbloom_gateway.errors import ApiError, ViolationFault, provider_failed
+from darkbloom_gateway.install import Install, InstallVersion
 from darkbloom_gateway.model import (
     Hold,
     HoldOrder,
@@ -244,6 +245,10 @@ def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
+_INSTALLED = frozenset({catalog_pb2.VERSION_STATE_ACTIVE, catalog_pb2.VERSION_STATE_RETAINED})
+"""States of versions whose hash routing accepts."""
+
+
 def signing_keys(keys: Iterable[SigningKey]) -> dict[str, bytes]:
     """Read public keys by id."""
     return {key.key_id: key.public_key for key in keys}
@@ -278,6 +283,30 @@ def _build(row: catalog_pb2.Build) -> Build:
         capabilities=tuple(row.capabilities),
         accepted_weight_hashes=frozenset(hashes),
         created=row.create_time.seconds,
+        install=_install(row) if row.active_version else None,
+    )
+
+
+def _install(row: catalog_pb2.Build) -> Install:
+    return Install(
+        family=row.family,
+        architecture=row.architecture,
+        min_ram_gb=row.min_ram_gb,
+        required_provider_capabilities=tuple(row.required_provider_capabilities),
+        status="active" if row.status == catalog_pb2.BUILD_STATUS_ACTIVE else "beta",
+        active_version=row.active_version,
+        versions=tuple(
+            InstallVersion(
+                version=one.version,
+                weight_hash=one.aggregate_sha256,
+                identity_hash=one.identity_sha256,
+                size_bytes=one.total_size_bytes,
+                file_count=one.file_count,
+                sources=tuple(one.sources),
+            )
+            for one in row.versions
+            if one.state in _INSTALLED
+        ),
     )
 
 

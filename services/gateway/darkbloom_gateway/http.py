@@ -20,6 +20,7 @@ from darkbloom_gateway.routes import (
     enrolment,
     evidence,
     health,
+    install,
     mdm,
     models,
     payouts,
@@ -85,6 +86,7 @@ ROUTES = frozenset(
         "/v1/admin/log-reports",
         "/health",
         "/readyz",
+        *install.ROUTES,
         *encryption.ROUTES,
         *enrolment.ROUTES,
         *mdm.ROUTES,
@@ -129,6 +131,8 @@ def make_app(
     )
     # A class instance is an ASGI application to Starlette: no request object, no response object.
     app.router.routes.append(Route(CHAT_PATH, endpoint=chat, methods=["POST"]))
+    # Before the models: their ids are paths, and `catalog` would be one of them.
+    app.include_router(install.make_router(plane))
     app.include_router(models.make_router(plane))
     app.include_router(evidence.make_router(plane))
     app.include_router(health.make_router(plane, health_reason))

@@ -35,7 +35,11 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
 
         development = config.environment == "development"
         server = RegistryServer(
-            store, Publishing(store, clock, development=development), feed, service.metrics
+            store,
+            Publishing(store, clock, development=development),
+            feed,
+            service.metrics,
+            config.signer(),
         )
         service.add_listener(
             "grpc",

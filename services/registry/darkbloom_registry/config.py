@@ -1,9 +1,14 @@
 """What the environment says: `DARKBLOOM_REGISTRY_*`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
+
+from darkbloom_registry.signing_key import SigningKeyError, read_signing_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +23,25 @@ class RegistryConfig(RoomConfig):
         "127.0.0.1:7104"
     )
     """Internal: callers bring the mesh token."""
+    manifest_key_file: Annotated[
+        Path | None,
+        Setting("Ed25519 key that signs manifests, base64, mode 0600; unset: agents download none"),
+    ] = None
+
+    def problems(self) -> Iterator[str]:
+        """Refuse a key file that cannot be used."""
+        yield from super().problems()
+        try:
+            self.signer()
+        except SigningKeyError as error:
+            yield f"DARKBLOOM_REGISTRY_MANIFEST_KEY_FILE: {error}"
+
+    def signer(self) -> Ed25519Signer | None:
+        """Read the key; in development it is made where there is none. None: no file is set.
+
+        Raises:
+            SigningKeyError: It cannot be used.
+        """
+        if self.manifest_key_file is None:
+            return None
+        return read_signing_key(self.manifest_key_file, create=self.environment == "development")

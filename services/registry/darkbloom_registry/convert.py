@@ -194,4 +194,5 @@ def _version_to(version: Version) -> catalog_pb2.Version:
         total_size_bytes=version.total_size_bytes,
         file_count=version.file_count,
         register_time=timestamp(version.register_time),
+        sources=version.sources,
     )

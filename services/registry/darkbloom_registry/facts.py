@@ -1,11 +1,12 @@
 """The rules for what a publisher may say about a build (spec/registry.md §3)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.manifest import FileRole, Manifest, valid_model_id
+from darkbloom_edge.model_source import MAX_SOURCES, SourceKind, parse_source
 from darkbloom_edge.strict_json import parse_json_object
 from darkbloom_mesh.errors import InvalidArgumentError
 
@@ -96,6 +97,28 @@ def check_manifest(manifest: Manifest, build: str) -> None:
     scripted = build.startswith(DEVELOPMENT_NAMESPACE)
     if not scripted and all(file.role is not FileRole.WEIGHT for file in manifest.files):
         raise ManifestInvalidError("manifest lists no weights", "manifest.files")
+
+
+def check_sources(sources: Sequence[str], *, development: bool) -> tuple[str, ...]:
+    """Return the places of a version's files in their normal form.
+
+    Raises:
+        InvalidArgumentError: too many, or one that providers would refuse.
+    """
+    if len(sources) > MAX_SOURCES:
+        raise InvalidArgumentError(f"more than {MAX_SOURCES} places", "sources")
+    found = []
+    for text in sources:
+        try:
+            source = parse_source(text, plain_http=development)
+        except MalformedError as error:
+            raise InvalidArgumentError(error.what, "sources") from None
+        # A folder of somebody's machine means nothing on another.
+        if source.kind is SourceKind.FILE:
+            raise InvalidArgumentError("a catalog cannot name a folder", "sources")
+        found.append(source.text)
+
+    return tuple(dict.fromkeys(found))
 
 
 def _words(words: Iterable[str], name: str) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ class Version:
     total_size_bytes: int
     file_count: int
     register_time: datetime
+    sources: tuple[str, ...] = ()
+    """Where its files may be fetched, best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,9 +31,18 @@ class Writing(Protocol):
         ...
 
     async def add_version(
-        self, build: str, manifest: Manifest, data: bytes, register_time: datetime
+        self,
+        build: str,
+        manifest: Manifest,
+        data: bytes,
+        register_time: datetime,
+        sources: Sequence[str],
     ) -> None:
         """Write a new ready version with the exact bytes of its manifest."""
+        ...
+
+    async def set_sources(self, build: str, version: str, sources: Sequence[str]) -> None:
+        """Write where the files of a version are."""
         ...
 
     async def set_states(self, build: str, versions: Sequence[Version]) -> None:

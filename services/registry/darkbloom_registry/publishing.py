@@ -1,5 +1,6 @@
 """The writes: each is one transaction, decided by pure rules, idempotent."""
 
+from collections.abc import Sequence
 from typing import final
 
 from darkbloom_edge.errors import MalformedError
@@ -14,7 +15,7 @@ from darkbloom_registry.errors import (
     ManifestInvalidError,
     NameTakenError,
 )
-from darkbloom_registry.facts import check_facts, check_manifest, check_namespace
+from darkbloom_registry.facts import check_facts, check_manifest, check_namespace, check_sources
 from darkbloom_registry.model import Alias, Build, BuildFacts
 from darkbloom_registry.ports import Store, Writing
 from darkbloom_registry.versions import promote
@@ -34,12 +35,17 @@ class Publishing:
         self._development = development
 
     async def register(
-        self, facts: BuildFacts, manifest: bytes, *, promote_it: bool
+        self,
+        facts: BuildFacts,
+        manifest: bytes,
+        *,
+        promote_it: bool,
+        sources: Sequence[str] = (),
     ) -> tuple[Build, int]:
         """Register a version of a build; return the build and the generation.
 
         The same files again change nothing, not even the active version: a late retry must not
-        undo a promotion that came after it.
+        undo a promotion that came after it. Only places of the files may change: mirrors move.
 
         Raises:
             InvalidArgumentError: a fact or the manifest breaks a rule.
@@ -51,6 +57,7 @@ class Publishing:
         check_namespace(facts.id, development=self._development)
         parsed = _parse(manifest)
         check_manifest(parsed, facts.id)
+        sources = check_sources(sources, development=self._development)
 
         async with self._store.write() as writing:
             build = await writing.build(facts.id)
@@ -59,6 +66,10 @@ class Publishing:
             if build is not None and same is not None:
                 if same.identity_sha256 != parsed.identity_sha256:
                     raise ImmutableError("this version exists with other files")
+                if sources and sources != same.sources:
+                    await writing.set_sources(facts.id, parsed.version, sources)
+                    await writing.bump()
+                    build = await _existing(writing, facts.id)
                 return build, writing.generation
 
             now = self._clock.now()
@@ -66,7 +77,7 @@ class Publishing:
                 if await writing.alias(facts.id) is not None:
                     raise NameTakenError("an alias has this name")
                 await writing.add_build(facts, now)
-            await writing.add_version(facts.id, parsed, manifest, now)
+            await writing.add_version(facts.id, parsed, manifest, now, sources)
             if promote_it:
                 build = await _existing(writing, facts.id)
                 await writing.set_states(facts.id, promote(build.versions, parsed.version))

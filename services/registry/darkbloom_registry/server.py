@@ -5,6 +5,8 @@ from typing import final
 
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceServicer
+from darkbloom_edge.signatures import Ed25519Signer
+from darkbloom_edge.signed_manifest import sign_manifest
 from darkbloom_mesh.interceptors import Context
 from darkbloom_mesh.telemetry import CATALOG_READS, Metrics
 
@@ -24,11 +26,17 @@ class RegistryServer(RegistryServiceServicer):
     """
 
     def __init__(
-        self, store: Store, publishing: Publishing, feed: CatalogFeed, metrics: Metrics
+        self,
+        store: Store,
+        publishing: Publishing,
+        feed: CatalogFeed,
+        metrics: Metrics,
+        signer: Ed25519Signer | None = None,
     ) -> None:
         self._store = store
         self._publishing = publishing
         self._feed = feed
+        self._signer = signer
         self._reads = metrics.counter(CATALOG_READS)
 
     async def WatchCatalog(
@@ -70,7 +78,7 @@ class RegistryServer(RegistryServiceServicer):
     async def GetManifest(
         self, request: pb.GetManifestRequest, context: Context
     ) -> pb.GetManifestResponse:
-        """Return a manifest, exactly as registered."""
+        """Return a manifest, exactly as registered, and the signature over it."""
         self._reads.labels("manifest").inc()
         manifest = await self._store.manifest(
             convert.key_from(request.build, "build"), convert.key_from(request.version, "version")
@@ -78,14 +86,30 @@ class RegistryServer(RegistryServiceServicer):
         if manifest is None:
             raise VersionNotFoundError("no such version")
 
-        return pb.GetManifestResponse(manifest=manifest)
+        answer = pb.GetManifestResponse(manifest=manifest)
+        if self._signer is not None:
+            answer.signature = sign_manifest(manifest, self._signer)
+            answer.key_id = self._signer.key_id
+        return answer
+
+    async def ListManifestKeys(
+        self, request: pb.ListManifestKeysRequest, context: Context
+    ) -> pb.ListManifestKeysResponse:
+        """Return the key that signs manifests."""
+        if self._signer is None:
+            return pb.ListManifestKeysResponse()
+        key = pb.ManifestKey(key_id=self._signer.key_id, public_key=self._signer.public)
+        return pb.ListManifestKeysResponse(keys=[key])
 
     async def RegisterBuild(
         self, request: pb.RegisterBuildRequest, context: Context
     ) -> pb.RegisterBuildResponse:
         """Register a version of a build."""
         build, generation = await self._publishing.register(
-            convert.facts_from(request.build), request.manifest, promote_it=request.promote
+            convert.facts_from(request.build),
+            request.manifest,
+            promote_it=request.promote,
+            sources=tuple(request.sources),
         )
         return pb.RegisterBuildResponse(build=convert.build_to(build), generation=generation)
 

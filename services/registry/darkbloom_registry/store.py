@@ -31,7 +31,7 @@ _FACTS = (
 # The manifest is up to 1 MiB and only GetManifest wants it.
 _VERSION = (
     "build, version, state, aggregate_sha256, identity_sha256, total_size_bytes, file_count,"
-    " register_time"
+    " register_time, sources"
 )
 
 
@@ -156,13 +156,18 @@ class Write:
         )
 
     async def add_version(
-        self, build: str, manifest: Manifest, data: bytes, register_time: datetime
+        self,
+        build: str,
+        manifest: Manifest,
+        data: bytes,
+        register_time: datetime,
+        sources: Sequence[str],
     ) -> None:
         """Write a new ready version with the exact bytes of its manifest."""
         await self._connection.execute(
             "INSERT INTO registry.versions (build, version, state, aggregate_sha256,"
-            " identity_sha256, total_size_bytes, file_count, manifest, register_time)"
-            " VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8)",
+            " identity_sha256, total_size_bytes, file_count, manifest, register_time, sources)"
+            " VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, $9)",
             build,
             manifest.version,
             manifest.aggregate_sha256,
@@ -171,6 +176,16 @@ class Write:
             manifest.file_count,
             data,
             register_time,
+            list(sources),
+        )
+
+    async def set_sources(self, build: str, version: str, sources: Sequence[str]) -> None:
+        """Write where the files of a version are."""
+        await self._connection.execute(
+            "UPDATE registry.versions SET sources = $3 WHERE build = $1 AND version = $2",
+            build,
+            version,
+            list(sources),
         )
 
     async def set_states(self, build: str, versions: Sequence[Version]) -> None:
@@ -248,6 +263,7 @@ def _version(row: asyncpg.Record) -> Version:
         total_size_bytes=row["total_size_bytes"],
         file_count=row["file_count"],
         register_time=row["register_time"],
+        sources=tuple(row["sources"]),
     )
 
 

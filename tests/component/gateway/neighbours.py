@@ -65,8 +65,14 @@ from darkbloom.billing.v1.price_service_pb2_grpc import (
 from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
+from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.registry.v1.catalog_pb2 import Alias, Build, Catalog
-from darkbloom.registry.v1.registry_service_pb2 import WatchCatalogResponse
+from darkbloom.registry.v1.registry_service_pb2 import (
+    GetManifestResponse,
+    ListManifestKeysResponse,
+    ManifestKey,
+    WatchCatalogResponse,
+)
 from darkbloom.registry.v1.registry_service_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
@@ -352,6 +358,8 @@ class FakeAttestation(AttestationServiceServicer):
 
 class FakeRegistry(RegistryServiceServicer):
     def __init__(self) -> None:
+        self.away = False
+        self.reads: list[tuple[str, str]] = []
         self.catalog = Catalog(
             generation=1,
             builds=[
@@ -362,6 +370,22 @@ class FakeRegistry(RegistryServiceServicer):
                     max_output_length=512,
                     capabilities=["chat", "tools"],
                     weight_hash=WEIGHTS,
+                    active_version="v2",
+                    min_ram_gb=8,
+                    versions=[
+                        catalog_pb2.Version(
+                            version=name,
+                            state=state,
+                            aggregate_sha256=WEIGHTS,
+                            total_size_bytes=10,
+                            sources=["https://mirror.example/tiny"],
+                        )
+                        for name, state in (
+                            ("v1", catalog_pb2.VERSION_STATE_RETAINED),
+                            ("v2", catalog_pb2.VERSION_STATE_ACTIVE),
+                            ("v3", catalog_pb2.VERSION_STATE_READY),
+                        )
+                    ],
                 ),
             ],
             aliases=[
@@ -377,7 +401,16 @@ class FakeRegistry(RegistryServiceServicer):
     async def GetBuild(self, request, context):
         raise NotImplementedError
 
-    ListBuilds = GetManifest = RegisterBuild = PromoteVersion = UpsertAlias = GetBuild
+    ListBuilds = RegisterBuild = PromoteVersion = UpsertAlias = GetBuild
+
+    async def GetManifest(self, request, context):
+        self.reads.append((request.build, request.version))
+        if self.away:
+            raise StoreUnavailableError("away")
+        return GetManifestResponse(manifest=b"{}\n", signature=b"s" * 64, key_id="k1")
+
+    async def ListManifestKeys(self, request, context):
+        return ListManifestKeysResponse(keys=[ManifestKey(key_id="k1", public_key=b"p" * 32)])
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from darkbloom.registry.v1.registry_service_pb2_grpc import (
     add_RegistryServiceServicer_to_server,
 )
 from darkbloom_edge.manifest import FileRole, ManifestFile, build_manifest
+from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock
@@ -135,7 +136,11 @@ def manifest(
 
 @asynccontextmanager
 async def served(
-    store: PostgresStore, clock: Clock, *, development: bool = True
+    store: PostgresStore,
+    clock: Clock,
+    *,
+    development: bool = True,
+    signer: Ed25519Signer | None = None,
 ) -> AsyncIterator[Registry]:
     """Serve a registry whose feed follows the store."""
     feed = CatalogFeed(store, clock, Backoff(lambda: 0.5))
@@ -145,6 +150,7 @@ async def served(
         Publishing(store, clock, development=development),
         feed,
         Metrics(version="test"),
+        signer,
     )
     async with asyncio.TaskGroup() as tasks:
         follower = tasks.create_task(feed.follow())

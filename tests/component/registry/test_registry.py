@@ -7,6 +7,8 @@ from darkbloom.common.v1 import page_pb2
 from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom_edge.manifest import FileRole, parse_manifest
+from darkbloom_edge.signatures import Ed25519Signer
+from darkbloom_edge.signed_manifest import open_manifest
 from darkbloom_mesh.errors import (
     ConflictError,
     DrainingError,
@@ -348,3 +350,56 @@ async def test_a_draining_replica_sends_its_watchers_away(
         with pytest.raises(Exception, match="leaving") as caught:
             await next_event(watch)
         assert isinstance(from_rpc_error(caught.value), DrainingError)
+
+
+async def test_a_manifest_is_signed_and_its_key_is_published(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    signer = Ed25519Signer(bytes(range(32)))
+    async with served(store, clock, signer=signer) as registry:
+        await registry.register("org/one")
+        found = await registry.call("GetManifest", pb.GetManifestRequest(build="org/one"))
+        listed = await registry.call("ListManifestKeys", pb.ListManifestKeysRequest())
+
+    keys = {key.key_id: key.public_key for key in listed.keys}
+    opened = open_manifest(found.manifest, found.signature, found.key_id, keys)
+    assert opened.model_id == "org/one"
+
+
+async def test_without_a_key_manifests_are_unsigned(store: PostgresStore, clock: FakeClock) -> None:
+    async with served(store, clock) as registry:
+        await registry.register("org/one")
+        found = await registry.call("GetManifest", pb.GetManifestRequest(build="org/one"))
+        listed = await registry.call("ListManifestKeys", pb.ListManifestKeysRequest())
+
+    assert (found.signature, found.key_id, len(listed.keys)) == (b"", "", 0)
+
+
+async def test_sources_may_move_and_files_may_not(store: PostgresStore, clock: FakeClock) -> None:
+    data = manifest("org/one")
+
+    def sent(*sources: str) -> pb.RegisterBuildRequest:
+        return pb.RegisterBuildRequest(
+            build=facts("org/one"), manifest=data, promote=True, sources=sources
+        )
+
+    async with served(store, clock) as registry:
+        await registry.call("RegisterBuild", sent("https://a.example/x/"))
+        same = await registry.call("RegisterBuild", sent())
+        moved = await registry.call("RegisterBuild", sent("s3://bucket/x", "s3://bucket/x"))
+
+    assert (same.generation, moved.generation) == (1, 2)
+    assert list(same.build.versions[0].sources) == ["https://a.example/x"]
+    assert list(moved.build.versions[0].sources) == ["s3://bucket/x"]
+
+
+async def test_a_source_that_providers_would_refuse_is_refused(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        for text in ("ftp://x/y", "file:///etc", "https://u@x/y", "https://x/../y", "hf:a/b@main"):
+            request = pb.RegisterBuildRequest(
+                build=facts("org/one"), manifest=manifest("org/one"), sources=[text]
+            )
+            error = await registry.refused("RegisterBuild", request)
+            assert isinstance(error, InvalidArgumentError), text

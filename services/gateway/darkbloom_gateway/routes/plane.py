@@ -14,6 +14,7 @@ from darkbloom_gateway.errors import ApiError, forbidden
 from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
+from darkbloom_gateway.install import Manifests
 from darkbloom_gateway.keys import Credential, Kind
 from darkbloom_gateway.model import ADMIN_ACCOUNT, Caller, ProviderToken
 from darkbloom_gateway.owners import Owners
@@ -57,6 +58,8 @@ class ControlPlane:
         verdict_keys: Cached[Sequence[PublicKey]],
         receipt_keys: Cached[Sequence[PublicKey]],
         exhibits: Exhibits,
+        manifests: Manifests,
+        models_url: str,
         source_key: bytes,
         issuer: str,
         version: str,
@@ -75,6 +78,8 @@ class ControlPlane:
         self.verdict_keys = verdict_keys
         self.receipt_keys = receipt_keys
         self.exhibits = exhibits
+        self.manifests = manifests
+        self.models_url = models_url
         self._source_key = source_key
         self.issuer = issuer
         self.version = version

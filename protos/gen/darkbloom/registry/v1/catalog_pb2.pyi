@@ -209,6 +209,7 @@ class Version(_message.Message):
     TOTAL_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     state: Global___VersionState.ValueType
     aggregate_sha256: _builtins.str
@@ -217,6 +218,10 @@ class Version(_message.Message):
     file_count: _builtins.int
     @_builtins.property
     def register_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where its files may be fetched, best first: https, hf:org/name@commit or s3. Never believed: the manifest has every digest."""
+
     def __init__(
         self,
         *,
@@ -227,10 +232,11 @@ class Version(_message.Message):
         total_size_bytes: _builtins.int = ...,
         file_count: _builtins.int = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_sha256", b"aggregate_sha256", "file_count", b"file_count", "identity_sha256", b"identity_sha256", "register_time", b"register_time", "state", b"state", "total_size_bytes", b"total_size_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_sha256", b"aggregate_sha256", "file_count", b"file_count", "identity_sha256", b"identity_sha256", "register_time", b"register_time", "sources", b"sources", "state", b"state", "total_size_bytes", b"total_size_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

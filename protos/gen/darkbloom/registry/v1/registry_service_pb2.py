@@ -26,7 +26,7 @@ from darkbloom.common.v1 import page_pb2 as darkbloom_dot_common_dot_v1_dot_page
 from darkbloom.registry.v1 import catalog_pb2 as darkbloom_dot_registry_dot_v1_dot_catalog__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,darkbloom/registry/v1/registry_service.proto\x12\x15\x64\x61rkbloom.registry.v1\x1a\x1e\x64\x61rkbloom/common/v1/page.proto\x1a#darkbloom/registry/v1/catalog.proto\"/\n\x13WatchCatalogRequest\x12\x18\n\x10\x61\x66ter_generation\x18\x01 \x01(\x03\"\x91\x01\n\x14WatchCatalogResponse\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.darkbloom.registry.v1.CatalogH\x00\x12<\n\theartbeat\x18\x02 \x01(\x0b\x32\'.darkbloom.registry.v1.CatalogHeartbeatH\x00\x42\x07\n\x05\x65vent\"&\n\x10\x43\x61talogHeartbeat\x12\x12\n\ngeneration\x18\x01 \x01(\x03\" \n\x0fGetBuildRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\"?\n\x10GetBuildResponse\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\"C\n\x11ListBuildsRequest\x12.\n\x04page\x18\x01 \x01(\x0b\x32 .darkbloom.common.v1.PageRequest\"[\n\x12ListBuildsResponse\x12,\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12GetManifestRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\'\n\x13GetManifestResponse\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"f\n\x14RegisterBuildRequest\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\x0f\n\x07promote\x18\x03 \x01(\x08\"X\n\x15RegisterBuildResponse\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x12\n\ngeneration\x18\x02 \x01(\x03\"7\n\x15PromoteVersionRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"Y\n\x16PromoteVersionResponse\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x12\n\ngeneration\x18\x02 \x01(\x03\"A\n\x12UpsertAliasRequest\x12+\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Alias\"V\n\x13UpsertAliasResponse\x12+\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Alias\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x32\xe3\x05\n\x0fRegistryService\x12i\n\x0cWatchCatalog\x12*.darkbloom.registry.v1.WatchCatalogRequest\x1a+.darkbloom.registry.v1.WatchCatalogResponse0\x01\x12[\n\x08GetBuild\x12&.darkbloom.registry.v1.GetBuildRequest\x1a\'.darkbloom.registry.v1.GetBuildResponse\x12\x61\n\nListBuilds\x12(.darkbloom.registry.v1.ListBuildsRequest\x1a).darkbloom.registry.v1.ListBuildsResponse\x12\x64\n\x0bGetManifest\x12).darkbloom.registry.v1.GetManifestRequest\x1a*.darkbloom.registry.v1.GetManifestResponse\x12j\n\rRegisterBuild\x12+.darkbloom.registry.v1.RegisterBuildRequest\x1a,.darkbloom.registry.v1.RegisterBuildResponse\x12m\n\x0ePromoteVersion\x12,.darkbloom.registry.v1.PromoteVersionRequest\x1a-.darkbloom.registry.v1.PromoteVersionResponse\x12\x64\n\x0bUpsertAlias\x12).darkbloom.registry.v1.UpsertAliasRequest\x1a*.darkbloom.registry.v1.UpsertAliasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,darkbloom/registry/v1/registry_service.proto\x12\x15\x64\x61rkbloom.registry.v1\x1a\x1e\x64\x61rkbloom/common/v1/page.proto\x1a#darkbloom/registry/v1/catalog.proto\"/\n\x13WatchCatalogRequest\x12\x18\n\x10\x61\x66ter_generation\x18\x01 \x01(\x03\"\x91\x01\n\x14WatchCatalogResponse\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.darkbloom.registry.v1.CatalogH\x00\x12<\n\theartbeat\x18\x02 \x01(\x0b\x32\'.darkbloom.registry.v1.CatalogHeartbeatH\x00\x42\x07\n\x05\x65vent\"&\n\x10\x43\x61talogHeartbeat\x12\x12\n\ngeneration\x18\x01 \x01(\x03\" \n\x0fGetBuildRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\"?\n\x10GetBuildResponse\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\"C\n\x11ListBuildsRequest\x12.\n\x04page\x18\x01 \x01(\x0b\x32 .darkbloom.common.v1.PageRequest\"[\n\x12ListBuildsResponse\x12,\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12GetManifestRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"J\n\x13GetManifestResponse\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"\x19\n\x17ListManifestKeysRequest\"L\n\x18ListManifestKeysResponse\x12\x30\n\x04keys\x18\x01 \x03(\x0b\x32\".darkbloom.registry.v1.ManifestKey\"1\n\x0bManifestKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"w\n\x14RegisterBuildRequest\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x0f\n\x07sources\x18\x04 \x03(\t\"X\n\x15RegisterBuildResponse\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x12\n\ngeneration\x18\x02 \x01(\x03\"7\n\x15PromoteVersionRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"Y\n\x16PromoteVersionResponse\x12+\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12\x12\n\ngeneration\x18\x02 \x01(\x03\"A\n\x12UpsertAliasRequest\x12+\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Alias\"V\n\x13UpsertAliasResponse\x12+\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1c.darkbloom.registry.v1.Alias\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x32\xd8\x06\n\x0fRegistryService\x12i\n\x0cWatchCatalog\x12*.darkbloom.registry.v1.WatchCatalogRequest\x1a+.darkbloom.registry.v1.WatchCatalogResponse0\x01\x12[\n\x08GetBuild\x12&.darkbloom.registry.v1.GetBuildRequest\x1a\'.darkbloom.registry.v1.GetBuildResponse\x12\x61\n\nListBuilds\x12(.darkbloom.registry.v1.ListBuildsRequest\x1a).darkbloom.registry.v1.ListBuildsResponse\x12\x64\n\x0bGetManifest\x12).darkbloom.registry.v1.GetManifestRequest\x1a*.darkbloom.registry.v1.GetManifestResponse\x12s\n\x10ListManifestKeys\x12..darkbloom.registry.v1.ListManifestKeysRequest\x1a/.darkbloom.registry.v1.ListManifestKeysResponse\x12j\n\rRegisterBuild\x12+.darkbloom.registry.v1.RegisterBuildRequest\x1a,.darkbloom.registry.v1.RegisterBuildResponse\x12m\n\x0ePromoteVersion\x12,.darkbloom.registry.v1.PromoteVersionRequest\x1a-.darkbloom.registry.v1.PromoteVersionResponse\x12\x64\n\x0bUpsertAlias\x12).darkbloom.registry.v1.UpsertAliasRequest\x1a*.darkbloom.registry.v1.UpsertAliasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,19 +50,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMANIFESTREQUEST']._serialized_start=638
   _globals['_GETMANIFESTREQUEST']._serialized_end=690
   _globals['_GETMANIFESTRESPONSE']._serialized_start=692
-  _globals['_GETMANIFESTRESPONSE']._serialized_end=731
-  _globals['_REGISTERBUILDREQUEST']._serialized_start=733
-  _globals['_REGISTERBUILDREQUEST']._serialized_end=835
-  _globals['_REGISTERBUILDRESPONSE']._serialized_start=837
-  _globals['_REGISTERBUILDRESPONSE']._serialized_end=925
-  _globals['_PROMOTEVERSIONREQUEST']._serialized_start=927
-  _globals['_PROMOTEVERSIONREQUEST']._serialized_end=982
-  _globals['_PROMOTEVERSIONRESPONSE']._serialized_start=984
-  _globals['_PROMOTEVERSIONRESPONSE']._serialized_end=1073
-  _globals['_UPSERTALIASREQUEST']._serialized_start=1075
-  _globals['_UPSERTALIASREQUEST']._serialized_end=1140
-  _globals['_UPSERTALIASRESPONSE']._serialized_start=1142
-  _globals['_UPSERTALIASRESPONSE']._serialized_end=1228
-  _globals['_REGISTRYSERVICE']._serialized_start=1231
-  _globals['_REGISTRYSERVICE']._serialized_end=1970
+  _globals['_GETMANIFESTRESPONSE']._serialized_end=766
+  _globals['_LISTMANIFESTKEYSREQUEST']._serialized_start=768
+  _globals['_LISTMANIFESTKEYSREQUEST']._serialized_end=793
+  _globals['_LISTMANIFESTKEYSRESPONSE']._serialized_start=795
+  _globals['_LISTMANIFESTKEYSRESPONSE']._serialized_end=871
+  _globals['_MANIFESTKEY']._serialized_start=873
+  _globals['_MANIFESTKEY']._serialized_end=922
+  _globals['_REGISTERBUILDREQUEST']._serialized_start=924
+  _globals['_REGISTERBUILDREQUEST']._serialized_end=1043
+  _globals['_REGISTERBUILDRESPONSE']._serialized_start=1045
+  _globals['_REGISTERBUILDRESPONSE']._serialized_end=1133
+  _globals['_PROMOTEVERSIONREQUEST']._serialized_start=1135
+  _globals['_PROMOTEVERSIONREQUEST']._serialized_end=1190
+  _globals['_PROMOTEVERSIONRESPONSE']._serialized_start=1192
+  _globals['_PROMOTEVERSIONRESPONSE']._serialized_end=1281
+  _globals['_UPSERTALIASREQUEST']._serialized_start=1283
+  _globals['_UPSERTALIASREQUEST']._serialized_end=1348
+  _globals['_UPSERTALIASRESPONSE']._serialized_start=1350
+  _globals['_UPSERTALIASRESPONSE']._serialized_end=1436
+  _globals['_REGISTRYSERVICE']._serialized_start=1439
+  _globals['_REGISTRYSERVICE']._serialized_end=2295
 # @@protoc_insertion_point(module_scope)

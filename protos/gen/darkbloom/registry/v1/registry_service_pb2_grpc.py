@@ -55,6 +55,11 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetManifestRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetManifestResponse.FromString,
                 _registered_method=True)
+        self.ListManifestKeys = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ListManifestKeys',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListManifestKeysRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListManifestKeysResponse.FromString,
+                _registered_method=True)
         self.RegisterBuild = channel.unary_unary(
                 '/darkbloom.registry.v1.RegistryService/RegisterBuild',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RegisterBuildRequest.SerializeToString,
@@ -99,7 +104,14 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetManifest(self, request, context):
-        """The stored manifest of a version, exactly as registered. NOT_FOUND.
+        """The stored manifest of a version, exactly as registered, and this registry's signature over it. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListManifestKeys(self, request, context):
+        """The public keys with which manifests are signed; empty where none is configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +161,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetManifest,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetManifestRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetManifestResponse.SerializeToString,
+            ),
+            'ListManifestKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListManifestKeys,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListManifestKeysRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListManifestKeysResponse.SerializeToString,
             ),
             'RegisterBuild': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterBuild,
@@ -275,6 +292,33 @@ class RegistryService(object):
             '/darkbloom.registry.v1.RegistryService/GetManifest',
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetManifestRequest.SerializeToString,
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListManifestKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ListManifestKeys',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListManifestKeysRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListManifestKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,7 +25,9 @@ class RegistryServiceStub:
     ListBuilds: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListBuildsRequest, _registry_service_pb2.ListBuildsResponse]
     """Builds by id."""
     GetManifest: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetManifestRequest, _registry_service_pb2.GetManifestResponse]
-    """The stored manifest of a version, exactly as registered. NOT_FOUND."""
+    """The stored manifest of a version, exactly as registered, and this registry's signature over it. NOT_FOUND."""
+    ListManifestKeys: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListManifestKeysRequest, _registry_service_pb2.ListManifestKeysResponse]
+    """The public keys with which manifests are signed; empty where none is configured."""
     RegisterBuild: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RegisterBuildRequest, _registry_service_pb2.RegisterBuildResponse]
     """Register an immutable version of a build from its manifest; optionally make it active. Caller: publishers.
     Idempotent: the same bytes again change nothing; others for the same version are ALREADY_EXISTS immutable. INVALID_ARGUMENT manifest_invalid.
@@ -70,7 +72,15 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.GetManifestRequest,
         context: _aio.ServicerContext[_registry_service_pb2.GetManifestRequest, _abc.Awaitable[_registry_service_pb2.GetManifestResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.GetManifestResponse]:
-        """The stored manifest of a version, exactly as registered. NOT_FOUND."""
+        """The stored manifest of a version, exactly as registered, and this registry's signature over it. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListManifestKeys(
+        self,
+        request: _registry_service_pb2.ListManifestKeysRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListManifestKeysRequest, _abc.Awaitable[_registry_service_pb2.ListManifestKeysResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListManifestKeysResponse]:
+        """The public keys with which manifests are signed; empty where none is configured."""
 
     @_abc_1.abstractmethod
     def RegisterBuild(
