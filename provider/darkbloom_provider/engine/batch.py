@@ -37,6 +37,30 @@ class StepResult(NamedTuple):
     decode_seconds: float
 
 
+class Constraint(Protocol):
+    """What one row may say next: a matcher of its own, used on the engine thread only."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it can follow its row no longer; the row's answer must not be given out."""
+        ...
+
+    def allowed(self, generated: int, last: int) -> bytes | None:
+        """Follow the row up to its last token and give the tokens that may come next.
+
+        Args:
+            generated: Tokens that the row has drawn so far, the newest included. It grows by one
+                from call to call; the same number again asks the same question again.
+            last: The newest of them; without meaning when there is none.
+
+        Returns:
+            One bit per token, from the least significant bit of the first byte on; tokens beyond
+            its end are forbidden. None where it is broken, and after a token that ends a turn:
+            what is drawn then is never said.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RowSpec:
     """A row to be generated; repr is redacted."""
@@ -45,6 +69,8 @@ class RowSpec:
     max_tokens: int
     sampling: Sampling
     top_logprobs: int | None
+    constraint: Constraint | None = None
+    """Masks what the grammar of the request forbids, before sampling."""
 
     def __repr__(self) -> str:
         return f"RowSpec(tokens={len(self.tokens)}, <redacted>)"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from darkbloom_edge.delta import Delta, FinishReason, TokenLogprob, TopLogprob
 from darkbloom_edge.usage import Usage
 
-from darkbloom_provider.engine.batch import TokenEvent
+from darkbloom_provider.engine.batch import Constraint, TokenEvent
 from darkbloom_provider.engine.errors import EngineError, ErrorReason, FailureCode
 from darkbloom_provider.engine.interface import Outcome, OutcomeKind
 from darkbloom_provider.engine.prompt import Prompt
@@ -17,12 +17,18 @@ class Row:
     """The text and the counts of one answer; repr is redacted."""
 
     def __init__(
-        self, prompt: Prompt, tokenizer: Tokenizer, new_call_id: Callable[[], str]
+        self,
+        prompt: Prompt,
+        tokenizer: Tokenizer,
+        new_call_id: Callable[[], str],
+        constraint: Constraint | None = None,
     ) -> None:
         self._prompt = prompt
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer)
         self._splitter = prompt.splitter(new_call_id)
+        self.constraint = constraint
+        """What the row may say; the model asks it before every token."""
         self._logprobs: list[TokenLogprob] = []
         self.completion_tokens = 0
         self._reasoning_tokens = 0
@@ -32,6 +38,8 @@ class Row:
 
     def take(self, event: TokenEvent) -> tuple[Delta | None, Outcome | None]:
         """Take the row's next token; give what may be sent and, with the last one, the outcome."""
+        if self.constraint is not None and self.constraint.broken:
+            return None, self.failed(_noncompliance("the grammar could not follow the answer"))
         if event.ended:
             return self._end("stop")
 
@@ -90,14 +98,7 @@ class Row:
     def _completed(self, reason: FinishReason) -> Outcome:
         calls = self._splitter.tool_calls
         if self._prompt.tools_required and not calls:
-            return self.failed(
-                EngineError(
-                    "the model called no tool",
-                    FailureCode.GENERATION_FAILURE,
-                    ErrorReason.TOOL_NONCOMPLIANCE,
-                    422,
-                )
-            )
+            return self.failed(_noncompliance("the model called no tool"))
         return Outcome(
             kind=OutcomeKind.COMPLETED,
             usage=self.usage,
@@ -138,3 +139,7 @@ class Row:
                 for rival in event.rivals
             ),
         )
+
+
+def _noncompliance(message: str) -> EngineError:
+    return EngineError(message, FailureCode.GENERATION_FAILURE, ErrorReason.TOOL_NONCOMPLIANCE, 422)

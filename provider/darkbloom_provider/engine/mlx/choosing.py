@@ -4,13 +4,15 @@ A row's choice is made from its own logits, its own history and its own keys, so
 pauses cannot change it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
-from darkbloom_provider.engine.batch import Candidate, RowSpec
+from darkbloom_provider.engine.batch import Candidate, Constraint, RowSpec
 from darkbloom_provider.engine.sampling import Sampling
 
 Processor: TypeAlias = Callable[[mx.array, mx.array], mx.array]
@@ -32,6 +34,9 @@ def processors_of(spec: RowSpec) -> list[Processor]:
         )
     if sampling.logit_bias:
         processors.append(_bias(sampling))
+    if spec.constraint is not None:
+        # Last: no bias and no penalty makes a forbidden token possible.
+        processors.append(_constrained(spec.constraint, len(spec.tokens)))
     return processors
 
 
@@ -77,7 +82,9 @@ def report(logprobs: Any, token: int, top: int) -> tuple[float, tuple[Candidate,
         return chosen, ()
     best: Any = mx.argpartition(-logprobs, kth=count - 1)[:count]
     pairs = zip(best.tolist(), logprobs[best].tolist(), strict=True)
-    ranked = sorted(pairs, key=lambda pair: float(pair[1]), reverse=True)
+    # What a grammar forbids has no finite probability and is no rival.
+    possible = [pair for pair in pairs if math.isfinite(pair[1])]
+    ranked = sorted(possible, key=lambda pair: float(pair[1]), reverse=True)
     return chosen, tuple(Candidate(int(index), float(value)) for index, value in ranked)
 
 
@@ -107,5 +114,24 @@ def _bias(sampling: Sampling) -> Processor:
 
     def process(_tokens: mx.array, logits: mx.array) -> mx.array:
         return logits.at[:, indices].add(values.astype(logits.dtype))
+
+    return process
+
+
+def _constrained(constraint: Constraint, prompt_tokens: int) -> Processor:
+    begin: Any = mx.async_eval
+
+    def process(tokens: mx.array, logits: mx.array) -> mx.array:
+        # The forward pass runs while the mask is made.
+        begin(logits)
+        last: Any = tokens[-1].item()
+        mask = constraint.allowed(tokens.size - prompt_tokens, int(last))
+        if mask is None:
+            return logits
+        size = logits.shape[-1]
+        bits = np.zeros(size, dtype=np.bool_)
+        known = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")[:size]
+        bits[: known.size] = known
+        return mx.where(mx.array(bits), logits, -mx.inf)
 
     return process
