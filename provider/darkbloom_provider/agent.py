@@ -20,7 +20,7 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.link import Link
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.standing import Standing, printable
-from darkbloom_provider.state import AgentState, SlotView
+from darkbloom_provider.state import AgentState
 from darkbloom_provider.waiting import first_of
 from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk
@@ -84,6 +84,21 @@ class Agent:
     def standing(self) -> Standing:
         """What the router last said on the newest stream."""
         return self._current.standing if self._current is not None else Standing()
+
+    @property
+    def authorised(self) -> bool:
+        """Whether the router has answered the newest stream with a verdict."""
+        return self._live and self._current is not None and self._current.admitted.is_set()
+
+    @property
+    def connection(self) -> str:
+        """How the newest stream is, in one word."""
+        return self._connection(live=self._live)
+
+    @property
+    def _live(self) -> bool:
+        link = self._current
+        return link is not None and link in self._links and link.registered.is_set()
 
     async def run(self) -> None:
         """Keep a stream open until `drain` has finished."""
@@ -201,9 +216,7 @@ class Agent:
             _log.warning("state_not_written", error_type=type(error).__name__)
 
     def _snapshot(self, connection: str = "") -> AgentState:
-        link = self._current
-        standing = self.standing
-        live = link is not None and link in self._links and link.registered.is_set()
+        standing, live = self.standing, self._live
         stats = self._desk.stats
         return AgentState(
             pid=os.getpid(),
@@ -225,22 +238,13 @@ class Agent:
             accepted_models=standing.accepted_models if live else (),
             rejected_models=standing.rejected_models,
             routing=standing.routing if live else (),
-            slots=tuple(
-                SlotView(
-                    model=slot.model,
-                    state=slot.state.value,
-                    running=slot.num_running,
-                    waiting=slot.num_waiting,
-                    budget_used=slot.active_token_budget_used,
-                    budget_max=slot.active_token_budget_max,
-                    decode_tps=slot.observed_decode_tps or None,
-                )
-                for slot in self._desk.engine.slots()
-            ),
+            slots=state.slot_views(self._desk.engine.slots()),
             requests_served=stats.requests_served,
             tokens_generated=stats.tokens_generated,
             unacknowledged_terminals=len(self._desk.terminals),
             last_error="" if live else self._last_error,
+            generation=self._presence.generation,
+            authorised=self.authorised,
         )
 
     def _connection(self, *, live: bool) -> str:

@@ -12,28 +12,25 @@ import grpc
 import structlog
 from darkbloom_edge.boxes import KeyPair
 from darkbloom_edge.envelope import new_key_pair
-from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.serve import Service
 
 from darkbloom_provider import code_release, hardware
-from darkbloom_provider.agent import Agent
-from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import DeviceKey, open_device_key
 from darkbloom_provider.dialling import Dialler
-from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.link import STOP_S
-from darkbloom_provider.loads import Loads
 from darkbloom_provider.lock import single_instance
 from darkbloom_provider.mac.launcher import Launcher
-from darkbloom_provider.presentation import Presence
-from darkbloom_provider.ready import announce
-from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.opening import Lasting, Opener, backend_of
+from darkbloom_provider.options import Options
+from darkbloom_provider.reporting import Reporter
+from darkbloom_provider.service.control_server import ControlServer
+from darkbloom_provider.service.leaving import MAX_TIMEOUT_S, hand_over
+from darkbloom_provider.shifts import Shifts
 from darkbloom_provider.witness import here
-from darkbloom_provider.work import Desk
 
 _SETTLE_S = 3.0
 """What a drain keeps for settling; the router usually answers at once."""
@@ -41,21 +38,26 @@ _SETTLE_S = 3.0
 _log = structlog.get_logger()
 
 
-async def serve(config: ProviderConfig, environ: MutableMapping[str, str]) -> int:
-    """Run the agent until a signal; returns the exit code.
+async def serve(
+    config: ProviderConfig, environ: MutableMapping[str, str], options: Options | None = None
+) -> int:
+    """Run the agent until a signal or a command; returns the exit code.
 
     Raises:
         ProviderError: it cannot start, with the remedy.
     """
+    options = options or Options()
     home = config.folders
     home.create()
+    if options.replace_s is not None:
+        await asyncio.to_thread(hand_over, home, options.replace_s, force=options.force)
     with single_instance(home.lock):
         hardening = harden(environ)
         release = await asyncio.to_thread(code_release.measure)
         # The ready file says more here than that the process runs; `ready` writes it.
         common = replace(config, ready_file=None)
         async with Service(common, room="provider", version=release.version) as service:
-            return await _serve(config, service, hardening, release)
+            return await _serve(config, service, hardening, release, options)
 
 
 async def _serve(
@@ -63,59 +65,48 @@ async def _serve(
     service: Service,
     hardening: Hardening,
     release: code_release.CodeRelease,
+    options: Options,
 ) -> int:
     home, clock = config.folders, SystemClock()
     signer = open_device_key(config)
     key_pair = new_key_pair()
-    witness = here(await _greet(config, service, key_pair, signer))
-    facts = hardware.detect()
-    inventory = await asyncio.to_thread(take_inventory, config)
-    engine = make_engine(config, inventory, clock)
-    service.spawn(engine.run(), name="engine")
-    service.on_close(engine.close)
-    _log.info("models_loading", models=[build.build_id for build in inventory.builds])
-    await load_all(engine, inventory.builds[: config.max_model_slots])
-    loads = Loads(engine, inventory.builds, slots=config.max_model_slots, clock=clock)
-    service.spawn(loads.run(), name="loads")
-    _log.info("models_loaded")
-
-    agent = Agent(
-        presence=Presence(
-            encryption_key=key_pair.public,
-            signer=signer,
-            hardware=facts,
-            hardening=hardening,
-            release=release,
-            models=inventory.models,
-            backend="scripted" if config.engine == "scripted" else "mlx-lm",
-            name=config.name,
-            private_only=config.private_only,
-            generation=secrets.token_hex(16),
-            metrics_port=int(service.listeners["metrics"].rpartition(":")[2]),
-        ),
-        witness=witness,
-        desk=Desk(
-            key_pair=key_pair,
-            signer=signer,
-            engine=engine,
-            memory=SenderKeyMemory(),
-            terminals=UnacknowledgedTerminals(),
-            hosted=_hosted(inventory),
-            loads=loads,
-            clock=clock,
-        ),
-        dialler=_dialler(config),
-        state_file=home.state,
-        heartbeat_interval_s=config.heartbeat_interval_s,
-        uniform=secrets.SystemRandom().random,
+    lasting = Lasting(
+        key_pair=key_pair,
+        signer=signer,
+        hardening=hardening,
+        release=release,
+        witness=here(await _greet(config, service, key_pair, signer)),
+        hardware=hardware.detect(),
+        generation=secrets.token_hex(16),
     )
-    service.spawn(agent.run(), name="agent")
-    service.on_drain(lambda: agent.drain(_patience_s(config.drain_grace_s)))
-    if config.ready_file is not None:
-        path = config.ready_file
-        service.spawn(announce(path, agent, service.listeners), name="ready")
-        service.on_close(lambda: asyncio.to_thread(path.unlink, missing_ok=True))
+    dialler = _dialler(config) if options.network else None
+    opener = Opener(config=config, service=service, lasting=lasting, dialler=dialler, clock=clock)
+    shifts = Shifts(opener.open, schedule=options.schedule, clock=clock)
+    reporter = Reporter(shifts, lasting, clock, engine=backend_of(config), network=options.network)
+    shifts.changed = reporter.changed.set
+    service.spawn(reporter.keep(home.state), name="state")
+    service.on_close(lambda: reporter.finish(home.state))
+    control = ControlServer(
+        home.control,
+        facts=reporter.facts,
+        drain=lambda force: _leave(service, shifts, force=force),
+    )
+    service.spawn(control.run(), name="control")
+
+    await shifts.begin()
+    service.spawn(shifts.run(), name="shifts")
+    service.on_drain(lambda: shifts.drain(_patience_s(config.drain_grace_s)))
     return await service.wait()
+
+
+def _leave(service: Service, shifts: Shifts, *, force: bool) -> None:
+    """Drain for as long as it takes and then stop; a second word can only shorten it."""
+
+    async def leave() -> None:
+        await shifts.drain(0.0 if force else MAX_TIMEOUT_S)
+        service.stop()
+
+    service.spawn(leave(), name="leave")
 
 
 async def _greet(
@@ -148,13 +139,6 @@ def inherited_socket(config: ProviderConfig) -> socket.socket | None:
             f"descriptor {config.launcher_fd} is no socket ({error.strerror})",
             "DARKBLOOM_PROVIDER_LAUNCHER_FD is for the launcher alone; unset it",
         ) from error
-
-
-def _hosted(inventory: Inventory) -> dict[str, Hosted]:
-    return {
-        model.id: Hosted(build=model.id, weight_hash=model.weight_hash)
-        for model in inventory.models
-    }
 
 
 def _dialler(config: ProviderConfig) -> Dialler:

@@ -38,6 +38,46 @@ class Home:
         """Model store, unless configured elsewhere."""
         return self.root / "models"
 
+    @property
+    def log(self) -> Path:
+        """What the background service writes; ids, counts and reasons, never content."""
+        return self.root / "provider.log"
+
+    @property
+    def watchdog_log(self) -> Path:
+        """What the watchdog writes."""
+        return self.root / "watchdog.log"
+
+    @property
+    def watchdog_state(self) -> Path:
+        """Crashes and restarts that the watchdog has seen."""
+        return self.root / "watchdog-state.json"
+
+    @property
+    def intent(self) -> Path:
+        """Whether the owner wants the agent to run."""
+        return self.root / "service.json"
+
+    @property
+    def control(self) -> Path:
+        """Socket through which the owner's other commands talk to the running agent, 0600."""
+        return self.root / "agent.sock"
+
+    @property
+    def local_key(self) -> Path:
+        """Key of the local endpoint, 0600."""
+        return self.root / "local_token"
+
+    @property
+    def local_record(self) -> Path:
+        """Where the local endpoint listens, while it does, 0600."""
+        return self.root / "local.json"
+
+    @property
+    def app(self) -> Path:
+        """Versions of this program that `update` has installed."""
+        return self.root / "app"
+
     def create(self) -> None:
         """Make the folder if needed and close it to others."""
         self.root.mkdir(parents=True, exist_ok=True)

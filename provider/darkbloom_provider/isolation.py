@@ -4,6 +4,7 @@ Looked at when it registers, not promised: a child process could be the engine, 
 socket could be a proxy to it.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import psutil
@@ -16,10 +17,12 @@ class Isolation:
     text_backend_inprocess: bool
     """This process has no children: the engine is in here."""
     text_proxy_disabled: bool
-    """This process listens on nothing but its own metrics."""
+    """This process listens on nothing but its own metrics and, where its owner wants one, the
+    local endpoint, which answers from the engine and forwards nothing.
+    """
 
 
-def measure(metrics_port: int) -> Isolation:
+def measure(own_ports: AbstractSet[int]) -> Isolation:
     """Look at the children and the listening sockets of this process."""
     process = psutil.Process()
     try:
@@ -31,4 +34,4 @@ def measure(metrics_port: int) -> Isolation:
         }
     except (psutil.Error, OSError):
         return Isolation(text_backend_inprocess=False, text_proxy_disabled=False)
-    return Isolation(text_backend_inprocess=alone, text_proxy_disabled=ports <= {metrics_port})
+    return Isolation(text_backend_inprocess=alone, text_proxy_disabled=ports <= own_ports)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,8 +79,8 @@ class Presence:
     private_only: bool
     generation: str
     """Random id of this process: equal across streams means the same K."""
-    metrics_port: int = 0
-    """The one port that this process may listen on."""
+    own_ports: AbstractSet[int] = frozenset()
+    """Every port that this process may listen on: metrics, and the owner's local endpoint."""
 
     def register(
         self,
@@ -180,7 +181,7 @@ class Presence:
         )
 
     def _privacy(self, posture: Posture) -> PrivacyCapabilities:
-        isolation = measure(self.metrics_port)
+        isolation = measure(self.own_ports)
         return PrivacyCapabilities(
             text_backend_inprocess=isolation.text_backend_inprocess,
             text_proxy_disabled=isolation.text_proxy_disabled,

@@ -6,9 +6,12 @@ Facts about the link and its slots, never about a request.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+
+from darkbloom_provider.engine.interface import SlotState
 
 MAX_BYTES = 1 << 20
 
@@ -53,7 +56,9 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str
     coordinator: str
     connection: str
-    """`connecting`, `registered`, `draining` or `stopped`."""
+    """`loading`, `connecting`, `registered`, `draining` or `stopped`; `closed` outside the
+    schedule's windows, `local` where no router is ever asked.
+    """
     engine: str
     provider_id: str = ""
     account_id: str = ""
@@ -72,6 +77,28 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     tokens_generated: int = 0
     unacknowledged_terminals: int = 0
     last_error: str = ""
+    generation: str = ""
+    """Random id of the process; it tells a new agent from an old one."""
+    authorised: bool = False
+    """The router has answered this process with a verdict."""
+    opens_at: str | None = None
+    """When the schedule opens next; set while it is closed."""
+
+
+def slot_views(slots: Iterable[SlotState]) -> tuple[SlotView, ...]:
+    """Return what a snapshot says of the engine's slots."""
+    return tuple(
+        SlotView(
+            model=slot.model,
+            state=slot.state.value,
+            running=slot.num_running,
+            waiting=slot.num_waiting,
+            budget_used=slot.active_token_budget_used,
+            budget_max=slot.active_token_budget_max,
+            decode_tps=slot.observed_decode_tps or None,
+        )
+        for slot in slots
+    )
 
 
 def write(path: Path, state: AgentState) -> None:

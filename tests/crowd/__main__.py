@@ -88,7 +88,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
             name=f"{config.name}-{number:03}",
             private_only=False,
             generation=secrets.token_hex(16),
-            metrics_port=int(service.listeners["metrics"].rpartition(":")[2]),
+            own_ports={int(service.listeners["metrics"].rpartition(":")[2])},
         ),
         witness=Witness(),
         desk=Desk(

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from darkbloom_provider.isolation import measure
 metrics, proxy = socket.create_server(("127.0.0.1", 0)), None
 port = metrics.getsockname()[1]
-seen = [asdict(measure(port))]
+seen = [asdict(measure({port}))]
 proxy = socket.create_server(("127.0.0.1", 0))
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-seen.append(asdict(measure(port)))
+seen.append(asdict(measure({port})))
 child.communicate(b"\\n")
 print(json.dumps(seen))
 """
