@@ -30,6 +30,7 @@ from darkbloom_provider.reporting import Reporter
 from darkbloom_provider.service.control_server import ControlServer
 from darkbloom_provider.service.leaving import MAX_TIMEOUT_S, hand_over
 from darkbloom_provider.shifts import Shifts
+from darkbloom_provider.terminals import take_up
 from darkbloom_provider.witness import here
 
 _SETTLE_S = 3.0
@@ -70,6 +71,9 @@ async def _serve(
     home, clock = config.folders, SystemClock()
     signer = open_device_key(config)
     key_pair = new_key_pair()
+    terminals = await take_up(home.terminals, signer.public, clock)
+    service.spawn(terminals.run(), name="terminals")
+    service.on_close(terminals.close)
     lasting = Lasting(
         key_pair=key_pair,
         signer=signer,
@@ -78,6 +82,7 @@ async def _serve(
         witness=here(await _greet(config, service, key_pair, signer)),
         hardware=hardware.detect(),
         generation=secrets.token_hex(16),
+        terminals=terminals,
     )
     dialler = _dialler(config) if options.network else None
     opener = Opener(config=config, service=service, lasting=lasting, dialler=dialler, clock=clock)

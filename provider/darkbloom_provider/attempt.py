@@ -70,7 +70,7 @@ class Listener(Protocol):
     """Who wants to know that an attempt is over."""
 
     def attempt_ended(self, attempt: "Attempt", ending: Ending, terminal: Terminal | None) -> None:
-        """Take the terminal, if there is one, before it is sent."""
+        """Take the end; with a terminal, keep it and then call `send_terminal`."""
         ...
 
 
@@ -291,8 +291,10 @@ class Attempt:
         self._over = True
         self._pending = None
         self._listener.attempt_ended(self, ending, terminal)
-        if terminal is not None:
-            self._outlet.send_ordered(FrameKind.FRAME_KIND_TERMINAL, self.stream, terminal)
+
+    def send_terminal(self, terminal: Terminal) -> None:
+        """Send it behind the chunks; on a lane that is gone this does nothing."""
+        self._outlet.send_ordered(FrameKind.FRAME_KIND_TERMINAL, self.stream, terminal)
 
     def _terminal(self, outcome: TerminalOutcome, last: Delta) -> Terminal:
         document, signature = sign_terminal(

@@ -3,12 +3,13 @@
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 import psutil
 
-from darkbloom_provider import hardware, lock, state
+from darkbloom_provider import hardware, journal, lock, state
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import open_device_key
 from darkbloom_provider.errors import ProviderError
@@ -48,7 +49,7 @@ def run_checks(config: ProviderConfig, environ: dict[str, str]) -> list[Check]:
         _identity(config),
         *_models(config),
         _router(config),
-        *_agent(snapshot, running=running),
+        *_agent(snapshot, config.folders.terminals, running=running),
     ]
 
 
@@ -182,11 +183,12 @@ def _router(config: ProviderConfig) -> Check:
     )
 
 
-def _agent(snapshot: AgentState | None, *, running: bool) -> Iterator[Check]:
+def _agent(snapshot: AgentState | None, terminals: Path, *, running: bool) -> Iterator[Check]:
     if not running or snapshot is None:
         yield Check(
             name="daemon", result="fail", detail="the agent does not run", fix="`darkbloom start`"
         )
+        yield _usage(journal.count(terminals))
         return
     yield Check(name="daemon", result="pass", detail=f"process {snapshot.pid}")
     connected = snapshot.connection == "registered"
@@ -269,8 +271,11 @@ def _requests(snapshot: AgentState) -> Check:
     )
 
 
-def _usage(snapshot: AgentState) -> Check:
-    waiting = snapshot.unacknowledged_terminals
+def _reported(snapshot: AgentState) -> Check:
+    return _usage(snapshot.unacknowledged_terminals)
+
+
+def _usage(waiting: int) -> Check:
     if waiting == 0:
         return Check(name="usage reporting", result="pass", detail="everything is settled")
     return Check(
@@ -287,5 +292,5 @@ _LIVE_CHECKS: tuple[Callable[[AgentState], Check], ...] = (
     _runtime,
     _routed,
     _requests,
-    _usage,
+    _reported,
 )

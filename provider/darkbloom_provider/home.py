@@ -34,6 +34,11 @@ class Home:
         return self.root / "daemon-state.json"
 
     @property
+    def terminals(self) -> Path:
+        """Signed terminals that the router has not acknowledged, mode 0600."""
+        return self.root / "terminals.journal"
+
+    @property
     def models(self) -> Path:
         """Model store, unless configured elsewhere."""
         return self.root / "models"

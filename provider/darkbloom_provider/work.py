@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 import structlog
@@ -117,6 +118,8 @@ class Worker:
         self._receiving: dict[int, Incoming] = {}
         self._opening: dict[int, Incoming] = {}
         self._running: dict[int, Attempt] = {}
+        self._unsent = 0
+        """Terminals that wait for the disk before they are sent."""
         self._early_cancels: OrderedDict[int, float] = OrderedDict()
         self._handlers: dict[int, Callable[[Frame], None]] = {
             FrameKind.FRAME_KIND_REQUEST: self._on_request,
@@ -129,7 +132,7 @@ class Worker:
     @property
     def busy(self) -> bool:
         """Whether anything is being received, opened or answered."""
-        return bool(self._receiving or self._opening or self._running)
+        return bool(self._receiving or self._opening or self._running or self._unsent)
 
     def accept_verdict(self, verdict_id: str) -> None:
         """Take the verdict in force; requests sealed under the one before are still opened.
@@ -200,8 +203,14 @@ class Worker:
         elif ending is Ending.FAILED and attempt.completion_tokens:
             stats.generation_errors_after_output += 1
         if terminal is not None:
-            self._desk.terminals.add(attempt.attempt_id, terminal)
+            self._unsent += 1
+            send = partial(self._send_terminal, attempt, terminal)
+            self._desk.terminals.add(attempt.attempt_id, terminal, send)
         self._changed()
+
+    def _send_terminal(self, attempt: Attempt, terminal: Terminal) -> None:
+        self._unsent -= 1
+        attempt.send_terminal(terminal)
 
     # Frames.
 

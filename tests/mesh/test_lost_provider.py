@@ -8,12 +8,14 @@ import pytest
 import pytest_asyncio
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import SCRIPTED
+from darkbloom_provider import journal
 
 from tests.mesh.harness import (
     QUICK,
     Books,
     Consumer,
     Fleet,
+    Stream,
     running_on,
     script,
     until,
@@ -141,3 +143,58 @@ async def test_an_engine_that_fails_before_content_moves_the_request_and_after_i
     assert stream.error is not None
     assert (await consumer.usage(stream.job_id))["completion_tokens"] == 10
     await books.clean()
+
+
+def waiting_terminals(mesh: Mesh, name: str) -> int:
+    """Return how many terminals a provider has on disk."""
+    return journal.count(mesh.wiring.state.directory(name) / "terminals.journal")
+
+
+async def unsettled_answer(mesh: Mesh) -> tuple[Stream, str]:
+    """Answer a request while billing is away; its terminal then waits on the provider's disk."""
+    async with Consumer(mesh).streaming(tokens=40, interval_s=0.02) as reading:
+        await reading.words(5)
+        victim = await busy_one(mesh)
+        mesh.kill("billing")
+        stream = await reading.rest()
+    assert stream.done == 1
+    assert stream.words == 40
+    assert waiting_terminals(mesh, victim) == 1
+    return stream, victim
+
+
+async def paid_once(mesh: Mesh, stream: Stream, victim: str, *, before: int, earned: int) -> None:
+    """Return once an answer is paid, once, and the provider has forgotten its terminal."""
+    consumer, books = Consumer(mesh), Books(mesh)
+    row = await consumer.usage(stream.job_id)
+    assert row["completion_tokens"] == 40
+    assert row["cost_micro_usd"] > 0
+
+    async def forgotten() -> bool:
+        return waiting_terminals(mesh, victim) == 0
+
+    await until(forgotten, "the terminal is acknowledged")
+    await books.clean()
+    assert before - await consumer.balance() == row["cost_micro_usd"]
+    assert await books.earned() - earned == row["cost_micro_usd"]
+
+
+@pytest.mark.parametrize("router_too", [False, True])
+async def test_a_provider_killed_between_its_terminal_and_the_word_on_it_is_paid_once(
+    pair: Mesh, router_too: bool
+) -> None:
+    before, earned = await Consumer(pair).balance(), await Books(pair).earned()
+
+    stream, victim = await unsettled_answer(pair)
+    pair.kill(victim)
+    if router_too:
+        # What remains of the answer is with the gateway and on the provider's disk.
+        pair.kill("router")
+        await pair.restart("router")
+    await pair.restart("billing")
+    # The channel of this process to billing has to notice that it is back.
+    await Books(pair).held()
+    await pair.restart(victim)
+
+    await paid_once(pair, stream, victim, before=before, earned=earned)
+    await Fleet(pair).wait_routable(2)

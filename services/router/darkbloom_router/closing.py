@@ -76,7 +76,8 @@ class Closing:
         self._lease_s = lease_s
         self._settling: dict[str, Attempt] = {}
         self._ended: OrderedDict[str, Disposition.ValueType] = OrderedDict()
-        self._late: set[str] = set()
+        self._late: dict[str, Provider] = {}
+        """Who sent a terminal again that proves nothing here, by attempt."""
 
     def holds(self) -> set[str]:
         """Return the requests whose holds wait for the end of an attempt."""
@@ -148,7 +149,7 @@ class Closing:
         # Nothing here proves what was delivered, so it settles nothing; once the hold must have
         # ended the provider may forget it.
         if len(self._late) < _WAITING_LATE and attempt_id not in self._late:
-            self._late.add(attempt_id)
+            self._late[attempt_id] = provider
             self._timers.after(self._lease_s, partial(self._too_late, provider, attempt_id))
 
     def free(self, request: Request, cause: Cause) -> None:
@@ -166,6 +167,9 @@ class Closing:
     def _rescued(self, attempt_id: str, end: End) -> None:
         if attempt_id not in self._ended:
             self._remember(attempt_id, _DISPOSITIONS[end])
+        waiting = self._late.pop(attempt_id, None)
+        if waiting is not None:
+            self._acknowledge(waiting, attempt_id)
 
     def hurry(self) -> None:
         """Settle every parked attempt with what is known: the process is about to end."""
@@ -253,7 +257,8 @@ class Closing:
             self._ended.popitem(last=False)
 
     def _too_late(self, provider: Provider, attempt_id: str) -> None:
-        self._late.discard(attempt_id)
+        if self._late.pop(attempt_id, None) is None:
+            return
         if attempt_id not in self._ended:
             self._remember(attempt_id, Disposition.DISPOSITION_LATE)
         self._acknowledge(provider, attempt_id)

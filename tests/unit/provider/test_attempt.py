@@ -113,6 +113,8 @@ class Bench:
 
     def attempt_ended(self, attempt, ending, terminal):
         self.endings.append((ending, terminal))
+        if terminal is not None:
+            self.attempt.send_terminal(terminal)
 
     def opened(self):
         deltas = []
