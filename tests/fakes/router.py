@@ -70,6 +70,8 @@ class Script:
     """Claim one token too many in the plaintext of this chunk."""
     breaks_after: int | None = None
     """After so many chunks the provider is lost."""
+    late: asyncio.Event | None = None
+    """Wait for it before anything is said."""
     pause: asyncio.Event | None = None
     """Wait for it after the first chunk."""
     terminal: Callable[[Terminal], Terminal] | None = None
@@ -367,8 +369,11 @@ class _Session:
         self.router.seen.requests.append(parse_canonical(opened.body))
         return opened
 
-    async def race(self, attempt: _Attempt, hedge: Script | None) -> None:
-        """Make a second offer, if any, and return once it was sealed or declined."""
+    async def race(self, attempt: _Attempt, script: Script) -> None:
+        """Wait, make a second offer, if any, and return once it was sealed or declined."""
+        if script.late is not None:
+            await script.late.wait()
+        hedge = script.hedge
         if hedge is None:
             return
         seen = self.router.seen
@@ -385,7 +390,7 @@ class _Session:
             self.lane.close("cut")
             return
         self.lane.send_control(FrameKind.FRAME_KIND_ACCEPTED, attempt.stream, link_pb.Accepted())
-        await self.race(attempt, script.hedge)
+        await self.race(attempt, script)
         if script.silent:
             return
         if script.fails:

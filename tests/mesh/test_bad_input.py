@@ -52,7 +52,7 @@ def error_of(answer: Any) -> tuple[int, str, str]:
         pytest.param(
             chat(max_completion_tokens=-5), (400, INVALID, INVALID), id="negative_new_limit"
         ),
-        pytest.param(chat(n=2), (400, INVALID, INVALID), id="two_choices"),
+        pytest.param(chat(n=99), (400, INVALID, INVALID), id="too_many_choices"),
         pytest.param(chat(stream="yes"), (400, INVALID, INVALID), id="stream_text"),
         pytest.param(chat(temperature=3), (400, INVALID, INVALID), id="too_hot"),
     ],

@@ -162,7 +162,7 @@ def _bodies(song: str) -> Iterator[tuple[bytes, int]]:
     yield b'{"model": "x", "messages": [{"role": "user", "content": "' + song.encode(), 400
     yield chat(said, temperature=song), 400
     yield chat(said, response_format={"type": song}), 400
-    yield chat(said, n=2), 400
+    yield chat(said, n=99), 400
     yield b'{"a": "' + song.encode() * 500_000 + b'"}', 413
     yield chat({**said, "inflate_tokens": 100_000}), 502
 

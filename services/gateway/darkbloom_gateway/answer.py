@@ -73,6 +73,12 @@ class Answer:
         return self._seeker.request_id
 
     @property
+    def job(self) -> str:
+        """Bare id of the attempt that answers; empty before there is one."""
+        winner = self._seeker.winner
+        return winner.offer.attempt_id.partition("_")[2] if winner is not None else ""
+
+    @property
     def winner(self) -> Attempt:
         """The attempt that answers; only after `begin`."""
         if self._seeker.winner is None:

@@ -26,7 +26,6 @@ from darkbloom_gateway.billing_programmes import OperatorsClient, ProgrammesClie
 from darkbloom_gateway.billing_reports import Figures, ReportsClient
 from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.cached import Cached
-from darkbloom_gateway.chat import ChatCompletions
 from darkbloom_gateway.clients import (
     AttestationClient,
     BillingClient,
@@ -38,7 +37,8 @@ from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.hints import SECRET_BYTES
-from darkbloom_gateway.http import CHAT_PATH, ROUTES, make_app
+from darkbloom_gateway.http import DIALECTS, ROUTES, make_app
+from darkbloom_gateway.inference import Inference
 from darkbloom_gateway.install import Manifests
 from darkbloom_gateway.key_uses import KeyUses
 from darkbloom_gateway.keys import KeyCache
@@ -294,10 +294,13 @@ class Worker:
             replays=self.replays,
             entropy=secrets.token_bytes,
         )
-        chat = sealed(ChatCompletions(self.stage, self.authenticator, self.gate))
+        hot = {
+            ("POST", path): sealed(Inference(dialect, self.stage, self.authenticator, self.gate))
+            for path, dialect in DIALECTS.items()
+        }
         return Shell(
             make_app(
-                chat,
+                hot,
                 self.plane,
                 self.health_reason,
                 *self._money_routes(),
@@ -320,7 +323,7 @@ class Worker:
                 receipts.make_router(self.plane, self.transparency),
                 releases.make_router(self.transparency),
             ),
-            hot={("POST", CHAT_PATH): chat},
+            hot=hot,
             routes=ROUTES,
             cors_origin=self._config.cors_origin,
             meters=self.meters,

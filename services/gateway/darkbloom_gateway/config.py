@@ -141,8 +141,11 @@ class GatewayConfig(RoomConfig):
     keepalive_s: Annotated[
         float, Setting("silence after which a stream gets a comment", minimum=0.1)
     ] = 15.0
+    early_commit_s: Annotated[
+        float, Setting("wait for a true status before an early commit", minimum=0)
+    ] = 1.0
     drain_linger_s: Annotated[
-        float, Setting("how long a draining gateway still answers 503", minimum=0)
+        float, Setting("how long a draining gateway still answers 429", minimum=0)
     ] = 0.0
 
     @property

@@ -257,8 +257,8 @@ def unavailable(
 
 
 def draining() -> ApiError:
-    """503: this process is leaving."""
-    return unavailable("this gateway is draining", retry_after_s=3)
+    """429: this process is leaving, and another one takes the next try."""
+    return ApiError(429, "rate_limit_exceeded", "this gateway is draining", retry_after_s=3)
 
 
 def overloaded() -> ApiError:

@@ -22,7 +22,7 @@ class Gate:
         """Count one request in and out.
 
         Raises:
-            ApiError: 503: draining, or as many as may be are in flight.
+            ApiError: 429 while draining, 503 where as many as may be are in flight.
         """
         self.inflight += 1
         self._idle.clear()

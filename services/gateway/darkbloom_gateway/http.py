@@ -1,13 +1,16 @@
 """The application: the token path mounted in FastAPI, which carries the control plane."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from darkbloom_edge.dialects.chat import CHAT
+from darkbloom_edge.dialects.dialect import Dialect
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from darkbloom_gateway.envelopes import error_body
 from darkbloom_gateway.errors import (
     ApiError,
     bad_request,
@@ -27,12 +30,15 @@ from darkbloom_gateway.routes import (
     stripe,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
-from darkbloom_gateway.wire import App, error_body, error_headers
+from darkbloom_gateway.wire import App, error_headers
 
-CHAT_PATH = "/v1/chat/completions"
+DIALECTS: Mapping[str, Dialect] = {
+    "/v1/chat/completions": CHAT,
+}
+"""The inference endpoints by path."""
 ROUTES = frozenset(
     {
-        CHAT_PATH,
+        *DIALECTS,
         "/v1/models",
         "/v1/pricing",
         "/v1/payments/balance",
@@ -107,7 +113,7 @@ _OWN_TELEMETRY_ONLY: TelemetryConfig = {
 
 
 def make_app(
-    chat: App,
+    hot: Mapping[tuple[str, str], App],
     plane: ControlPlane,
     health_reason: Callable[[], str | None],
     *routers: APIRouter,
@@ -115,7 +121,7 @@ def make_app(
     """Return the application without its shell.
 
     Args:
-        chat: the token path.
+        hot: the token path by method and path.
         plane: collaborators of the other routes.
         health_reason: says why this worker cannot serve, or nothing.
         routers: more routes, wired by the caller.
@@ -130,7 +136,8 @@ def make_app(
         telemetry=_OWN_TELEMETRY_ONLY,
     )
     # A class instance is an ASGI application to Starlette: no request object, no response object.
-    app.router.routes.append(Route(CHAT_PATH, endpoint=chat, methods=["POST"]))
+    for (method, path), endpoint in hot.items():
+        app.router.routes.append(Route(path, endpoint=endpoint, methods=[method]))
     # Before the models: their ids are paths, and `catalog` would be one of them.
     app.include_router(install.make_router(plane))
     app.include_router(models.make_router(plane))
@@ -140,31 +147,34 @@ def make_app(
         app.include_router(router)
 
     @app.exception_handler(ApiError)
-    async def on_api_error(_request: Request, error: ApiError) -> Response:
-        return _error(error)
+    async def on_api_error(request: Request, error: ApiError) -> Response:
+        return _error(request, error)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(_request: Request, error: HTTPException) -> Response:
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == _METHOD:
-            return _error(method_not_allowed((error.headers or {}).get("Allow", "")))
-        return _error(no_such_endpoint() if error.status_code == _NOT_FOUND else internal())
+            return _error(request, method_not_allowed((error.headers or {}).get("Allow", "")))
+        return _error(
+            request, no_such_endpoint() if error.status_code == _NOT_FOUND else internal()
+        )
 
     @app.exception_handler(RequestValidationError)
-    async def on_bad_parameter(_request: Request, error: RequestValidationError) -> Response:
+    async def on_bad_parameter(request: Request, error: RequestValidationError) -> Response:
         # The library's text quotes the value, so only the name is taken from it.
         fault = error.errors()[0] if error.errors() else {}
         name = str((fault.get("loc") or ("",))[-1])
-        return _error(bad_request(f"{name} is not valid", param=name))
+        return _error(request, bad_request(f"{name} is not valid", param=name))
 
     @app.exception_handler(Exception)
-    async def on_fault(_request: Request, _cause: Exception) -> Response:
-        return _error(internal())
+    async def on_fault(request: Request, _cause: Exception) -> Response:
+        return _error(request, internal())
 
     return app
 
 
-def _error(error: ApiError) -> Response:
-    response = Response(error_body(error), error.http_status, media_type="application/json")
+def _error(request: Request, error: ApiError) -> Response:
+    body = error_body(error, request.url.path)
+    response = Response(body, error.http_status, media_type="application/json")
     for name, value in error_headers(error):
         response.headers[name.decode("ascii")] = value.decode("ascii")
     return response

@@ -2,24 +2,31 @@
 
 import asyncio
 from types import TracebackType
-from typing import Self, final
+from typing import Protocol, Self, final
 
-from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.wire import Receive
+
+
+class Leaving(Protocol):
+    """Whoever must know that the consumer left, such as a request's mailbox."""
+
+    def leave(self) -> None:
+        """Note it."""
+        ...
 
 
 @final
 class Presence:
-    """Watches one request's `receive` and tells its mailbox; the task ends with the `with`.
+    """Watches one request's `receive`; the task ends with the `with`.
 
     Args:
         receive: of the request, whose body was read.
-        mailbox: told when the consumer is gone.
+        listener: told when the consumer is gone.
     """
 
-    def __init__(self, receive: Receive, mailbox: Mailbox) -> None:
+    def __init__(self, receive: Receive, listener: Leaving) -> None:
         self._receive = receive
-        self._mailbox = mailbox
+        self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -42,4 +49,4 @@ class Presence:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._mailbox.leave()
+        self._listener.leave()

@@ -31,12 +31,18 @@ class SealedBody:
 class Prompt:
     """Seals one request as often as failover needs; repr shows no content."""
 
-    __slots__ = ("_body", "_builds", "_canonical", "_lowered", "_whole", "plan")
+    __slots__ = ("_body", "_builds", "_canonical", "_choice", "_lowered", "_whole", "plan")
 
     def __init__(
-        self, lowered: Lowered, body: bytes, plan: Plan, builds: Mapping[str, Build]
+        self,
+        lowered: Lowered,
+        body: bytes,
+        plan: Plan,
+        builds: Mapping[str, Build],
+        choice: int = 0,
     ) -> None:
         self.plan = plan
+        self._choice = choice
         self._lowered: Lowered | None = lowered
         self._whole = not lowered.stream
         self._body = body
@@ -83,7 +89,7 @@ class Prompt:
         plan = self.plan
         try:
             return canonical_bytes(
-                self._lowered.to_request(build, plan.output_bound, plan.prompt_date)
+                self._lowered.to_request(build, plan.output_bound, plan.prompt_date, self._choice)
             )
         except MalformedError as error:
             raise bad_request(str(error), param=error.field) from None

@@ -40,6 +40,7 @@ from darkbloom_gateway.wire import (
     Scope,
     Send,
     header,
+    presented,
     read_body,
     send_error,
 )
@@ -101,7 +102,7 @@ class SealedRequests:
         except ApiError as error:
             self._meters.outcome("unknown", error.http_status)
             # Nothing was opened, so there is nobody to seal to.
-            await self._refuse(send, error)
+            await self._refuse(send, error, scope["path"])
             return
 
         self._meters.sealed("opened")
@@ -115,12 +116,12 @@ class SealedRequests:
             if outward.started:
                 raise
             _log.error("request_failed", exc_info=error)
-            await self._refuse(outward, internal())
+            await self._refuse(outward, internal(), scope["path"])
 
     async def _open(
         self, media_type: bytes, scope: Scope, receive: Receive
     ) -> tuple[str, OpenedRequest]:
-        authorization = header(scope, b"authorization")
+        authorization = presented(scope)
         await self._authenticator.authenticate(authorization)
         if self._ring.off:
             self._meters.sealed("off")
@@ -163,10 +164,10 @@ class SealedRequests:
             self._meters.sealed("unreadable")
             raise errors.envelope_unreadable(error) from None
 
-    async def _refuse(self, send: Send, error: ApiError) -> None:
+    async def _refuse(self, send: Send, error: ApiError, path: str) -> None:
         try:
             async with asyncio.timeout(self._config.send_stall_s):
-                await send_error(send, error)
+                await send_error(send, error, path=path)
         except TimeoutError:
             return
 

@@ -7,8 +7,9 @@ import structlog
 from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.sealed_request import AnswerSealer
 
+from darkbloom_gateway.envelopes import error_body
 from darkbloom_gateway.errors import ClientGoneError, encryption_failed
-from darkbloom_gateway.wire import Message, Send, error_body, send_error
+from darkbloom_gateway.wire import Message, Send, send_error
 
 _EVENT_STREAM = b"text/event-stream"
 _BREAK = b"\n\n"

@@ -26,7 +26,9 @@ from darkbloom_gateway.wire import (
 
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _ALLOWED = (
-    b"Authorization, Content-Type, X-Request-ID, X-Darkbloom-Metadata-Details, "
+    b"Authorization, Content-Type, X-Request-ID, X-Api-Key, Anthropic-Version, Anthropic-Beta, "
+    b"Anthropic-Dangerous-Direct-Browser-Access, "
+    b"X-Darkbloom-Early-Commit, X-Darkbloom-Metadata-Details, "
     b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce, X-Darkbloom-Route, X-Darkbloom-Machine"
 )
 _EXPOSED = (
@@ -116,7 +118,7 @@ class Shell:
                 # Headers are out: all that is left is to cut the stream.
                 raise
             if not status:
-                await send_error(send_with_headers, internal())
+                await send_error(send_with_headers, internal(), path=scope["path"])
         finally:
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             seconds = time.perf_counter() - started_at

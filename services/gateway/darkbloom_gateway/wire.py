@@ -5,8 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
-import orjson
-
+from darkbloom_gateway.envelopes import error_body, speaks_anthropic
 from darkbloom_gateway.errors import (
     ApiError,
     ClientGoneError,
@@ -38,6 +37,18 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def presented(scope: Scope) -> bytes | None:
+    """Return the credential of an inference request as an `Authorization` header.
+
+    Anthropic's clients send theirs as `X-Api-Key`, which counts on their routes only.
+    """
+    authorization = header(scope, b"authorization")
+    if authorization is None and speaks_anthropic(scope["path"]):
+        key = header(scope, b"x-api-key")
+        return b"Bearer " + key if key else None
+    return authorization
+
+
 def request_id(scope: Scope, entropy: Callable[[int], bytes]) -> bytes:
     """Return the caller's request id where it is well-formed, else 12 fresh characters."""
     given = header(scope, b"x-request-id")
@@ -49,18 +60,6 @@ def request_id(scope: Scope, entropy: Callable[[int], bytes]) -> bytes:
 def shown(text: str) -> bytes:
     """Return text of a provider as a header value: printable ASCII, short."""
     return _UNSHOWN.sub("?", text)[:_MAX_SHOWN].encode("ascii")
-
-
-def error_body(error: ApiError) -> bytes:
-    """Write the JSON body of an error."""
-    content: dict[str, str | int] = {
-        "message": error.message,
-        "type": error.kind,
-        "code": error.code,
-    }
-    if error.param is not None:
-        content["param"] = error.param
-    return orjson.dumps({"error": {**content, **error.facts}})
 
 
 def error_headers(error: ApiError) -> list[tuple[bytes, bytes]]:
@@ -84,9 +83,9 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def send_error(send: Send, error: ApiError, headers: Headers = ()) -> None:
-    """Send an error as JSON."""
-    await send_json(send, error.http_status, error_body(error), [*error_headers(error), *headers])
+async def send_error(send: Send, error: ApiError, *, path: str = "") -> None:
+    """Send an error as JSON, in the shape that callers of that path expect."""
+    await send_json(send, error.http_status, error_body(error, path), error_headers(error))
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, idle_s: float) -> bytes:

@@ -372,7 +372,7 @@ async def test_without_a_router_a_request_waits_and_then_gets_503(valkey_url: st
         assert not mesh.billing.holds
 
 
-async def test_draining_answers_503_and_lets_answers_end(valkey_url: str) -> None:
+async def test_draining_answers_429_and_lets_answers_end(valkey_url: str) -> None:
     async with gateway(valkey_url, drain_linger_s=0.5) as mesh:
         gate = asyncio.Event()
         mesh.router.scripts = [scripted("one", "two", pause=gate)]
@@ -383,7 +383,8 @@ async def test_draining_answers_503_and_lets_answers_end(valkey_url: str) -> Non
         await mesh.until(lambda: mesh.worker.gate.draining)
         refused, ready = await mesh.chat(), await mesh.http.get("/readyz")
 
-        assert refused.status_code == 503
+        assert refused.status_code == 429
+        assert refused.json()["error"]["type"] == "rate_limit_exceeded"
         assert refused.headers["retry-after"] == "3"
         assert ready.status_code == 503
         assert ready.json()["inflight"] == 1

@@ -43,7 +43,7 @@ INVALID = "invalid_request_error"
         (b'{"model":7,"messages":[{"role":"user","content":"hi"}]}', "model"),
         (b'{"model":"tiny"}', "messages"),
         (b'{"model":"tiny","messages":[]}', "messages"),
-        (b'{"model":"tiny","messages":[{"role":"user","content":"hi"}],"n":2}', "n"),
+        (b'{"model":"tiny","messages":[{"role":"user","content":"hi"}],"n":99}', "n"),
         (b'{"model":"tiny","messages":[{"role":"user","content":"\xff"}]}', None),
     ],
 )

@@ -6,10 +6,11 @@ from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1 import gateway_lane_pb2 as lane_pb
 from darkbloom_gateway import convert
 from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.envelopes import error_body
 from darkbloom_gateway.errors import clamp_retry_after, insufficient_funds
 from darkbloom_gateway.mailbox import MAX_FRAMES, Mailbox, ring_alarms
 from darkbloom_gateway.model import Price
-from darkbloom_gateway.wire import error_body, request_id, shown
+from darkbloom_gateway.wire import request_id, shown
 from darkbloom_mesh.config import ConfigError, describe, load
 from darkbloom_mesh.testing import FakeClock, settle
 from hypothesis import given

@@ -1,7 +1,7 @@
 """Chat answers that are not streamed: collected, then rendered once."""
 
-from collections.abc import Mapping
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Self, final
 
 from darkbloom_edge.delta import MAX_TOOL_CALLS, Delta, FinishReason, ToolCallPart
 from darkbloom_edge.dialects.chat_answer import (
@@ -25,6 +25,7 @@ class ChatCollector:
         created: Unix time in seconds.
         model: exactly what the caller sent.
         output_bound: the bound at which the finish reason is `length`.
+        index: of the choice.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class ChatCollector:
         "_created",
         "_finish_reason",
         "_id",
+        "_index",
         "_logprobs",
         "_model",
         "_output_bound",
@@ -47,11 +49,13 @@ class ChatCollector:
         model: str,
         *,
         output_bound: int | None = None,
+        index: int = 0,
     ) -> None:
         self._id = id
         self._created = created
         self._model = model
         self._output_bound = output_bound
+        self._index = index
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[_Call] = []
@@ -96,6 +100,20 @@ class ChatCollector:
             extras: JSON values by name, such as `receipt`, put at the top level.
             finish_reason: overrides what the last delta said.
         """
+        choice = self._choice(usage, finish_reason)
+
+        return self._enclose((choice,), usage, extras)
+
+    def whole(
+        self, usage: Usage, extras: Mapping[str, bytes], others: Sequence[Self] = ()
+    ) -> bytes:
+        """Render an answer of several choices, each with the finish reason of its own counts."""
+        collectors: list[Self] = [self, *others]
+        choices = [collector._choice(collector.usage) for collector in collectors]  # noqa: SLF001 - of this class
+
+        return self._enclose(choices, usage, extras)
+
+    def _choice(self, usage: Usage | None, finish_reason: FinishReason | None = None) -> bytes:
         members = [
             b'"role":"assistant","content":' + json_text("".join(self._text)),
         ]
@@ -115,12 +133,25 @@ class ChatCollector:
         if self._logprobs is not None:
             logprobs = b'{"content":[%b],"refusal":null}' % b",".join(self._logprobs)
 
+        return b'{"index":%d,"message":{%b},"logprobs":%b,"finish_reason":%b}' % (
+            self._index,
+            b",".join(members),
+            logprobs,
+            reason,
+        )
+
+    def _enclose(
+        self,
+        choices: Sequence[bytes],
+        usage: Usage | None,
+        extras: Mapping[str, bytes] | None,
+    ) -> bytes:
         return b"".join(
             (
                 b'{"id":%b,"object":"chat.completion","created":%d,"model":%b,"choices":['
                 % (json_text(self._id), self._created, json_text(self._model)),
-                b'{"index":0,"message":{%b},"logprobs":%b,"finish_reason":%b}]'
-                % (b",".join(members), logprobs, reason),
+                b",".join(choices),
+                b"]",
                 b',"usage":' + usage_json(usage) if usage is not None else b"",
                 extras_json(extras),
                 b"}",

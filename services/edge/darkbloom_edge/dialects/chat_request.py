@@ -6,7 +6,7 @@ because clients send fields of other vendors along.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from darkbloom_edge.dialects.chat_messages import lower_messages
@@ -19,6 +19,9 @@ from darkbloom_edge.strict_json import parse_json_object
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Largest HTTP body that is read."""
+
+MAX_CHOICES = 8
+"""Most answers to one request; each is a job of its own, with its own hold."""
 
 _OUTPUT_BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _MAX_MODEL_CHARS = 256
@@ -38,7 +41,7 @@ class Lowered:
     explicit_output_bound: int | None
     """The caller's output bound in tokens; absent means the model's default."""
     n: int
-    """Always 1."""
+    """How many answers are wanted."""
     tool_policy: ToolPolicy
     has_tools: bool
     has_media: bool
@@ -48,18 +51,25 @@ class Lowered:
     `structured_outputs`, `logprobs`."""
     fields: Mapping[str, Any]
     """Fields of a `ChatRequest` that need no decision of the gateway."""
+    echo: Mapping[str, Any] = field(default_factory=dict)
+    """What the answer repeats, in dialects that repeat anything."""
 
-    def to_request(self, build: str, output_bound: int, prompt_date: str) -> ChatRequest:
+    def to_request(
+        self, build: str, output_bound: int, prompt_date: str, choice: int = 0
+    ) -> ChatRequest:
         """Return the canonical request.
 
         Args:
             build: the build that the model resolved to.
             output_bound: tokens, already clamped to what the model can do.
             prompt_date: UTC date, `YYYY-MM-DD`, the same for every attempt of a request.
+            choice: which of `n` answers it asks for. A seed counts on from the first one, or else
+                all of them would be the same.
         """
-        return ChatRequest(
-            model=build, max_tokens=output_bound, prompt_date=prompt_date, **self.fields
-        )
+        fields = self.fields
+        if choice and "seed" in fields:
+            fields = {**fields, "seed": _later_seed(fields["seed"], choice)}
+        return ChatRequest(model=build, max_tokens=output_bound, prompt_date=prompt_date, **fields)
 
     def __repr__(self) -> str:
         return f"Lowered(requested_model={self.requested_model!r}, <redacted>)"
@@ -70,9 +80,19 @@ def lower(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Lowered:
 
     Raises:
         RequestError: not JSON, a field missing, of the wrong type or out of range, or something
-            that this mesh does not do (more than one choice, media, server-side state).
+            that this mesh does not do (media, server-side state).
     """
-    fields = Fields(_parse(body, max_bytes))
+    return lower_fields(parse_body(body, max_bytes))
+
+
+def lower_fields(values: Mapping[str, Any], echo: Mapping[str, Any] | None = None) -> Lowered:
+    """Lower the parsed members of a chat completion body; errors as `lower`.
+
+    Args:
+        values: the members; other dialects bring theirs into this shape.
+        echo: what the answer repeats of them.
+    """
+    fields = Fields(values)
     model = fields.text("model")
     if not model:
         raise RequestError("model is required", "model")
@@ -100,12 +120,13 @@ def lower(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Lowered:
         include_usage=bool(options.flag("include_usage")),
         metadata_details=bool(fields.flag("metadata_details")),
         explicit_output_bound=_output_bound(fields),
-        n=1,
+        n=fields.integer("n", 1, MAX_CHOICES) or 1,
         tool_policy=tools.policy,
         has_tools=tools.tools is not None,
         has_media=False,
         needs=_needs(tools.policy if tools.tools else None, response_format, sampling),
         fields={name: value for name, value in content.items() if value is not None},
+        echo=echo or {},
     )
 
 
@@ -120,7 +141,12 @@ def prompt_bound(request: Lowered | ChatRequest) -> int:
     return prompt_bound_of(request.messages, request.tools, request.response_format)
 
 
-def _parse(body: bytes, max_bytes: int) -> dict[str, Any]:
+def parse_body(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """Parse a request body.
+
+    Raises:
+        RequestError: too large, or no JSON object that can be read in one way only.
+    """
     if len(body) > max_bytes:
         raise RequestError(f"body is larger than {max_bytes} bytes", status=413)
 
@@ -132,9 +158,6 @@ def _parse(body: bytes, max_bytes: int) -> dict[str, Any]:
 
 def _refuse_unsupported(fields: Fields) -> None:
     """Refuse what would otherwise be answered without the effect that was asked for."""
-    n = fields.integer("n", 1)
-    if n is not None and n > 1:
-        raise RequestError("n greater than 1 is not supported", "n")
     for name in ("store", "background"):
         if fields.flag(name):
             raise RequestError(f"{name} is not supported, nothing is kept here", name)
@@ -145,6 +168,11 @@ def _refuse_unsupported(fields: Fields) -> None:
     modalities = fields.array("modalities")
     if modalities is not None and modalities != ["text"]:
         raise RequestError("modalities must be text only", "modalities")
+
+
+def _later_seed(seed: int, choice: int) -> int:
+    """Return the seed of a later choice, in the range of seeds."""
+    return (seed + choice + 2**63) % 2**64 - 2**63
 
 
 def _output_bound(fields: Fields) -> int | None:

@@ -17,6 +17,10 @@ from darkbloom_edge.usage import Usage
 DONE = b"data: [DONE]\n\n"
 """The end of every stream that ended well, written exactly once, by the gateway."""
 
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which every reader of event streams skips."""
+
+_END = b"}]}\n\n"
 _PLAIN_END = b'},"finish_reason":null}]}\n\n'
 
 
@@ -30,9 +34,20 @@ class ChatStream:
         model: exactly what the caller sent.
         include_usage: whether the caller asked for the usage event.
         output_bound: the bound at which the finish reason is `length`.
+        index: of the choice.
     """
 
-    __slots__ = ("_calls", "_head", "_include_usage", "_opening", "_output_bound", "_text_head")
+    __slots__ = (
+        "_calls",
+        "_choice",
+        "_head",
+        "_include_usage",
+        "_opening",
+        "_output_bound",
+        "_text_head",
+    )
+
+    keep_alive = KEEP_ALIVE
 
     def __init__(
         self,
@@ -42,12 +57,14 @@ class ChatStream:
         include_usage: bool = False,
         *,
         output_bound: int | None = None,
+        index: int = 0,
     ) -> None:
         self._head = (
             b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":['
             % (json_text(id), created, json_text(model))
         )
-        self._text_head = self._head + b'{"index":0,"delta":{"content":'
+        self._choice = b'{"index":%d,"delta":{' % index
+        self._text_head = self._head + self._choice + b'"content":'
         self._include_usage = include_usage
         self._output_bound = output_bound
         self._opening = b'"role":"assistant"'
@@ -105,26 +122,35 @@ class ChatStream:
             Whole events, everything but `DONE`.
         """
         content = self.chunk(delta) if delta is not None else b""
+
+        return content + self.ending(delta, usage) + self._trailer(usage, extras)
+
+    def ending(self, delta: Delta | None, usage: Usage | None) -> bytes:
+        """Render the finish event of this choice; content of the delta is not looked at."""
         reason = finish_reason_json(
             delta.finish_reason if delta is not None else None,
             has_tool_calls=self._calls,
             usage=usage,
             output_bound=self._output_bound,
         )
-        opening = self._take_opening()
-        parts = [
-            content,
-            self._head,
-            b'{"index":0,"delta":{%b},"finish_reason":%b}]}\n\n' % (opening, reason),
-        ]
+        return b"".join(
+            (self._head, self._choice, self._take_opening(), b'},"finish_reason":', reason, _END)
+        )
 
+    def closing(self, usage: Usage, extras: Mapping[str, bytes]) -> bytes:
+        """Render usage and extras of all choices, and the end of the stream."""
+        return self._trailer(usage, extras) + DONE
+
+    def broken(self, message: str, kind: str) -> bytes:
+        """Render the one event that ends a broken stream; `DONE` does not follow it."""
+        return error_event(message, kind)
+
+    def _trailer(self, usage: Usage | None, extras: Mapping[str, bytes] | None) -> bytes:
         trailing = extras_json(extras)
         if self._include_usage and usage is not None:
             trailing = b',"usage":' + usage_json(usage) + trailing
-        if trailing:
-            parts += [self._head, b"]", trailing, b"}\n\n"]
 
-        return b"".join(parts)
+        return b"".join((self._head, b"]", trailing, b"}\n\n")) if trailing else b""
 
     def _take_opening(self) -> bytes:
         opening, self._opening = self._opening, b""
@@ -135,7 +161,7 @@ class ChatStream:
         return b"".join(
             (
                 self._head,
-                b'{"index":0,"delta":{',
+                self._choice,
                 members,
                 b"},",
                 logprobs,

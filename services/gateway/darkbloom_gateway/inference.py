@@ -1,0 +1,115 @@
+"""The inference endpoints: one raw ASGI application per dialect, all on one pipeline."""
+
+import asyncio
+from typing import final
+
+from darkbloom_edge.dialects.dialect import Dialect
+from darkbloom_edge.errors import RequestError
+
+from darkbloom_gateway.auth import Authenticator
+from darkbloom_gateway.choices import Choices
+from darkbloom_gateway.errors import ApiError, ClientGoneError, unavailable
+from darkbloom_gateway.gate import Gate
+from darkbloom_gateway.manner import Manner
+from darkbloom_gateway.model import KeyRecord
+from darkbloom_gateway.planning import make_plan
+from darkbloom_gateway.prompt import THREAD_BYTES, Prompt
+from darkbloom_gateway.reply import GONE_STATUS, Reply
+from darkbloom_gateway.self_route import read_route
+from darkbloom_gateway.stage import Stage
+from darkbloom_gateway.wire import (
+    Receive,
+    Scope,
+    Send,
+    presented,
+    read_body,
+    send_error,
+)
+
+
+@final
+class Inference:
+    """One endpoint.
+
+    Args:
+        dialect: what it takes and gives.
+        stage: collaborators of the token path.
+        authenticator: who asks.
+        gate: counts what is in flight, and says no while draining.
+    """
+
+    def __init__(
+        self, dialect: Dialect, stage: Stage, authenticator: Authenticator, gate: Gate
+    ) -> None:
+        self._dialect = dialect
+        self._stage = stage
+        self._authenticator = authenticator
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._stage.meters.received()
+        model, status = "unknown", GONE_STATUS
+        try:
+            with self._gate.entered(), self._stage.spans.request(scope):
+                with self._stage.spans.step("gateway.auth"):
+                    key = await self._authenticator.authenticate(presented(scope))
+                manner, prompts = await self._read(scope, receive, key)
+                model = manner.build
+                reply: Reply | Choices
+                if len(prompts) == 1:
+                    reply = Reply(self._stage, self._dialect, manner, prompts[0], key)
+                else:
+                    reply = Choices(self._stage, self._dialect, manner, prompts, key)
+                # What was asked is the reply's alone, which forgets it.
+                del prompts
+                status = await reply.run(receive, send)
+        except ClientGoneError:
+            self._stage.meters.client_gone(model, committed=False)
+        except ApiError as error:
+            status = error.http_status
+            try:
+                async with asyncio.timeout(self._stage.config.send_stall_s):
+                    await send_error(send, error, path=scope["path"])
+            except TimeoutError:
+                status = GONE_STATUS
+        if status:
+            self._stage.meters.outcome(model, status)
+
+    async def _read(
+        self, scope: Scope, receive: Receive, key: KeyRecord
+    ) -> tuple[Manner, list[Prompt]]:
+        config, clock = self._stage.config, self._stage.clock
+        body = await read_body(
+            scope, receive, limit=config.max_body_bytes, idle_s=config.body_idle_s
+        )
+        started_at = clock.monotonic()
+        route, machine = read_route(scope["headers"], self_route_only=key.self_route_only)
+        catalog = self._stage.shelf.catalog
+        if catalog is None:
+            raise unavailable("the model catalog is not here yet")
+        try:
+            if len(body) > THREAD_BYTES:
+                lowered = await asyncio.to_thread(self._dialect.lower, body)
+            else:
+                lowered = self._dialect.lower(body)
+            plan = make_plan(
+                lowered,
+                key,
+                catalog,
+                self._stage.tiers,
+                default_bound=config.default_output_bound,
+                now=clock.now(),
+                route=route,
+                machine=machine,
+                hint_secret=self._stage.hint_secret,
+            )
+        except RequestError as error:
+            raise ApiError(
+                error.status, error.type, error.message, code=error.code, param=error.param
+            ) from None
+        self._stage.meters.phase("parse", clock.monotonic() - started_at)
+        prompts = [
+            Prompt(lowered, body, plan, catalog.builds, choice) for choice in range(lowered.n)
+        ]
+        return Manner.of(lowered, plan, scope), prompts
