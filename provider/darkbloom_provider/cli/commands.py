@@ -29,6 +29,9 @@ class Command:
 
 COMMANDS: Final = (
     Command("start", "start:start", SERVE),
+    Command("stop", "stop:stop", SERVE),
+    Command("restart", "stop:restart", SERVE),
+    Command("watchdog", "watchdog:watchdog", SERVE, hidden=True),
     Command("status", "status:status", WATCH),
     Command("doctor", "doctor:doctor", WATCH),
     Command("earnings", "earnings:earnings", MONEY),

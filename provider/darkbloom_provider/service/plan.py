@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkbloom_provider.home import Home
+from darkbloom_provider.service.program import Program
 
 PROVIDER_LABEL = "io.darkbloom.provider"
 WATCHDOG_LABEL = "io.darkbloom.watchdog"
@@ -37,34 +38,32 @@ class ServicePlan:
 
 
 def provider_plan(
-    home: Home, command: Sequence[str], environment: Mapping[str, str], arguments: Sequence[str]
+    home: Home, program: Program, environment: Mapping[str, str], arguments: Sequence[str]
 ) -> ServicePlan:
     """Return the plan of the agent.
 
     Args:
         home: its folder.
-        command: the program `darkbloom`, absolute.
+        program: how this installation is started.
         environment: of the command that installs; see `carried`.
         arguments: what follows `start --foreground`.
     """
     return ServicePlan(
         label=PROVIDER_LABEL,
         description="Darkbloom provider agent",
-        arguments=(*command, "start", "--foreground", *arguments),
+        arguments=(*program.agent, *arguments),
         environment={_GRACE: str(SERVICE_GRACE_S), **carried(home, environment)},
         log=home.log,
         keep_alive=False,
     )
 
 
-def watchdog_plan(
-    home: Home, command: Sequence[str], environment: Mapping[str, str]
-) -> ServicePlan:
+def watchdog_plan(home: Home, program: Program, environment: Mapping[str, str]) -> ServicePlan:
     """Return the plan of the process that starts a crashed agent again."""
     return ServicePlan(
         label=WATCHDOG_LABEL,
         description="Darkbloom watchdog",
-        arguments=(*command, "watchdog"),
+        arguments=(*program.command, "watchdog"),
         environment=carried(home, environment),
         log=home.watchdog_log,
         keep_alive=True,
