@@ -1,6 +1,5 @@
 """`darkbloom start`: serve in the foreground until a signal; and what code would serve."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,11 +7,15 @@ from typing import Annotated, Any
 import typer
 from darkbloom_edge.documents import encode_document
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.serve import run
 
 from darkbloom_provider import app, code_release
 from darkbloom_provider.cli import context
+from darkbloom_provider.cli.foreground import current_schedule, serve_here
+from darkbloom_provider.config import MAX_PORT
 from darkbloom_provider.errors import ProviderError
+from darkbloom_provider.options import LocalEndpoint, Options
+from darkbloom_provider.schedule import Schedule
+from darkbloom_provider.service.leaving import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S
 
 
 def start(
@@ -31,6 +34,29 @@ def start(
     private_only: Annotated[
         bool | None, typer.Option("--private-only", help="Serve only your own requests.")
     ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Serve only your own programs; ask no router.")
+    ] = False,
+    local_endpoint: Annotated[
+        bool,
+        typer.Option("--local-endpoint", help="Serve your own programs beside the network."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="Port of the local endpoint; 0 picks one.", min=0, max=MAX_PORT)
+    ] = 8000,
+    bind: Annotated[str, typer.Option(help="Address of the local endpoint.")] = "127.0.0.1",
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Local endpoint without a key: whoever asks, gets.")
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that a running agent may take to hand over.", min=0, max=MAX_TIMEOUT_S
+        ),
+    ] = DEFAULT_TIMEOUT_S,
+    force: Annotated[
+        bool, typer.Option("--force", help="End the work of a running agent at once.")
+    ] = False,
     _foreground: Annotated[
         bool, typer.Option("--foreground", help="Serve in this process, ask nothing.")
     ] = False,
@@ -52,22 +78,29 @@ def start(
         "private_only": private_only,
     }
     config = replace(config, **{key: value for key, value in flags.items() if value is not None})
-    for problem in config.problems():
-        raise ProviderError(problem)
-    refused: list[ProviderError] = []
+    return serve_here(
+        config,
+        Options(
+            local=_local_endpoint(local, local_endpoint, bind, port, no_auth),
+            network=not local,
+            replace_s=timeout,
+            force=force,
+            schedule=Schedule if local else current_schedule(),
+        ),
+    )
 
-    async def main() -> int:
-        try:
-            # Hardening scrubs the real environment of this process.
-            return await app.serve(config, os.environ)  # noqa: TID251
-        except ProviderError as error:
-            refused.append(error)
-            return 1
 
-    code = run(main)
-    if refused:
-        raise refused[0]
-    return code
+def _local_endpoint(
+    alone: bool, beside: bool, host: str, port: int, no_auth: bool
+) -> LocalEndpoint | None:
+    if alone and beside:
+        raise ProviderError(
+            "--local and --local-endpoint exclude each other",
+            "--local serves only you, --local-endpoint serves you beside the network",
+        )
+    if not alone and not beside:
+        return None
+    return LocalEndpoint(host=host, port=port, authenticated=not no_auth)
 
 
 def show_code_release(
