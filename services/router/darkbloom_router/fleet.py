@@ -5,16 +5,16 @@ step (routing section 7). What only a provider's state decides is judged when it
 time changes it (`advance`), and kept in groups per build; a scan touches no other provider.
 """
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import count
 
-from darkbloom_router import admission, cost, forecast, gates
+from darkbloom_router import admission
+from darkbloom_router.directory import Directory
 from darkbloom_router.faults.memory import FaultMemory, Faults
 from darkbloom_router.groups import BuildIndex
 from darkbloom_router.inventory import Capacity, Inventory, Rejection
-from darkbloom_router.model import Beat, Catalog, ModelFacts, Rules, Selection, Tiering, Verdict
+from darkbloom_router.judging import Judging
+from darkbloom_router.model import Beat, Catalog, ModelFacts, Rules, SlotReport, Tiering, Verdict
 from darkbloom_router.provider import Candidate, Provider
 from darkbloom_router.rates import FleetRates
 from darkbloom_router.reservations import Reservation
@@ -23,7 +23,6 @@ from darkbloom_router.revoked import RevokedVerdicts
 EVICT_AFTER_S = 90.0
 EVICT_SWEEPS = 2
 _NEVER = float("inf")
-_WAKES_SLACK = 1024
 _NOBODY = BuildIndex()
 
 
@@ -34,7 +33,8 @@ class Fleet:
         self.rules = rules
         self.faults = FaultMemory() if faults is None else faults
         self.rates = FleetRates(dict(rules.solo_seeds))
-        self.providers: dict[str, Provider] = {}
+        self._directory = Directory()
+        self.providers = self._directory.providers
         self.now = float("-inf")
         """The latest moment that the fleet has heard of."""
         self.reserve_gb = 0.0
@@ -42,14 +42,8 @@ class Fleet:
         self.revoked = RevokedVerdicts()
         """Verdicts that count no more, whichever way they come."""
         self._inventory = Inventory()
-        self._by_identity: dict[bytes, Provider] = {}
-        self._same: dict[bytes, dict[str, Provider]] = {}
-        """Every stream under an identity; an old one and a new one may overlap."""
-        self._by_account: dict[str, dict[str, Provider]] = {}
-        self._indexes: dict[str, BuildIndex] = {}
-        self._wakes: list[tuple[float, int, Candidate]] = []
-        self._order = count()
-        self._listed = 0
+        self._judging = Judging(rules, self.rates)
+        self._indexes = self._judging.indexes
         self.on_change: Callable[[Provider], None] = _nobody
         """Told of every change of a provider; must be cheap."""
 
@@ -71,26 +65,24 @@ class Fleet:
 
     def owned(self, account_id: str, build: str) -> list[Candidate]:
         """Return an account's own machines that list a build."""
-        own = self._by_account.get(account_id, {}) if account_id else {}
-        rows = (provider.candidates.get(build) for provider in own.values())
+        own = self._directory.machines_of(account_id)
+        rows = (provider.candidates.get(build) for provider in own)
         return [row for row in rows if row is not None]
 
     def machines_of(self, account_id: str) -> list[Provider]:
         """Return the machines that an account has connected."""
-        return list(self._by_account.get(account_id, {}).values()) if account_id else []
+        return self._directory.machines_of(account_id)
 
     def has_machines(self, account_id: str) -> bool:
         """Return whether an account has any machine connected."""
-        return account_id in self._by_account
+        return self._directory.has_machines(account_id)
 
     # Who is there
 
     def join(self, provider: Provider, models: Iterable[ModelFacts]) -> list[Rejection]:
         """Take a registered provider in; returns the builds that it will not serve, and why."""
         self.now = max(self.now, provider.joined_at)
-        self.providers[provider.provider_id] = provider
-        self._by_identity.setdefault(provider.identity_key, provider)
-        self._same.setdefault(provider.identity_key, {})[provider.provider_id] = provider
+        self._directory.add(provider)
         self.faults.arrived(provider.stable_id, provider.version, self.now)
         provider.faults = self.faults.find(provider.stable_id)
         return self.set_models(provider, models)
@@ -98,35 +90,24 @@ class Fleet:
     def leave(self, provider: Provider) -> None:
         """Forget a provider whose stream is gone; again does nothing. Its faults are kept."""
         provider.connected = False
-        if self.providers.pop(provider.provider_id, None) is None:
+        if not self._directory.remove(provider):
             return
         self._inventory.drop(provider)
         for candidate in provider.candidates.values():
             self._unlist(candidate)
         provider.candidates.clear()
-        self._index_account(provider, "")
-        same = self._same[provider.identity_key]
-        del same[provider.provider_id]
-        if not same:
-            del self._same[provider.identity_key]
-        if self._by_identity.get(provider.identity_key) is provider:
-            del self._by_identity[provider.identity_key]
-            if same:
-                self._by_identity[provider.identity_key] = next(reversed(same.values()))
 
     def by_identity(self, identity_key: bytes) -> Provider | None:
         """Return the stream that holds an identity."""
-        return self._by_identity.get(identity_key)
+        return self._directory.holder(identity_key)
 
     def find(self, name: str, identity_key: bytes = b"") -> Provider | None:
         """Return a provider by id, else by identity key."""
-        return self.providers.get(name) or self._by_identity.get(identity_key)
+        return self.providers.get(name) or self._directory.holder(identity_key)
 
     def claim(self, provider: Provider) -> Provider | None:
         """Give the identity to a stream that has just proven it; returns the stream replaced."""
-        holder = self._by_identity.get(provider.identity_key)
-        self._by_identity[provider.identity_key] = provider
-        return holder if holder is not provider else None
+        return self._directory.claim(provider)
 
     def set_models(self, provider: Provider, models: Iterable[ModelFacts]) -> list[Rejection]:
         """Take a full inventory; a build that is rejected now never removes its older self."""
@@ -165,6 +146,24 @@ class Fleet:
             self.refresh(provider)
         return fresh
 
+    def still(self, provider: Provider, now: float) -> bool:
+        """Take a heartbeat that repeats the last one; False where it must be read all the same.
+
+        What is held against a machine moves with time, and what others of its kind measure moves
+        its price: then even an old word means something else than before.
+        """
+        if provider.faults is not None or provider.drain_until != _NEVER:
+            return False
+        slots = provider.capacity.slots if provider.capacity else {}
+        self._sample_solo(provider, slots)
+        if not all(self._judging.measured(row) for row in provider.candidates.values()):
+            return False
+        self.now = max(self.now, now)
+        provider.beat_at = provider.capacity_at = now
+        provider.silent_sweeps = 0
+        self.on_change(provider)
+        return True
+
     def drains(self, provider: Provider, now: float, forget_s: float) -> None:
         """Note that a provider said in passing that it leaves; a heartbeat may say otherwise."""
         provider.draining, provider.drain_until = True, now + forget_s
@@ -180,13 +179,7 @@ class Fleet:
     def advance(self, now: float) -> None:
         """Let time pass: whoever's gates it changes is judged again."""
         self.now = max(self.now, now)
-        wakes = self._wakes
-        while wakes and wakes[0][0] <= self.now:
-            when, _, candidate = heapq.heappop(wakes)
-            if candidate.group is None or candidate.wake_at != when:
-                continue
-            candidate.wake_at = _NEVER
-            provider = candidate.provider
+        for provider in self._judging.due(self.now):
             if provider.draining and provider.drain_until <= self.now:
                 provider.draining, provider.drain_until = False, _NEVER
             self.refresh(provider)
@@ -195,12 +188,12 @@ class Fleet:
         """Judge and price one provider again; call after any change of it."""
         if provider.provider_id not in self.providers:
             return
-        if provider.indexed_account != provider.account_id:
-            self._index_account(provider, provider.account_id)
+        self._directory.refile(provider)
+        judging, now = self._judging, self.now
         for candidate in provider.candidates.values():
-            self._judge(candidate)
-            self._measured(candidate)
-            self._prepare(candidate)
+            judging.judge(candidate, now)
+            judging.measure(candidate)
+            judging.prepare(candidate, now)
         self.on_change(provider)
 
     def _moved(self, provider: Provider, *, measured: bool = False) -> None:
@@ -209,10 +202,11 @@ class Fleet:
             # What is held against a machine moves with its attempts.
             self.refresh(provider)
             return
+        judging, now = self._judging, self.now
         for candidate in provider.candidates.values():
             if measured:
-                self._measured(candidate)
-            self._prepare(candidate)
+                judging.measure(candidate)
+            judging.prepare(candidate, now)
         self.on_change(provider)
 
     def hold_against(self, provider: Provider, found: Faults) -> None:
@@ -220,7 +214,7 @@ class Fleet:
 
         Where two replicas have streams of it, the word of the newer holder counts.
         """
-        holder = self._by_identity.get(provider.identity_key, provider)
+        holder = self._directory.holder(provider.identity_key) or provider
         if provider.epoch >= holder.epoch:
             self.faults.put(provider.stable_id, found)
             provider.faults = found
@@ -338,7 +332,6 @@ class Fleet:
         """Take a newer capacity: rates feed the fleet's medians, room answers clamps."""
         before, provider.capacity, provider.capacity_at = provider.capacity, beat.capacity, now
         slots = beat.capacity.slots if beat.capacity else {}
-        rows = sum(slot.running + slot.waiting for slot in slots.values())
         family = provider.hardware.chip_family
         for name, candidate in provider.candidates.items():
             slot = slots.get(name)
@@ -351,61 +344,20 @@ class Fleet:
                 candidate.measured_at = now
             self.rates.replace(name, family, candidate.reported_tps, tps)
             candidate.reported_tps = tps
-            if tps > 0 and rows <= 1:
-                self.rates.sample_solo(name, family, provider.stable_id, tps)
             if (pair := candidate.pair) is not None:
                 left = slot.budget_max - slot.budget_used - slot.budget_queued if slot else 0
                 unbudgeted = slot is None or slot.budget_max == 0
                 pair.shows(_NEVER if unbudgeted else left, now)
+        self._sample_solo(provider, slots)
 
-    def _judge(self, candidate: Candidate) -> None:
-        """Store what the gates say that neither attempts nor measurements move, and until when."""
-        candidate.lasts = gates.lasting(candidate, self.rules, self.now)
-        wake_at = gates.next_change(candidate, self.rules, self.now)
-        if wake_at != candidate.wake_at:
-            candidate.wake_at = wake_at
-            if wake_at != _NEVER:
-                heapq.heappush(self._wakes, (wake_at, next(self._order), candidate))
-                self._compact()
-
-    def _measured(self, candidate: Candidate) -> None:
-        """Store what the measurements of this machine and of its kind come to."""
-        rules, provider = self.rules, candidate.provider
-        name, family = candidate.build.build, provider.hardware.chip_family
-        if not candidate.reported_tps:
-            candidate.median_tps = self.rates.decode(name, family)
-        if not candidate.build.scripted:
-            solo = self.rates.solo(name, family)
-            if not solo and provider.hardware.memory_bandwidth_gbs > 0:
-                solo = cost.static_tps(candidate)
-            candidate.quality_cap = admission.quality_cap(
-                solo, rules.min_decode_tps, rules.quality_overcommit, candidate.base_cap
-            )
-        by_cost = rules.selection is Selection.COST and rules.tiering is Tiering.ENFORCE
-        candidate.surplus_ms = cost.surplus_ms(candidate) if by_cost else 0.0
-
-    def _prepare(self, candidate: Candidate) -> None:
-        """Store what decisions read: price, forecast, room and group."""
-        rules, now = self.rules, self.now
-        cost.prepare(candidate, now)
-        forecast.prepare(candidate)
-        if rules.selection is Selection.FIRST_CONTENT:
-            forecast.rank(candidate, now)
-        candidate.room = admission.room(candidate, now)
-        lasts = candidate.lasts or gates.lasting(candidate, rules, now)
-        index = self._indexes[candidate.build.build]
-        index.place(candidate, gates.standing(candidate, lasts))
-
-    def _compact(self) -> None:
-        """Drop wakes that were overtaken, once they are the most."""
-        if len(self._wakes) > _WAKES_SLACK + 2 * self._listed:
-            live = {
-                id(wake[2]): wake
-                for wake in self._wakes
-                if wake[2].group is not None and wake[2].wake_at == wake[0]
-            }
-            self._wakes = list(live.values())
-            heapq.heapify(self._wakes)
+    def _sample_solo(self, provider: Provider, slots: Mapping[str, SlotReport]) -> None:
+        """Take the rates of a machine on which one row runs at most."""
+        if sum(slot.running + slot.waiting for slot in slots.values()) > 1:
+            return
+        family = provider.hardware.chip_family
+        for name, candidate in provider.candidates.items():
+            if candidate.reported_tps > 0:
+                self.rates.sample_solo(name, family, provider.stable_id, candidate.reported_tps)
 
     def _relist(self, provider: Provider) -> None:
         """Make the candidacies agree with inventory and catalog; running attempts keep theirs."""
@@ -415,9 +367,8 @@ class Fleet:
         for name, (build, facts) in wanted.items():
             known = provider.candidates.get(name)
             if known is None:
-                provider.candidates[name] = Candidate(provider, build, facts)
-                self._listed += 1
-                self._indexes.setdefault(name, BuildIndex())
+                known = provider.candidates[name] = Candidate(provider, build, facts)
+                self._judging.add(known)
             else:
                 known.build, known.facts = build, facts
         self.refresh(provider)
@@ -427,25 +378,7 @@ class Fleet:
         family = candidate.provider.hardware.chip_family
         self.rates.replace(name, family, candidate.reported_tps, 0.0)
         candidate.reported_tps = 0.0
-        candidate.wake_at = _NEVER
-        self._listed -= 1
-        index = self._indexes.get(name)
-        if index is None:
-            return
-        index.active -= candidate.inflight
-        index.remove(candidate)
-        if not index.size:
-            del self._indexes[name]
-
-    def _index_account(self, provider: Provider, account_id: str) -> None:
-        old = self._by_account.get(provider.indexed_account)
-        if old is not None:
-            old.pop(provider.provider_id, None)
-            if not old:
-                del self._by_account[provider.indexed_account]
-        provider.indexed_account = account_id
-        if account_id:
-            self._by_account.setdefault(account_id, {})[provider.provider_id] = provider
+        self._judging.remove(candidate)
 
 
 def _nobody(_provider: Provider) -> None:

@@ -23,6 +23,8 @@ class FleetRates:
         self._solo: dict[Kind, OrderedDict[bytes, float]] = {}
         self._solo_median: dict[Kind, float] = {}
         self._families: dict[str, set[str]] = {}
+        self._found: dict[str, dict[str, float]] = {}
+        """Solo rates as `solo` found them, until one of their build's moves."""
         self._seeds = seeds or {}
 
     def replace(self, build: str, family: str, old: float, new: float) -> None:
@@ -53,14 +55,24 @@ class FleetRates:
         samples.move_to_end(machine)
         if len(samples) > _KEPT:
             samples.popitem(last=False)
-        self._solo_median[kind] = median(samples.values())
+        found = median(samples.values())
+        if len(samples) > SOLID and self._solo_median.get(kind) == found:
+            return
+        self._solo_median[kind] = found
         self._families.setdefault(build, set()).add(family)
+        self._found.pop(build, None)
 
     def solo(self, build: str, family: str) -> float:
         """Return the pace of one row alone; 0 is unknown.
 
         Machines of the same family first, then the slowest family, then fewer samples, then seeds.
         """
+        found = self._found.setdefault(build, {})
+        if family not in found:
+            found[family] = self._search(build, family)
+        return found[family]
+
+    def _search(self, build: str, family: str) -> float:
         known = self._solo.get((build, family))
         if known is not None and len(known) >= SOLID:
             return self._solo_median[build, family]
@@ -79,3 +91,5 @@ class FleetRates:
             del self._solo[kind]
             self._solo_median.pop(kind, None)
             self._families.pop(kind[0], None)
+        for build in [build for build in self._found if build not in builds]:
+            del self._found[build]

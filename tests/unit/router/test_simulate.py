@@ -4,13 +4,18 @@ import json
 from typing import Any
 
 import pytest
+from darkbloom_router.model import CapacityReport
 from darkbloom_router.simulate.__main__ import main
 from darkbloom_router.simulate.engine import Engine, Row
 from darkbloom_router.simulate.ledger import gini, percentile
-from darkbloom_router.simulate.report import MEASURED
+from darkbloom_router.simulate.report import MEASURED, figures
+from darkbloom_router.simulate.run import run
+from darkbloom_router.simulate.scenario import Scenario
 from darkbloom_router.simulate.virtual_time import VirtualClock, VirtualTimers
 
 SMALL = ["--providers", "200", "--minutes", "3", "--churn", "0.05", "--load", "0.5", "--json"]
+
+YEAR_S = 365 * 86_400
 
 
 def simulated(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
@@ -73,6 +78,12 @@ def test_demand_that_moves_on_reaches_other_builds(capsys: pytest.CaptureFixture
     assert moving["waited_past_deadline"] == 0
 
 
+def ages(capacity: CapacityReport | None) -> dict[str, float]:
+    """Return how long ago each build worked; what never did is as old as a year, however old."""
+    slots = capacity.slots if capacity else {}
+    return {name: min(slot.stepped_ago_s or 0.0, YEAR_S) for name, slot in slots.items()}
+
+
 def row(stream: int, output: int) -> Row:
     return Row(
         stream=stream,
@@ -124,3 +135,48 @@ def test_inequality_is_none_where_all_earn_the_same() -> None:
 def test_a_percentile_is_one_of_the_values() -> None:
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([], 0.5) == 0.0
+
+
+def test_heartbeats_that_say_nothing_new_change_nothing_but_their_time() -> None:
+    def found(*, every_beat: bool) -> dict[str, Any]:
+        scenario = Scenario(
+            providers=80,
+            minutes=0.5,
+            builds=6,
+            churn=0.5,
+            load=0.25,
+            seed=5,
+            liars=0.2,
+            slow_beats=0.2,
+            cold=0.4,
+            breaks=0.01,
+            every_beat=every_beat,
+        )
+        outcome = run(scenario, lambda *_: None)
+        figures_of = {
+            name: value for name, value in figures(outcome, 0, 0).items() if name not in MEASURED
+        }
+        return figures_of | {
+            "ttft_s": outcome.ledger.ttft_s,
+            "earned": outcome.ledger.earned,
+            "heard": [
+                (provider.beat_at, provider.capacity_at, ages(provider.capacity))
+                for provider in outcome.core.fleet.providers.values()
+            ],
+            "sequences": [
+                provider.capacity.sequence
+                for provider in outcome.core.fleet.providers.values()
+                if provider.capacity
+            ],
+            "prepared": [
+                (row.rank_ms, row.room, row.median_tps, row.quality_cap, row.group)
+                for provider in outcome.core.fleet.providers.values()
+                for row in provider.candidates.values()
+            ],
+        }
+
+    briefly, wholly = found(every_beat=False), found(every_beat=True)
+    sequences = [sum(each.pop("sequences")) for each in (briefly, wholly)]
+    assert briefly == wholly
+    # Else nothing was left out and the comparison was of a thing with itself.
+    assert sequences[0] < sequences[1]

@@ -1,7 +1,6 @@
-"""One provider's machine: its agent's words to the router, its engine, its faults and its lies."""
+"""One provider's machine: its sessions with the router, the requests that it runs, its faults."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from random import Random  # noqa: TID251 - the type; randomness is passed in
 
@@ -19,85 +18,33 @@ from google.protobuf.message import Message
 
 from darkbloom_router.model import (
     Admission,
-    Beat,
-    CapacityReport,
     Hardware,
     ModelFacts,
     Privacy,
     Signed,
-    SlotReport,
-    SlotState,
-    Thermal,
     TrustLevel,
     Verdict,
 )
 from darkbloom_router.provider import Provider
-from darkbloom_router.queueing import Trigger
 from darkbloom_router.simulate import hardware
-from darkbloom_router.simulate.chance import around
+from darkbloom_router.simulate.body import Body
 from darkbloom_router.simulate.core import Core
 from darkbloom_router.simulate.engine import Engine, Row
-from darkbloom_router.simulate.hardware import Chip, Product
 from darkbloom_router.simulate.lanes import SimulatedLane
 from darkbloom_router.simulate.ledger import Asked
+from darkbloom_router.simulate.memory import Memory, Resident
+from darkbloom_router.simulate.pulse import Pulse
 from darkbloom_router.simulate.scenario import Scenario
 
-BEAT_S, LEAST_BEAT_S, SLOW_BEAT_S = 5.0, 0.25, 20.0
-RECHECK_S = 280.0
 SILENT_S = 40.0
 """Until keep-alive notices that somebody left without a word."""
 WAITING_ROWS = 4
-_LIE = 4
 _FOREVER = 1e12
 _SIGNED = Signed(document=b"{}", signature=b"s")
 _TERMINAL = Terminal(terminal=SignedDocument(document=b"{}", signature=b"s")).SerializeToString()
 _REQUEST = FrameKind.FRAME_KIND_REQUEST
 _CANCEL = FrameKind.FRAME_KIND_CANCEL
 _LOAD = FrameKind.FRAME_KIND_LOAD_MODEL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """What a machine is, whatever it says."""
-
-    name: str
-    chip: Chip
-    memory_gb: int
-    products: tuple[Product, ...]
-    """Builds on its disk, its first one first."""
-    net_s: float
-    """To the router, one way."""
-    lies: bool
-    sick: bool
-    slow_beats: bool
-
-    @property
-    def rows(self) -> int:
-        """Rows that the engine takes at once."""
-        return hardware.engine_rows(self.memory_gb)
-
-    @property
-    def capacity_tps(self) -> float:
-        """Output tokens per second of its first build at a fair pace."""
-        solo = hardware.solo_tps(self.chip, self.products[0].weights)
-        return hardware.decode_capacity(solo, self.rows)
-
-
-@dataclass(slots=True, eq=False)
-class Resident:
-    """A build in memory."""
-
-    product: Product
-    solo_tps: float
-    budget: int
-    used: int = 0
-    rows: int = 0
-    loaded: bool = True
-    touched_at: float = 0.0
-    stepped_at: float = -_FOREVER
-    measured_tps: float = 0.0
-    waits: list[Row] = field(default_factory=list)
-    """Rows that came before the weights."""
 
 
 class Machine:
@@ -134,14 +81,12 @@ class Machine:
         self._over = over
         self._lane = SimulatedLane(self._control, _nothing)
         self._engine = Engine(self._timers, self._began, self._ended)
-        self._residents: dict[str, Resident] = {}
+        self._memory = Memory(body)
+        self._pulse = Pulse(body, self._memory, core, scenario, chance)
         self._rows: dict[int, Row] = {}
         self._mute = False
-        self._sequence = 0
         self._sessions = 0
         self._joined_at = 0.0
-        self._beat_at = -_FOREVER
-        self._beat_armed = False
 
     # Coming and going
 
@@ -152,10 +97,10 @@ class Machine:
         self._mute = False
         self._joined_at = now
         self._engine = Engine(self._timers, self._began, self._ended)
-        self._residents.clear()
+        self._memory.clear()
         self._rows.clear()
         if warm:
-            self._settle_in(body.products[0])
+            self._memory.settle_in(body.products[0], now)
         lane = self._lane = SimulatedLane(self._control, _nothing)
         provider = self.provider = Provider(
             provider_id=f"prov_{body.name}_{self._sessions}",
@@ -195,8 +140,7 @@ class Machine:
         ]
         self._core.fleet.join(provider, facts)
         self._core.fleet.claim(provider)
-        self._beat()
-        self._arm_beat(self._sessions)
+        self._pulse.start(provider, self._engine)
 
     def reconnect(self, *, warm: bool) -> None:
         """Come back; an older session that nobody has missed yet is superseded."""
@@ -210,14 +154,14 @@ class Machine:
         if not abrupt:
             self._gone(self._sessions, clean=True)
             return
-        self._mute = True
+        self._fall_silent()
         self._timers.after(SILENT_S * self._chance.random(), partial(self._gone, self._sessions))
 
     def _gone(self, session: int, *, clean: bool = False) -> None:
         provider = self.provider
         if provider is None or session != self._sessions:
             return
-        self._mute = True
+        self._fall_silent()
         self._engine.stop()
         self.connected_s += self._timers.now() - self._joined_at
         self.provider = None
@@ -225,6 +169,10 @@ class Machine:
         self._core.fleet.leave(provider)
         self._core.warm.left(provider)
         self._core.losses.provider(provider, clean=clean)
+
+    def _fall_silent(self) -> None:
+        self._mute = True
+        self._pulse.stop()
 
     def _fail_rows(self) -> None:
         self._engine.stop()
@@ -257,7 +205,7 @@ class Machine:
             self._over(stream)
             return
         body, scenario, draw = self.body, self._scenario, self._chance.random
-        resident = self._residents.get(build)
+        resident = self._memory.find(build)
         if resident is None and (resident := self._load(build)) is not None:
             self.cold_loads += 1
         if resident is None:
@@ -303,12 +251,12 @@ class Machine:
             self._engine.add(row)
         else:
             resident.waits.append(row)
-        self._changed()
+        self._pulse.changed()
 
     def _cancel(self, session: int, stream: int) -> None:
         row = self._rows.get(stream)
         if session == self._sessions and row is not None:
-            resident = self._residents.get(row.build)
+            resident = self._memory.find(row.build)
             if row.hangs:
                 row.gone = True
             elif resident is not None and row in resident.waits:
@@ -341,7 +289,7 @@ class Machine:
         if self._rows.pop(row.stream, None) is None:
             return
         self._over(row.stream)
-        resident = self._residents.get(row.build)
+        resident = self._memory.find(row.build)
         if resident is not None:
             now = self._timers.now()
             resident.used -= row.tokens
@@ -349,7 +297,7 @@ class Machine:
             resident.touched_at = now
             if not row.hangs:
                 resident.stepped_at = now
-        self._changed()
+        self._pulse.changed()
 
     def _refuse(
         self,
@@ -378,42 +326,18 @@ class Machine:
 
     # Weights
 
-    def _settle_in(self, product: Product, *, loaded: bool = True) -> Resident:
-        weights = product.weights
-        resident = self._residents[product.build.build] = Resident(
-            product=product,
-            solo_tps=hardware.solo_tps(self.body.chip, weights),
-            budget=hardware.budget_tokens(self.body.memory_gb, weights),
-            loaded=loaded,
-            touched_at=self._timers.now(),
-        )
-        return resident
-
     def _load_asked(self, session: int, build: str) -> None:
-        if session == self._sessions and not self._mute and build not in self._residents:
+        if session == self._sessions and not self._mute and self._memory.find(build) is None:
             self._load(build)
 
     def _load(self, build: str) -> Resident | None:
         """Begin to load a build; idle ones make room for it."""
-        product = next((one for one in self.body.products if one.build.build == build), None)
-        if product is None:
+        resident = self._memory.begin(build, self._timers.now())
+        if resident is None:
             return None
-        usable_gb = self.body.memory_gb * hardware.USABLE
-        held = sorted(self._residents.values(), key=lambda one: one.touched_at)
-        free_gb = usable_gb - sum(one.product.weights.size_gb for one in held)
-        for one in held:
-            if free_gb >= product.weights.size_gb:
-                break
-            if not one.rows and one.loaded:
-                free_gb += one.product.weights.size_gb
-                del self._residents[one.product.build.build]
-        if free_gb < product.weights.size_gb:
-            return None
-        resident = self._settle_in(product, loaded=False)
-        self._timers.after(
-            hardware.load_s(product.weights), partial(self._loaded, self._sessions, resident)
-        )
-        self._changed()
+        load_s = hardware.load_s(resident.product.weights)
+        self._timers.after(load_s, partial(self._loaded, self._sessions, resident))
+        self._pulse.changed()
         return resident
 
     def _loaded(self, session: int, resident: Resident) -> None:
@@ -423,86 +347,7 @@ class Machine:
         waits, resident.waits = resident.waits, []
         for row in waits:
             self._engine.add(row)
-        self._changed()
-
-    # Heartbeats
-
-    def _arm_beat(self, session: int) -> None:
-        period = SLOW_BEAT_S if self.body.slow_beats else BEAT_S
-        self._timers.after(around(self._chance, period, 0.1), partial(self._tick, session))
-
-    def _tick(self, session: int) -> None:
-        if session == self._sessions and not self._mute:
-            self._beat()
-            self._arm_beat(session)
-
-    def _changed(self) -> None:
-        """Say so soon: an event heartbeat, four a second at most."""
-        if self._beat_armed or self._mute or self.body.slow_beats:
-            return
-        self._beat_armed = True
-        wait_s = max(0.0, self._beat_at + LEAST_BEAT_S - self._timers.now())
-        self._timers.after(wait_s + self.body.net_s, partial(self._event, self._sessions))
-
-    def _event(self, session: int) -> None:
-        self._beat_armed = False
-        if session == self._sessions and not self._mute:
-            self._beat()
-
-    def _beat(self) -> None:
-        provider = self.provider
-        if provider is None:
-            return
-        now = self._beat_at = self._timers.now()
-        if provider.passed_at is not None and now - provider.passed_at > RECHECK_S:
-            provider.passed_at = now
-            self._core.fleet.refresh(provider)
-        self._sequence += 1
-        self._core.fleet.beat(provider, self._report(now), now)
-        self._core.dispatcher.drain_lines(provider, Trigger.HEARTBEAT)
-
-    def _report(self, now: float) -> Beat:
-        body, engine = self.body, self._engine
-        lie = _LIE if body.lies else 1
-        slots = {}
-        active_gb = 0.0
-        for name, resident in self._residents.items():
-            weights = resident.product.weights
-            active_gb += weights.size_gb + resident.used * weights.kv_bytes / hardware.GB
-            if resident.rows and resident.loaded:
-                resident.measured_tps = resident.solo_tps / engine.slowdown
-                resident.stepped_at = now
-            measured = resident.measured_tps * lie
-            state = SlotState.RUNNING if resident.rows else SlotState.IDLE
-            slots[name] = SlotReport(
-                build=name,
-                state=state if resident.loaded else SlotState.RELOADING,
-                running=min(resident.rows, body.rows),
-                waiting=max(0, resident.rows - body.rows),
-                max_concurrency=min(24, body.rows * lie),
-                budget_used=0 if body.lies else resident.used,
-                budget_max=resident.budget * lie,
-                kv_bytes_per_token=weights.kv_bytes,
-                decode_tps=min(measured, 500.0),
-                prefill_tps=min(measured and resident.solo_tps * 14.0 * lie, 20_000.0),
-                load_ms=int(hardware.load_s(weights) * 1000),
-                stepped_ago_s=now - resident.stepped_at,
-            )
-        usable_gb = body.memory_gb * hardware.USABLE
-        idle_gb = sum(one.product.weights.size_gb for one in self._residents.values() if one.rows)
-        return Beat(
-            warm=frozenset(name for name, one in self._residents.items() if one.loaded),
-            pressure=min(1.0, active_gb / body.memory_gb),
-            cpu=0.1,
-            thermal=Thermal.NOMINAL,
-            capacity=CapacityReport(
-                sequence=self._sequence,
-                slots=slots,
-                total_memory_gb=body.memory_gb,
-                gpu_active_gb=min(active_gb, body.memory_gb),
-                free_for_load_gb=usable_gb - idle_gb,
-            ),
-        )
+        self._pulse.changed()
 
 
 def _nothing(_frame: Frame) -> None:

@@ -7,13 +7,14 @@ from itertools import accumulate
 
 from darkbloom_router.model import Catalog
 from darkbloom_router.simulate import hardware
+from darkbloom_router.simulate.body import Body
 from darkbloom_router.simulate.chance import around, stream
 from darkbloom_router.simulate.collector import Collector
 from darkbloom_router.simulate.core import Core, make_core
 from darkbloom_router.simulate.edge import Edge
 from darkbloom_router.simulate.hardware import Product
 from darkbloom_router.simulate.ledger import Ledger
-from darkbloom_router.simulate.machine import Body, Machine
+from darkbloom_router.simulate.machine import Machine
 from darkbloom_router.simulate.scenario import Scenario
 from darkbloom_router.simulate.traffic import Traffic
 from darkbloom_router.warm.targets import TICK_S
@@ -77,7 +78,7 @@ def run(scenario: Scenario, progress: Progress) -> Outcome:
     traffic = Traffic(scenario, products, capacity_tps, core.timers, edge.ask)
     core.timers.after(WARM_UP_S, traffic.start)
     _churn(scenario, core, machines)
-    _sweep(core)
+    _sweep(core, scenario.decided_s)
 
     last = scenario.duration_s + TAIL_S
     with Collector() as collector:
@@ -147,18 +148,20 @@ def _churn(scenario: Scenario, core: Core, machines: list[Machine]) -> None:
     core.timers.after(chance.expovariate(per_s), leave)
 
 
-def _sweep(core: Core) -> None:
-    """Do what the router does now and then."""
+def _sweep(core: Core, until: float) -> None:
+    """Do what the router does now and then, as long as anybody is chosen."""
 
     def tick() -> None:
         for build in core.warm.due():
             core.warm.tick(build)
-        core.timers.after(TICK_S, tick)
+        if core.timers.now() <= until:
+            core.timers.after(TICK_S, tick)
 
     core.timers.after(TICK_S, tick)
 
     def sweep() -> None:
         core.health.sweep(core.timers.now())
-        core.timers.after(SWEEP_S, sweep)
+        if core.timers.now() <= until:
+            core.timers.after(SWEEP_S, sweep)
 
     core.timers.after(SWEEP_S, sweep)

@@ -25,6 +25,8 @@ class Scenario:
     full_scan: bool = False
     """Every decision prices everybody, not a sample."""
     warm_pool: bool = True
+    every_beat: bool = False
+    """Heartbeats that say nothing new are computed through as well; the result is the same."""
 
     cold: float = 0.1
     """Share of machines that hold nothing in memory at first."""
@@ -54,3 +56,8 @@ class Scenario:
     def duration_s(self) -> float:
         """How long requests arrive, in seconds."""
         return self.minutes * 60
+
+    @property
+    def decided_s(self) -> float:
+        """When everybody has been answered or refused: then answers run, and nobody is chosen."""
+        return self.duration_s + self.deadline_s
