@@ -228,6 +228,7 @@ class Agent:
             engine=self._presence.backend,
             provider_id=standing.provider_id if live else "",
             account_id=standing.account_id,
+            min_version=standing.min_version,
             trust_level=standing.trust_level if live else "none",
             admission=standing.admission if live else "",
             trust_status=standing.trust_status if live else "",

@@ -87,6 +87,11 @@ class CodeRelease:
         )
 
 
+def platform_name() -> str:
+    """Return what releases call this platform, for example `macos-arm64`."""
+    return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{platform.machine()}"
+
+
 def measure(site: Path | None = None, python: Path | None = None) -> CodeRelease:
     """Hash an installation; takes tens of milliseconds, so call it off the event loop.
 
@@ -106,7 +111,7 @@ def measure(site: Path | None = None, python: Path | None = None) -> CodeRelease
         runtime_hash=hashed,
         template_hashes={},
         version=_version(site),
-        platform=f"{'macos' if sys.platform == 'darwin' else sys.platform}-{platform.machine()}",
+        platform=platform_name(),
         packages=packages,
         libraries=libraries,
     )

@@ -26,6 +26,7 @@ class Standing:
 
     provider_id: str = ""
     account_id: str = ""
+    min_version: str = ""
     trust_level: str = "none"
     trust_status: str = ""
     trust_reason: str = ""
@@ -41,6 +42,7 @@ class Standing:
         """Keep the answer to a registration."""
         self.provider_id = printable(answer.provider_id)
         self.account_id = printable(answer.account_id)
+        self.min_version = printable(answer.min_version)
         self.trust_level = printable(answer.trust_level)
         self.accepted_models = _texts(answer.accepted_models)
         self.rejected_models = tuple(

@@ -62,6 +62,8 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     provider_id: str = ""
     account_id: str = ""
+    min_version: str = ""
+    """Oldest agent that the router takes; empty for any."""
     trust_level: str = "none"
     admission: str = ""
     trust_status: str = ""

@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ _STRANGERS = {
         "expires_in": 900,
         "interval": 1,
     },
+    "GET /health": {"status": "ok", "version": "0.1.0", "draining": False},
     "POST /v1/device/token": {"status": "authorized", "token": TOKEN, "account_id": ACCOUNT},
 }
 _OWN = {
@@ -50,12 +52,19 @@ class FakeGateway:
         """Machine name by identity key."""
         self.revoked = False
         self.url = ""
+        self.ahead_s = 0.0
+        """How far its clock is ahead of ours."""
+        self.latest = "0.1.0"
+        """Version of the newest release; empty for none."""
 
     def answer(self, route: str, body: dict[str, Any], authorization: str) -> tuple[int, Any]:
         """Return status and content."""
         self.calls.append(route)
         if self.answers.get(route):
             return self.answers[route].pop(0)
+        if route.startswith("GET /v1/releases/latest"):
+            found = {"version": self.latest}
+            return (200, found) if self.latest else error(404, "not_found")
         if route in _STRANGERS:
             return 200, _STRANGERS[route]
         if authorization != f"Bearer {TOKEN}" or self.revoked:
@@ -64,8 +73,8 @@ class FakeGateway:
             return self._link(body)
         if route == "DELETE /v1/provider/token":
             self.revoked = True
-        found = _OWN.get(route)
-        return error(404, "not_found") if found is None else (200, found)
+        own = _OWN.get(route)
+        return error(404, "not_found") if own is None else (200, own)
 
     def _link(self, body: dict[str, Any]) -> tuple[int, Any]:
         key = from_base64(body["identity_key"])
@@ -94,6 +103,10 @@ class FakeGateway:
                 self.send_header("content-length", str(len(raw)))
                 self.end_headers()
                 self.wfile.write(raw)
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                now = time.time() if timestamp is None else timestamp  # noqa: TID251 - a real date
+                return super().date_time_string(now + gateway.ahead_s)
 
             do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - names of the standard library
 

@@ -37,7 +37,7 @@ async def test_doctor_finds_nothing_that_fails_and_says_what_a_linux_host_is(mes
     assert [name for name, check in checks.items() if check["result"] == "fail"] == []
     assert done.returncode == 0, done.stderr
     assert checks["daemon connected"]["result"] == "pass"
-    assert checks["model fit"]["detail"] == f"routed: {SCRIPTED}"
+    assert checks["coordinator models"]["detail"] == f"routed: {SCRIPTED}"
     assert checks["trust level"]["result"] == "warn"
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from darkbloom_edge.signatures import to_base64
-from darkbloom_mesh.testing import serve_ephemeral
 from darkbloom_provider import identity, lock, state
 from darkbloom_provider.home import Home
 
 from tests.component.provider.models import BUILD, place_model
-from tests.fakes.provider_router import FakeRouter
 
 EX_USAGE, EX_CONFIG = 64, 78
 
@@ -203,49 +201,6 @@ def test_status_of_a_dead_or_disconnected_agent_is_one(cli, home):
         code, out, _ = cli("status")
     assert code == 1
     assert "STALE" in out
-
-
-# doctor
-
-
-async def test_doctor_passes_on_a_healthy_agent(cli, home, monkeypatch):
-    place_model(home.models)
-    identity.load_or_create(home.identity_key)
-    state.write(home.state, snapshot())
-    async with serve_ephemeral(FakeRouter().register) as target:
-        monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR", target)
-        with lock.single_instance(home.lock):
-            code, out, _ = cli("doctor", "--json")
-    checks = {check["name"]: check for check in json.loads(out)}
-    assert code == 0, out
-    assert checks["stream transport"]["result"] == "pass"
-    assert checks["daemon connected"]["result"] == "pass"
-    if sys.platform != "darwin":
-        assert checks["sip"]["result"] == "warn"
-
-
-def test_doctor_says_what_is_wrong_and_what_to_do(cli, home, monkeypatch):
-    monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR", "127.0.0.1:1")
-    home.identity_key.write_text("nonsense")
-    home.identity_key.chmod(0o600)
-    code, out, _ = cli("doctor", "--json")
-    checks = {check["name"]: check for check in json.loads(out)}
-    assert code == 1
-    for name in ("active se key", "local mlx models", "stream transport", "daemon"):
-        assert checks[name]["result"] == "fail"
-        assert checks[name]["fix"]
-
-
-async def test_strict_doctor_fails_on_warnings_too(cli, home, monkeypatch):
-    place_model(home.models)
-    state.write(home.state, snapshot(admission="owner"))
-    async with serve_ephemeral(FakeRouter().register) as target:
-        monkeypatch.setenv("DARKBLOOM_PROVIDER_COORDINATOR", target)
-        with lock.single_instance(home.lock):
-            assert cli("doctor")[0] == 0
-            code, out, _ = cli("doctor", "--strict")
-    assert code == 1
-    assert "public requests need hardware evidence" in out
 
 
 # models

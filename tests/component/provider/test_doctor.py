@@ -1,0 +1,374 @@
+"""`darkbloom doctor`: each planted fault is named, with something to do, and nothing else is."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from darkbloom_mesh.testing import serve_ephemeral
+from darkbloom_provider import checks, hardware, identity, lock, state
+from darkbloom_provider.account import Login, write_login
+from darkbloom_provider.checks.model import AREAS
+from darkbloom_provider.cli import run
+from darkbloom_provider.home import Home
+from darkbloom_provider.models.directory import import_directory
+
+from tests.fakes.gateway import ACCOUNT, TOKEN, FakeGateway
+from tests.fakes.provider_router import FakeRouter
+
+BUILD = "org/tiny"
+PREFIX = "DARKBLOOM_PROVIDER_"
+NOW = datetime.now(UTC)  # noqa: TID251 - read by a real command
+MAC_ONLY = {"metal gpu", "sip", "macos", "secure boot", "authenticated root", "rdma"}
+
+
+@dataclass
+class Machine:
+    """A machine that is well: linked, registered, with a model that renders."""
+
+    home: Home
+    gateway: FakeGateway
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+    running: bool = True
+    state: dict[str, object] = field(default_factory=dict)
+
+    def set(self, name: str, value: str) -> None:
+        """Set a variable of the agent."""
+        self.monkeypatch.setenv(PREFIX + name, value)
+
+    def write(self, text: str) -> None:
+        """Write its provider.toml."""
+        (self.home.root / "provider.toml").write_text(text)
+
+    async def doctor(self, *flags: str) -> tuple[int, str, str]:
+        """Run the command as its own thread, so that neighbours can answer."""
+        with ExitStack() as stack:
+            if self.running:
+                state.write(self.home.state, snapshot(**self.state))
+                stack.enter_context(lock.single_instance(self.home.lock))
+            code = await asyncio.to_thread(run, ["doctor", *flags])
+        return code, *self.capsys.readouterr()
+
+    async def findings(self) -> dict[str, dict[str, str]]:
+        """Return what is not well, without what only a Mac has."""
+        _, out, err = await self.doctor("--json")
+        assert not err
+        return {
+            found["name"]: found
+            for found in json.loads(out)
+            if found["result"] != "pass" and found["name"] not in MAC_ONLY
+        }
+
+
+def snapshot(**changes: object) -> state.AgentState:
+    fields: dict[str, object] = {
+        "pid": os.getpid(),
+        "version": "0.1.0",
+        "started_at": NOW.isoformat(),
+        "updated_at": NOW.isoformat(),
+        "coordinator": "router:8443",
+        "connection": "registered",
+        "engine": "mlx-lm",
+        "account_id": ACCOUNT,
+        "trust_level": "hardware",
+        "trust_status": "online",
+        "admission": "public",
+        "accepted_models": (BUILD,),
+    }
+    return state.AgentState(**{**fields, **changes})
+
+
+def place(home: Home, *, template: bool = True, build: str = BUILD) -> Path:
+    """Put a model with the files of one, though without weights, into the store."""
+    folder = home.root / f"source-{build.replace('/', '-')}"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if template:
+        text = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+        (folder / "chat_template.jinja").write_text(text)
+    import_directory(
+        folder,
+        build_id=build,
+        version="local",
+        root=home.models,
+        created_at=NOW,
+        progress=lambda _done, _total: None,
+    )
+    return home.models
+
+
+@pytest.fixture
+async def machine(home, monkeypatch, capsys) -> AsyncIterator[Machine]:
+    facts = replace(hardware.detect(), memory_gb=32.0)
+    monkeypatch.setattr(hardware, "detect", lambda: facts)
+    monkeypatch.setattr(checks, "free_bytes", lambda _path: 100 << 30)
+    monkeypatch.setattr(checks, "process_names", list)
+    identity.load_or_create(home.identity_key)
+    with FakeGateway().serving() as gateway:
+        write_login(home.login, Login(gateway=gateway.url, account_id=ACCOUNT, token=TOKEN))
+        async with serve_ephemeral(FakeRouter().register) as target:
+            found = Machine(home, gateway, monkeypatch, capsys)
+            found.set("GATEWAY", gateway.url)
+            found.set("COORDINATOR", target)
+            found.set("COORDINATOR_TLS", "false")
+            yield found
+
+
+def no_router(machine: Machine) -> None:
+    machine.set("COORDINATOR", "127.0.0.1:1")
+
+
+def wrong_clock(machine: Machine) -> None:
+    machine.gateway.ahead_s = 600
+
+
+def expired_token(machine: Machine) -> None:
+    machine.gateway.revoked = True
+
+
+def low_disk(machine: Machine) -> None:
+    machine.monkeypatch.setattr(checks, "free_bytes", lambda _path: 1 << 30)
+
+
+def bad_hash(machine: Machine) -> None:
+    [weights] = machine.home.models.rglob("model.safetensors")
+    weights.write_bytes(b"weightz")
+
+
+def missing_template(machine: Machine) -> None:
+    place(machine.home, template=False, build="org/mute")
+
+
+def old_version(machine: Machine) -> None:
+    machine.state["min_version"] = "9.0.0"
+
+
+def closed_schedule(machine: Machine) -> None:
+    day = f"{NOW + timedelta(days=3):%a}".lower()
+    machine.write(
+        "[schedule]\nenabled = true\n[[schedule.windows]]\n"
+        f'days = ["{day}"]\nstart = "03:00"\nend = "03:30"\n'
+    )
+
+
+def private_only(machine: Machine) -> None:
+    machine.write("[coordinator]\nprivate_only = true\n")
+
+
+def no_model_fits(machine: Machine) -> None:
+    facts = replace(hardware.detect(), memory_gb=8.0)
+    machine.monkeypatch.setattr(hardware, "detect", lambda: facts)
+
+
+def untrusted(machine: Machine) -> None:
+    machine.state |= {
+        "trust_status": "untrusted",
+        "trust_reason": "challenge_failed",
+        "trust_remedy": "start the agent again and keep the machine awake",
+    }
+
+
+@pytest.mark.parametrize(
+    ("plant", "name", "result", "seen", "fix"),
+    [
+        (no_router, "stream transport", "fail", "connection refused", "coordinator.url"),
+        (wrong_clock, "clock", "fail", "behind", "automatic time"),
+        (expired_token, "account link", "fail", "expired or was revoked", "`darkbloom login`"),
+        (low_disk, "disk space", "fail", "1.0 GB free", "`darkbloom models remove`"),
+        (bad_hash, "model integrity", "fail", BUILD, f"models download {BUILD}"),
+        (missing_template, "template render", "fail", "org/mute: no chat template", "org/mute"),
+        (old_version, "minimum version", "fail", "takes 9.0.0", "`darkbloom update`"),
+        (closed_schedule, "schedule", "warn", "closed now", "schedule --disable"),
+        (private_only, "private only", "warn", "only your own", "private_only false"),
+        (no_model_fits, "model fit", "fail", "has 8 GB", "models catalog"),
+        (untrusted, "trust level", "fail", "challenge_failed", "keep the machine awake"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+async def test_a_planted_fault_is_named_with_a_fix_and_alone(
+    machine, plant: Callable[[Machine], None], name, result, seen, fix
+):
+    place(machine.home)
+    plant(machine)
+    found = await machine.findings()
+    assert list(found) == [name]
+    assert found[name]["result"] == result
+    assert seen in found[name]["detail"]
+    assert fix in found[name]["fix"]
+    assert found[name]["area"] in AREAS
+
+
+async def test_a_taken_port_is_named_with_its_number(machine):
+    place(machine.home)
+    machine.running = False
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        machine.set("METRICS_LISTEN", f"127.0.0.1:{port}")
+        found = await machine.findings()
+    assert set(found) == {"port", "daemon"}
+    assert f"127.0.0.1:{port} is taken" in found["port"]["detail"]
+    assert f"lsof -i :{port}" in found["port"]["fix"]
+
+
+async def test_a_machine_that_is_well_has_no_finding(machine):
+    place(machine.home)
+    assert await machine.findings() == {}
+    code, out, _ = await machine.doctor()
+    assert code == 0
+    assert "✓ models" in out
+    assert "0 failed" in out
+    # In a pipe each finding is one line, without colours or boxes.
+    assert "\x1b" not in out
+    assert "│" not in out
+
+
+async def test_a_new_machine_is_told_its_first_steps(machine):
+    machine.running = False
+    machine.home.login.unlink()
+    machine.home.identity_key.unlink()
+    found = await machine.findings()
+    assert {name: one["result"] for name, one in found.items()} == {
+        "local mlx models": "fail",
+        "account link": "fail",
+        "daemon": "fail",
+        "active se key": "warn",
+    }
+    assert "models download" in found["local mlx models"]["fix"]
+    assert "darkbloom login" in found["account link"]["fix"]
+
+
+async def test_strict_fails_on_a_warning_and_plain_does_not(machine):
+    place(machine.home)
+    machine.state["admission"] = "owner"
+    code, out, _ = await machine.doctor()
+    assert code == 0
+    assert "fix: public requests need hardware evidence" in out
+    assert (await machine.doctor("--strict"))[0] == 1
+
+
+async def test_a_file_with_a_mistake_is_named_by_line_and_key(machine):
+    place(machine.home)
+    machine.write('[backend]\nidle_timeout_mins = "soon"\nfoo = 1\n')
+    found = await machine.findings()
+    assert list(found) == ["config"]
+    assert "line 2: backend.idle_timeout_mins: must be a whole number" in found["config"]["detail"]
+    assert "line 3: backend.foo: no such key" in found["config"]["detail"]
+    machine.write("[backend]\nport = 8100\n")
+    retired = (await machine.findings())["config"]
+    assert retired["result"] == "warn"
+    assert retired["fix"] == "`darkbloom config unset backend.port`"
+
+
+async def test_what_answers_but_is_no_router_is_told_apart(machine):
+    place(machine.home)
+    machine.set("COORDINATOR", machine.gateway.url.removeprefix("http://"))
+    found = await machine.findings()
+    assert "not with HTTP/2" in found["stream transport"]["detail"]
+    assert "no router" in found["stream transport"]["fix"]
+    machine.set("COORDINATOR_TLS", "true")
+    assert "TLS" in (await machine.findings())["stream transport"]["detail"]
+
+
+async def test_one_router_of_several_is_enough_and_another_can_be_probed(machine):
+    place(machine.home)
+    good = os.environ[PREFIX + "COORDINATOR"]  # noqa: TID251 - set by the fixture
+    machine.set("COORDINATOR", f"127.0.0.1:1,{good}")
+    assert await machine.findings() == {}
+    code, out, _ = await machine.doctor("--json", "--coordinator", "127.0.0.1:1")
+    assert code == 1
+    failed = [found["name"] for found in json.loads(out) if found["result"] == "fail"]
+    assert failed == ["stream transport"]
+    assert (await machine.doctor("--coordinator", "nowhere"))[0] == 64
+
+
+async def test_a_gateway_that_is_silent_or_strange_is_named(machine):
+    place(machine.home)
+    machine.set("GATEWAY", "http://127.0.0.1:1")
+    found = await machine.findings()
+    assert list(found) == ["coordinator health"]
+    assert "does not answer" in found["coordinator health"]["detail"]
+    machine.set("GATEWAY", machine.gateway.url)
+    machine.gateway.answers["GET /health"] = [(503, b"no json")]
+    assert "status 503" in (await machine.findings())["coordinator health"]["detail"]
+
+
+async def test_a_newer_release_is_a_warning(machine):
+    place(machine.home)
+    machine.gateway.latest = "0.2.0"
+    found = await machine.findings()
+    assert list(found) == ["up to date"]
+    assert "0.2.0 is out" in found["up to date"]["detail"]
+    machine.gateway.latest = ""
+    assert await machine.findings() == {}
+
+
+async def test_a_stale_picture_and_a_lost_stream_are_failures(machine):
+    place(machine.home)
+    old = (NOW - timedelta(minutes=10)).isoformat()
+    machine.state |= {"updated_at": old, "connection": "connecting", "last_error": "gone"}
+    found = await machine.findings()
+    assert set(found) == {"daemon state freshness", "daemon connected"}
+    assert "10 min" in found["daemon state freshness"]["detail"]
+    assert found["daemon connected"]["detail"] == "gone"
+
+
+async def test_a_shut_gate_and_unsettled_usage_are_warnings(machine):
+    place(machine.home)
+    shut = state.RoutedModel(
+        id=BUILD, eligible=False, reason="challenge_stale", evidence="17 min", remedy="wait"
+    )
+    machine.state |= {"routing": (shut,), "unacknowledged_terminals": 3}
+    found = await machine.findings()
+    assert {name: one["result"] for name, one in found.items()} == {
+        "requests": "warn",
+        "usage reporting": "warn",
+    }
+    assert found["requests"]["fix"] == "wait"
+
+
+async def test_files_that_are_damaged_or_open_are_findings_not_crashes(machine):
+    place(machine.home)
+    machine.home.login.chmod(0o644)
+    machine.home.identity_key.write_text("nonsense")
+    found = await machine.findings()
+    assert set(found) == {"account link", "active se key"}
+    assert "closed to others" in found["account link"]["detail"]
+
+
+async def test_a_chosen_model_that_is_not_here_is_named(machine):
+    place(machine.home)
+    machine.write('[backend]\nenabled_models = ["org/none"]\n')
+    found = await machine.findings()
+    assert list(found) == ["local mlx models"]
+    assert found["local mlx models"]["fix"] == "`darkbloom models download org/none`"
+
+
+async def test_a_rival_engine_is_a_warning(machine):
+    place(machine.home)
+    machine.monkeypatch.setattr(checks, "process_names", lambda: ["zsh", "Ollama"])
+    found = await machine.findings()
+    assert list(found) == ["competing inference"]
+
+
+async def test_what_a_helper_asks_for_holds_no_secret(machine):
+    place(machine.home)
+    machine.write('[provider]\nname = "studio"\n')
+    code, out, _ = await machine.doctor("--support")
+    said = json.loads(out)
+    assert code == 0
+    assert said["settings"]["name"] == "file"
+    assert said["models"] == [BUILD]
+    assert said["state"]["connection"] == "registered"
+    assert {check["name"] for check in said["checks"]} >= {"clock", "stream transport"}
+    assert TOKEN not in out
+    assert "PRIVATE" not in out
