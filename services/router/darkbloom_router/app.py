@@ -300,7 +300,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         terminal=downlink.stray,
     )
     stores.join(config, service, router, member, asker)
-    service.ready_if(lambda: catalog.known and not dispatcher.draining)
+    service.ready_if(lambda: catalog.known and gateways.admits and not dispatcher.draining)
     service.on_drain(router.drain)
     for name, work in (
         ("timers", timers.run()),

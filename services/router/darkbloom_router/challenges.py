@@ -54,6 +54,7 @@ class Challenges:
         lane: Its lane.
         hashes: Weight hash by build, as registered.
         on_pass: Called after each pass, before anything is routed by it.
+        passed: Called after each pass, once requests may be routed by it.
         uniform: Returns a number in [0, 1).
     """
 
@@ -70,6 +71,7 @@ class Challenges:
         *,
         hashes: Callable[[], Mapping[str, str]],
         on_pass: Callable[[], Awaitable[None]],
+        passed: Callable[[], None],
         uniform: Callable[[], float],
     ) -> None:
         self._provider = provider
@@ -82,6 +84,7 @@ class Challenges:
         self._times = times
         self._hashes = hashes
         self._on_pass = on_pass
+        self._passed = passed
         self._uniform = uniform
         self._pending: str = ""
         self._answer: asyncio.Future[AttestationResponse | None] | None = None
@@ -149,6 +152,7 @@ class Challenges:
                 self._lane.send_control(FrameKind.FRAME_KIND_CODE_RESUME_CHALLENGE, 0, message)
             await self._on_pass()
             self._trust.passed(provider, judgement, self._timers.now())
+            self._passed()
         elif judgement.untrust:
             self._meter.challenged("untrusted")
             self._trust.distrust(provider, judgement.failure or "challenge")

@@ -48,7 +48,10 @@ class GatewayLanes:
         self._initial_credit = initial_credit
         self._links: dict[int, GatewayLink] = {}
         self._open: set[Lane] = set()
+        self._parked: list[_Session] = []
         self._prefix = 0
+        self.admits = False
+        """Whether requests are taken; a new replica has to meet the others first."""
 
     def __len__(self) -> int:
         return len(self._links)
@@ -72,12 +75,25 @@ class GatewayLanes:
         finally:
             timer.cancel()
             self._open.discard(session.lane)
+            if session in self._parked:
+                self._parked.remove(session)
             stats = session.lane.stats
             self._meter.lane_closed("gateway", end.reason, stats.frames_in, stats.frames_out)
             if session.link is not None:
                 self._lost(session.link, end)
         if session.refusal is not None:
             raise session.refusal
+
+    def admit(self) -> None:
+        """Welcome whoever has waited for that, and from now on everybody at once."""
+        self.admits = True
+        parked, self._parked = self._parked, []
+        for session in parked:
+            session.greet()
+
+    def park(self, session: "_Session") -> None:
+        """Let a lane wait for its welcome."""
+        self._parked.append(session)
 
     def welcome(self, lane: Lane, hello: LaneHello) -> GatewayLink:
         """Number a lane and answer its hello."""
@@ -132,14 +148,20 @@ class _Session:
         self.lane = Lane(call, on_frames=self._receive, name="gateway", clock=clock)
         self.link: GatewayLink | None = None
         self.refusal: MeshError | None = None
+        self._hello: LaneHello | None = None
         self._lanes = lanes
 
     def timed_out(self) -> None:
-        if self.link is None:
+        if self._hello is None:
             self._refuse()
 
+    def greet(self) -> None:
+        """Welcome the gateway, which has said hello before."""
+        if self._hello is not None:
+            self.link = self._lanes.welcome(self.lane, self._hello)
+
     def _receive(self, frames: Sequence[Frame]) -> None:
-        if self.link is None:
+        if self._hello is None:
             frames = self._handshake(frames)
         if self.link is not None:
             self._lanes.take(self.link, frames)
@@ -150,11 +172,15 @@ class _Session:
             self._refuse()
             return ()
         try:
-            hello = LaneHello.FromString(first.payload)
+            self._hello = LaneHello.FromString(first.payload)
         except DecodeError:
             self._refuse()
             return ()
-        self.link = self._lanes.welcome(self.lane, hello)
+        if self._lanes.admits:
+            self.greet()
+        else:
+            # Nothing follows a hello before its welcome.
+            self._lanes.park(self)
         return rest
 
     def _refuse(self) -> None:

@@ -222,6 +222,7 @@ class ProviderLink:
                 or hashes
             ),
             on_pass=self._claim,
+            passed=self._announce,
             uniform=parts.uniform,
         )
 
@@ -260,6 +261,10 @@ class ProviderLink:
         older = parts.fleet.claim(provider)
         if older is not None and not older.remote:
             supersede(parts, older)
+
+    def _announce(self) -> None:
+        if self.provider is not None:
+            self._parts.replicas.announce(self.provider)
 
     def _leave(self, end: LaneEnd) -> None:
         """Take the provider out of the fleet; what it carried moves or breaks."""

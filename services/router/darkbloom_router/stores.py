@@ -36,6 +36,7 @@ def join(
 ) -> None:
     """Become one of many, where there is a store to meet in."""
     if config.redis_url is None:
+        router.lanes.admit()
         return
     store = open_store(config.redis_url.reveal())
     service.on_close(store.aclose)
@@ -47,6 +48,7 @@ def join(
         clock=router.clock,
         uniform=secrets.SystemRandom().random,
         fenced=router.links.superseded,
+        met=router.lanes.admit,
     )
     router.replicas.cluster = cluster
     line = router.dispatcher.line

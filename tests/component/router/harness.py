@@ -365,11 +365,16 @@ class World:
 
     async def gateway(self) -> ScriptedGateway:
         """Connect a gateway worker."""
+        gateway = await self.stranger()
+        await gateway.hello()
+        return gateway
+
+    async def stranger(self) -> ScriptedGateway:
+        """Connect a gateway worker that has not said hello."""
         target = self.service.listeners["internal"]
         opened_channel = await self._channel(target, Secret(TOKEN))
         gateway = ScriptedGateway(GatewayLaneServiceStub(opened_channel), self.clock)
         self._run(gateway)
-        await gateway.hello()
         return gateway
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -71,7 +71,12 @@ class Replica:
         self.member = member
         self.leases = CutLeases(world.store, member.session)
         self.cluster = Cluster(
-            self.leases, Members(world.store, member), self._dial, world.clock, self._fenced
+            self.leases,
+            Members(world.store, member),
+            self._dial,
+            world.clock,
+            self._fenced,
+            _unnoticed,
         )
         self.streams: dict[bytes, Provider] = {}
         """The newest stream of each agent here that has been granted its identity."""
@@ -213,6 +218,7 @@ class Epochs(RuleBasedStateMachine):
             older.drain_fence = True
         self.replicas[name].streams[identity] = provider
         assert self.fences[identity].admits(provider.epoch)
+        self.replicas[name].cluster.announce(provider)
 
     def _grant_who_waited(self, name: str) -> None:
         for waiting in [item for item in self.waiting if item[0] == name]:
@@ -234,6 +240,10 @@ class Epochs(RuleBasedStateMachine):
                 for other in NAMES
                 if other != name
             }
+
+
+def _unnoticed() -> None:
+    """Nobody waits until a replica here has met the others."""
 
 
 def test_no_partition_and_no_interleaving_gives_two_live_epochs(valkey_url: str) -> None:

@@ -93,6 +93,8 @@ class Peer:
         self._close = close
         self._lane: Lane | None = None
         self._welcomed = False
+        self.described = False
+        """It has told of every provider that it holds."""
         self.leaving = False
         """It is about to end."""
         self._mirrors: dict[str, Provider] = {}
@@ -161,7 +163,7 @@ class Peer:
 
     def _lose(self) -> None:
         self._lane = None
-        self._welcomed = self.leaving = False
+        self._welcomed = self.described = self.leaving = False
         for provider_id in list(self._mirrors):
             # Its holder is lost, not the machine: no fault of anybody's.
             self._gone(provider_id, clean=True)
@@ -213,6 +215,7 @@ class Peer:
             self._gone(provider_id, clean=message.clean)
         for item in message.providers:
             self._describe(item)
+        self.described = self.described or message.complete
 
     def _describe(self, message: ProviderPresence) -> None:
         """Take one provider's state; one that we know nothing of must come whole."""

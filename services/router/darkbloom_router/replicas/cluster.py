@@ -19,6 +19,9 @@ from darkbloom_router.replicas.members import Member, Members
 _log = structlog.get_logger()
 CLAIM_TRIES_S = 1.0
 LEAVE_S = 2.0
+MEET_S = 3.0
+"""Longest that a new replica takes no requests because it does not know everybody yet."""
+_MEET_POLL_S = 0.01
 
 
 class Cluster:
@@ -30,6 +33,8 @@ class Cluster:
         dial: Makes a peer of a member.
         clock: Time.
         fenced: Called for a provider whose identity another replica holds now.
+        met: Called once, when this replica knows the providers of all others, or has waited for
+            that in vain: a request that came before would be told that nobody is there.
     """
 
     def __init__(
@@ -39,8 +44,10 @@ class Cluster:
         dial: Callable[[Member], Peer],
         clock: Clock,
         fenced: Callable[[Provider], None],
+        met: Callable[[], None],
     ) -> None:
         self.store_ok = True
+        self._met = met
         self._leases = leases
         self._members = members
         self._dial = dial
@@ -48,6 +55,8 @@ class Cluster:
         self._fenced = fenced
         self._peers: dict[Member, tuple[Peer, asyncio.Task[None]]] = {}
         self._held: dict[bytes, Provider] = {}
+        self._former: dict[Provider, str] = {}
+        """Sessions that do not know yet that an identity of theirs has moved here."""
 
     @property
     def peers(self) -> list[Peer]:
@@ -80,6 +89,13 @@ class Cluster:
             self._take(provider, claim)
             return
 
+    def announce(self, provider: Provider) -> None:
+        """Tell whoever held an identity before that it is ours now; the last word of a claim."""
+        former = self._former.pop(provider, "")
+        for peer in self.peers:
+            if former and peer.member.session == former:
+                peer.superseded(provider.identity_key, provider.epoch)
+
     def superseded(self, identity_key: bytes, epoch: int) -> None:
         """Stop giving work to a stream whose identity has been granted elsewhere."""
         provider = self._held.get(identity_key)
@@ -89,16 +105,19 @@ class Cluster:
 
     def left(self, provider: Provider) -> None:
         """Let the lease of an ended stream run out; a new claim does not wait for it."""
+        self._former.pop(provider, None)
         if self._held.get(provider.identity_key) is provider:
             del self._held[provider.identity_key]
 
     async def run(self) -> None:
         """Keep membership and leases until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            await self._beat(tasks)
+            await self._meet()
             while True:
-                await self._beat(tasks)
                 await self._renew()
                 await self._clock.sleep(RENEW_S)
+                await self._beat(tasks)
 
     async def leave(self) -> None:
         """Leave the list of members, so that nobody dials any more."""
@@ -107,6 +126,15 @@ class Cluster:
                 await self._members.leave()
         except (StoreUnavailableError, TimeoutError):
             _log.warning("replica_not_delisted")
+
+    async def _meet(self) -> None:
+        until = self._clock.monotonic() + MEET_S
+        while not all(peer.described for peer in self.peers):
+            if self._clock.monotonic() >= until:
+                _log.warning("replicas_not_met", peers=len(self._peers))
+                break
+            await self._clock.sleep(_MEET_POLL_S)
+        self._met()
 
     async def _beat(self, tasks: asyncio.TaskGroup) -> None:
         try:
@@ -144,11 +172,8 @@ class Cluster:
     def _take(self, provider: Provider, claim: Claim) -> None:
         self._held[provider.identity_key] = provider
         provider.epoch = claim.epoch
-        if not claim.former:
-            return
-        for peer in self.peers:
-            if peer.member.session == claim.former:
-                peer.superseded(provider.identity_key, claim.epoch)
+        if claim.former:
+            self._former[provider] = claim.former
 
     def _store(self, *, ok: bool) -> None:
         if ok is not self.store_ok:

@@ -44,6 +44,7 @@ def make_cluster(
     clock: Clock,
     uniform: Callable[[], float],
     fenced: Callable[[Provider], None],
+    met: Callable[[], None],
 ) -> Cluster:
     """Return membership and ownership of this replica; run it afterwards."""
 
@@ -57,4 +58,4 @@ def make_cluster(
         backoff = Backoff(uniform, first_s=_PEER_FIRST_S, cap_s=_PEER_CAP_S)
         return Peer(other, connect, parts, backoff, close=channel.close)
 
-    return Cluster(Leases(store, member.session), Members(store, member), peer, clock, fenced)
+    return Cluster(Leases(store, member.session), Members(store, member), peer, clock, fenced, met)

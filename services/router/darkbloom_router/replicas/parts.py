@@ -62,6 +62,15 @@ class Replicas:
         if self.cluster is not None:
             await self.cluster.claim(provider)
 
+    def announce(self, provider: Provider) -> None:
+        """Tell the others that a stream has its identity now, and may be given work.
+
+        Its description goes first: whoever held it before stops, and has nobody else meanwhile.
+        """
+        if self.cluster is not None:
+            self.publisher.flush()
+            self.cluster.announce(provider)
+
     def left(self, provider: Provider, *, clean: bool) -> list[tuple[str, int]]:
         """Note that a stream has ended, in order or not.
 

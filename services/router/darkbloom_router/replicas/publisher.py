@@ -99,6 +99,7 @@ class Publisher:
         self._askers[lane] = _Asker()
         lane.send_control(_PRESENCE, 0, Presence(full=True, leaving=self._leaving))
         self._tell(lane, list(self._said))
+        lane.send_control(_PRESENCE, 0, Presence(complete=True))
 
     def unsubscribe(self, lane: Lane) -> None:
         """Speak no more to an asker."""

@@ -30,7 +30,7 @@ from darkbloom.router.v1 import provider_link_pb2 as darkbloom_dot_router_dot_v1
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#darkbloom/router/v1/peer_lane.proto\x12\x13\x64\x61rkbloom.router.v1\x1a\x1f\x64\x61rkbloom/common/v1/frame.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a&darkbloom/router/v1/gateway_lane.proto\x1a(darkbloom/router/v1/machine_faults.proto\x1a\'darkbloom/router/v1/provider_link.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\tPeerHello\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\"/\n\x0bPeerWelcome\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\"\x8d\x01\n\x08Presence\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12\x38\n\tproviders\x18\x02 \x03(\x0b\x32%.darkbloom.router.v1.ProviderPresence\x12\x19\n\x11gone_provider_ids\x18\x03 \x03(\t\x12\r\n\x05\x63lean\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\"\xfc\x04\n\x10ProviderPresence\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x38\n\x0cregistration\x18\x03 \x01(\x0b\x32\x1d.darkbloom.router.v1.RegisterH\x00\x88\x01\x01\x12\x39\n\tinventory\x18\x04 \x01(\x0b\x32!.darkbloom.router.v1.ModelsUpdateH\x01\x88\x01\x01\x12\x36\n\theartbeat\x18\x05 \x01(\x0b\x32\x1e.darkbloom.router.v1.HeartbeatH\x02\x88\x01\x01\x12\x18\n\x10heartbeat_age_ms\x18\x06 \x01(\x03\x12\x14\n\x0cidentity_key\x18\x07 \x01(\x0c\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x39\n\x07verdict\x18\t \x01(\x0b\x32#.darkbloom.router.v1.VerdictInForceH\x03\x88\x01\x01\x12\x1d\n\x10\x63hallenge_age_ms\x18\n \x01(\x03H\x04\x88\x01\x01\x12\x18\n\x10runtime_verified\x18\x0b \x01(\x08\x12\x11\n\tuntrusted\x18\x0c \x01(\t\x12\x10\n\x08\x64raining\x18\r \x01(\x08\x12(\n\x05loads\x18\x0e \x03(\x0b\x32\x19.darkbloom.router.v1.Load\x12\x37\n\x06\x66\x61ults\x18\x0f \x01(\x0b\x32\".darkbloom.router.v1.MachineFaultsH\x05\x88\x01\x01\x42\x0f\n\r_registrationB\x0c\n\n_inventoryB\x0c\n\n_heartbeatB\n\n\x08_verdictB\x13\n\x11_challenge_age_msB\t\n\x07_faults\"\xca\x01\n\x0eVerdictInForce\x12\x35\n\x08\x64ocument\x18\x01 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12\x12\n\nverdict_id\x18\x02 \x01(\t\x12\x13\n\x0btrust_level\x18\x03 \x01(\t\x12\x11\n\tadmission\x18\x04 \x01(\t\x12\x14\n\x0c\x65xpire_in_ms\x18\x05 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x04Load\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x10\n\x08inflight\x18\x02 \x01(\x05\x12\x16\n\x0epending_tokens\x18\x03 \x01(\x03\"y\n\x07Reserve\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\'\n\x04open\x18\x05 \x01(\x0b\x32\x19.darkbloom.router.v1.Open\"\xa9\x01\n\x08Reserved\x12\x35\n\x07refused\x18\x01 \x01(\x0e\x32\x1f.darkbloom.router.v1.GateReasonH\x00\x88\x01\x01\x12\x13\n\x0bstale_owner\x18\x02 \x01(\x08\x12\x39\n\x07verdict\x18\x03 \x01(\x0b\x32#.darkbloom.router.v1.VerdictInForceH\x01\x88\x01\x01\x42\n\n\x08_refusedB\n\n\x08_verdict\"\x0b\n\tUnreserve\"I\n\x07\x46orward\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12)\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1a.darkbloom.common.v1.Frame\"/\n\x08\x44istrust\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\nSuperseded\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#darkbloom/router/v1/peer_lane.proto\x12\x13\x64\x61rkbloom.router.v1\x1a\x1f\x64\x61rkbloom/common/v1/frame.proto\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a&darkbloom/router/v1/gateway_lane.proto\x1a(darkbloom/router/v1/machine_faults.proto\x1a\'darkbloom/router/v1/provider_link.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\tPeerHello\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\"/\n\x0bPeerWelcome\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\"\x9f\x01\n\x08Presence\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12\x38\n\tproviders\x18\x02 \x03(\x0b\x32%.darkbloom.router.v1.ProviderPresence\x12\x19\n\x11gone_provider_ids\x18\x03 \x03(\t\x12\r\n\x05\x63lean\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\"\xfc\x04\n\x10ProviderPresence\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x38\n\x0cregistration\x18\x03 \x01(\x0b\x32\x1d.darkbloom.router.v1.RegisterH\x00\x88\x01\x01\x12\x39\n\tinventory\x18\x04 \x01(\x0b\x32!.darkbloom.router.v1.ModelsUpdateH\x01\x88\x01\x01\x12\x36\n\theartbeat\x18\x05 \x01(\x0b\x32\x1e.darkbloom.router.v1.HeartbeatH\x02\x88\x01\x01\x12\x18\n\x10heartbeat_age_ms\x18\x06 \x01(\x03\x12\x14\n\x0cidentity_key\x18\x07 \x01(\x0c\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x39\n\x07verdict\x18\t \x01(\x0b\x32#.darkbloom.router.v1.VerdictInForceH\x03\x88\x01\x01\x12\x1d\n\x10\x63hallenge_age_ms\x18\n \x01(\x03H\x04\x88\x01\x01\x12\x18\n\x10runtime_verified\x18\x0b \x01(\x08\x12\x11\n\tuntrusted\x18\x0c \x01(\t\x12\x10\n\x08\x64raining\x18\r \x01(\x08\x12(\n\x05loads\x18\x0e \x03(\x0b\x32\x19.darkbloom.router.v1.Load\x12\x37\n\x06\x66\x61ults\x18\x0f \x01(\x0b\x32\".darkbloom.router.v1.MachineFaultsH\x05\x88\x01\x01\x42\x0f\n\r_registrationB\x0c\n\n_inventoryB\x0c\n\n_heartbeatB\n\n\x08_verdictB\x13\n\x11_challenge_age_msB\t\n\x07_faults\"\xca\x01\n\x0eVerdictInForce\x12\x35\n\x08\x64ocument\x18\x01 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12\x12\n\nverdict_id\x18\x02 \x01(\t\x12\x13\n\x0btrust_level\x18\x03 \x01(\t\x12\x11\n\tadmission\x18\x04 \x01(\t\x12\x14\n\x0c\x65xpire_in_ms\x18\x05 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x04Load\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x10\n\x08inflight\x18\x02 \x01(\x05\x12\x16\n\x0epending_tokens\x18\x03 \x01(\x03\"y\n\x07Reserve\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\'\n\x04open\x18\x05 \x01(\x0b\x32\x19.darkbloom.router.v1.Open\"\xa9\x01\n\x08Reserved\x12\x35\n\x07refused\x18\x01 \x01(\x0e\x32\x1f.darkbloom.router.v1.GateReasonH\x00\x88\x01\x01\x12\x13\n\x0bstale_owner\x18\x02 \x01(\x08\x12\x39\n\x07verdict\x18\x03 \x01(\x0b\x32#.darkbloom.router.v1.VerdictInForceH\x01\x88\x01\x01\x42\n\n\x08_refusedB\n\n\x08_verdict\"\x0b\n\tUnreserve\"I\n\x07\x46orward\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12)\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1a.darkbloom.common.v1.Frame\"/\n\x08\x44istrust\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\nSuperseded\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,23 +42,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEERWELCOME']._serialized_start=329
   _globals['_PEERWELCOME']._serialized_end=376
   _globals['_PRESENCE']._serialized_start=379
-  _globals['_PRESENCE']._serialized_end=520
-  _globals['_PROVIDERPRESENCE']._serialized_start=523
-  _globals['_PROVIDERPRESENCE']._serialized_end=1159
-  _globals['_VERDICTINFORCE']._serialized_start=1162
-  _globals['_VERDICTINFORCE']._serialized_end=1364
-  _globals['_LOAD']._serialized_start=1366
-  _globals['_LOAD']._serialized_end=1429
-  _globals['_RESERVE']._serialized_start=1431
-  _globals['_RESERVE']._serialized_end=1552
-  _globals['_RESERVED']._serialized_start=1555
-  _globals['_RESERVED']._serialized_end=1724
-  _globals['_UNRESERVE']._serialized_start=1726
-  _globals['_UNRESERVE']._serialized_end=1737
-  _globals['_FORWARD']._serialized_start=1739
-  _globals['_FORWARD']._serialized_end=1812
-  _globals['_DISTRUST']._serialized_start=1814
-  _globals['_DISTRUST']._serialized_end=1861
-  _globals['_SUPERSEDED']._serialized_start=1863
-  _globals['_SUPERSEDED']._serialized_end=1912
+  _globals['_PRESENCE']._serialized_end=538
+  _globals['_PROVIDERPRESENCE']._serialized_start=541
+  _globals['_PROVIDERPRESENCE']._serialized_end=1177
+  _globals['_VERDICTINFORCE']._serialized_start=1180
+  _globals['_VERDICTINFORCE']._serialized_end=1382
+  _globals['_LOAD']._serialized_start=1384
+  _globals['_LOAD']._serialized_end=1447
+  _globals['_RESERVE']._serialized_start=1449
+  _globals['_RESERVE']._serialized_end=1570
+  _globals['_RESERVED']._serialized_start=1573
+  _globals['_RESERVED']._serialized_end=1742
+  _globals['_UNRESERVE']._serialized_start=1744
+  _globals['_UNRESERVE']._serialized_end=1755
+  _globals['_FORWARD']._serialized_start=1757
+  _globals['_FORWARD']._serialized_end=1830
+  _globals['_DISTRUST']._serialized_start=1832
+  _globals['_DISTRUST']._serialized_end=1879
+  _globals['_SUPERSEDED']._serialized_start=1881
+  _globals['_SUPERSEDED']._serialized_end=1930
 # @@protoc_insertion_point(module_scope)

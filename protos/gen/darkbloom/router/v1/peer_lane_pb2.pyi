@@ -90,12 +90,15 @@ class Presence(_message.Message):
     GONE_PROVIDER_IDS_FIELD_NUMBER: _builtins.int
     CLEAN_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     full: _builtins.bool
     """Set: providers that are not in `providers` are gone."""
     clean: _builtins.bool
     """They left in order: nobody's fault."""
     leaving: _builtins.bool
     """The holder is about to end: nobody should be sent there any more. Never taken back."""
+    complete: _builtins.bool
+    """Every provider of the holder has been described, here or before."""
     @_builtins.property
     def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderPresence]: ...
     @_builtins.property
@@ -110,10 +113,11 @@ class Presence(_message.Message):
         gone_provider_ids: _abc.Iterable[_builtins.str] | None = ...,
         clean: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "full", b"full", "gone_provider_ids", b"gone_provider_ids", "leaving", b"leaving", "providers", b"providers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "complete", b"complete", "full", b"full", "gone_provider_ids", b"gone_provider_ids", "leaving", b"leaving", "providers", b"providers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,62 @@
+"""A new replica takes no request before it knows whom the others hold."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+from darkbloom_mesh.config import Secret
+from darkbloom_router.replicas.cluster import MEET_S
+from darkbloom_router.replicas.store import open_store
+
+from tests.component.router.harness import World, world
+from tests.component.router.pairs import Pair
+
+
+@pytest.fixture
+async def late(pair: Pair, tmp_path: Path, valkey_url: str) -> AsyncIterator[World]:
+    """A third replica that has just begun to listen."""
+    assert pair.asker.router.lanes.admits
+    folder = tmp_path / "late"
+    folder.mkdir()
+    async with world(folder, redis_url=Secret(valkey_url), replica="late") as made:
+        yield made
+
+
+async def test_the_first_request_at_a_new_replica_reaches_the_fleet(
+    pair: Pair, late: World
+) -> None:
+    provider = await pair.provider()
+    gateway = await late.stranger()
+    hello = asyncio.create_task(gateway.hello())
+    await late.until(lambda: provider.provider_id in late.router.fleet.providers)
+    assert not late.router.lanes.admits
+    assert not hello.done()
+
+    while not hello.done():
+        await late.turn(0.1)
+    stream, _ = gateway.open()
+    assert await gateway.offer(stream)
+
+
+async def test_a_replica_that_cannot_be_met_is_not_awaited_for_long(
+    tmp_path: Path, valkey_url: str
+) -> None:
+    store = open_store(valkey_url)
+    try:
+        record = orjson.dumps(["dead", "dead/0", "127.0.0.1:1"])
+        await store.zadd("rt:replicas", {record: float("inf")})
+        async with world(tmp_path, redis_url=Secret(valkey_url), replica="late") as made:
+            gateway = await made.stranger()
+            hello = asyncio.create_task(gateway.hello())
+            cluster = made.router.replicas.cluster
+            assert cluster is not None
+            await made.until(lambda: cluster.size > 1)
+            await made.turn(MEET_S / 2)
+            assert not made.router.lanes.admits
+            while not hello.done():
+                await made.turn(MEET_S)
+    finally:
+        await store.zrem("rt:replicas", record)
+        await store.aclose()
