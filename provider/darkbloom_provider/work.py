@@ -339,6 +339,7 @@ class Worker:
             request=chat,
             prompt_bound=request.prompt_bound,
             output_bound=request.output_bound,
+            cache_scope=opened.header.cache_scope,
         )
         loads = self._desk.loads
         cold = not loads.warm(request.build)

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from darkbloom_provider.engine.prefix.cache import Prefix
 from darkbloom_provider.engine.sampling import Sampling
 
 
@@ -25,6 +26,8 @@ class TokenEvent(NamedTuple):
     """The row has reached its token limit; it is gone."""
     logprob: float = 0.0
     rivals: tuple[Candidate, ...] = ()
+    cached: int = 0
+    """Tokens of the row's prompt that were not read again."""
 
 
 class StepResult(NamedTuple):
@@ -71,6 +74,8 @@ class RowSpec:
     top_logprobs: int | None
     constraint: Constraint | None = None
     """Masks what the grammar of the request forbids, before sampling."""
+    prefix: Prefix | None = None
+    """Where the prompt's beginning may be kept; None: it is always read."""
 
     def __repr__(self) -> str:
         return f"RowSpec(tokens={len(self.tokens)}, <redacted>)"

@@ -53,6 +53,8 @@ class Job:
     """Most prompt tokens that may be charged; more is refused."""
     output_bound: int
     """Most tokens that may be generated; generation stops there."""
+    cache_scope: bytes = dataclasses.field(default=b"", repr=False)
+    """Who may share what is kept of the prompt, opaque; empty: nothing is kept or looked up."""
 
 
 class OutcomeKind(StrEnum):

@@ -34,6 +34,7 @@ from darkbloom_provider.engine.interface import (
     SlotState,
     SlotStatus,
 )
+from darkbloom_provider.engine.prefix.cache import PrefixCache
 from darkbloom_provider.engine.prompt import Prompt, prepare
 from darkbloom_provider.engine.rates import Rate
 from darkbloom_provider.engine.row import Row
@@ -63,6 +64,7 @@ class _Loaded:
     context: int
     kv_bytes_per_token: int
     load_time_ms: int
+    weight_hash: str = ""
     crashed: bool = False
     decode: Rate = dataclasses.field(default_factory=Rate)
     prefill: Rate = dataclasses.field(default_factory=Rate)
@@ -88,6 +90,7 @@ class LocalEngine:
         limits: EngineLimits,
         clock: Clock,
         draw: Callable[[int], int],
+        prefixes: PrefixCache | None = None,
     ) -> None:
         """Prepare; nothing runs before `run`.
 
@@ -96,12 +99,14 @@ class LocalEngine:
             limits: What is taken on.
             clock: For measurements.
             draw: Gives a random number of so many bits (`secrets.randbits`).
+            prefixes: The prefix cache that the loader's models use; None for none.
         """
         self._loader = loader
         self._limits = limits
         self._concurrency = max(1, min(limits.max_concurrency, MAX_CONCURRENCY))
         self._clock = clock
         self._draw = draw
+        self._prefixes = prefixes
         self._budget = KvBudget(limits.kv_budget_bytes)
         self._loaded: dict[str, _Loaded] = {}
         self._loading: dict[str, asyncio.Future[None]] = {}
@@ -181,6 +186,7 @@ class LocalEngine:
                     drawn_seed=self._draw(63),
                 ),
             )
+            prompt = await self._planned(job, prompt, loaded)
             cancelled = job.job_id in self._cancelled_early
         finally:
             self._preparing.discard(job.job_id)
@@ -252,6 +258,7 @@ class LocalEngine:
             context=model.context,
             kv_bytes_per_token=model.kv_bytes_per_token,
             load_time_ms=int((self._clock.monotonic() - began) * 1000),
+            weight_hash=build.weight_hash,
         )
 
     def _finish_loading(self, build_id: str, error: EngineError | None) -> None:
@@ -277,6 +284,15 @@ class LocalEngine:
         if len(self._preparing) + self._count(job.build_id) >= places:
             raise capacity("queue is full", ErrorReason.QUEUE_FULL)
         return loaded
+
+    async def _planned(self, job: Job, prompt: Prompt, loaded: _Loaded) -> Prompt:
+        """Say where the prompt's beginning is kept, and bring it from the disk."""
+        if self._prefixes is None:
+            return prompt
+        prefix = self._prefixes.plan(job.cache_scope, loaded.weight_hash, prompt.tokens)
+        if prefix is None:
+            return prompt
+        return dataclasses.replace(prompt, prefix=await self._prefixes.stage(prefix))
 
     def _begin(self, job: Job, prompt: Prompt, row: Row, sink: Sink) -> None:
         self._budget.reserve(job.build_id, job.job_id, len(prompt.tokens) + prompt.max_tokens)

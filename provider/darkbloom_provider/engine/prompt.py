@@ -18,6 +18,7 @@ from darkbloom_provider.engine.errors import (
     invalid,
 )
 from darkbloom_provider.engine.interface import Job
+from darkbloom_provider.engine.prefix.cache import Prefix
 from darkbloom_provider.engine.sampling import Sampling, sampling_of
 from darkbloom_provider.engine.splitter import THINK_CLOSE, THINK_OPEN, Channel, Splitter
 from darkbloom_provider.engine.template import TemplateError
@@ -43,6 +44,8 @@ class Prompt:
     tools: bool
     tools_required: bool
     start: Channel
+    prefix: Prefix | None = None
+    """Where the prefix cache keeps its beginning; None where it may not."""
 
     def __repr__(self) -> str:
         return f"Prompt(tokens={len(self.tokens)}, <redacted>)"

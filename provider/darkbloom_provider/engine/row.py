@@ -32,12 +32,14 @@ class Row:
         self._logprobs: list[TokenLogprob] = []
         self.completion_tokens = 0
         self._reasoning_tokens = 0
+        self._cached_tokens = 0
 
     def __repr__(self) -> str:
         return f"Row(completion_tokens={self.completion_tokens}, <redacted>)"
 
     def take(self, event: TokenEvent) -> tuple[Delta | None, Outcome | None]:
         """Take the row's next token; give what may be sent and, with the last one, the outcome."""
+        self._cached_tokens = event.cached
         if self.constraint is not None and self.constraint.broken:
             return None, self.failed(_noncompliance("the grammar could not follow the answer"))
         if event.ended:
@@ -72,6 +74,7 @@ class Row:
         return Usage(
             prompt_tokens=len(self._prompt.tokens),
             completion_tokens=self.completion_tokens,
+            cached_tokens=self._cached_tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
 
@@ -120,6 +123,7 @@ class Row:
             tool_calls=pieces.tool_calls,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             logprobs=tuple(logprobs) or None,
         )

@@ -144,6 +144,7 @@ class Worker:
                     max_tokens=prompt.max_tokens,
                     sampling=prompt.sampling,
                     top_logprobs=prompt.top_logprobs,
+                    prefix=prompt.prefix,
                     constraint=row.constraint,
                 )
             )

@@ -78,6 +78,8 @@ class RequestHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Drawn by the edge; whoever stands at the edge can recognise its own request."""
     whole: bool = False
     """The consumer takes the answer in one piece: after the first content, chunks may be merged."""
+    cache_scope: Annotated[bytes, Meta(max_length=32)] = b""
+    """Who may share what the provider keeps of this prompt, opaque; empty: nobody, keep nothing."""
 
     def __repr__(self) -> str:
         return f"RequestHeader(verdict_id={self.verdict_id!r}, <redacted>)"

@@ -35,6 +35,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_cache_scope",
         "_edge_nonce",
         "_session",
         "_transcript",
@@ -61,6 +62,7 @@ class Attempt:
         output_bound: int,
         sealed_to: int,
         randomness: bytes,
+        cache_scope: bytes = b"",
     ) -> None:
         """Prepare an attempt.
 
@@ -72,6 +74,7 @@ class Attempt:
             output_bound: the hold's.
             sealed_to: providers that this request was sealed to, this one included.
             randomness: 64 fresh bytes: receipt key and edge nonce.
+            cache_scope: who may share what the provider keeps of the prompt; empty: nobody.
 
         Raises:
             ViolationError: the provider's key or the attempt id is unusable.
@@ -80,6 +83,7 @@ class Attempt:
         self.checked = checked
         self.receipt_key = randomness[:32]
         self._edge_nonce = randomness[32:]
+        self._cache_scope = cache_scope
         self.request_id = request_id
         self.prompt_bound = prompt_bound
         self.output_bound = output_bound
@@ -136,6 +140,7 @@ class Attempt:
             sealed_to=self.sealed_to,
             edge_nonce=self._edge_nonce,
             whole=whole,
+            cache_scope=self._cache_scope,
         )
         return self._session.seal_request(header, canonical)
 

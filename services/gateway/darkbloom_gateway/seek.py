@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from darkbloom_gateway import convert, kinds
 from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.cache_scope import cache_scope
 from darkbloom_gateway.errors import (
     ApiError,
     ClientGoneError,
@@ -319,6 +320,13 @@ class Seeker:
                 output_bound=self._plan.output_bound,
                 sealed_to=self.sealed_to + 1,
                 randomness=self._stage.entropy(64),
+                cache_scope=cache_scope(
+                    self._stage.hint_secret,
+                    account_id=self._plan.account_id,
+                    build=offer.build,
+                    identity_key=checked.identity_key,
+                    now_ms=int(self._clock.now().timestamp() * 1000),
+                ),
             )
         except ViolationError:
             raise internal() from None

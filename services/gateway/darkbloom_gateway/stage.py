@@ -44,7 +44,7 @@ class Stage:
     meters: Meters
     spans: Spans
     hint_secret: bytes = field(repr=False)
-    """Keys prefix hints; the same in every gateway."""
+    """Keys prefix hints and cache scopes; the same in every gateway."""
     entropy: Callable[[int], bytes]
     """Randomness for ids, receipt keys and nonces."""
     refresh_keys: Callable[[], Awaitable[None]]

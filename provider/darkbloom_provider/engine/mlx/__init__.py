@@ -10,6 +10,7 @@ that uses them.
 | `loader` | weights from a folder, and what the adapter refuses |
 | `batch` | rows: which waits, which is read next, which decodes |
 | `prefill` | one prompt on its way into its own KV, chunk by chunk |
+| `prefix` | KV of a prompt's beginning, cut into blocks and put together again |
 | `decoding` | the rows that decode together, one token each a step |
 | `choosing` | from logits to a token: processors, samplers, log probabilities |
 """

@@ -16,7 +16,9 @@ from darkbloom_provider.engine.batch import RowSpec, StepResult, TokenEvent
 from darkbloom_provider.engine.mlx.choosing import report
 from darkbloom_provider.engine.mlx.decoding import Decoding, Said
 from darkbloom_provider.engine.mlx.prefill import next_to_read, read_chunk
+from darkbloom_provider.engine.mlx.prefix import Prefixes
 from darkbloom_provider.engine.mlx.row import Row
+from darkbloom_provider.engine.prefix.cache import PrefixCache
 
 TIDY_EVERY: Final = 256
 """Steps between two times that memory which mlx keeps for reuse is given back."""
@@ -39,6 +41,7 @@ class MlxBatch:
         max_concurrency: int,
         chunk_tokens: int,
         clock: Clock,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         self.context = context
         self.kv_bytes_per_token = kv_bytes_per_token
@@ -46,6 +49,7 @@ class MlxBatch:
         self._end_tokens = end_tokens
         self._places = max_concurrency
         self._chunk_tokens = chunk_tokens
+        self._prefixes = None if prefixes is None else Prefixes(prefixes, model, chunk_tokens)
         self._clock = clock
         self._rows: dict[int, Row] = {}
         self._waiting: deque[Row] = deque()
@@ -129,6 +133,8 @@ class MlxBatch:
             if not row.unread:
                 del self._reading[row.number]
                 self._ready.append(row)
+                if self._prefixes is not None:
+                    self._prefixes.end(row)
         return tokens
 
     def _admit(self) -> None:
@@ -136,7 +142,8 @@ class MlxBatch:
         while self._waiting and taken < self._places:
             row = self._waiting.popleft()
             taken += 1
-            if row.cache is None:
+            known = self._prefixes is not None and row.cache is None and self._prefixes.begin(row)
+            if row.cache is None and not known:
                 row.cache, row.covered = make_prompt_cache(self._model), 0
             if row.unread:
                 self._reading[row.number] = row
@@ -161,7 +168,8 @@ class MlxBatch:
     def _event(self, said: Said) -> TokenEvent:
         row, token = said.row, said.token
         ended = token in self._end_tokens
-        event = TokenEvent(row.number, token, ended, row.said >= row.spec.max_tokens)
+        exhausted = row.said >= row.spec.max_tokens
+        event = TokenEvent(row.number, token, ended, exhausted, cached=row.cached)
         if said.logprobs is None or row.spec.top_logprobs is None or ended:
             return event
         logprob, rivals = report(said.logprobs, token, row.spec.top_logprobs)

@@ -17,6 +17,7 @@ from mlx_lm.utils import load_model
 from darkbloom_provider.engine.batch import BatchModel
 from darkbloom_provider.engine.errors import load_failed
 from darkbloom_provider.engine.mlx.batch import MlxBatch
+from darkbloom_provider.engine.prefix.cache import PrefixCache
 
 PREFILL_CHUNK_TOKENS: Final = 512
 CPU_PREFILL_CHUNK_TOKENS: Final = 32
@@ -29,10 +30,12 @@ class MlxLoader:
 
     Args:
         clock: For measurements.
+        prefixes: The prefix cache; None reads every prompt whole.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, prefixes: PrefixCache | None = None) -> None:
         self._clock = clock or SystemClock()
+        self._prefixes = prefixes
 
     def load(
         self, directory: Path, *, end_tokens: frozenset[int], max_concurrency: int
@@ -59,6 +62,7 @@ class MlxLoader:
             max_concurrency=max_concurrency,
             chunk_tokens=CPU_PREFILL_CHUNK_TOKENS if _on_cpu() else PREFILL_CHUNK_TOKENS,
             clock=self._clock,
+            prefixes=self._prefixes,
         )
 
     def close(self) -> None:

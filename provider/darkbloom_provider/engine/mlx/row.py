@@ -33,6 +33,8 @@ class Row:
     cache: list[Any] | None = None
     """KV by layer, of this row alone."""
     covered: int = 0
+    cached: int = 0
+    """Tokens of the prompt that came out of the prefix cache."""
     drawn: Drawn | None = None
     """The token that a suspended row would have said next."""
 

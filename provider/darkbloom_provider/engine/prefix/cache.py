@@ -1,0 +1,151 @@
+"""What the engine asks of the prefix cache, and what is counted of it.
+
+Plan and stage happen beside the engine thread, find and keep on it. Whatever goes wrong is a cold
+miss: a prompt can always be read.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS, chain_of, root_of
+from darkbloom_provider.engine.prefix.memory import Block, MemoryTier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """The cacheable part of one prompt; repr is redacted.
+
+    The names in it are derived from content: they stay in memory.
+    """
+
+    scope: bytes
+    chain: tuple[bytes, ...]
+    block_tokens: int
+    staged: tuple[Block, ...] = ()
+    """Blocks from the first on that came from the disk for this prompt."""
+
+    def __repr__(self) -> str:
+        return f"Prefix(blocks={len(self.chain)}, <redacted>)"
+
+
+class DiskTier(Protocol):
+    """The slower tier; see `prefix.disk`."""
+
+    async def stage(self, prefix: Prefix, start: int) -> Sequence[Block]:
+        """Read blocks from `start` on, as many as there are without a gap; never raises."""
+        ...
+
+    def known(self, prefix: Prefix) -> int:
+        """Return how many blocks from the first on need not be offered."""
+        ...
+
+    def offer(self, prefix: Prefix, start: int, blocks: Sequence[Block]) -> None:
+        """Take blocks to be written when there is time, or drop them; never waits."""
+        ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the cache did; no identifiers."""
+
+    lookups: int = 0
+    """Prompts that could have begun with something known."""
+    hits: int = 0
+    """Prompts that did."""
+    hit_tokens: int = 0
+    """Tokens that were not read again."""
+    disk_tokens: int = 0
+    """Those of them that came from the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a prompt may begin."""
+
+    blocks: Sequence[Block] = field(default_factory=tuple)
+    tokens: int = 0
+
+
+class PrefixCache:
+    """All tiers of one agent.
+
+    Args:
+        max_bytes: Of the memory tier; 0 switches it off.
+        block_tokens: Tokens of a block.
+        disk: The SSD tier; None for none.
+    """
+
+    def __init__(
+        self, max_bytes: int, *, block_tokens: int = BLOCK_TOKENS, disk: DiskTier | None = None
+    ) -> None:
+        self.memory = MemoryTier(max_bytes)
+        self.disk = disk
+        self.counts = Counts()
+        self._block_tokens = block_tokens
+        self._lock = threading.Lock()
+
+    def plan(self, scope: bytes, weight_hash: str, tokens: Sequence[int]) -> Prefix | None:
+        """Name the blocks of a prompt; None where it may not be kept or is too short.
+
+        Args:
+            scope: Who may share it; empty for nobody.
+            weight_hash: Of the build.
+            tokens: The whole prompt.
+        """
+        if not scope or not weight_hash or len(tokens) <= self._block_tokens:
+            return None
+        chain = chain_of(root_of(scope, weight_hash), tokens, self._block_tokens)
+        return Prefix(scope=scope, chain=chain, block_tokens=self._block_tokens)
+
+    async def stage(self, prefix: Prefix) -> Prefix:
+        """Bring from the disk what the memory does not have."""
+        if self.disk is None:
+            return prefix
+        here = self.memory.count(prefix.chain)
+        if here == len(prefix.chain):
+            return prefix
+        blocks = await self.disk.stage(prefix, here)
+        if not blocks:
+            return prefix
+        # What is in memory now may be evicted before the row begins: then this is of no use.
+        known = self.memory.find(prefix.chain[:here])
+        return replace(prefix, staged=(*known, *blocks)) if len(known) == here else prefix
+
+    def find(self, prefix: Prefix, align_tokens: int) -> Found:
+        """Return the longest known beginning of a prompt.
+
+        Args:
+            prefix: Of `plan` or `stage`.
+            align_tokens: The beginning ends at a multiple of this: chunks of a cold prompt end
+                there as well, so that the same numbers come out.
+        """
+        blocks: Sequence[Block] = self.memory.find(prefix.chain)
+        in_memory = len(blocks)
+        if len(prefix.staged) > in_memory:
+            blocks = prefix.staged
+        tokens = len(blocks) * prefix.block_tokens // align_tokens * align_tokens
+        count = tokens // prefix.block_tokens
+        usable = count * prefix.block_tokens == tokens
+        found = Found(blocks[:count], tokens) if usable and tokens else Found()
+        with self._lock:
+            self.counts.lookups += 1
+            self.counts.hits += found.tokens > 0
+            self.counts.hit_tokens += found.tokens
+            self.counts.disk_tokens += max(0, len(found.blocks) - in_memory) * prefix.block_tokens
+        return found
+
+    def missing(self, prefix: Prefix) -> int:
+        """Return the first block of a prompt that some tier would take."""
+        count = len(prefix.chain)
+        in_memory = self.memory.count(prefix.chain) if self.memory.max_bytes else count
+        return in_memory if self.disk is None else min(in_memory, self.disk.known(prefix))
+
+    def keep(self, prefix: Prefix, start: int, blocks: Sequence[Block]) -> None:
+        """Keep what was read: blocks of a prompt from `start` on."""
+        if not blocks:
+            return
+        self.memory.put(prefix.chain[: start + len(blocks)], blocks)
+        if self.disk is not None:
+            self.disk.offer(prefix, start, blocks)

@@ -1,0 +1,135 @@
+"""A prompt whose beginning is known is answered as if it had been read: the same tokens, sooner."""
+
+import dataclasses
+import random  # noqa: TID251 - seeded: the prompts
+from pathlib import Path
+
+import pytest
+from darkbloom_provider.engine.batch import RowSpec
+from darkbloom_provider.engine.mlx.batch import MlxBatch
+from darkbloom_provider.engine.mlx.loader import MlxLoader
+from darkbloom_provider.engine.prefix.cache import PrefixCache
+from darkbloom_provider.engine.sampling import Sampling
+from darkbloom_provider.models.store import StoredModel
+
+from tests.mesh.engine.tiny import import_tiny
+from tests.unit.provider.models import tiny_gguf
+
+pytestmark = pytest.mark.engine
+
+ALICE, BOB = b"a" * 32, b"b" * 32
+WEIGHTS = "ab" * 32
+BLOCK = 32
+LETTERS = range(3, 250)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    return import_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def load(directory: Path, cache: PrefixCache | None) -> MlxBatch:
+    loaded = MlxLoader(prefixes=cache).load(
+        directory, end_tokens=frozenset({tiny_gguf.EOS}), max_concurrency=4
+    )
+    assert isinstance(loaded, MlxBatch)
+    return loaded
+
+
+def spec(cache: PrefixCache, tokens: list[int], scope: bytes = ALICE, **changes: int) -> RowSpec:
+    seed = changes.pop("seed", 1)
+    return RowSpec(
+        tokens=tokens,
+        max_tokens=12,
+        sampling=Sampling(seed=seed, temperature=1.0),
+        top_logprobs=None,
+        prefix=cache.plan(scope, WEIGHTS, tokens),
+    )
+
+
+def answers(batch: MlxBatch, specs: list[RowSpec]) -> list[tuple[list[int], int]]:
+    """Generate rows together; give each one's tokens and how many of its prompt were known."""
+    rows = {batch.add(one): ([], []) for one in specs}  # type: dict[int, tuple[list[int], list[int]]]
+    while batch.has_work():
+        for event in batch.step().events:
+            rows[event.row][0].append(event.token)
+            rows[event.row][1].append(event.cached)
+    return [(said, max(cached)) for said, cached in rows.values()]
+
+
+def cold(one: RowSpec) -> RowSpec:
+    return dataclasses.replace(one, prefix=None)
+
+
+def test_cached_answers_equal_cold_ones_alone_and_in_company(stored: StoredModel) -> None:
+    draw = random.Random(7)
+    cache = PrefixCache(1 << 24, block_tokens=BLOCK)
+    warm, plain = load(stored.directory, cache), load(stored.directory, None)
+    stems = [draw.choices(LETTERS, k=130) for _ in range(3)]
+    hits = 0
+    for round_ in range(6):
+        specs = []
+        for place in range(4):
+            stem = draw.choice(stems)[: draw.randint(40, 130)]
+            tail = draw.choices(LETTERS, k=draw.randint(1, 50))
+            specs.append(spec(cache, stem + tail, seed=10 * round_ + place))
+        expected = [answers(plain, [cold(one)])[0][0] for one in specs]
+        together = answers(warm, specs)
+        assert [said for said, _ in together] == expected
+        # Whatever was cold in company is known now, and says the same once more.
+        again = [answers(warm, [one])[0] for one in specs]
+        assert [said for said, _ in again] == expected
+        assert all(
+            known == (len(one.tokens) - 1) // BLOCK * BLOCK
+            for one, (_, known) in zip(specs, again, strict=True)
+        )
+        hits += sum(known > 0 for _, known in together)
+    assert hits
+
+
+def test_eviction_while_rows_run_changes_no_answer(stored: StoredModel) -> None:
+    draw = random.Random(8)
+    # Room for three blocks: everything is evicted all the time.
+    cache = PrefixCache(3 * BLOCK * 64, block_tokens=BLOCK)
+    warm, plain = load(stored.directory, cache), load(stored.directory, None)
+    stem = draw.choices(LETTERS, k=100)
+    for round_ in range(5):
+        specs = [
+            spec(cache, stem[: draw.randint(60, 100)] + draw.choices(LETTERS, k=9), seed=round_),
+            spec(cache, draw.choices(LETTERS, k=90), seed=round_),
+        ]
+        expected = [answers(plain, [cold(one)])[0][0] for one in specs]
+        assert [said for said, _ in answers(warm, specs)] == expected
+        assert cache.memory.bytes <= cache.memory.max_bytes
+
+
+def test_another_account_reads_its_prompt_whole(stored: StoredModel) -> None:
+    cache = PrefixCache(1 << 24, block_tokens=BLOCK)
+    batch = load(stored.directory, cache)
+    tokens = random.Random(9).choices(LETTERS, k=200)
+
+    def steps(scope: bytes) -> int:
+        batch.add(spec(cache, tokens, scope))
+        count = 0
+        while not batch.step().events:
+            count += 1
+        while batch.has_work():
+            batch.step()
+        return count
+
+    cold_steps = steps(ALICE)
+    # What a clock could tell is how many chunks are read before the first token.
+    assert steps(BOB) == cold_steps
+    assert cache.counts.hits == 0
+    assert steps(ALICE) < cold_steps / 3
+    assert cache.counts.hits == 1
+    assert cache.counts.hit_tokens == 192
+
+
+def test_a_prompt_without_a_scope_leaves_nothing_behind(stored: StoredModel) -> None:
+    cache = PrefixCache(1 << 24, block_tokens=BLOCK)
+    batch = load(stored.directory, cache)
+    tokens = random.Random(9).choices(LETTERS, k=200)
+    assert answers(batch, [spec(cache, tokens, b"")])[0][1] == 0
+    assert answers(batch, [spec(cache, tokens, b"")])[0][1] == 0
+    assert len(cache.memory) == 0
