@@ -65,6 +65,13 @@ class ProviderConfig(CommonConfig):
     kv_budget_gb: Annotated[
         float | None, Setting("memory for running requests; unset: by the memory rule", minimum=0)
     ] = None
+    prefix_cache_memory_gb: Annotated[
+        float | None,
+        Setting(
+            "part of it that keeps beginnings of prompts; 0: none; unset: an eighth, at most 1",
+            minimum=0,
+        ),
+    ] = None
     max_concurrency: Annotated[
         int | None,
         Setting("requests that a model answers at a time; unset: 8, scripted 4096", minimum=1),

@@ -12,6 +12,7 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_provider.config import MAX_MLX_CONCURRENCY, ProviderConfig
 from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build, Engine
+from darkbloom_provider.engine.prefix.cache import PrefixCache
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
 from darkbloom_provider.models.fit import kv_budget_bytes, resident_bytes
@@ -21,6 +22,8 @@ from darkbloom_provider.presentation import Model
 DEVELOPMENT_NAMESPACE = "dev/"
 """Builds that only the scripted engine serves."""
 _GIB = 1 << 30
+_CACHE_SHARE = 8
+"""This part of the requests' memory keeps beginnings of prompts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,15 +114,32 @@ def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
         raise ProviderError(
             "the mlx engine is not installed", "install the provider with its extra `mlx`"
         ) from error
+    budget = _kv_budget(config, inventory)
+    prefixes = prefix_cache(config, budget)
     return LocalEngine(
-        loader=MlxLoader(clock),
+        loader=MlxLoader(clock, prefixes),
         limits=EngineLimits(
-            kv_budget_bytes=_kv_budget(config, inventory),
+            kv_budget_bytes=budget - (prefixes.memory.max_bytes if prefixes is not None else 0),
             max_concurrency=config.max_concurrency or MAX_MLX_CONCURRENCY,
         ),
         clock=clock,
         draw=secrets.randbits,
+        prefixes=prefixes,
     )
+
+
+def prefix_cache(config: ProviderConfig, budget: int) -> PrefixCache | None:
+    """Make the cache of prompts' beginnings; its memory is part of the requests' budget.
+
+    Args:
+        config: What the owner wants.
+        budget: Bytes for running requests.
+    """
+    size = min(budget // _CACHE_SHARE, _GIB)
+    if config.prefix_cache_memory_gb is not None:
+        # Requests come first: whatever is asked for, half is theirs.
+        size = min(int(config.prefix_cache_memory_gb * _GIB), budget // 2)
+    return PrefixCache(size) if size else None
 
 
 def _kv_budget(config: ProviderConfig, inventory: Inventory) -> int:

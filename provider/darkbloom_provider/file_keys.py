@@ -38,6 +38,7 @@ KEYS: Final = (
     Key("backend.startup_preload_timeout_secs", "startup_preload_timeout_secs"),
     Key("backend.startup_selftest", "startup_selftest"),
     Key("backend.startup_selftest_fail_closed", "startup_selftest_fail_closed"),
+    Key("cache.memory_gb", "prefix_cache_memory_gb"),
     Key("coordinator.url", "coordinator"),
     Key("coordinator.ca_file", "coordinator_ca_file"),
     Key("coordinator.gateway", "gateway"),

@@ -72,7 +72,9 @@ class GatewayConfig(RoomConfig):
     ] = None
     hint_key_file: Annotated[
         Path | None,
-        Setting("32 bytes that only gateways share, for prefix hints; unset: each worker its own"),
+        Setting(
+            "32 bytes of all gateways for prefix hints and cache scopes; unset: each worker its own"
+        ),
     ] = None
     sealing_keys_file: Annotated[
         Path | None,

@@ -5,7 +5,13 @@ from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.config import MAX_MLX_CONCURRENCY, ProviderConfig
 from darkbloom_provider.engine.local import LocalEngine
 from darkbloom_provider.engine.scripted import ScriptedEngine
-from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
+from darkbloom_provider.engines import (
+    Inventory,
+    load_all,
+    make_engine,
+    prefix_cache,
+    take_inventory,
+)
 from darkbloom_provider.errors import ProviderError
 
 from tests.component.provider.harness import BUILD
@@ -38,10 +44,24 @@ async def test_a_build_that_cannot_be_loaded_is_a_plain_error(tmp_path):
 
 @pytest.mark.engine
 def test_the_mlx_engine_is_built_with_the_owners_budget(tmp_path):
-    engine = make_engine(configured(tmp_path, kv_budget_gb=1.0), NOTHING, SystemClock())
+    config = configured(tmp_path, kv_budget_gb=1.0, prefix_cache_memory_gb=0.25)
+    engine = make_engine(config, NOTHING, SystemClock())
     assert isinstance(engine, LocalEngine)
-    assert engine._limits.kv_budget_bytes == 1 << 30
+    # What keeps beginnings of prompts is part of the budget, not beside it.
+    assert engine._limits.kv_budget_bytes == 3 << 28
     assert engine._limits.max_concurrency == MAX_MLX_CONCURRENCY
+
+
+def test_beginnings_of_prompts_take_an_eighth_of_the_requests_memory_and_at_most_one_gib(tmp_path):
+    def size(budget: int, **wanted: float) -> int:
+        cache = prefix_cache(configured(tmp_path, **wanted), budget)
+        return 0 if cache is None else cache.memory.max_bytes
+
+    assert size(8 << 20) == 1 << 20
+    assert size(64 << 30) == 1 << 30
+    assert size(64 << 30, prefix_cache_memory_gb=4.0) == 4 << 30
+    assert size(4 << 30, prefix_cache_memory_gb=4.0) == 2 << 30
+    assert size(64 << 30, prefix_cache_memory_gb=0.0) == 0
 
 
 @pytest.mark.engine
