@@ -11,9 +11,9 @@ from darkbloom_provider import hardware, lock, state
 from darkbloom_provider.account import AccountError, Login, read_login
 from darkbloom_provider.checks import availability, files, live, machine, network
 from darkbloom_provider.checks.model import AREAS, Check, Scene
-from darkbloom_provider.local_zone import local_zone
 from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.settings import Settings
+from darkbloom_provider.zone import local_zone
 
 _LOCAL: tuple[Callable[[Scene], Iterable[Check]], ...] = (
     machine.checks,

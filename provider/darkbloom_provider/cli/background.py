@@ -19,5 +19,6 @@ def background() -> Background:
         home=home,
         manager=manager_here(),
         program=program_here(home.app),
-        environment=dict(os.environ),  # noqa: TID251 - what the service inherits
+        # What the service inherits, the chosen `provider.toml` with it.
+        environment={**os.environ, **context.carried()},  # noqa: TID251 - as above
     )

@@ -44,5 +44,5 @@ COMMANDS: Final = (
     Command("identity", "identity:show_identity", TRUST),
     Command("enroll", "enroll:enroll", TRUST),
     Command("unenroll", "enroll:unenroll", TRUST),
-    Command("code-release", "start:show_code_release", TRUST),
+    Command("code-release", "code_release:show_code_release", TRUST),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from darkbloom_mesh.config import EX_CONFIG, ConfigError
 
 from darkbloom_provider.config import ProviderConfig
-from darkbloom_provider.settings import Settings, load_settings, locate
+from darkbloom_provider.settings import PREFIX, Settings, load_settings, locate
 
 _chosen: ContextVar[Path | None] = ContextVar("provider_toml", default=None)
 
@@ -36,3 +36,9 @@ def settings() -> Settings:
 def config() -> ProviderConfig:
     """Return the configuration that holds here; leaves like `settings`."""
     return settings().config
+
+
+def carried() -> dict[str, str]:
+    """Return the variable that makes another process read the file of `-c`; none without it."""
+    chosen = _chosen.get()
+    return {} if chosen is None else {f"{PREFIX}CONFIG": str(config_path().absolute())}

@@ -37,8 +37,17 @@ def login(json_: Json = False) -> None:
 
     Shows a code to type at the console; where this machine is logged in, it is only linked again.
     """
-    config = _config()
-    asyncio.run(_login(config, SystemClock(), json_=json_))
+    link_here(_config(), SystemClock(), json_=json_)
+
+
+def link_here(config: ProviderConfig, clock: Clock, *, json_: bool = False) -> None:
+    """Log in and link, as the command does.
+
+    Raises:
+        AccountError: refused, too late, or the gateway does not answer.
+    """
+    config.folders.create()
+    asyncio.run(_login(config, clock, json_=json_))
 
 
 def logout(

@@ -1,21 +1,28 @@
-"""`darkbloom start`: serve in the foreground until a signal; and what code would serve."""
+"""`darkbloom start`: ask what must be known, then serve, here or in the background."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from darkbloom_edge.documents import encode_document
-from darkbloom_mesh.clock import SystemClock
 
-from darkbloom_provider import app, code_release
-from darkbloom_provider.cli import context
+from darkbloom_provider.cli import beginning, context
+from darkbloom_provider.cli.background import background
+from darkbloom_provider.cli.first_run import MAX_IDLE_MINS
 from darkbloom_provider.cli.foreground import current_schedule, serve_here
 from darkbloom_provider.config import MAX_PORT
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.options import LocalEndpoint, Options
 from darkbloom_provider.schedule import Schedule
 from darkbloom_provider.service.leaving import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S
+
+_FLAGS = {
+    "coordinator": "--coordinator",
+    "engine": "--engine",
+    "models_dir": "--models-dir",
+    "name": "--name",
+}
 
 
 def start(
@@ -24,7 +31,19 @@ def start(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Serve this build of the store; repeat for more. Default: all."),
+        typer.Option(help="Serve this build; repeat for more. Skips the picker."),
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Serve every model of the store. Skips the picker.")
+    ] = False,
+    pick: Annotated[bool, typer.Option("--pick", help="Show the picker again.")] = False,
+    idle_timeout: Annotated[
+        int | None,
+        typer.Option(
+            help="Minutes after which an idle model leaves memory; 0: never. Saved.",
+            min=0,
+            max=MAX_IDLE_MINS,
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="`mlx`, or `scripted` for builds of `dev/`.")
@@ -57,37 +76,69 @@ def start(
     force: Annotated[
         bool, typer.Option("--force", help="End the work of a running agent at once.")
     ] = False,
-    _foreground: Annotated[
+    foreground: Annotated[
         bool, typer.Option("--foreground", help="Serve in this process, ask nothing.")
     ] = False,
 ) -> int:
-    """Connect to the network and serve until Ctrl-C.
+    """Begin to earn: install the background service and start it.
 
-    Accepted work is finished and settled before the agent leaves. Flags win over the environment
-    (`DARKBLOOM_PROVIDER_*`).
+    The first time, on a terminal, it asks for your account, which models to serve, and what to do
+    with memory while nobody asks; the answers are kept in `provider.toml`. With flags that answer,
+    or without a terminal, it asks nothing. A running agent finishes its work first.
+
+    Examples: `darkbloom start`, `darkbloom start --model org/name --idle-timeout 30`,
+    `darkbloom start --foreground`, `darkbloom start --local`.
     """
-    config = context.config()
     if engine not in (None, "mlx", "scripted"):
         raise typer.BadParameter("must be `mlx` or `scripted`", param_hint="--engine")
+    endpoint = _local_endpoint(local, local_endpoint, bind, port, no_auth)
+    if all_ and model:
+        raise typer.BadParameter("excludes --model", param_hint="--all")
     flags: dict[str, Any] = {
         "coordinator": coordinator,
-        "models": tuple(model) if model else None,
+        "models": tuple(model) if model else () if all_ else None,
         "engine": engine,
         "models_dir": models_dir,
         "name": name,
         "private_only": private_only,
+        "idle_timeout_mins": idle_timeout,
     }
-    config = replace(config, **{key: value for key, value in flags.items() if value is not None})
-    return serve_here(
-        config,
-        Options(
-            local=_local_endpoint(local, local_endpoint, bind, port, no_auth),
-            network=not local,
-            replace_s=timeout,
-            force=force,
-            schedule=Schedule if local else current_schedule(),
-        ),
-    )
+    given = {key: value for key, value in flags.items() if value is not None}
+    config = replace(context.config(), **given)
+    for problem in config.problems():
+        raise ProviderError(problem)
+    beginning.name_mistakes(context.settings())
+    if foreground or local:
+        return serve_here(
+            config,
+            Options(
+                local=endpoint,
+                network=not local,
+                replace_s=timeout,
+                force=force,
+                schedule=Schedule if local else current_schedule(),
+            ),
+        )
+    beginning.prepare(given, pick=pick)
+    background().start(_recorded(given, endpoint), timeout_s=timeout, force=force)
+    beginning.say_started()
+    return 0
+
+
+def _recorded(given: Mapping[str, Any], endpoint: LocalEndpoint | None) -> list[str]:
+    """Return the flags that the service keeps; what `provider.toml` holds is not repeated."""
+    words = [
+        word
+        for field, flag in _FLAGS.items()
+        if field in given
+        for word in (flag, str(given[field]))
+    ]
+    if given.get("private_only"):
+        words.append("--private-only")
+    if endpoint is not None:
+        words += ["--local-endpoint", "--bind", endpoint.host, "--port", str(endpoint.port)]
+        words += [] if endpoint.authenticated else ["--no-auth"]
+    return words
 
 
 def _local_endpoint(
@@ -101,27 +152,3 @@ def _local_endpoint(
     if not alone and not beside:
         return None
     return LocalEndpoint(host=host, port=port, authenticated=not no_auth)
-
-
-def show_code_release(
-    site: Annotated[
-        Path | None,
-        typer.Option(help="Measure this `site-packages` instead of the running installation."),
-    ] = None,
-    python: Annotated[Path | None, typer.Option(help="Its interpreter.")] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="Write every file's record here, for the operator to sign."),
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Measure the code of an installation: what a release must bless before it is routed."""
-    release = code_release.measure(site, python)
-    if manifest is not None:
-        manifest.write_bytes(encode_document(release.manifest(SystemClock().now())))
-    text = app.release_json(release)
-    if json_:
-        typer.echo(text)
-        return
-    for line in text.strip("{}\n").splitlines():
-        typer.echo(line.strip().rstrip(",").replace('"', ""))

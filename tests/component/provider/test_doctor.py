@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from darkbloom_mesh.testing import serve_ephemeral
@@ -17,8 +16,8 @@ from darkbloom_provider.account import Login, write_login
 from darkbloom_provider.checks.model import AREAS
 from darkbloom_provider.cli import run
 from darkbloom_provider.home import Home
-from darkbloom_provider.models.directory import import_directory
 
+from tests.component.provider.store import place_folder
 from tests.fakes.gateway import ACCOUNT, TOKEN, FakeGateway
 from tests.fakes.provider_router import FakeRouter
 
@@ -85,28 +84,6 @@ def snapshot(**changes: object) -> state.AgentState:
     return state.AgentState(**{**fields, **changes})
 
 
-def place(home: Home, *, template: bool = True, build: str = BUILD) -> Path:
-    """Put a model with the files of one, though without weights, into the store."""
-    folder = home.root / f"source-{build.replace('/', '-')}"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "tokenizer_config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    if template:
-        text = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
-        (folder / "chat_template.jinja").write_text(text)
-    import_directory(
-        folder,
-        build_id=build,
-        version="local",
-        root=home.models,
-        created_at=NOW,
-        progress=lambda _done, _total: None,
-    )
-    return home.models
-
-
 @pytest.fixture
 async def machine(home, monkeypatch, capsys) -> AsyncIterator[Machine]:
     facts = replace(hardware.detect(), memory_gb=32.0)
@@ -146,7 +123,7 @@ def bad_hash(machine: Machine) -> None:
 
 
 def missing_template(machine: Machine) -> None:
-    place(machine.home, template=False, build="org/mute")
+    place_folder(machine.home, "org/mute", template=False)
 
 
 def old_version(machine: Machine) -> None:
@@ -198,7 +175,7 @@ def untrusted(machine: Machine) -> None:
 async def test_a_planted_fault_is_named_with_a_fix_and_alone(
     machine, plant: Callable[[Machine], None], name, result, seen, fix
 ):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     plant(machine)
     found = await machine.findings()
     assert list(found) == [name]
@@ -209,7 +186,7 @@ async def test_a_planted_fault_is_named_with_a_fix_and_alone(
 
 
 async def test_a_taken_port_is_named_with_its_number(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.running = False
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -221,7 +198,7 @@ async def test_a_taken_port_is_named_with_its_number(machine):
 
 
 async def test_a_machine_that_is_well_has_no_finding(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     assert await machine.findings() == {}
     code, out, _ = await machine.doctor()
     assert code == 0
@@ -248,7 +225,7 @@ async def test_a_new_machine_is_told_its_first_steps(machine):
 
 
 async def test_strict_fails_on_a_warning_and_plain_does_not(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.state["admission"] = "owner"
     code, out, _ = await machine.doctor()
     assert code == 0
@@ -257,7 +234,7 @@ async def test_strict_fails_on_a_warning_and_plain_does_not(machine):
 
 
 async def test_a_file_with_a_mistake_is_named_by_line_and_key(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.write('[backend]\nidle_timeout_mins = "soon"\nfoo = 1\n')
     found = await machine.findings()
     assert list(found) == ["config"]
@@ -270,7 +247,7 @@ async def test_a_file_with_a_mistake_is_named_by_line_and_key(machine):
 
 
 async def test_what_answers_but_is_no_router_is_told_apart(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.set("COORDINATOR", machine.gateway.url.removeprefix("http://"))
     found = await machine.findings()
     assert "not with HTTP/2" in found["stream transport"]["detail"]
@@ -280,7 +257,7 @@ async def test_what_answers_but_is_no_router_is_told_apart(machine):
 
 
 async def test_one_router_of_several_is_enough_and_another_can_be_probed(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     good = os.environ[PREFIX + "COORDINATOR"]  # noqa: TID251 - set by the fixture
     machine.set("COORDINATOR", f"127.0.0.1:1,{good}")
     assert await machine.findings() == {}
@@ -292,7 +269,7 @@ async def test_one_router_of_several_is_enough_and_another_can_be_probed(machine
 
 
 async def test_a_gateway_that_is_silent_or_strange_is_named(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.set("GATEWAY", "http://127.0.0.1:1")
     found = await machine.findings()
     assert list(found) == ["coordinator health"]
@@ -303,7 +280,7 @@ async def test_a_gateway_that_is_silent_or_strange_is_named(machine):
 
 
 async def test_a_newer_release_is_a_warning(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.gateway.latest = "0.2.0"
     found = await machine.findings()
     assert list(found) == ["up to date"]
@@ -313,7 +290,7 @@ async def test_a_newer_release_is_a_warning(machine):
 
 
 async def test_a_stale_picture_and_a_lost_stream_are_failures(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     old = (NOW - timedelta(minutes=10)).isoformat()
     machine.state |= {"updated_at": old, "connection": "connecting", "last_error": "gone"}
     found = await machine.findings()
@@ -323,7 +300,7 @@ async def test_a_stale_picture_and_a_lost_stream_are_failures(machine):
 
 
 async def test_a_shut_gate_and_unsettled_usage_are_warnings(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     shut = state.RoutedModel(
         id=BUILD, eligible=False, reason="challenge_stale", evidence="17 min", remedy="wait"
     )
@@ -337,7 +314,7 @@ async def test_a_shut_gate_and_unsettled_usage_are_warnings(machine):
 
 
 async def test_files_that_are_damaged_or_open_are_findings_not_crashes(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.home.login.chmod(0o644)
     machine.home.identity_key.write_text("nonsense")
     found = await machine.findings()
@@ -346,7 +323,7 @@ async def test_files_that_are_damaged_or_open_are_findings_not_crashes(machine):
 
 
 async def test_a_chosen_model_that_is_not_here_is_named(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.write('[backend]\nenabled_models = ["org/none"]\n')
     found = await machine.findings()
     assert list(found) == ["local mlx models"]
@@ -354,14 +331,14 @@ async def test_a_chosen_model_that_is_not_here_is_named(machine):
 
 
 async def test_a_rival_engine_is_a_warning(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.monkeypatch.setattr(checks, "process_names", lambda: ["zsh", "Ollama"])
     found = await machine.findings()
     assert list(found) == ["competing inference"]
 
 
 async def test_what_a_helper_asks_for_holds_no_secret(machine):
-    place(machine.home)
+    place_folder(machine.home, BUILD)
     machine.write('[provider]\nname = "studio"\n')
     code, out, _ = await machine.doctor("--support")
     said = json.loads(out)
