@@ -29,6 +29,7 @@ class ErrorReason(StrEnum):
     CANCELLED = "cancelled"
     CLIENT_ERROR = "client_error"
     TOOL_NONCOMPLIANCE = "tool_noncompliance"
+    UNSUPPORTED_SCHEMA = "unsupported_schema"
 
 
 class EngineError(Exception):
@@ -53,6 +54,11 @@ class EngineError(Exception):
 def invalid(message: str) -> EngineError:
     """Make the error of a request that no engine could serve as it is."""
     return EngineError(message, FailureCode.INVALID_REQUEST, ErrorReason.CLIENT_ERROR, 400)
+
+
+def unsupported_schema(message: str) -> EngineError:
+    """Make the error of a schema that no grammar can enforce."""
+    return EngineError(message, FailureCode.INVALID_REQUEST, ErrorReason.UNSUPPORTED_SCHEMA, 400)
 
 
 def model_unavailable(message: str) -> EngineError:

@@ -14,6 +14,7 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_provider.engine.answers import answer
 from darkbloom_provider.engine.batch import BatchModel, ModelLoader
 from darkbloom_provider.engine.budget import KvBudget
+from darkbloom_provider.engine.constraint import GrammarCompiler, GrammarConstraint
 from darkbloom_provider.engine.errors import (
     EngineError,
     ErrorReason,
@@ -61,6 +62,7 @@ class EngineLimits:
 @dataclasses.dataclass(slots=True)
 class _Loaded:
     tokenizer: Tokenizer
+    grammars: GrammarCompiler
     context: int
     kv_bytes_per_token: int
     load_time_ms: int
@@ -119,6 +121,8 @@ class LocalEngine:
         self._closing = False
         # Prompts are rendered and tokenised beside the engine thread, one after the other.
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="darkbloom-prompt")
+        # Grammars of strangers have a thread of their own: they delay only each other.
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="darkbloom-grammar")
 
     async def run(self) -> None:
         """Work until `close`."""
@@ -134,6 +138,7 @@ class LocalEngine:
                 await asyncio.wait([working])
             thread.shutdown(wait=True)
             self._preparer.shutdown(wait=False)
+            self._compiler.shutdown(wait=False)
             self._end_rest()
 
     async def load(self, build: Build) -> None:
@@ -187,6 +192,7 @@ class LocalEngine:
                 ),
             )
             prompt = await self._planned(job, prompt, loaded)
+            constraint = await self._constraint(loaded, prompt)
             cancelled = job.job_id in self._cancelled_early
         finally:
             self._preparing.discard(job.job_id)
@@ -196,7 +202,7 @@ class LocalEngine:
             raise draining()
         if self._loaded.get(job.build_id) is not loaded:
             raise model_unavailable("build was unloaded")
-        row = Row(prompt, loaded.tokenizer, self._new_call_id)
+        row = Row(prompt, loaded.tokenizer, self._new_call_id, constraint)
         self._begin(job, prompt, row, sink)
         if cancelled:
             self.cancel(job.job_id)
@@ -238,6 +244,14 @@ class LocalEngine:
         self._closing = True
         self._worker.stop()
 
+    async def _constraint(self, loaded: _Loaded, prompt: Prompt) -> GrammarConstraint | None:
+        """Compile the grammar of a prompt beside the engine and beside other prompts."""
+        if prompt.grammar is None:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(
+            self._compiler, loaded.grammars.compile, prompt.grammar
+        )
+
     def _load_now(self, build: Build) -> _Loaded:
         """Load; on the engine thread."""
         if build.directory is None:
@@ -255,6 +269,7 @@ class LocalEngine:
         self._worker.add_model(build.build_id, model)
         return _Loaded(
             tokenizer=tokenizer,
+            grammars=GrammarCompiler(tokenizer),
             context=model.context,
             kv_bytes_per_token=model.kv_bytes_per_token,
             load_time_ms=int((self._clock.monotonic() - began) * 1000),

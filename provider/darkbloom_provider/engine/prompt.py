@@ -4,12 +4,20 @@ Runs off the event loop: rendering and tokenising a long conversation takes its 
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Final
 
+from darkbloom_edge.delta import MAX_TOOL_CALLS
 from darkbloom_edge.request import ChatRequest
 
+from darkbloom_provider.engine.conversation import (
+    format_instruction,
+    with_instruction,
+    with_objects,
+    with_tools_in_words,
+)
 from darkbloom_provider.engine.errors import (
     EngineError,
     ErrorReason,
@@ -17,12 +25,21 @@ from darkbloom_provider.engine.errors import (
     capacity,
     invalid,
 )
+from darkbloom_provider.engine.harmony import HarmonySplitter
 from darkbloom_provider.engine.interface import Job
 from darkbloom_provider.engine.prefix.cache import Prefix
 from darkbloom_provider.engine.sampling import Sampling, sampling_of
-from darkbloom_provider.engine.splitter import THINK_CLOSE, THINK_OPEN, Channel, Splitter
-from darkbloom_provider.engine.template import TemplateError
+from darkbloom_provider.engine.splitter import (
+    THINK_CLOSE,
+    THINK_OPEN,
+    AnswerSplitter,
+    Channel,
+    Splitter,
+)
+from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 from darkbloom_provider.engine.tokenizer import Tokenizer
+from darkbloom_provider.engine.tools.reading import schemas_of
+from darkbloom_provider.engine.wanted import Wanted, grammar_of, opener_tokens, wanted_of
 
 MAX_STOPS: Final = 16
 MAX_STOP_CHARS: Final = 1024
@@ -41,22 +58,51 @@ class Prompt:
     """Rivals to report per token; None where no log probabilities were asked for."""
     stops: tuple[str, ...]
     reasoning: bool
-    tools: bool
-    tools_required: bool
+    """Whether the model thinks in tags."""
     start: Channel
+    wanted: Wanted
+    grammar: str | None
+    """What holds the answer, to be compiled; None for a free one."""
     prefix: Prefix | None = None
     """Where the prefix cache keeps its beginning; None where it may not."""
 
     def __repr__(self) -> str:
         return f"Prompt(tokens={len(self.tokens)}, <redacted>)"
 
-    def splitter(self, new_call_id: Callable[[], str]) -> Splitter:
+    @property
+    def tools_required(self) -> bool:
+        """Whether an answer without a call is none."""
+        return self.wanted.forced
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """Special tokens whose text the splitter must see."""
+        family = self.wanted.family
+        return family.markers | family.openers.keys() | {THINK_OPEN, THINK_CLOSE}
+
+    def splitter(self, new_call_id: Callable[[], str]) -> AnswerSplitter:
         """Make the splitter of this request's answer."""
+        wanted = self.wanted
+        # A grammar says where its answer ends; a stop string could only cut it short.
+        stops = () if wanted.constrained else self.stops
+        tools = schemas_of(wanted.tools) if wanted.tools else None
+        most = MAX_TOOL_CALLS if wanted.parallel else 1
+        if wanted.family.channels:
+            return HarmonySplitter(
+                stops=stops,
+                tools=tools,
+                most_calls=most,
+                opaque=wanted.schema is not None,
+                new_call_id=new_call_id,
+            )
         return Splitter(
-            stops=self.stops,
+            stops=stops,
             reasoning=self.reasoning,
-            tools=self.tools,
+            family=wanted.family,
+            tools=tools,
             start=self.start,
+            most_calls=most,
+            opaque=wanted.schema is not None,
             new_call_id=new_call_id,
         )
 
@@ -75,9 +121,10 @@ def prepare(job: Job, tokenizer: Tokenizer, *, context: int, drawn_seed: int) ->
     """
     request = job.request
     sampling = sampling_of(request, vocabulary=tokenizer.vocabulary, drawn_seed=drawn_seed)
-    _check_format(request)
-    tools = _tools(request, tokenizer)
-    text = _render(request, tokenizer, tools)
+    wanted = wanted_of(request, tokenizer)
+    if request.tools and not wanted.tools:
+        sampling = _without(sampling, opener_tokens(wanted.family, tokenizer))
+    text = _render(request, tokenizer, wanted)
 
     try:
         tokens = tokenizer.encode(text)
@@ -97,6 +144,8 @@ def prepare(job: Job, tokenizer: Tokenizer, *, context: int, drawn_seed: int) ->
         raise capacity("prompt does not fit the context", ErrorReason.REQUEST_EXCEEDS_CONTEXT, 400)
 
     reasoning = tokenizer.has_token(THINK_OPEN) and tokenizer.has_token(THINK_CLOSE)
+    start = _start(text) if reasoning else Channel.CONTENT
+    opened = start is Channel.REASONING
     return Prompt(
         tokens=tokens,
         max_tokens=max(1, min(request.max_tokens, job.output_bound, context - len(tokens))),
@@ -104,42 +153,21 @@ def prepare(job: Job, tokenizer: Tokenizer, *, context: int, drawn_seed: int) ->
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         stops=_stops(request),
         reasoning=reasoning,
-        tools=bool(tools),
-        tools_required=bool(tools) and request.tool_choice not in (None, "none", "auto"),
-        start=_start(text) if reasoning else Channel.CONTENT,
+        start=start,
+        wanted=wanted,
+        grammar=grammar_of(wanted, tokenizer, reasoning=reasoning, opened=opened),
     )
 
 
-def _check_format(request: ChatRequest) -> None:
-    kind = (request.response_format or {}).get("type", "text")
-    if kind != "text":
-        # Without constrained decoding any promise about the shape would be a guess.
-        raise invalid("this engine does not offer structured output")
+def _without(sampling: Sampling, tokens: Sequence[int]) -> Sampling:
+    """Make tokens impossible."""
+    banned = dict.fromkeys(tokens, -math.inf)
+    return dataclasses.replace(sampling, logit_bias={**sampling.logit_bias, **banned})
 
 
-def _tools(request: ChatRequest, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    if not request.tools or request.tool_choice == "none":
-        return []
-    if tokenizer.template is None or not tokenizer.template.mentions_tools:
-        raise invalid("the chat template of this build does not know tools")
-    if not isinstance(request.tool_choice, dict):
-        return request.tools
-
-    # A named choice offers the model that one tool.
-    function = request.tool_choice.get("function")
-    name = function.get("name") if isinstance(function, dict) else None
-    chosen = [
-        tool
-        for tool in request.tools
-        if isinstance(tool.get("function"), dict) and tool["function"].get("name") == name
-    ]
-    if not chosen:
-        raise invalid("tool_choice names no tool of the request")
-    return chosen
-
-
-def _render(request: ChatRequest, tokenizer: Tokenizer, tools: list[dict[str, Any]]) -> str:
-    if tokenizer.template is None:
+def _render(request: ChatRequest, tokenizer: Tokenizer, wanted: Wanted) -> str:
+    template = tokenizer.template
+    if template is None:
         raise EngineError(
             "build has no chat template",
             FailureCode.TEMPLATE_RENDER,
@@ -154,11 +182,30 @@ def _render(request: ChatRequest, tokenizer: Tokenizer, tools: list[dict[str, An
         # The template's clock stands still at the request's date, so a retry renders the same.
         variables["strftime_now"] = _calendar(request.prompt_date)
     try:
-        return tokenizer.template.render(request.messages, tools=tools, variables=variables)
+        return _rendered(request, template, wanted, variables)
     except TemplateError as error:
         raise EngineError(
             str(error), FailureCode.TEMPLATE_RENDER, ErrorReason.JINJA_TEMPLATE, 422
         ) from error
+
+
+def _rendered(
+    request: ChatRequest, template: ChatTemplate, wanted: Wanted, variables: dict[str, Any]
+) -> str:
+    if template.mentions_tools:
+        messages, tools = with_objects(request.messages), wanted.tools
+    else:
+        messages, tools = with_tools_in_words(request.messages, wanted.tools), ()
+    instruction = "" if wanted.forced else format_instruction(request.response_format)
+    told = with_instruction(messages, instruction)
+    try:
+        return template.render(told, tools=tools, variables=variables)
+    except TemplateError:
+        if not instruction:
+            raise
+        # Some templates know no system message.
+        told = with_instruction(messages, instruction, role="user")
+        return template.render(told, tools=tools, variables=variables)
 
 
 def _calendar(prompt_date: str) -> Callable[[str], str]:

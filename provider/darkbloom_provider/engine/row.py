@@ -25,7 +25,7 @@ class Row:
     ) -> None:
         self._prompt = prompt
         self._tokenizer = tokenizer
-        self._stream = TextStream(tokenizer)
+        self._stream = TextStream(tokenizer, prompt.markers)
         self._splitter = prompt.splitter(new_call_id)
         self.constraint = constraint
         """What the row may say; the model asks it before every token."""
@@ -52,7 +52,7 @@ class Row:
             self._logprobs.append(self._logprob(event))
 
         pieces = self._splitter.push(self._stream.push(event.token))
-        if self._splitter.stop_sequence is not None:
+        if self._splitter.stop_sequence is not None or self._splitter.complete:
             return self._delta(pieces), self._completed("stop")
         if event.exhausted:
             return self._end("length", pieces)
@@ -100,7 +100,7 @@ class Row:
 
     def _completed(self, reason: FinishReason) -> Outcome:
         calls = self._splitter.tool_calls
-        if self._prompt.tools_required and not calls:
+        if self._prompt.tools_required and not calls and reason != "length":
             return self.failed(_noncompliance("the model called no tool"))
         return Outcome(
             kind=OutcomeKind.COMPLETED,

@@ -1,21 +1,23 @@
 """Split generated text, as it comes, into content, reasoning and tool calls, and find stop strings.
 
 Text that may be the beginning of a marker is held back until it is known; nothing else ever waits.
-Tool payloads are opaque to the other markers. A payload that is not a call is given as content,
-word for word: arguments are never repaired or invented.
+Tool payloads are opaque to the other markers: their reader alone says where they end. A payload
+that is not a call is given as content, word for word.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from darkbloom_edge.delta import MAX_TOOL_CALLS, ToolCallPart
 
+from darkbloom_provider.engine.markers import Finder
+from darkbloom_provider.engine.tools.families import DEFAULT, Family
+from darkbloom_provider.engine.tools.reading import CallPiece, CallReader, Reading
+
 THINK_OPEN: Final = "<think>"
 THINK_CLOSE: Final = "</think>"
-TOOL_OPEN: Final = "<tool_call>"
-TOOL_CLOSE: Final = "</tool_call>"
+_BETWEEN_BARE_CALLS: Final = " \t\r\n;"
 
 
 class Channel(Enum):
@@ -34,19 +36,85 @@ class Pieces(NamedTuple):
     tool_calls: tuple[ToolCallPart, ...] = ()
 
 
-class Splitter:
-    """The state of one row's text.
+class AnswerSplitter(Protocol):
+    """The state of one row's text."""
 
-    After `stop_sequence` is set the row is over and nothing more may be pushed.
-    """
+    stop_sequence: str | None
+    """The stop string that was found; nothing more may be pushed."""
+    complete: bool
+    """The answer is over though the model might go on: no further call is wanted."""
+
+    @property
+    def channel(self) -> Channel:
+        """Where the text goes now."""
+        ...
+
+    @property
+    def tool_calls(self) -> int:
+        """Calls found so far."""
+        ...
+
+    def push(self, text: str) -> Pieces:
+        """Take more text and give what is certain."""
+        ...
+
+    def finish(self) -> Pieces:
+        """Give what was held back: no marker came of it."""
+        ...
+
+
+class Output:
+    """Collects what one push gives, and numbers the calls."""
+
+    def __init__(self, new_call_id: Callable[[], str]) -> None:
+        self.text = ""
+        self.reasoning = ""
+        self.calls = 0
+        """Calls that were begun so far."""
+        self._parts: list[ToolCallPart] = []
+        self._new_call_id = new_call_id
+
+    def call(self, piece: CallPiece) -> None:
+        """Add a piece of a call; what belongs to one call is joined."""
+        if piece.name:
+            self.calls += 1
+            self._parts.append(
+                ToolCallPart(
+                    index=self.calls - 1,
+                    id=self._new_call_id(),
+                    name=piece.name,
+                    arguments=piece.arguments,
+                )
+            )
+        elif piece.arguments and self._parts:
+            last = self._parts.pop()
+            self._parts.append(
+                ToolCallPart(last.index, last.id, last.name, last.arguments + piece.arguments)
+            )
+        elif piece.arguments:
+            self._parts.append(ToolCallPart(index=self.calls - 1, arguments=piece.arguments))
+
+    def take(self) -> Pieces:
+        """Give what was collected."""
+        pieces = Pieces(self.text, self.reasoning, tuple(self._parts))
+        self.text = self.reasoning = ""
+        self._parts = []
+        return pieces
+
+
+class Splitter:
+    """Splits answers with think tags and tagged calls; see `AnswerSplitter`."""
 
     def __init__(
         self,
         *,
         stops: Sequence[str] = (),
         reasoning: bool = False,
-        tools: bool = False,
+        family: Family = DEFAULT,
+        tools: Mapping[str, Mapping[str, object] | None] | None = None,
         start: Channel = Channel.CONTENT,
+        most_calls: int = MAX_TOOL_CALLS,
+        opaque: bool = False,
         new_call_id: Callable[[], str],
     ) -> None:
         """Begin.
@@ -54,25 +122,35 @@ class Splitter:
         Args:
             stops: Strings that end the answer, matched in content.
             reasoning: Whether think tags mean anything.
-            tools: Whether tool tags mean anything.
+            family: How calls are written.
+            tools: What may be called, by name; None where calls mean nothing.
             start: `REASONING` when the prompt ends inside an open think tag.
+            most_calls: After so many the answer is complete.
+            opaque: Content has no markers once it has begun: it follows a grammar of its own.
             new_call_id: Draws an id for a tool call.
         """
-        content = [*stops]
-        content += [THINK_OPEN, THINK_CLOSE] if reasoning else []
-        content += [TOOL_OPEN] if tools else []
         self._stops = frozenset(stops)
-        self._matchers = {
-            Channel.CONTENT: [_Matcher(marker) for marker in content],
-            Channel.REASONING: [_Matcher(THINK_CLOSE)],
-            Channel.TOOL: [_Matcher(TOOL_CLOSE)],
-        }
+        self._tools = tools or {}
+        self._openers = family.openers if tools is not None else {}
+        self._bare = family.bare if tools is not None else None
+        self._most_calls = min(most_calls, MAX_TOOL_CALLS)
+        self._opaque = opaque
+        think = (THINK_OPEN, THINK_CLOSE) if reasoning else ()
+        self._content = Finder((*stops, *think, *self._openers))
+        self._thought = Finder((THINK_CLOSE,))
         self._channel = start
-        self._held = ""
+        self._reader: CallReader | None = None
         self._payload = ""
-        self._calls = 0
-        self._new_call_id = new_call_id
+        """What the reader has taken, with its opening marker, while it may still be rejected."""
+        self._begun = False
+        """Content that is not white space has been given."""
+        self._separators = _BETWEEN_BARE_CALLS if self._bare else None
+        self._between_calls = False
+        self._after_call = ""
+        """White space after a call, which belongs to nothing unless content follows."""
+        self._out = Output(new_call_id)
         self.stop_sequence: str | None = None
+        self.complete = False
 
     @property
     def channel(self) -> Channel:
@@ -82,134 +160,82 @@ class Splitter:
     @property
     def tool_calls(self) -> int:
         """Calls found so far."""
-        return self._calls
+        return self._out.calls
 
     def push(self, text: str) -> Pieces:
         """Take more text and give what is certain."""
-        out = _Output()
         for char in text:
-            self._held += char
-            marker = self._advance(char)
-            if marker is None:
-                continue
-            self._give(out, self._held[: -len(marker)])
-            self._held = ""
-            self._switch(out, marker)
-            if self.stop_sequence is not None:
-                return out.pieces()
-
-        pending = max((matcher.matched for matcher in self._active), default=0)
-        certain = len(self._held) - pending
-        self._give(out, self._held[:certain])
-        self._held = self._held[certain:]
-        return out.pieces()
+            self._take(char)
+            if self.stop_sequence is not None or self.complete:
+                break
+        return self._out.take()
 
     def finish(self) -> Pieces:
         """Give what was held back: no marker came of it."""
-        out = _Output()
-        self._give(out, self._held)
-        self._held = ""
-        if self._channel is Channel.TOOL:
-            out.text += TOOL_OPEN + self._payload
-        return out.pieces()
-
-    @property
-    def _active(self) -> list["_Matcher"]:
-        return self._matchers[self._channel]
-
-    def _advance(self, char: str) -> str | None:
-        found = None
-        for matcher in self._active:
-            if matcher.feed(char) and (found is None or len(matcher.marker) > len(found)):
-                found = matcher.marker
-        return found
-
-    def _give(self, out: "_Output", text: str) -> None:
-        if self._channel is Channel.CONTENT:
-            out.text += text
+        if self._reader is not None:
+            self._read(self._reader, self._reader.finish())
         elif self._channel is Channel.REASONING:
-            out.reasoning += text
-        else:
-            self._payload += text
+            self._out.reasoning += self._thought.reset()
+        self._give(self._content.reset())
+        return self._out.take()
 
-    def _switch(self, out: "_Output", marker: str) -> None:
-        for matcher in self._active:
-            matcher.reset()
-        if self._channel is Channel.TOOL:
-            self._end_call(out)
-            self._channel = Channel.CONTENT
-        elif marker in self._stops and self._channel is Channel.CONTENT:
+    def _take(self, char: str) -> None:
+        if self._reader is not None:
+            self._feed(self._reader, char)
+        elif self._channel is Channel.REASONING:
+            text, found = self._thought.feed(char)
+            self._out.reasoning += text
+            if found:
+                self._channel = Channel.CONTENT
+        elif self._bare is not None and char == "{" and not self._begun:
+            self._enter(self._bare(self._tools), "")
+            self._take(char)
+        elif self._opaque and self._begun:
+            self._give(char)
+        else:
+            text, found = self._content.feed(char)
+            self._give(text)
+            if found:
+                self._switch(found)
+
+    def _switch(self, marker: str) -> None:
+        if marker in self._stops:
             self.stop_sequence = marker
         elif marker == THINK_OPEN:
             self._channel = Channel.REASONING
-        elif marker == TOOL_OPEN:
-            self._channel = Channel.TOOL
+        elif marker in self._openers:
+            self._enter(self._openers[marker](self._tools), marker)
+
+    def _enter(self, reader: CallReader, opener: str) -> None:
+        self._reader, self._payload = reader, opener
+        self._channel = Channel.TOOL
+
+    def _feed(self, reader: CallReader, char: str) -> None:
+        self._payload += char
+        self._read(reader, reader.feed(char))
+
+    def _read(self, reader: CallReader, reading: Reading) -> None:
+        for piece in reader.pieces:
+            self._out.call(piece)
             self._payload = ""
-        else:
-            self._channel = Channel.CONTENT
-
-    def _end_call(self, out: "_Output") -> None:
-        call = _parse_call(self._payload)
-        if call is None or self._calls >= MAX_TOOL_CALLS:
-            out.text += TOOL_OPEN + self._payload + TOOL_CLOSE
+        reader.pieces.clear()
+        if reading is Reading.MORE:
             return
-        name, arguments = call
-        out.tool_calls.append(
-            ToolCallPart(index=self._calls, id=self._new_call_id(), name=name, arguments=arguments)
-        )
-        self._calls += 1
+        self._reader, self._channel = None, Channel.CONTENT
+        if reading is Reading.REJECTED:
+            text, self._payload = self._payload, ""
+            self._give(text)
+            return
+        self.complete = self._out.calls >= self._most_calls
+        self._between_calls, self._after_call = True, ""
+        for char in reader.rest if not self.complete else "":
+            self._take(char)
 
-
-class _Output:
-    """Collects what one push gives."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.reasoning = ""
-        self.tool_calls: list[ToolCallPart] = []
-
-    def pieces(self) -> Pieces:
-        return Pieces(self.text, self.reasoning, tuple(self.tool_calls))
-
-
-class _Matcher:
-    """Finds one marker in a stream of characters (Knuth-Morris-Pratt)."""
-
-    def __init__(self, marker: str) -> None:
-        self.marker = marker
-        self.matched = 0
-        """How many characters of the marker the text ends with."""
-        self._fallback = [0] * len(marker)
-        length = 0
-        for index in range(1, len(marker)):
-            while length and marker[index] != marker[length]:
-                length = self._fallback[length - 1]
-            length += marker[index] == marker[length]
-            self._fallback[index] = length
-
-    def feed(self, char: str) -> bool:
-        """Take one character; tell whether the marker is complete."""
-        while self.matched and self.marker[self.matched] != char:
-            self.matched = self._fallback[self.matched - 1]
-        if self.marker[self.matched] == char:
-            self.matched += 1
-        return self.matched == len(self.marker)
-
-    def reset(self) -> None:
-        self.matched = 0
-
-
-def _parse_call(payload: str) -> tuple[str, str] | None:
-    """Read `{"name": …, "arguments": …}`; give name and arguments as JSON text."""
-    try:
-        call: Any = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(call, dict):
-        return None
-    name, arguments = call.get("name"), call.get("arguments", call.get("parameters", {}))
-    if not isinstance(name, str) or not name:
-        return None
-    if isinstance(arguments, str):
-        return name, arguments
-    return name, json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    def _give(self, text: str) -> None:
+        if self._between_calls and not text.strip(self._separators):
+            self._after_call += text
+            return
+        self._between_calls = False
+        self._out.text += self._after_call + text
+        self._after_call = ""
+        self._begun = self._begun or bool(text.strip())

@@ -1,18 +1,22 @@
 """Tokens to text and back, from plain files: no code that came with a model is ever run."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import tokenizers
-import tokenizers.decoders
 
 from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 
 MAX_TOKENIZER_BYTES: Final = 256 << 20
 MAX_CONFIG_BYTES: Final = 4 << 20
 REPLACEMENT: Final = "\ufffd"
+_MARKER: Final = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+_BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
+_WORD_MARK: Final = "\u2581"
+"""How vocabularies that are not byte-level write a space."""
 _MAX_HELD_TOKENS: Final = 8
 """A character has four bytes; what is incomplete for longer will never be complete."""
 
@@ -42,9 +46,21 @@ class Tokenizer:
         end_tokens: frozenset[int],
         template: ChatTemplate | None,
         variables: dict[str, str],
+        model_type: str = "",
     ) -> None:
         self._native = native
-        self._byte_level = isinstance(native.decoder, tokenizers.decoders.ByteLevel)
+        # It may stand alone or in a sequence.
+        self._byte_level = "ByteLevel" in repr(native.decoder)
+        added = native.get_added_tokens_decoder()
+        self._markers = {token.content: number for number, token in added.items()}
+        self.control_tokens = frozenset(
+            number
+            for number, token in added.items()
+            if token.special or _MARKER.fullmatch(token.content)
+        )
+        """Tokens that steer and are never plain text: special ones, and those shaped like tags."""
+        self.model_type = model_type
+        """From `config.json`; empty where it says none."""
         self.end_tokens = end_tokens
         self.template = template
         self.variables = variables
@@ -68,6 +84,8 @@ class Tokenizer:
         config = _read_object(directory / "tokenizer_config.json")
         generation = _read_object(directory / "generation_config.json")
         model = _read_object(directory / "config.json")
+        for file, said in (("config.json", model), ("tokenizer_config.json", config)):
+            _refuse_code(file, said)
         names = {
             key: name
             for key in ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -83,6 +101,7 @@ class Tokenizer:
             end_tokens=frozenset(end_tokens),
             template=_template(directory, config),
             variables=names,
+            model_type=str(model.get("model_type", "")),
         )
 
     @property
@@ -93,6 +112,10 @@ class Tokenizer:
     def has_token(self, name: str) -> bool:
         """Tell whether the vocabulary holds this token."""
         return self._native.token_to_id(name) is not None
+
+    def marker(self, name: str) -> int | None:
+        """Give the added token that is exactly this text, where there is one."""
+        return self._markers.get(name)
 
     def encode(self, text: str) -> list[int]:
         """Give the tokens of rendered text; special tokens in it count as such."""
@@ -113,14 +136,26 @@ class Tokenizer:
             return b""
         if self._byte_level and all(char in _BYTE_OF_CHAR for char in name):
             return bytes(_BYTE_OF_CHAR[char] for char in name)
-        return self.token_text(token).encode()
+        if token in self._markers.values():
+            return name.encode()
+        byte = _BYTE_TOKEN.fullmatch(name)
+        if byte is not None:
+            return bytes.fromhex(byte.group(1))
+        return name.replace(_WORD_MARK, " ").encode()
 
 
 class TextStream:
     """Turns the tokens of one row into text; never gives half a character."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, seen: Iterable[str] = ()) -> None:
+        """Begin.
+
+        Args:
+            tokenizer: Of the build.
+            seen: Special tokens whose text counts; others have none.
+        """
         self._tokenizer = tokenizer
+        self._seen = {token: name for name in seen if (token := tokenizer.marker(name)) is not None}
         self._tokens: list[int] = []
         """A short tail of what was given, for context, and then what is held."""
         self._given = 0
@@ -128,6 +163,8 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """Take the next token and give the text that is now certain."""
+        if token in self._seen:
+            return self.finish() + self._seen[token]
         self._tokens.append(token)
         before = self._tokenizer.decode(self._tokens[: self._given])
         text = self._tokenizer.decode(self._tokens)
@@ -157,6 +194,18 @@ def _template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
         return ChatTemplate(source)
     except TemplateError as error:
         raise TokenizerError("chat template cannot be used") from error
+
+
+def _refuse_code(name: str, document: dict[str, Any]) -> None:
+    """Refuse a build that wants to run code of its own.
+
+    Raises:
+        TokenizerError: It names such code.
+    """
+    if document.get("auto_map"):
+        raise TokenizerError(f"build brings code of its own, auto_map in {name}")
+    if document.get("trust_remote_code"):
+        raise TokenizerError(f"build brings code of its own, trust_remote_code in {name}")
 
 
 def _token_name(value: object) -> str | None:

@@ -12,10 +12,15 @@ BUILD_ID = "org/tiny"
 
 
 def import_tiny(
-    folder: Path, *, kind: str = "F32", dtype: WeightType = WeightType.FLOAT32
+    folder: Path,
+    *,
+    kind: str = "F32",
+    dtype: WeightType = WeightType.FLOAT32,
+    context: int = tiny_gguf.CONTEXT,
 ) -> StoredModel:
     path = folder / f"{kind}.gguf"
-    path.write_bytes(tiny_gguf.gguf_bytes(kind=kind))
+    values = tiny_gguf.metadata(**{"llama.context_length": context})
+    path.write_bytes(tiny_gguf.gguf_bytes(kind=kind, values=values))
     import_gguf(
         path,
         build_id=BUILD_ID,

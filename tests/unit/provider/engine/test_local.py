@@ -19,6 +19,7 @@ from tests.unit.provider.engine.support import (
     tiny_tokenizer,
     write_tokenizer,
 )
+from tests.unit.provider.engine.test_splitter import joined
 from tests.unit.provider.models import tiny_gguf
 
 TOKENIZER = tiny_tokenizer()
@@ -327,6 +328,6 @@ async def test_a_called_tool_is_the_finish_reason(files: Path) -> None:
         await engine.submit(job(tools=[tool], max_tokens=100), sink)
         outcome = await sink.end()
 
-    (call,) = (call for delta in sink.deltas for call in delta.tool_calls)
+    (call,) = joined(part for delta in sink.deltas for part in delta.tool_calls)
     assert (call.name, call.arguments, sink.text) == ("f", "{}", "")
     assert outcome.finish_reason == "tool_calls"

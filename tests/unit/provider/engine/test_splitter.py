@@ -1,6 +1,7 @@
 """Text is split the same however it arrives, and markers never leak."""
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from darkbloom_edge.delta import ToolCallPart
@@ -22,7 +23,7 @@ def splitter(
     return Splitter(
         stops=stops,
         reasoning=reasoning,
-        tools=tools,
+        tools={"f": None} if tools else None,
         start=start,
         new_call_id=lambda: f"call_{next(ids)}",
     )
@@ -39,8 +40,23 @@ def feed(split: Splitter, parts: list[str]) -> tuple[str, str, list[ToolCallPart
     return (
         "".join(piece.text for piece in got),
         "".join(piece.reasoning for piece in got),
-        [call for piece in got for call in piece.tool_calls],
+        joined(part for piece in got for part in piece.tool_calls),
     )
+
+
+def joined(parts: Iterable[ToolCallPart]) -> list[ToolCallPart]:
+    """Put the pieces of each call together, as a consumer does."""
+    calls: list[ToolCallPart] = []
+    for part in parts:
+        if part.index == len(calls):
+            assert part.id
+            assert part.name
+            calls.append(part)
+            continue
+        last = calls.pop()
+        assert (part.index, part.id, part.name) == (last.index, "", "")
+        calls.append(ToolCallPart(last.index, last.id, last.name, last.arguments + part.arguments))
+    return calls
 
 
 def test_reasoning_is_never_mixed_into_content() -> None:
@@ -56,8 +72,8 @@ def test_a_tool_call_becomes_one_part_with_its_arguments() -> None:
 
     assert text == "ok "
     assert calls == [
-        ToolCallPart(index=0, id="call_0", name="f", arguments='{"a":1}'),
-        ToolCallPart(index=1, id="call_1", name="f", arguments='{"a":1}'),
+        ToolCallPart(index=0, id="call_0", name="f", arguments='{"a": 1}'),
+        ToolCallPart(index=1, id="call_1", name="f", arguments='{"a": 1}'),
     ]
 
 

@@ -185,8 +185,8 @@ def test_a_prompt_that_fills_the_context_is_refused() -> None:
         {"logit_bias": {"1": 500.0}},
         {"stop": ["x"] * 17},
         {"stop": ["x" * 2000]},
-        {"response_format": {"type": "json_object"}},
-        {"tools": [TOOL]},
+        {"response_format": {"type": "xml"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
         {"prompt_date": "2026-13-45"},
     ],
 )
