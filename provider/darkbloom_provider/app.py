@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from functools import partial
 
@@ -22,10 +22,12 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.link import STOP_S
+from darkbloom_provider.local.opening import open_local
 from darkbloom_provider.lock import single_instance
 from darkbloom_provider.mac.launcher import Launcher
 from darkbloom_provider.opening import Lasting, Opener, backend_of
-from darkbloom_provider.options import Options
+from darkbloom_provider.options import LocalEndpoint, Options
+from darkbloom_provider.ready import write_ready
 from darkbloom_provider.reporting import Reporter
 from darkbloom_provider.service.control_server import ControlServer
 from darkbloom_provider.service.leaving import MAX_TIMEOUT_S, hand_over
@@ -33,6 +35,8 @@ from darkbloom_provider.shifts import Shifts
 from darkbloom_provider.terminals import take_up
 from darkbloom_provider.witness import here
 
+LOCAL_STOP_S = 3.0
+"""Bound of closing the local endpoint's connections."""
 _SETTLE_S = 3.0
 """What a drain keeps for settling; the router usually answers at once."""
 
@@ -98,10 +102,52 @@ async def _serve(
     )
     service.spawn(control.run(), name="control")
 
+    if options.local is not None:
+        _serve_locally(options.local, config, service, shifts, reporter, opener)
     await shifts.begin()
     service.spawn(shifts.run(), name="shifts")
     service.on_drain(lambda: shifts.drain(_patience_s(config.drain_grace_s)))
+    if config.ready_file is not None and not options.network:
+        await asyncio.to_thread(write_ready, config.ready_file, {"listeners": service.listeners})
     return await service.wait()
+
+
+def _serve_locally(
+    endpoint: LocalEndpoint,
+    config: ProviderConfig,
+    service: Service,
+    shifts: Shifts,
+    reporter: Reporter,
+    opener: Opener,
+) -> None:
+    server = open_local(
+        endpoint,
+        config.folders,
+        shifts,
+        SystemClock(),
+        version=opener.lasting.release.version,
+        alone=not opener.dials,
+    )
+    if server is None:
+        return
+    # Known before the first registration says what this process listens on.
+    opener.own_ports.add(server.port)
+    reporter.local_url = server.base_url
+    service.announce("local", f"{endpoint.host}:{server.port}")
+    running = service.spawn(server.run(), name="local")
+
+    async def close() -> None:
+        server.stop()
+        await asyncio.wait([running], timeout=LOCAL_STOP_S)
+
+    # Cancelled before its time, uvicorn would leave connections open.
+    service.on_drain(lambda: _after(shifts, close))
+
+
+async def _after(shifts: Shifts, close: Callable[[], Awaitable[None]]) -> None:
+    """Close the endpoint once the requests that it had let in are answered."""
+    await shifts.over.wait()
+    await close()
 
 
 def _leave(service: Service, shifts: Shifts, *, force: bool) -> None:

@@ -78,7 +78,9 @@ class Opener:
         """Every port that this process may listen on."""
         self._config = config
         self._service = service
-        self._lasting = lasting
+        self.lasting = lasting
+        self.dials = dialler is not None
+        """Whether a router is asked at all."""
         self._dialler = dialler
         self._clock = clock
         self._announced = config.ready_file is None
@@ -103,10 +105,10 @@ class Opener:
             await engine.close()
             raise
         _log.info("models_loaded")
-        return Shift(kitchen, agent, running)
+        return Shift(kitchen, agent, running, self._clock)
 
     def _agent(self, kitchen: Kitchen, dialler: Dialler) -> Agent:
-        config, lasting = self._config, self._lasting
+        config, lasting = self._config, self.lasting
         agent = Agent(
             presence=Presence(
                 encryption_key=lasting.key_pair.public,

@@ -14,16 +14,16 @@ async def announce(path: Path, agent: Agent, listeners: Mapping[str, str]) -> No
     await agent.registered.wait()
     standing = agent.standing
     facts = {
-        "pid": os.getpid(),
         "listeners": dict(listeners),
         "provider_id": standing.provider_id,
         "accepted_models": list(standing.accepted_models),
         "trust_level": standing.trust_level,
     }
-    await asyncio.to_thread(_write, path, json.dumps(facts))
+    await asyncio.to_thread(write_ready, path, facts)
 
 
-def _write(path: Path, text: str) -> None:
+def write_ready(path: Path, facts: Mapping[str, object]) -> None:
+    """Write the ready file atomically: this process and `facts`."""
     staged = path.with_suffix(f".{os.getpid()}")
-    staged.write_text(text)
+    staged.write_text(json.dumps({"pid": os.getpid(), **facts}))
     staged.replace(path)

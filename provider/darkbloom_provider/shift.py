@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
 import structlog
+from darkbloom_mesh.clock import Clock
 
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.engine.interface import Engine
 from darkbloom_provider.engines import Inventory
 from darkbloom_provider.loads import Loads
+from darkbloom_provider.local.guests import Guests
+from darkbloom_provider.waiting import first_of
 
 CLOSE_S: Final = 30.0
 """Bound of freeing the engine."""
@@ -37,6 +40,8 @@ class Kitchen:
     engine: Engine
     loads: Loads
     inventory: Inventory
+    guests: Guests = field(default_factory=Guests)
+    """Local requests under way."""
 
     @property
     def hosted(self) -> Mapping[str, Hosted]:
@@ -56,15 +61,21 @@ class Shift:
         agent: keeps the stream; None where the router is never asked (`--local`).
         engine_run: the engine's own work, already started: loading needs it. Whoever started it
             hears of its failure.
+        clock: bounds the wait for guests.
     """
 
     def __init__(
-        self, kitchen: Kitchen, agent: Agent | None, engine_run: asyncio.Task[None]
+        self,
+        kitchen: Kitchen,
+        agent: Agent | None,
+        engine_run: asyncio.Task[None],
+        clock: Clock,
     ) -> None:
         self.kitchen = kitchen
         self.agent = agent
         self.draining = False
         self._engine_run = engine_run
+        self._clock = clock
         self._leave = asyncio.Event()
 
     async def run(self) -> None:
@@ -77,10 +88,10 @@ class Shift:
         try:
             async with asyncio.TaskGroup() as tasks:
                 loading = tasks.create_task(kitchen.loads.run(), name="loads")
-                if self.agent is None:
-                    await self._leave.wait()
-                else:
+                if self.agent is not None:
                     await self.agent.run()
+                # Guests may stay longer than the network's work.
+                await self._leave.wait()
                 loading.cancel()
         finally:
             await self.close()
@@ -89,8 +100,11 @@ class Shift:
     async def drain(self, patience_s: float) -> None:
         """Finish accepted work, settle it, and let `run` return."""
         self.draining = True
-        if self.agent is not None:
-            await self.agent.drain(patience_s)
+        async with asyncio.TaskGroup() as tasks:
+            if self.agent is not None:
+                tasks.create_task(self.agent.drain(patience_s), name="shift.drain")
+            clock = self._clock
+            await first_of(self.kitchen.guests.gone(), clock.sleep(patience_s))
         self._leave.set()
 
     async def close(self) -> None:

@@ -54,7 +54,8 @@ class Shifts:
         self._open_shift = open_shift
         self._schedule = schedule
         self._clock = clock
-        self._over = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set when `run` has returned."""
 
     async def begin(self) -> None:
         """Open the first shift if its time is now, so that what is wrong is said at once.
@@ -75,7 +76,7 @@ class Shifts:
                 else:
                     await self._rest(phase)
         finally:
-            self._over.set()
+            self.over.set()
 
     async def drain(self, patience_s: float) -> None:
         """Finish accepted work and open nothing more; returns when `run` has."""
@@ -83,7 +84,7 @@ class Shifts:
         shift = self.current
         if shift is not None:
             await shift.drain(patience_s)
-        await self._over.wait()
+        await self.over.wait()
 
     def _phase(self) -> Phase:
         return self._schedule().at(self._clock.now())

@@ -31,6 +31,7 @@ COMMANDS: Final = (
     Command("start", "start:start", SERVE),
     Command("stop", "stop:stop", SERVE),
     Command("restart", "stop:restart", SERVE),
+    Command("local", "local:local", SERVE),
     Command("watchdog", "watchdog:watchdog", SERVE, hidden=True),
     Command("status", "status:status", WATCH),
     Command("doctor", "doctor:doctor", WATCH),
