@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from darkbloom_mesh.config import CommonConfig, Setting
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.model_source import parse_source
+from darkbloom_mesh.config import CommonConfig, Secret, Setting
 
 from darkbloom_provider.home import Home
+from darkbloom_provider.models.pins import parse_keys
 
 MAX_MLX_CONCURRENCY = 8
 """Rows that the mlx engine generates at once."""
@@ -46,6 +49,30 @@ class ProviderConfig(CommonConfig):
         Literal["mlx", "scripted"], Setting("`scripted` serves only builds of `dev/`")
     ] = "mlx"
     models_dir: Annotated[Path | None, Setting("model store; unset: `models` in the home")] = None
+    model_mirrors: Annotated[
+        tuple[str, ...],
+        Setting("folders asked first for builds: https, s3 or file URLs with commas between"),
+    ] = ()
+    manifest_keys: Annotated[
+        tuple[str, ...],
+        Setting("keys that may sign manifests, base64; unset: those first seen at the gateway"),
+    ] = ()
+    prefetch: Annotated[
+        bool, Setting("download what the network wants of the models that are served here")
+    ] = True
+    hugging_face_url: Annotated[str, Setting("base URL of the Hugging Face hub")] = (
+        "https://huggingface.co"
+    )
+    s3_endpoint: Annotated[
+        str, Setting("base URL of the store behind `s3:` places; empty: Amazon's")
+    ] = ""
+    s3_region: Annotated[str, Setting("its region")] = "us-east-1"
+    s3_access_key_id: Annotated[
+        Secret | None, Setting("its key; unset: requests are not signed", env="AWS_ACCESS_KEY_ID")
+    ] = None
+    s3_secret_access_key: Annotated[
+        Secret | None, Setting("its secret", env="AWS_SECRET_ACCESS_KEY")
+    ] = None
     models: Annotated[
         tuple[str, ...], Setting("build ids to serve; unset: every model in the store")
     ] = ()
@@ -135,6 +162,7 @@ class ProviderConfig(CommonConfig):
         plain = ("http://",) if self.environment == "development" else ()
         if self.gateway is not None and not self.gateway.startswith(("https://", *plain)):
             yield "DARKBLOOM_PROVIDER_GATEWAY: must be an https URL"
+        yield from self._problems_of_models()
         for address in self.coordinators:
             host, _, port = address.rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
@@ -144,3 +172,22 @@ class ProviderConfig(CommonConfig):
                 "DARKBLOOM_PROVIDER_MAX_CONCURRENCY: "
                 f"at most {MAX_MLX_CONCURRENCY} with the mlx engine"
             )
+
+    def _problems_of_models(self) -> Iterator[str]:
+        plain_http = self.environment == "development"
+        for name, texts in (
+            ("MODEL_MIRRORS", self.model_mirrors),
+            ("HUGGING_FACE_URL", (self.hugging_face_url,)),
+            ("S3_ENDPOINT", (self.s3_endpoint,) if self.s3_endpoint else ()),
+        ):
+            for text in texts:
+                try:
+                    parse_source(text, plain_http=plain_http)
+                except MalformedError as error:
+                    yield f"DARKBLOOM_PROVIDER_{name}: {error.what}"
+        try:
+            parse_keys(self.manifest_keys)
+        except MalformedError as error:
+            yield f"DARKBLOOM_PROVIDER_MANIFEST_KEYS: {error.what}"
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            yield "DARKBLOOM_PROVIDER_S3_ACCESS_KEY_ID: key and secret go together"

@@ -157,10 +157,11 @@ def _kv_budget(config: ProviderConfig, inventory: Inventory) -> int:
 
 def _wanted(store: ModelStore, config: ProviderConfig) -> list[StoredModel]:
     scripted = config.engine == "scripted"
-    newest: dict[str, StoredModel] = {}
-    for one in store.list():
-        if one.manifest.model_id.startswith(DEVELOPMENT_NAMESPACE) == scripted:
-            newest.setdefault(one.manifest.model_id, one)
+    newest = {
+        one.manifest.model_id: one
+        for one in store.served()
+        if one.manifest.model_id.startswith(DEVELOPMENT_NAMESPACE) == scripted
+    }
     if not config.models:
         if not newest:
             raise ProviderError(

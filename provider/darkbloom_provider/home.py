@@ -39,6 +39,11 @@ class Home:
         return self.root / "terminals.journal"
 
     @property
+    def manifest_keys(self) -> Path:
+        """Keys that may sign manifests, per gateway, as they were first seen."""
+        return self.root / "manifest-keys.json"
+
+    @property
     def models(self) -> Path:
         """Model store, unless configured elsewhere."""
         return self.root / "models"

@@ -9,34 +9,52 @@ from darkbloom_mesh.clock import SystemClock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from darkbloom_provider.cli import context
+from darkbloom_provider.cli import context, models_fetch, models_location
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.directory import import_directory
 from darkbloom_provider.models.gguf import WeightType, import_gguf
-from darkbloom_provider.models.store import ModelStore, StoredModel
+from darkbloom_provider.models.store import ModelStore, StoredModel, require_ids
 
-app = typer.Typer(help="Import, list, verify and remove models.", no_args_is_help=True)
+app = typer.Typer(help="Fetch, import, list, verify and remove models.", no_args_is_help=True)
 
 IdOption = Annotated[str, typer.Option("--id", help="What the catalog calls this build.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_models(json_: JsonOption = False) -> None:
+def list_models(
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every version, not only the one that is served.")
+    ] = False,
+    hash_: Annotated[
+        str, typer.Option("--hash", help="Print the weight hash of this model and nothing else.")
+    ] = "",
+    json_: JsonOption = False,
+) -> None:
     """List what is in the store; does not hash (`verify` does)."""
-    stored = _store().list()
+    store = _store()
+    if hash_:
+        typer.echo(store.get(hash_).manifest.aggregate_sha256)
+        return
+    stored = store.list() if all_ else store.served()
+    rows = [_row(one) | {"in_use": _in_use(store, one)} for one in stored]
     if json_:
-        typer.echo(msgspec.json.encode([_row(one) for one in stored]).decode())
+        typer.echo(msgspec.json.encode(rows).decode())
         return
     if not stored:
-        typer.echo("No models. Import one: darkbloom models import FILE.gguf --id ORG/NAME")
-    for one in stored:
+        typer.echo("No models. Get one: darkbloom models download ID, see `models catalog`")
+    for one, row in zip(stored, rows, strict=True):
         manifest = one.manifest
         size = manifest.total_size_bytes / 1e6
+        mark = "  served" if row["in_use"] else ""
         typer.echo(
             f"{manifest.model_id}  {manifest.version}  {size:,.0f} MB  "
-            f"{manifest.aggregate_sha256[:12]}"
+            f"{manifest.aggregate_sha256[:12]}{mark}"
         )
+
+
+app.command("catalog")(models_fetch.catalog)
+app.command("download")(models_fetch.download)
 
 
 @app.command("import")
@@ -119,20 +137,40 @@ def verify_models(
 @app.command("remove")
 def remove_model(
     build_id: Annotated[str, typer.Argument(help="Build id.")],
-    version: Annotated[str, typer.Option(help="Version tag.")] = "local",
-    force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = False,
+    version: Annotated[str, typer.Option(help="Version tag; unset: the served one.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Do not ask, also where it is served now.")
+    ] = False,
+    json_: JsonOption = False,
 ) -> None:
-    """Delete one version from the store."""
+    """Delete one version from the store; the one that the agent serves only with `--force`."""
+    store = _store()
+    require_ids(build_id, version or None)
+    version = version or store.get(build_id).manifest.version
+    if not force and store.in_use(build_id, version):
+        raise ProviderError(
+            f"{build_id} {version} is being served", "stop the agent first, or use --force"
+        )
     if not force:
         typer.confirm(f"Delete {build_id} {version}?", abort=True)
-    _store().remove(build_id, version)
+    store.remove(build_id, version, force=force)
+    if json_:
+        typer.echo(msgspec.json.encode({"removed": build_id, "version": version}).decode())
+        return
     typer.echo(f"{build_id} {version} is gone")
+
+
+app.command("location")(models_location.location)
 
 
 def _store() -> ModelStore:
     config = context.config()
     config.folders.create()
     return ModelStore(config.store_root)
+
+
+def _in_use(store: ModelStore, one: StoredModel) -> bool:
+    return store.in_use(one.manifest.model_id, one.manifest.version)
 
 
 def _row(one: StoredModel) -> dict[str, object]:

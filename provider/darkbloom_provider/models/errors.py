@@ -29,5 +29,9 @@ class ModelBusyError(ModelError):
     """Another process is writing this build."""
 
 
+class ModelInUseError(ModelError):
+    """The agent serves this version now."""
+
+
 class DiskFullError(ModelError):
     """The volume cannot hold the files."""

@@ -3,6 +3,8 @@
     <root>/<slug>--<12 hex>/<version>/…files…, manifest.json     published, never changed
     <root>/<slug>--<12 hex>/.staging-<version>/                   being written
     <root>/<slug>--<12 hex>/.lock                                 writer lease, a kernel file lock
+    <root>/<slug>--<12 hex>/.selected                             version that is served
+    <root>/<slug>--<12 hex>/.in-use-<version>                     locked by whoever serves it
 
 A version appears by one rename, so a reader sees a whole version or none. Symbolic links are
 refused everywhere: the store believes only bytes that live in it.
@@ -15,9 +17,9 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.manifest import (
@@ -39,6 +41,7 @@ from darkbloom_provider.models.errors import (
     ModelBusyError,
     ModelCorruptError,
     ModelExistsError,
+    ModelInUseError,
     ModelNotFoundError,
 )
 
@@ -47,6 +50,8 @@ DISK_MARGIN_BYTES: Final = 64 << 20
 """What a write leaves free on the volume."""
 _STAGING: Final = ".staging-"
 _LOCK: Final = ".lock"
+_SELECTED: Final = ".selected"
+_IN_USE: Final = ".in-use-"
 
 
 def _ignore_progress(_done: int) -> None: ...
@@ -95,7 +100,7 @@ class ModelStore:
         return found
 
     def get(self, model_id: str, version: str | None = None) -> StoredModel:
-        """Open a version, the newest when none is named; does not hash.
+        """Open a version, when none is named the selected or else the newest; does not hash.
 
         Raises:
             ManifestError: An id outside the rules.
@@ -110,7 +115,63 @@ class ModelStore:
         ]
         if not versions:
             raise ModelNotFoundError(f"model {model_id} is not in the store")
-        return max(versions, key=lambda stored: stored.manifest.created_at)
+        selected = self.selected(model_id)
+        return max(
+            versions,
+            key=lambda one: (one.manifest.version == selected, one.manifest.created_at),
+        )
+
+    def served(self) -> Sequence[StoredModel]:
+        """Give one version of each build, as `get` chooses it, by id; does not hash."""
+        found: dict[str, StoredModel] = {}
+        for one in self.list():
+            model_id = one.manifest.model_id
+            if model_id not in found or one.manifest.version == self.selected(model_id):
+                found[model_id] = one
+        return tuple(found.values())
+
+    def selected(self, model_id: str) -> str:
+        """Give the version that was selected; empty where none was."""
+        try:
+            text = (self._root / store_name(model_id) / _SELECTED).read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return text if valid_version(text) else ""
+
+    def select(self, stored: StoredModel) -> None:
+        """Make a version the one that is served from the next start on; atomic."""
+        path = stored.directory.parent / _SELECTED
+        scratch = path.with_name(f"{_SELECTED}.new")
+        write_durably(scratch, f"{stored.manifest.version}\n".encode())
+        scratch.replace(path)
+
+    def use(self, stored: StoredModel) -> IO[bytes]:
+        """Mark a version as served; it is removed by force only, until the file is closed.
+
+        A kernel lock, so that a killed agent leaves no mark.
+        """
+        file = (stored.directory.parent / f"{_IN_USE}{stored.manifest.version}").open("wb")
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return file
+
+    def in_use(self, model_id: str, version: str) -> bool:
+        """Tell whether somebody serves a version now."""
+        path = self.directory(model_id, version).parent / f"{_IN_USE}{version}"
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def equal_files(self, sha256: str, size_bytes: int) -> Iterator[Path]:
+        """Give files of published versions that should have this content; does not hash."""
+        for stored in self.list():
+            for file in stored.manifest.files:
+                if file.sha256 == sha256 and file.size_bytes == size_bytes:
+                    yield stored.directory / file.path
 
     def verify(
         self, stored: StoredModel, progress: Callable[[int], None] = _ignore_progress
@@ -144,7 +205,7 @@ class ModelStore:
             ModelBusyError: Another writer holds the lease.
         """
         target = self.directory(model_id, version)
-        with self._lease(target.parent):
+        with self.lease(model_id):
             staging = target.parent / f"{_STAGING}{version}"
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(mode=0o700)
@@ -186,23 +247,28 @@ class ModelStore:
         _sync(target.parent)
         return StoredModel(manifest=manifest, directory=target)
 
-    def remove(self, model_id: str, version: str) -> None:
-        """Delete a version.
+    def remove(self, model_id: str, version: str, *, force: bool = False) -> None:
+        """Delete a version; links are not followed.
 
         Raises:
             ManifestError: An id outside the rules.
             ModelNotFoundError: Not here.
             ModelBusyError: A writer holds the lease of the build.
+            ModelInUseError: It is served, and `force` was not given.
         """
         target = self.directory(model_id, version)
-        if not target.is_dir():
+        if target.is_symlink() or target.parent.is_symlink() or not target.is_dir():
             raise ModelNotFoundError(f"model {model_id} {version} is not in the store")
-        with self._lease(target.parent):
+        with self.lease(model_id):
+            if self.in_use(model_id, version) and not force:
+                raise ModelInUseError(f"model {model_id} {version} is being served")
             # Renamed first, so that no reader ever meets a half-deleted version.
             doomed = target.parent / f"{_STAGING}removed-{version}"
             shutil.rmtree(doomed, ignore_errors=True)
             target.rename(doomed)
             shutil.rmtree(doomed)
+            if self.selected(model_id) == version:
+                (target.parent / _SELECTED).unlink(missing_ok=True)
 
     def require_space(self, size_bytes: int) -> None:
         """Check the volume before a write begins.
@@ -231,7 +297,15 @@ class ModelStore:
         return StoredModel(manifest=manifest, directory=directory)
 
     @contextlib.contextmanager
-    def _lease(self, build: Path) -> Iterator[None]:
+    def lease(self, model_id: str) -> Iterator[None]:
+        """Be the one writer of a build.
+
+        Raises:
+            ManifestError: An id outside the rules.
+            ModelBusyError: Another process is.
+        """
+        require_ids(model_id)
+        build = self._root / store_name(model_id)
         build.mkdir(parents=True, exist_ok=True)
         with (build / _LOCK).open("wb") as lock:
             try:

@@ -224,7 +224,7 @@ def test_a_folder_is_imported_listed_verified_and_removed(cli, tmp_path):
     assert row["id"] == "org/tiny"
 
     listed = json.loads(cli("models", "list", "--json")[1])
-    assert listed == [row]
+    assert listed == [row | {"in_use": False}]
     assert "org/tiny" in cli("models", "list")[1]
     assert cli("models", "verify")[0] == 0
     assert cli("models", "import", str(source), "--id", "org/tiny")[0] == 0
