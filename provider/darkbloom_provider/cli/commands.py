@@ -40,6 +40,8 @@ COMMANDS: Final = (
     Command("logout", "login:logout", MONEY),
     Command("whoami", "login:whoami", MONEY),
     Command("models", "models:app", MODELS),
+    Command("schedule", "schedule:schedule", SETTINGS),
+    Command("idle", "idle:app", SETTINGS),
     Command("config", "config:app", SETTINGS),
     Command("verify", "verify:verify", TRUST),
     Command("identity", "identity:show_identity", TRUST),
