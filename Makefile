@@ -69,6 +69,10 @@ soak-replicas: $(READY) ## Drain and kill both router replicas under load with 2
 bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the smallest run
 	@$(PYTHON) -m tests.bench $(ARGS)
 
+.PHONY: bench-engine
+bench-engine: $(READY) ## Our engine against mlx_lm.server of the same version; last line is JSON; ARGS="--quick" for one round
+	@$(PYTHON) -m tests.bench.engine $(ARGS)
+
 .PHONY: simulate
 simulate: $(READY) ## Simulate a fleet with the router's own code; last line is JSON; ARGS="--providers 1000 --load 0.7"
 	@$(PYTHON) -m darkbloom_router.simulate $(ARGS)

@@ -44,7 +44,7 @@ from darkbloom_provider.engine.worker import Round, Worker
 
 _T = TypeVar("_T")
 
-MAX_CONCURRENCY: Final = 8
+MAX_CONCURRENCY: Final = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Weights from a folder into memory, and what this adapter refuses to load.
 
-- On a CPU the weights' floats are widened to float32, which is many times faster there and exact.
+- On a CPU the weights' floats are widened to float32 and their matrices laid out for it, which is
+  many times faster there and exact.
 - `trust_remote_code` is never set: a build that brings code does not load.
 - An architecture whose cache cannot be shared by rows is refused when it is loaded, not later.
 """
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 import mlx.core as mx
 from darkbloom_mesh.clock import Clock, SystemClock
+from mlx.nn.layers.embedding import Embedding
+from mlx.nn.layers.linear import Linear
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
@@ -48,8 +51,7 @@ class MlxLoader:
         try:
             model, config = load_model(directory, trust_remote_code=False)
             if _on_cpu():
-                model.set_dtype(mx.float32)
-                mx.eval(model.parameters())
+                _suit_cpu(model)
             kv_bytes = _measure_kv_bytes(model)
             _wire_memory()
         except Exception as error:
@@ -82,6 +84,19 @@ def _wire_memory() -> None:
     """Let Metal keep as much resident as it recommends."""
     if not _on_cpu():
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+
+
+def _suit_cpu(model: Any) -> None:
+    """Widen floats, and lay matrices out so that products read both sides in order.
+
+    A layer multiplies by the transpose of its weight. Where the weight is itself the transpose of
+    a contiguous array, that product is twice as fast without Metal; values and shapes stay.
+    """
+    model.set_dtype(mx.float32)
+    for layer in model.modules():
+        if type(layer) in (Linear, Embedding):
+            layer.weight = mx.contiguous(layer.weight.T).T
+    mx.eval(model.parameters())
 
 
 def _context(config: dict[str, Any]) -> int:
