@@ -17,9 +17,12 @@ from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.interface import Build, Job, Outcome
 from darkbloom_provider.engine.local import EngineLimits, LocalEngine
 from darkbloom_provider.engine.mlx.loader import MlxLoader
+from darkbloom_provider.engine.prefix.cache import PrefixCache
 
 BUILD = "bench/model"
+_WEIGHTS = "0" * 64
 _KV_BYTES = 4 << 30
+_CACHE_BYTES = 1 << 28
 _BOUND = 1 << 20
 
 
@@ -53,11 +56,13 @@ class _Stream:
 
 async def serve(folder: Path, port: int, rows: int) -> None:
     """Serve until the process is ended."""
+    prefixes = PrefixCache(_CACHE_BYTES)
     engine = LocalEngine(
-        loader=MlxLoader(),
+        loader=MlxLoader(prefixes=prefixes),
         limits=EngineLimits(kv_budget_bytes=_KV_BYTES, max_concurrency=rows),
         clock=SystemClock(),
         draw=secrets.randbits,
+        prefixes=prefixes,
     )
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,6 +80,7 @@ async def serve(folder: Path, port: int, rows: int) -> None:
             request=request,
             prompt_bound=_BOUND,
             output_bound=_BOUND,
+            cache_scope=b"bench",
         )
         await engine.submit(job, stream)
         await stream.over.wait()
@@ -83,7 +89,7 @@ async def serve(folder: Path, port: int, rows: int) -> None:
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(engine.run())
-        await engine.load(Build(build_id=BUILD, directory=folder))
+        await engine.load(Build(build_id=BUILD, directory=folder, weight_hash=_WEIGHTS))
         async with await asyncio.start_server(answer, "127.0.0.1", port, limit=1 << 24):
             await asyncio.Event().wait()
 
