@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from darkbloom_edge.dialects.chat import CHAT
+from darkbloom_edge.dialects.completions import COMPLETIONS
 from darkbloom_edge.dialects.dialect import Dialect
+from darkbloom_edge.dialects.messages import MESSAGES
+from darkbloom_edge.dialects.responses import RESPONSES
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
@@ -34,6 +37,9 @@ from darkbloom_gateway.wire import App, error_headers
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/messages": MESSAGES,
+    "/v1/responses": RESPONSES,
 }
 """The inference endpoints by path."""
 ROUTES = frozenset(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 from darkbloom_mesh.context import set_request_id
 
+from darkbloom_gateway.envelopes import speaks_anthropic
 from darkbloom_gateway.errors import internal
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.wire import (
@@ -32,7 +33,7 @@ _ALLOWED = (
     b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce, X-Darkbloom-Route, X-Darkbloom-Machine"
 )
 _EXPOSED = (
-    b"X-Request-ID, X-Inference-Job-ID, X-Provider-Id, X-Provider-Attested, "
+    b"X-Request-ID, Request-ID, X-Inference-Job-ID, X-Provider-Id, X-Provider-Attested, "
     b"X-Provider-Trust-Level, X-Provider-Encrypted, X-Provider-Scripted, X-Timing, "
     b"X-Provider-Chip, X-Provider-Model, X-Provider-Secure-Enclave, X-Provider-Mda-Verified, "
     b"X-Attestation-Se-Public-Key, X-Eigen-Sealed, X-Eigen-Sealed-Kid, X-Darkbloom-Sealed, "
@@ -95,6 +96,8 @@ class Shell:
         name = request_id(scope, self._entropy)
         set_request_id(name.decode("ascii"))
         extra = [(b"x-request-id", name), *self._cors(scope)]
+        if speaks_anthropic(scope["path"]):
+            extra.append((b"request-id", name))
         status, complete = 0, False
 
         async def send_with_headers(message: Message) -> None:

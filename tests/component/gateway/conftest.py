@@ -34,6 +34,19 @@ async def mesh(valkey_url: str) -> AsyncIterator[Harness]:
         yield harness
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def street(valkey_url: str) -> AsyncIterator[Harness]:
+    """One gateway for all tests that only ask it things."""
+    async with gateway(valkey_url, request_rate=10_000, request_burst=10_000) as harness:
+        yield harness
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(street: Harness) -> Harness:
+    """The gateway of the street, whose neighbours have seen nothing yet."""
+    return street.afresh()
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Postgres]:
     with postgres() as running:

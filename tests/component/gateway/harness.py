@@ -24,7 +24,7 @@ from tests.component.gateway.neighbours import (
     FakeRegistry,
     serving,
 )
-from tests.fakes.router import FakeRouter
+from tests.fakes.router import FakeRouter, Script, Seen
 
 BEARER = {"authorization": f"Bearer {API_KEY}"}
 
@@ -50,6 +50,16 @@ class Harness:
         """Post one chat completion."""
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **changes}
         return await self.http.post("/v1/chat/completions", json=body, headers=BEARER)
+
+    def afresh(self) -> "Harness":
+        """Let router and billing forget what they saw and were told to say."""
+        self.router.seen = Seen()
+        self.router.scripts = []
+        self.router.default = Script()
+        for record in (self.billing.holds, self.billing.releases, self.billing.receipts):
+            record.clear()
+        self.billing.refusal = None
+        return self
 
     async def until(self, check: Any, seconds: float = 30.0) -> None:
         """Wait for a state of the gateway that nothing announces."""

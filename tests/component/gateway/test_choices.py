@@ -75,12 +75,14 @@ async def test_a_caller_who_leaves_takes_all_choices_along(mesh: Harness) -> Non
 
 
 async def test_a_choice_that_breaks_ends_the_stream_with_one_error(mesh: Harness) -> None:
-    mesh.router.scripts = [scripted("a", "b", breaks_after=1), scripted("c", late=asyncio.Event())]
+    words = ["word "] * 100
+    mesh.router.scripts = [scripted(*words, breaks_after=40), scripted("c", late=asyncio.Event())]
 
     response = await mesh.chat(n=2, stream=True)
 
     *_, last = (event for event in response.text.split("\n\n") if event)
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "provider_error"
+    assert response.status_code == 200
     assert "[DONE]" not in response.text
     await mesh.router.until(lambda: mesh.router.seen.cancels)
 
