@@ -296,6 +296,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         hello=hello(member),
         drain_lines=dispatcher.drain_lines,
         granted=offers.granted,
+        orphaned=dispatcher.returning.lost,
         refused=offers.declined,
         terminal=downlink.stray,
     )

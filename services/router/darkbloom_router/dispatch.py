@@ -3,7 +3,7 @@
 Every method is synchronous and runs on the one loop, driven by frames and timers; a request has no
 task. Choosing and debiting is one step without a wait in between, so no place is given twice.
 Invariants: at most one live attempt per request; a place is credited exactly once; after the first
-content a request never moves; a retry never waits in line.
+content a request never moves; a retry never waits in line, but for machines on their way back.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,6 +38,7 @@ from darkbloom_router.queueing import Line, Passes, Trigger
 from darkbloom_router.refusals import Refusal
 from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.requests import Requests
+from darkbloom_router.returning import Returning
 from darkbloom_router.settlement import Cause
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
@@ -85,6 +86,7 @@ class Dispatcher:
         unix_now: Callable[[], float],
     ) -> None:
         self.draining = False
+        self.returning = Returning(timers.now)
         self.line = line
         self._fleet = fleet
         self._requests = requests
@@ -204,7 +206,7 @@ class Dispatcher:
         for build in builds:
             for request in self.line.waiting(build):
                 gates = self._decisions.tally(build, self._view(request))
-                if not refusals.worth_waiting(gates):
+                if not (refusals.worth_waiting(gates) or self.returning.wait_s(build)):
                     self.line.leave(request, "unservable")
                     self.last_words.refuse_for(request, gates)
 
@@ -311,8 +313,17 @@ class Dispatcher:
             return
         if not demand.free and self._may_wait(request, gates):
             self._queue(request, gates)
-        else:
+        elif not self._awaits_return(request, gates):
             self.last_words.refuse_for(request, gates)
+
+    def _awaits_return(self, request: Request, gates: dict[Gate, int]) -> bool:
+        """Stand in line for machines that have lost their replica; False where there are none."""
+        demand = request.demand
+        wait_s = self.returning.wait_s(demand.build)
+        if not wait_s or demand.free or request.ladder.verdict is not None:
+            return False
+        self._queue(request, gates, wait_s)
+        return True
 
     def _planned(self, request: Request) -> Choice | None:
         """Return a runner-up of the first decision who passes now, other versions first."""
@@ -329,6 +340,8 @@ class Dispatcher:
     def _exhausted(self, request: Request, gates: dict[Gate, int]) -> None:
         """Refuse a request whose attempts have failed and whom nobody else can take."""
         ladder = request.ladder
+        if self._awaits_return(request, gates):
+            return
         if ladder.verdict is not None:
             self.last_words.refuse(request, ladder.verdict, gates)
         elif ladder.undecided is None or refusals.worth_waiting(gates):
@@ -357,8 +370,13 @@ class Dispatcher:
         wait_s = self._ends.service_times.wait_s(build, self.line.length(build), running)
         return wait_s is None or wait_s <= request.deadline - self._timers.now()
 
-    def _queue(self, request: Request, gates: dict[Gate, int] | None = None) -> None:
-        if not self.line.join(request, partial(self._waited_out, request)):
+    def _queue(
+        self,
+        request: Request,
+        gates: dict[Gate, int] | None = None,
+        wait_s: float = float("inf"),
+    ) -> None:
+        if not self.line.join(request, partial(self._waited_out, request), wait_s):
             self.last_words.refuse(request, refusals.QUEUE_FULL, gates)
         else:
             self._waits(request.demand.build)

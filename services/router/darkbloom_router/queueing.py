@@ -139,10 +139,13 @@ class Line:
         """Return who waits for a build, in the order in which they are served."""
         return self._waiting.line(build)
 
-    def join(self, request: Request, waited_out: Callable[[], None]) -> bool:
+    def join(
+        self, request: Request, waited_out: Callable[[], None], wait_s: float = float("inf")
+    ) -> bool:
         """Stand in line; False where it is full, or the account's share of it.
 
         In a full line the newcomer takes the place of who would be served after him, last of all.
+        Nobody waits longer than `wait_s` or the line's own limit.
         """
         now = self._timers.now()
         demand = request.demand
@@ -175,7 +178,7 @@ class Line:
         if last is not None:
             self.displaced(last)
         # Never past its own deadline: that has a clock of its own.
-        request.queue_timer = self._timers.after(self._limits.wait_s, waited_out)
+        request.queue_timer = self._timers.after(min(wait_s, self._limits.wait_s), waited_out)
         return True
 
     def leave(self, request: Request, outcome: str) -> None:

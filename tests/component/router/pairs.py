@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from darkbloom.router.v1 import provider_link_pb2 as pl
+from darkbloom_router.gateway_lane import GatewayLanes
 from darkbloom_router.replicas.cluster import Cluster
 
 from tests.component.router.harness import ScriptedProvider, World
@@ -16,13 +17,14 @@ class Pair:
     asker: World
 
     async def met(self) -> None:
-        """Return once each has a lane to the other."""
+        """Return once each has a lane to the other, and takes requests."""
         for one in (self.holder, self.asker):
-            cluster = one.router.replicas.cluster
+            cluster, lanes = one.router.replicas.cluster, one.router.lanes
             assert cluster is not None
 
-            def together(cluster: Cluster = cluster) -> bool:
-                return cluster.size == 2 and all(peer.connected for peer in cluster.peers)
+            def together(cluster: Cluster = cluster, lanes: GatewayLanes = lanes) -> bool:
+                peers = cluster.peers
+                return lanes.admits and len(peers) == 1 and all(peer.connected for peer in peers)
 
             while not together():
                 await one.turn(1.0)

@@ -12,6 +12,7 @@ from darkbloom_router.replicas.store import open_store
 
 from tests.component.router.harness import World, world
 from tests.component.router.pairs import Pair
+from tests.fakes.registry import SCRIPTED_BUILD
 
 
 @pytest.fixture
@@ -60,3 +61,18 @@ async def test_a_replica_that_cannot_be_met_is_not_awaited_for_long(
     finally:
         await store.zrem("rt:replicas", record)
         await store.aclose()
+
+
+async def test_a_request_waits_for_the_machines_of_a_lost_replica(pair: Pair) -> None:
+    await pair.provider()
+    cluster = pair.asker.router.replicas.cluster
+    assert cluster is not None
+    for peer in cluster.peers:
+        peer.close()
+    await pair.asker.until(lambda: not pair.asker.router.fleet.providers)
+
+    gateway = await pair.asker.gateway()
+    stream, _ = gateway.open()
+    await pair.asker.until(lambda: bool(pair.asker.router.dispatcher.line.depth(SCRIPTED_BUILD)))
+    await pair.asker.provider("one")
+    assert await gateway.offer(stream)

@@ -1,6 +1,6 @@
 """The asker's end of a peer lane: a mirror of the holder's providers, and reservations on them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -57,6 +57,8 @@ class AskerParts:
     drain_lines: Callable[[Provider], None]
     granted: Callable[[Attempt, Verdict], None]
     """Called when a holder has debited a place."""
+    orphaned: Callable[[Iterable[str]], None]
+    """Called with the builds of machines whose holder is lost, before what they carried moves."""
     refused: Callable[[Attempt], None]
     """Called when it has not."""
     terminal: Callable[[Provider, Frame], None]
@@ -164,6 +166,8 @@ class Peer:
     def _lose(self) -> None:
         self._lane = None
         self._welcomed = self.described = self.leaving = False
+        for provider in self._mirrors.values():
+            self._parts.orphaned(provider.candidates)
         for provider_id in list(self._mirrors):
             # Its holder is lost, not the machine: no fault of anybody's.
             self._gone(provider_id, clean=True)
