@@ -16,6 +16,8 @@ from darkbloom_provider.models.pins import parse_keys
 MAX_MLX_CONCURRENCY = 8
 """Rows that the mlx engine generates at once."""
 MAX_PORT = 65_535
+CACHE_FORMAT = "kv3"
+"""Folder of the SSD tier; another format has another one."""
 _GROUP = re.compile(r"[A-Z0-9]{10}(\.[A-Za-z0-9-]+)+\Z")
 
 
@@ -99,6 +101,19 @@ class ProviderConfig(CommonConfig):
             minimum=0,
         ),
     ] = None
+    prefix_cache_disk: Annotated[
+        bool, Setting("keep them on the disk as well, encrypted, for half an hour after their use")
+    ] = False
+    prefix_cache_disk_gb: Annotated[
+        float | None, Setting("most of it; unset: half of what is free", minimum=0)
+    ] = None
+    prefix_cache_ttl_secs: Annotated[
+        float,
+        Setting("seconds from a block's last use to its removal", minimum=1, maximum=1800),
+    ] = 1800.0
+    prefix_cache_dir: Annotated[
+        Path | None, Setting("where; unset: the system's folder for caches, or `cache` in the home")
+    ] = None
     max_concurrency: Annotated[
         int | None,
         Setting("requests that a model answers at a time; unset: 8, scripted 4096", minimum=1),
@@ -144,6 +159,13 @@ class ProviderConfig(CommonConfig):
     def coordinators(self) -> tuple[str, ...]:
         """Each address of the router."""
         return tuple(item.strip() for item in self.coordinator.split(","))
+
+    @property
+    def prefix_cache_root(self) -> Path:
+        """Where the SSD tier of the prefix cache lies."""
+        if self.prefix_cache_dir is not None:
+            return self.prefix_cache_dir.expanduser() / CACHE_FORMAT
+        return self.folders.cache / CACHE_FORMAT
 
     @property
     def store_root(self) -> Path:

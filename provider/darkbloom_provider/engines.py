@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+import structlog
 from darkbloom_mesh.clock import Clock
 
 from darkbloom_provider.config import MAX_MLX_CONCURRENCY, ProviderConfig
 from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build, Engine
 from darkbloom_provider.engine.prefix.cache import PrefixCache
+from darkbloom_provider.engine.prefix.codec import Codec
+from darkbloom_provider.engine.prefix.disk import SsdTier
+from darkbloom_provider.engine.prefix.keys import CacheKeys, FileVault, KeyVault
+from darkbloom_provider.engine.prefix.limits import limits_of
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
 from darkbloom_provider.models.fit import kv_budget_bytes, resident_bytes
@@ -22,6 +27,7 @@ from darkbloom_provider.presentation import Model
 DEVELOPMENT_NAMESPACE = "dev/"
 """Builds that only the scripted engine serves."""
 _GIB = 1 << 30
+_log = structlog.get_logger()
 _CACHE_SHARE = 8
 """This part of the requests' memory keeps beginnings of prompts."""
 
@@ -115,7 +121,7 @@ def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
             "the mlx engine is not installed", "install the provider with its extra `mlx`"
         ) from error
     budget = _kv_budget(config, inventory)
-    prefixes = prefix_cache(config, budget)
+    prefixes = prefix_cache(config, budget, clock)
     return LocalEngine(
         loader=MlxLoader(clock, prefixes),
         limits=EngineLimits(
@@ -128,18 +134,45 @@ def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
     )
 
 
-def prefix_cache(config: ProviderConfig, budget: int) -> PrefixCache | None:
+def prefix_cache(config: ProviderConfig, budget: int, clock: Clock) -> PrefixCache | None:
     """Make the cache of prompts' beginnings; its memory is part of the requests' budget.
 
     Args:
         config: What the owner wants.
         budget: Bytes for running requests.
+        clock: Ages of what is kept.
     """
     size = min(budget // _CACHE_SHARE, _GIB)
     if config.prefix_cache_memory_gb is not None:
         # Requests come first: whatever is asked for, half is theirs.
         size = min(int(config.prefix_cache_memory_gb * _GIB), budget // 2)
-    return PrefixCache(size) if size else None
+    if not config.prefix_cache_disk:
+        return PrefixCache(size) if size else None
+    from darkbloom_provider.engine.mlx.prefix import KvCodec, identity_here
+
+    disk = ssd_tier(config, KvCodec(), clock)
+    return PrefixCache(size, disk=disk, identity=identity_here()) if size or disk else None
+
+
+def ssd_tier(config: ProviderConfig, codec: Codec, clock: Clock) -> SsdTier | None:
+    """Make the tier on disk; None, with a word in the log, where its key cannot be had."""
+    try:
+        root = vault_of(config).root()
+    except OSError as error:
+        _log.warning("prefix_key_unusable", error_type=type(error).__name__)
+        return None
+    return SsdTier(
+        config.prefix_cache_root,
+        CacheKeys(root),
+        codec,
+        clock,
+        limits=limits_of(budget_gb=config.prefix_cache_disk_gb, ttl_s=config.prefix_cache_ttl_secs),
+    )
+
+
+def vault_of(config: ProviderConfig) -> KeyVault:
+    """Return where the root key of the tier on disk is kept."""
+    return FileVault(config.folders.cache_key)
 
 
 def _kv_budget(config: ProviderConfig, inventory: Inventory) -> int:

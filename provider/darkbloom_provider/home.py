@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,19 @@ class Home:
     def state(self) -> Path:
         """Snapshot that `status` and `doctor` read."""
         return self.root / "daemon-state.json"
+
+    @property
+    def cache(self) -> Path:
+        """What may be thrown away: the system's folder for caches, unless this is no usual home."""
+        usual = Path("~/Library/Caches/darkbloom").expanduser()
+        if sys.platform == "darwin" and self.root == Path("~/.darkbloom").expanduser():
+            return usual
+        return self.root / "cache"
+
+    @property
+    def cache_key(self) -> Path:
+        """Root key of the prefix cache, mode 0600; used where there is no Secure Enclave."""
+        return self.root / "prefix-cache.key"
 
     @property
     def terminals(self) -> Path:

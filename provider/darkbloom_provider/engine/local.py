@@ -139,6 +139,8 @@ class LocalEngine:
             thread.shutdown(wait=True)
             self._preparer.shutdown(wait=False)
             self._compiler.shutdown(wait=False)
+            if self._prefixes is not None:
+                await asyncio.to_thread(self._prefixes.close)
             self._end_rest()
 
     async def load(self, build: Build) -> None:
@@ -155,6 +157,9 @@ class LocalEngine:
             if known is not None:
                 await self.unload(build.build_id)
             loaded = await self._on_worker(partial(self._load_now, build))
+            if self._prefixes is not None:
+                enter = self._prefixes.enter
+                await asyncio.to_thread(enter, build.build_id, build.weight_hash)
             self._loaded[build.build_id] = loaded
             self._budget.add_build(
                 build.build_id,

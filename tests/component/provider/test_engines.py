@@ -54,7 +54,7 @@ def test_the_mlx_engine_is_built_with_the_owners_budget(tmp_path):
 
 def test_beginnings_of_prompts_take_an_eighth_of_the_requests_memory_and_at_most_one_gib(tmp_path):
     def size(budget: int, **wanted: float) -> int:
-        cache = prefix_cache(configured(tmp_path, **wanted), budget)
+        cache = prefix_cache(configured(tmp_path, **wanted), budget, SystemClock())
         return 0 if cache is None else cache.memory.max_bytes
 
     assert size(8 << 20) == 1 << 20

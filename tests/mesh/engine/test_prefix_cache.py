@@ -4,13 +4,20 @@ import dataclasses
 import random  # noqa: TID251 - seeded: the prompts
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
+from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.batch import RowSpec
 from darkbloom_provider.engine.mlx.batch import MlxBatch
 from darkbloom_provider.engine.mlx.loader import MlxLoader
+from darkbloom_provider.engine.mlx.prefix import KvBlock, KvCodec, cut, identity_here, typed
 from darkbloom_provider.engine.prefix.cache import PrefixCache
+from darkbloom_provider.engine.prefix.disk import SsdTier
+from darkbloom_provider.engine.prefix.keys import CacheKeys
+from darkbloom_provider.engine.prefix.limits import DiskLimits
 from darkbloom_provider.engine.sampling import Sampling
 from darkbloom_provider.models.store import StoredModel
+from mlx_lm.models.cache import KVCache
 
 from tests.mesh.engine.tiny import import_tiny
 from tests.unit.provider.models import tiny_gguf
@@ -133,3 +140,75 @@ def test_a_prompt_without_a_scope_leaves_nothing_behind(stored: StoredModel) -> 
     assert answers(batch, [spec(cache, tokens, b"")])[0][1] == 0
     assert answers(batch, [spec(cache, tokens, b"")])[0][1] == 0
     assert len(cache.memory) == 0
+
+
+# The SSD tier.
+
+
+def tier_of(folder: Path) -> SsdTier:
+    limits = DiskLimits(floor_tokens=BLOCK, min_free_bytes=0, budget_bytes=1 << 26)
+    return SsdTier(folder, CacheKeys(bytes(range(32))), KvCodec(), SystemClock(), limits=limits)
+
+
+def with_disk(folder: Path) -> tuple[PrefixCache, SsdTier]:
+    tier = tier_of(folder)
+    cache = PrefixCache(0, block_tokens=BLOCK, disk=tier, identity=identity_here())
+    cache.enter("org/tiny", WEIGHTS)
+    return cache, tier
+
+
+async def test_answers_restored_from_the_disk_by_a_new_process_equal_cold_ones(
+    stored: StoredModel, tmp_path: Path
+) -> None:
+    draw = random.Random(11)
+    plain = load(stored.directory, None)
+    stem = draw.choices(LETTERS, k=120)
+    prompts = [stem[: draw.randint(70, 120)] + draw.choices(LETTERS, k=20) for _ in range(4)]
+    for round_ in range(3):
+        # Each round is a new process: nothing of the memory is left.
+        cache, tier = with_disk(tmp_path / "kv3")
+        batch = load(stored.directory, cache)
+        try:
+            specs = [spec(cache, tokens, seed=round_) for tokens in prompts]
+            expected = [answers(plain, [cold(one)])[0][0] for one in specs]
+            staged = [
+                dataclasses.replace(one, prefix=await cache.stage(one.prefix))
+                for one in specs
+                if one.prefix is not None
+            ]
+            got = answers(batch, staged)
+            assert [said for said, _ in got] == expected
+            known = [count for _, count in got]
+            whole = [(len(tokens) - 1) // BLOCK * BLOCK for tokens in prompts]
+            assert known == (whole if round_ else [0] * len(prompts))
+            tier.settle()
+        finally:
+            cache.close()
+        assert tier.counts.bad == 0
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
+def test_numbers_come_back_bit_for_bit(dtype: mx.Dtype) -> None:
+    codec = KvCodec()
+    array = mx.random.normal((1, 2, 8, 4), key=mx.random.key(1)).astype(dtype)
+    block = KvBlock.of([(array, array * 2)])
+    lowered = codec.lower(block)
+    assert lowered is not None
+    content = b"".join(bytes(part.cast("B")) for part in lowered.data)
+    back = typed(codec.lift(dict(lowered.facts), content))
+    assert back.nbytes == block.nbytes == len(content)
+    for (keys, values), (more_keys, more_values) in zip(block.layers, back.layers, strict=True):
+        assert keys.dtype == more_keys.dtype == dtype
+        assert mx.array_equal(keys, more_keys)
+        assert mx.array_equal(values, more_values)
+
+
+def test_blocks_hold_no_view_of_the_whole_prompt() -> None:
+    layer = KVCache()
+    layer.update_and_fetch(mx.ones((1, 1, 64, 4)), mx.ones((1, 1, 64, 4)))
+    mx.eval(layer.state)
+    before = mx.get_active_memory()
+    blocks = [cut([layer], 0, 32)]
+    del layer
+    assert mx.get_active_memory() < before
+    assert blocks[0].nbytes == 2 * 32 * 4 * 4

@@ -9,15 +9,20 @@ bounds, which count from the first token, so a restored beginning is bit for bit
 would have given.
 """
 
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Final
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from darkbloom_provider.engine.mlx.row import Row
 from darkbloom_provider.engine.prefix.cache import PrefixCache
+from darkbloom_provider.engine.prefix.codec import Lowered
+from darkbloom_provider.engine.prefix.memory import Block
 
 # Untyped upstream.
 _KvCache: Final[Any] = KVCache
@@ -50,7 +55,13 @@ class Prefixes:
     def __init__(self, cache: PrefixCache, model: Any, chunk_tokens: int) -> None:
         self._cache = cache
         self._chunk_tokens = chunk_tokens
-        self._exact = is_exact(make_prompt_cache(model))
+        empty = make_prompt_cache(model)
+        self._exact, self._layers = is_exact(empty), len(empty)
+
+    @property
+    def exact(self) -> bool:
+        """Whether prompts of this model can be kept at all."""
+        return self._exact
 
     def begin(self, row: Row) -> bool:
         """Give a row the KV of its prompt's known beginning; False where there is none."""
@@ -60,7 +71,10 @@ class Prefixes:
         found = self._cache.find(prefix, self._chunk_tokens)
         if not found.tokens:
             return False
-        row.cache = joined([block for block in found.blocks if isinstance(block, KvBlock)])
+        blocks = [block for block in map(typed, found.blocks) if len(block.layers) == self._layers]
+        if len(blocks) != len(found.blocks):
+            return False
+        row.cache = joined(blocks)
         row.covered = row.cached = found.tokens
         return True
 
@@ -107,3 +121,96 @@ def _copy(array: mx.array, begin: int, end: int) -> mx.array:
     # Joining two halves always makes a new buffer; a slice may be a view of the old one.
     halves = [array[..., begin:middle, :], array[..., middle:end, :]]
     return mx.concatenate(halves, axis=_TOKENS_AXIS)
+
+
+# To the disk and back.
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class RawBlock:
+    """A block as it came from the disk: words of the right size, not yet numbers.
+
+    Another thread may make it, because no stream is needed; it becomes a `KvBlock` on the engine
+    thread.
+    """
+
+    layers: tuple[tuple[mx.array, mx.array], ...]
+    dtype: mx.Dtype
+    nbytes: int
+
+
+class KvCodec:
+    """`disk.Codec` for blocks of mlx."""
+
+    def lower(self, block: Block) -> Lowered | None:
+        """Look at a block as bytes, without a copy."""
+        kv = typed(block)
+        if not kv.layers:
+            return None
+        dtype = kv.layers[0][0].dtype
+        word = _WORDS.get(dtype.size)
+        arrays = [array for pair in kv.layers for array in pair]
+        if word is None or any(array.dtype != dtype for array in arrays):
+            return None
+        # Typed upstream without the buffer protocol, which an evaluated array has.
+        words: list[Any] = [mx.view(array, word) for array in arrays]
+        mx.eval(words)
+        facts = {
+            "dtype": _name(dtype),
+            "shapes": [[list(keys.shape), list(values.shape)] for keys, values in kv.layers],
+        }
+        return Lowered(facts, [memoryview(array) for array in words])
+
+    def lift(self, facts: Mapping[str, Any], content: bytes) -> RawBlock:
+        """Make a block of bytes.
+
+        Raises:
+            ValueError: The bytes are not what the facts say.
+        """
+        dtype = _DTYPES.get(str(facts.get("dtype")))
+        if dtype is None:
+            raise ValueError("unknown numbers")
+        words = np.frombuffer(content, dtype=f"<u{dtype.size}")
+        layers, at = [], 0
+        for shapes in facts["shapes"]:
+            pair = []
+            for shape in shapes:
+                size = int(np.prod(shape))
+                pair.append(mx.array(words[at : at + size].reshape(shape)))
+                at += size
+            layers.append((pair[0], pair[1]))
+        if at != words.size:
+            raise ValueError("bytes are left over")
+        return RawBlock(tuple(layers), dtype, len(content))
+
+
+def identity_here() -> dict[str, str]:
+    """Return what KV depends on besides weights and tokens: libraries and device."""
+    return {
+        "layout": "kv-v1",
+        "mlx": metadata.version("mlx"),
+        "mlx_lm": metadata.version("mlx-lm"),
+        "device": str(mx.default_device()),
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+    }
+
+
+_WORDS: Final = {2: mx.uint16, 4: mx.uint32}
+_DTYPES: Final = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return next((name for name, one in _DTYPES.items() if one == dtype), "")
+
+
+def typed(block: Block) -> KvBlock:
+    """Return a block as numbers; on the engine thread."""
+    if isinstance(block, KvBlock):
+        return block
+    if not isinstance(block, RawBlock):
+        return KvBlock((), 0)
+    layers = tuple(
+        (mx.view(keys, block.dtype), mx.view(values, block.dtype)) for keys, values in block.layers
+    )
+    return KvBlock(layers, block.nbytes)

@@ -5,12 +5,18 @@ miss: a prompt can always be read.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS, chain_of, root_of
+import structlog
+
+from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS, VERSION, chain_of, root_of
 from darkbloom_provider.engine.prefix.memory import Block, MemoryTier
+
+_CHAIN = VERSION.decode()
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +27,7 @@ class Prefix:
     """
 
     scope: bytes
+    weight_hash: str
     chain: tuple[bytes, ...]
     block_tokens: int
     staged: tuple[Block, ...] = ()
@@ -32,6 +39,26 @@ class Prefix:
 
 class DiskTier(Protocol):
     """The slower tier; see `prefix.disk`."""
+
+    def open(self) -> None:
+        """Find what is there; blocks.
+
+        Raises:
+            OSError: it cannot be used.
+        """
+        ...
+
+    def enter(self, build_id: str, weight_hash: str, identity: Mapping[str, str]) -> None:
+        """Get ready for one build; blocks.
+
+        Raises:
+            OSError: it cannot be used for it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop writing, within a bounded time."""
+        ...
 
     async def stage(self, prefix: Prefix, start: int) -> Sequence[Block]:
         """Read blocks from `start` on, as many as there are without a gap; never raises."""
@@ -75,16 +102,49 @@ class PrefixCache:
         max_bytes: Of the memory tier; 0 switches it off.
         block_tokens: Tokens of a block.
         disk: The SSD tier; None for none.
+        identity: What KV depends on besides weights and tokens: libraries, device, layout.
     """
 
     def __init__(
-        self, max_bytes: int, *, block_tokens: int = BLOCK_TOKENS, disk: DiskTier | None = None
+        self,
+        max_bytes: int,
+        *,
+        block_tokens: int = BLOCK_TOKENS,
+        disk: DiskTier | None = None,
+        identity: Mapping[str, str] | None = None,
     ) -> None:
         self.memory = MemoryTier(max_bytes)
         self.disk = disk
         self.counts = Counts()
         self._block_tokens = block_tokens
         self._lock = threading.Lock()
+        self._identity = dict(identity or {})
+        self._opened = False
+
+    def enter(self, build_id: str, weight_hash: str) -> None:
+        """Get ready for a build, before its first prompt; blocks, beside the loop.
+
+        Args:
+            build_id: Names its folder.
+            weight_hash: Of its bytes.
+        """
+        if self.disk is None or not weight_hash:
+            return
+        try:
+            if not self._opened:
+                self.disk.open()
+                self._opened = True
+            facts = {**self._identity, "block_tokens": str(self._block_tokens), "chain": _CHAIN}
+            self.disk.enter(build_id, weight_hash, facts)
+        except OSError as error:
+            # Without a folder there is nothing to find and nothing is kept.
+            _log.warning("prefix_folder_unusable", error_type=type(error).__name__)
+
+    def close(self) -> None:
+        """Forget the memory and stop writing; blocks for a bounded time."""
+        self.memory.clear()
+        if self.disk is not None:
+            self.disk.close()
 
     def plan(self, scope: bytes, weight_hash: str, tokens: Sequence[int]) -> Prefix | None:
         """Name the blocks of a prompt; None where it may not be kept or is too short.
@@ -97,7 +157,9 @@ class PrefixCache:
         if not scope or not weight_hash or len(tokens) <= self._block_tokens:
             return None
         chain = chain_of(root_of(scope, weight_hash), tokens, self._block_tokens)
-        return Prefix(scope=scope, chain=chain, block_tokens=self._block_tokens)
+        return Prefix(
+            scope=scope, weight_hash=weight_hash, chain=chain, block_tokens=self._block_tokens
+        )
 
     async def stage(self, prefix: Prefix) -> Prefix:
         """Bring from the disk what the memory does not have."""
