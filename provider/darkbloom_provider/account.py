@@ -207,10 +207,22 @@ class Account:
         """
         query = {"limit": str(limit), **({"machine": machine} if machine else {})}
         found = await self._call("GET", f"/v1/me/earnings?{urlencode(query)}")
-        rows = found.get("earnings")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise _strange()
-        return rows
+        return _rows(found, "earnings")
+
+    async def days(self, machine: str, days: int) -> Sequence[Mapping[str, Any]]:
+        """Return work by UTC day, model and machine.
+
+        Args:
+            machine: Identity key in base64; empty: every machine.
+            days: 7, 30 or 90.
+
+        Raises:
+            LoggedOutError: The token counts no more.
+            AccountError: The gateway did not answer.
+        """
+        query = {"days": str(days), **({"machine": machine} if machine else {})}
+        found = await self._call("GET", f"/v1/me/insights?{urlencode(query)}")
+        return _rows(found, "rows")
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, str] | None = None
@@ -253,6 +265,13 @@ def _content(response: httpx.Response) -> Mapping[str, Any]:
     said = error.get("message") if isinstance(error, dict) else None
     text = said if isinstance(said, str) and said.isprintable() else "no reason given"
     raise AccountError(f"the gateway refused ({response.status_code}): {text[:200]}")
+
+
+def _rows(found: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    rows = found.get(name)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _strange()
+    return rows
 
 
 def _strange() -> AccountError:

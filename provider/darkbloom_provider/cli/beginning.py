@@ -93,7 +93,7 @@ def _ask(console: Console, settings: Settings) -> dict[str, Value | None]:
             "`darkbloom models catalog` lists the network's, `darkbloom models import` takes yours",
         )
     answers = first_run.ask(console, found, config.models)
-    shelf.fetch(config, answers.download)
+    shelf.fetch(answers.download)
     return answers.changes()
 
 

@@ -197,3 +197,35 @@ def test_a_login_that_is_there_is_not_offered_again(cli, home, service, typed, m
     assert code == 0
     assert "earns for nobody" not in out
     assert service.started
+
+
+def entry(build: str, size: int) -> dict:
+    version = {
+        "version": "1",
+        "aggregate_sha256": "a" * 64,
+        "identity_sha256": "b" * 64,
+        "size_bytes": size,
+    }
+    return {"id": build, "version": "1", "versions": [version]}
+
+
+def test_the_picker_offers_what_the_catalog_has_and_fits(cli, home, service, typed, monkeypatch):
+    place_folder(home, "org/a")
+    models = [entry("org/new", 1 << 30), entry("org/huge", 1 << 42)]
+    with FakeGateway().serving() as gateway:
+        monkeypatch.setenv("DARKBLOOM_PROVIDER_GATEWAY", gateway.url)
+        gateway.answers["GET /v1/models/catalog?type=text"] = [(200, {"models": models})] * 2
+        typed("n", "", "2")
+        code, out, err = cli("start")
+        assert code == 0, err
+        assert "org/new" in out
+        assert "org/huge" not in out
+        assert kept(home)["backend"]["enabled_models"] == ["org/a"]
+
+        # What cannot be fetched is not kept as chosen, and nothing starts.
+        typed("n", "2", "", "2")
+        code, _, err = cli("start", "--pick")
+    assert code == 1
+    assert "error:" in err
+    assert kept(home)["backend"]["enabled_models"] == ["org/a"]
+    assert len(service.started) == 1
