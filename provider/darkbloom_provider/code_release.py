@@ -19,6 +19,7 @@ from pathlib import Path
 from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.release import (
     EXECUTABLE_BITS,
+    Bundle,
     Library,
     Package,
     ReleaseManifest,
@@ -72,8 +73,8 @@ class CodeRelease:
     libraries: tuple[Library, ...] = field(repr=False)
     """What else sees plaintext or keys."""
 
-    def manifest(self, created: datetime) -> ReleaseManifest:
-        """Return what an operator signs."""
+    def manifest(self, created: datetime, bundle: Bundle | None = None) -> ReleaseManifest:
+        """Return what an operator signs; `bundle` is the archive that installs it."""
         return ReleaseManifest(
             release_version=self.version,
             platform=self.platform,
@@ -84,6 +85,7 @@ class CodeRelease:
             packages=list(self.packages),
             libraries=list(self.libraries),
             created_at=rfc3339(created),
+            bundle=bundle,
         )
 
 

@@ -85,6 +85,10 @@ class ProviderConfig(CommonConfig):
     ] = 4.0
     auto_update: Annotated[bool, Setting("install updates by itself")] = True
     auto_restart: Annotated[bool, Setting("let the watchdog start a crashed agent again")] = True
+    release_keys_file: Annotated[
+        Path | None,
+        Setting("JSON of the release keys that updates must be signed with; unset: no updates"),
+    ] = None
     update_jitter_seconds: Annotated[
         int, Setting("longest random delay of an automatic update", minimum=0, maximum=3600)
     ] = 300

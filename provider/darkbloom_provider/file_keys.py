@@ -26,6 +26,7 @@ KEYS: Final = (
     Key("provider.auto_update", "auto_update"),
     Key("provider.auto_restart", "auto_restart"),
     Key("provider.update_jitter_seconds", "update_jitter_seconds"),
+    Key("provider.release_keys_file", "release_keys_file"),
     Key("backend.engine", "engine"),
     Key("backend.models_dir", "models_dir"),
     Key("backend.enabled_models", "models"),

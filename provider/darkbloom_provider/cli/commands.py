@@ -32,6 +32,8 @@ COMMANDS: Final = (
     Command("stop", "stop:stop", SERVE),
     Command("restart", "stop:restart", SERVE),
     Command("local", "local:local", SERVE),
+    Command("update", "update:update", SERVE),
+    Command("autoupdate", "autoupdate:autoupdate", SETTINGS),
     Command("watchdog", "watchdog:watchdog", SERVE, hidden=True),
     Command("status", "status:status", WATCH),
     Command("doctor", "doctor:doctor", WATCH),

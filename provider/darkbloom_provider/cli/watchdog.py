@@ -1,6 +1,7 @@
 """`darkbloom watchdog`: starts a crashed agent again; run by the service manager, not by people."""
 
 import asyncio
+import secrets
 from importlib import metadata
 from typing import Annotated
 
@@ -9,8 +10,16 @@ from darkbloom_mesh import logs
 from darkbloom_mesh.clock import SystemClock
 
 from darkbloom_provider.cli import context
+from darkbloom_provider.cli.background import background
+from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.service.manager import manager_here
+from darkbloom_provider.service.plan import PROVIDER_LABEL
 from darkbloom_provider.service.watchdog import Watchdog
+from darkbloom_provider.update.auto import DRAIN_S, AutoUpdate
+from darkbloom_provider.update.deaths import Deaths
+from darkbloom_provider.update.here import require_managed, updater_here
+from darkbloom_provider.update.store import AppStore
+from darkbloom_provider.update.updater import Updater
 
 
 def watchdog(
@@ -19,20 +28,51 @@ def watchdog(
     """Look every minute whether the agent runs; start it again five minutes after a crash.
 
     Only where it is wanted and `auto_restart` is on. Three restarts of a version within an hour
-    are enough: then the owner is needed.
+    are enough: then the owner is needed. Updates come from here too, where `auto_update` is on.
     """
     config = context.config()
-    version = metadata.version("darkbloom-provider")
-    logs.configure(room="watchdog", version=version, level=config.log_level)
+    installed = metadata.version("darkbloom-provider")
+    logs.configure(room="watchdog", version=installed, level=config.log_level)
     config.folders.create()
+    store = AppStore(config.folders.app)
+    clock = SystemClock()
     dog = Watchdog(
         config.folders,
         manager_here(),
-        SystemClock(),
-        version=lambda: version,
+        clock,
+        version=lambda: store.current or installed,
         auto_restart=lambda: context.config().auto_restart,
+        witness=Deaths(store),
     )
     if once:
         typer.echo(dog.look().value)
         return
-    asyncio.run(dog.run())
+    updates = AutoUpdate(
+        lambda: _updater(store),
+        _restart,
+        enabled=lambda: context.config().auto_update,
+        jitter_s=float(config.update_jitter_seconds),
+        uniform=secrets.SystemRandom().random,
+        clock=clock,
+    )
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(dog.run(), name="watchdog")
+            tasks.create_task(updates.run(), name="updates")
+
+    asyncio.run(run())
+
+
+def _updater(store: AppStore) -> Updater | None:
+    """Return what updates this installation; None where it cannot be updated so."""
+    try:
+        require_managed(store)
+        return updater_here(context.config(), lambda _step: None)
+    except ProviderError:
+        return None
+
+
+def _restart() -> None:
+    if background().manager.installed(PROVIDER_LABEL):
+        background().relaunch(timeout_s=DRAIN_S)

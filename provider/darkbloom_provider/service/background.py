@@ -1,7 +1,8 @@
 """Starting, stopping and restarting the background service, as the commands do.
 
 Blocking, with the world handed in; every wait has a bound. The owner's word is written down before
-anything is asked of the agent, so that the watchdog never starts what was just told to stop.
+anything is asked of the agent, so that the watchdog never starts what was just told to stop, and
+never forgets what was told to go on.
 """
 
 from __future__ import annotations
@@ -69,12 +70,11 @@ class Background:
         """
         home = self.home
         home.create()
-        # Not wanted while it changes: the watchdog would start the one that is just leaving.
-        self._want("stopped", arguments)
+        # First: where the one that runs takes longer than we wait, the watchdog starts the next.
+        self._want("running", arguments)
         leave(home, timeout_s=timeout_s, force=force, waiting=self.waiting)
         self.manager.install(provider_plan(home, self.program, self.environment, arguments))
         self.manager.install(watchdog_plan(home, self.program, self.environment))
-        self._want("running", arguments)
         self.manager.start(PROVIDER_LABEL)
         self.manager.start(WATCHDOG_LABEL)
 
@@ -126,6 +126,17 @@ class Background:
         before = self._facts()
         self.start(read_intent(self.home.intent).arguments, timeout_s=timeout_s, force=force)
         return self.confirm(None if before is None else before.generation, startup_s)
+
+    def relaunch(self, *, timeout_s: float) -> None:
+        """Drain the agent and start it as it is installed: for the watchdog, after an update.
+
+        Raises:
+            StillDrainingError: it has not ended in time.
+            ServiceError: the manager refused.
+        """
+        self._want("running", read_intent(self.home.intent).arguments)
+        leave(self.home, timeout_s=timeout_s, waiting=self.waiting)
+        self.manager.start(PROVIDER_LABEL)
 
     def confirm(self, before: str | None, startup_s: float) -> Facts:
         """Wait for an agent that is not the one with the generation `before`, and is authorised.

@@ -63,7 +63,7 @@ def watchdog_plan(home: Home, program: Program, environment: Mapping[str, str]) 
     return ServicePlan(
         label=WATCHDOG_LABEL,
         description="Darkbloom watchdog",
-        arguments=(*program.command, "watchdog"),
+        arguments=program.watchdog,
         environment=carried(home, environment),
         log=home.watchdog_log,
         keep_alive=True,

@@ -9,6 +9,8 @@ from pathlib import Path
 LAUNCHER = Path("Contents", "MacOS", "DarkbloomLauncher")
 CURRENT = "current"
 """Link in the folder of updates that names the version in use."""
+PROVEN = "proven"
+"""Link in the same folder that names the last version that ran well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +21,9 @@ class Program:
     """For any command of `darkbloom`."""
     agent: tuple[str, ...]
     """For the agent: `start --foreground` included."""
+    watchdog: tuple[str, ...]
+    """For the watchdog: it runs the last version that has proven itself, so that one that is broken
+    does not take its own physician along."""
 
 
 def program_here(app: Path, executable: Path | None = None) -> Program:
@@ -31,21 +36,31 @@ def program_here(app: Path, executable: Path | None = None) -> Program:
     """
     python = executable or Path(sys.executable)
     plain = _through_link(python, app)
-    command = (str(plain), "-I", "-B", "-m", "darkbloom_provider")
+    command = _module(plain)
+    watchdog = (*_module(_through_link(python, app, PROVEN)), "watchdog")
     launcher = _launcher(plain)
     if launcher is not None:
         # Only the signed launcher may start the agent: it is the process that Apple knows.
-        return Program(command=command, agent=(str(launcher),))
-    return Program(command=command, agent=(*command, "start", "--foreground"))
+        return Program(command=command, agent=(str(launcher),), watchdog=watchdog)
+    return Program(command=command, agent=(*command, "start", "--foreground"), watchdog=watchdog)
 
 
-def _through_link(python: Path, app: Path) -> Path:
-    current = app / CURRENT
+def _module(python: Path) -> tuple[str, ...]:
+    return (str(python), "-I", "-B", "-m", "darkbloom_provider")
+
+
+def _through_link(python: Path, app: Path, link: str = CURRENT) -> Path:
+    """Return the interpreter of the version that a link names, where this is one of its like."""
     try:
         inside = python.parent.resolve(strict=True) / python.name
-        return current / inside.relative_to(current.resolve(strict=True))
+        versions = (app / "versions").resolve(strict=True)
+        place = Path(*inside.relative_to(versions).parts[1:])
     except (OSError, ValueError):
         return python
+    named = app / link / place
+    if link == PROVEN and not named.exists():
+        return _through_link(python, app)
+    return named
 
 
 def _launcher(python: Path) -> Path | None:

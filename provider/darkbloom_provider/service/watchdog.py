@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import msgspec
 import structlog
 from darkbloom_mesh.clock import Clock
 
-from darkbloom_provider import lock
+from darkbloom_provider import lock, state
 from darkbloom_provider.home import Home
 from darkbloom_provider.service.errors import ServiceError
 from darkbloom_provider.service.files import write_private
@@ -24,12 +25,25 @@ from darkbloom_provider.service.guard import CHECK_S, Advice, Seen, Watch, advis
 from darkbloom_provider.service.intent import read_intent
 from darkbloom_provider.service.manager import ServiceManager
 from darkbloom_provider.service.plan import PROVIDER_LABEL
+from darkbloom_provider.state import AgentState
 
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 """A log file that is larger is set aside, once, and begun anew."""
 _MAX_BYTES = 65_536
 
 _log = structlog.get_logger()
+
+
+class Witness(Protocol):
+    """Who wants to know how versions fare."""
+
+    def alive(self, snapshot: AgentState | None, now: datetime) -> None:
+        """The agent runs; `snapshot` is its last."""
+        ...
+
+    def died(self, snapshot: AgentState | None) -> str | None:
+        """The agent was just seen dead; returns the version that was returned to."""
+        ...
 
 
 @final
@@ -42,6 +56,7 @@ class Watchdog:
         clock: of looks and waits.
         version: returns the version that would be started now.
         auto_restart: whether the owner lets it act; read anew at each look.
+        witness: hears of lives and deaths of versions; None where none are installed by update.
     """
 
     def __init__(
@@ -52,12 +67,14 @@ class Watchdog:
         *,
         version: Callable[[], str],
         auto_restart: Callable[[], bool],
+        witness: Witness | None = None,
     ) -> None:
         self._home = home
         self._manager = manager
         self._clock = clock
         self._version = version
         self._auto_restart = auto_restart
+        self._witness = witness
 
     async def run(self) -> None:
         """Look until cancelled; a look that fails is logged, and the next one comes."""
@@ -84,6 +101,8 @@ class Watchdog:
             wanted=read_intent(home.intent).wanted == "running" and self._auto_restart(),
         )
         after, advice = advise(before, seen)
+        if self._witness is not None and seen.wanted:
+            self._testify(self._witness, seen, newly_dead=before.dead_since is None)
         # Kept before anything is done: a restart that kills us as well is still counted.
         if after != before:
             write_private(home.watchdog_state, msgspec.json.encode(after))
@@ -92,9 +111,20 @@ class Watchdog:
             self._manager.start(PROVIDER_LABEL)
         elif advice is Advice.TRIPPED and not before.tripped:
             _log.error("guard_tripped", version=seen.version)
+        self._trim()
+        return advice
+
+    def _testify(self, witness: Witness, seen: Seen, *, newly_dead: bool) -> None:
+        snapshot = state.read(self._home.state)
+        if seen.running:
+            witness.alive(snapshot, self._clock.now())
+        elif newly_dead:
+            witness.died(snapshot)
+
+    def _trim(self) -> None:
+        home = self._home
         for path in (home.log, home.watchdog_log):
             set_aside(path)
-        return advice
 
 
 def read_watch(path: Path) -> Watch:

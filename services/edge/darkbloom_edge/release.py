@@ -60,6 +60,14 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of the lines of its record of files, sorted."""
 
 
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """The archive that installs a release, whole: interpreter, packages, libraries."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2040}\Z")]
+    sha256: HexDigest
+    size_bytes: Annotated[int, Meta(ge=1, le=1 << 33)]
+
+
 class ReleaseManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a release holds."""
 
@@ -73,6 +81,8 @@ class ReleaseManifest(msgspec.Struct, frozen=True, kw_only=True):
     packages: Annotated[list[Package], Meta(min_length=1, max_length=64)]
     libraries: Annotated[list[Library], Meta(max_length=256)]
     created_at: Instant
+    bundle: Bundle | None = None
+    """Where it is to be had; absent in releases that nobody installs by `darkbloom update`."""
 
 
 def tree_hash(files: Iterable[TreeFile]) -> str:
