@@ -37,6 +37,7 @@ COMMANDS: Final = (
     Command("watchdog", "watchdog:watchdog", SERVE, hidden=True),
     Command("status", "status:status", WATCH),
     Command("doctor", "doctor:doctor", WATCH),
+    Command("benchmark", "benchmark:benchmark", WATCH),
     Command("earnings", "earnings:earnings", MONEY),
     Command("login", "login:login", MONEY),
     Command("logout", "login:logout", MONEY),
