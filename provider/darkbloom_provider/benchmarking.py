@@ -24,7 +24,7 @@ RUN_S: Final = 600.0
 """Bound of one measurement."""
 _BOUND: Final = 1 << 20
 _WORDS: Final = ("river", "stone", "paper", "light", "green", "house", "music", "table")
-_TOKENS_PER_WORD: Final = 1.3
+_SAMPLE_WORDS: Final = 64
 
 
 class Prefill(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ async def measure(
     """
     bench = _Bench(engine, plan, clock)
     tell("warming up")
-    await bench.together(1, plan.prompt, min(4, plan.max_tokens))
+    await bench.warm_up()
     prefill = []
     for length in plan.lengths:
         tell(f"prompt of {length} tokens")
@@ -134,6 +134,12 @@ class _Bench:
         self._plan = plan
         self._clock = clock
         self._count = 0
+        self._tokens_per_word = 1.0
+
+    async def warm_up(self) -> None:
+        """Run once unmeasured, and learn how many tokens this build makes of a word."""
+        [one] = await self.together(1, self._text(_SAMPLE_WORDS), min(4, self._plan.max_tokens))
+        self._tokens_per_word = max(1.0, one.usage.prompt_tokens / _SAMPLE_WORDS)
 
     async def prefill(self, length: int) -> Prefill:
         runs = []
@@ -207,7 +213,7 @@ class _Bench:
     def _text(self, tokens: int) -> str:
         """Return about so many tokens of text, which no other run has."""
         self._count += 1
-        words = max(1, int(tokens / _TOKENS_PER_WORD))
+        words = max(1, int(tokens / self._tokens_per_word))
         return " ".join(_WORDS[(at * at + self._count) % len(_WORDS)] for at in range(words))
 
 

@@ -7,7 +7,7 @@ import pytest
 from darkbloom_edge.usage import Usage
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_provider import benchmarking, lock
-from darkbloom_provider.engine.errors import EngineError, FailureCode
+from darkbloom_provider.engine.errors import invalid
 from darkbloom_provider.engine.interface import Job, Outcome, OutcomeKind, Sink
 from darkbloom_provider.errors import ProviderError
 
@@ -32,7 +32,7 @@ class Metronome:
         self.clock.jump(0.1 * (tokens - 1))
         usage = Usage(prompt_tokens=100, completion_tokens=tokens)
         kind = OutcomeKind.ERROR if self.fails else OutcomeKind.COMPLETED
-        error = EngineError("out of breath", FailureCode.INVALID_REQUEST) if self.fails else None
+        error = invalid("out of breath") if self.fails else None
         sink.on_end(Outcome(kind=kind, usage=usage, finish_reason="length", error=error))
 
 
