@@ -21,7 +21,7 @@ TIMEOUT_S = 20.0
 _MAX_FILE = 16_384
 _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OK, _UNAUTHENTICATED, _FORBIDDEN, _CONFLICT, _GONE, _BUSY = 200, 401, 403, 409, 410, 429
-_NOT_FOUND = 404
+_NOT_FOUND, _CREATED = 404, 201
 
 
 class AccountError(ProviderError):
@@ -224,6 +224,26 @@ class Account:
         found = await self._call("GET", f"/v1/me/insights?{urlencode(query)}")
         return _rows(found, "rows")
 
+    async def send_report(self, content: bytes) -> str:
+        """Send in an excerpt of the log; returns the report's id.
+
+        Raises:
+            LoggedOutError: The token counts no more.
+            AccountError: The gateway refused or did not answer.
+        """
+        try:
+            response = await self._http.post(
+                "/v1/provider/log-report",
+                content=content,
+                headers={"content-type": "application/octet-stream"},
+            )
+        except httpx.HTTPError as error:
+            raise AccountError(
+                f"the gateway does not answer ({type(error).__name__})",
+                "check the network and DARKBLOOM_PROVIDER_GATEWAY",
+            ) from None
+        return str(_content(response, _CREATED).get("id", ""))
+
     async def _call(
         self, method: str, path: str, body: Mapping[str, str] | None = None
     ) -> Mapping[str, Any]:
@@ -245,14 +265,14 @@ class SlowDown(Exception):  # noqa: N818 - a word of the protocol, not a failure
     """The gateway asks for a longer interval."""
 
 
-def _content(response: httpx.Response) -> Mapping[str, Any]:
+def _content(response: httpx.Response, good: int = _OK) -> Mapping[str, Any]:
     try:
         found = response.json()
     except ValueError:
         raise _strange() from None
     if not isinstance(found, dict):
         raise _strange()
-    if response.status_code == _OK:
+    if response.status_code == good:
         return found
     if response.status_code == _UNAUTHENTICATED:
         raise LoggedOutError("this machine's login counts no more", "run darkbloom login")

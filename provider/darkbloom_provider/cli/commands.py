@@ -36,6 +36,8 @@ COMMANDS: Final = (
     Command("autoupdate", "autoupdate:autoupdate", SETTINGS),
     Command("watchdog", "watchdog:watchdog", SERVE, hidden=True),
     Command("status", "status:status", WATCH),
+    Command("logs", "logs:logs", WATCH),
+    Command("report", "logs:report", WATCH),
     Command("doctor", "doctor:doctor", WATCH),
     Command("benchmark", "benchmark:benchmark", WATCH),
     Command("earnings", "earnings:earnings", MONEY),
