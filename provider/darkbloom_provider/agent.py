@@ -243,6 +243,7 @@ class Agent:
             requests_served=stats.requests_served,
             tokens_generated=stats.tokens_generated,
             unacknowledged_terminals=len(self._desk.terminals),
+            prefix_cache=self._desk.engine.prefix_cache(),
             last_error="" if live else self._last_error,
             generation=self._presence.generation,
             authorised=self.authorised,

@@ -16,9 +16,11 @@ from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.serve import Service
 
 from darkbloom_provider import code_release, hardware
+from darkbloom_provider.cache_metrics import publish
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import DeviceKey, open_device_key
 from darkbloom_provider.dialling import Dialler
+from darkbloom_provider.engine.interface import Engine
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.link import STOP_S
@@ -106,6 +108,7 @@ async def _serve(
         _serve_locally(options.local, config, service, shifts, reporter, opener)
     await shifts.begin()
     service.spawn(shifts.run(), name="shifts")
+    service.spawn(publish(lambda: _engine(shifts), service.metrics, clock), name="cache_metrics")
     service.on_drain(lambda: shifts.drain(_patience_s(config.drain_grace_s)))
     if config.ready_file is not None and not options.network:
         await asyncio.to_thread(write_ready, config.ready_file, {"listeners": service.listeners})
@@ -148,6 +151,10 @@ async def _after(shifts: Shifts, close: Callable[[], Awaitable[None]]) -> None:
     """Close the endpoint once the requests that it had let in are answered."""
     await shifts.over.wait()
     await close()
+
+
+def _engine(shifts: Shifts) -> Engine | None:
+    return None if shifts.current is None else shifts.current.kitchen.engine
 
 
 def _leave(service: Service, shifts: Shifts, *, force: bool) -> None:

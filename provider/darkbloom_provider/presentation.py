@@ -10,6 +10,8 @@ from darkbloom.router.v1.provider_link_pb2 import (
     AttestationChallenge,
     AttestationResponse,
     BackendCapacity,
+    CacheStatus,
+    CacheStatuses,
     Hardware,
     Heartbeat,
     PrivacyCapabilities,
@@ -38,6 +40,7 @@ from darkbloom_edge.signatures import to_base64
 from darkbloom_provider.code_release import CodeRelease
 from darkbloom_provider.device_key import DeviceKey
 from darkbloom_provider.engine import interface as engine_interface
+from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware as HardwareFacts
 from darkbloom_provider.hardware import Load
@@ -223,6 +226,13 @@ def heartbeat(
             usage_gaps=usage_gaps,
         ),
         warm_models=[slot.model for slot in slots],
+        cache=CacheStatuses(
+            statuses=[
+                CacheStatus(model_id=slot.model, state=slot.prefix_cache, block_size=BLOCK_TOKENS)
+                for slot in slots
+                if slot.prefix_cache
+            ]
+        ),
         system=SystemMetrics(memory_pressure=load.memory_pressure, cpu_usage=load.cpu_usage),
         capacity=BackendCapacity(
             slots=[_slot(slot) for slot in slots],

@@ -90,7 +90,7 @@ class Reporter:
 
     def _snapshot(self, connection: str) -> AgentState:
         shift, opens_at = self._shifts.current, self._shifts.opens_at
-        slots = [] if shift is None else shift.kitchen.engine.slots()
+        engine = None if shift is None else shift.kitchen.engine
         return AgentState(
             pid=os.getpid(),
             version=self._lasting.release.version,
@@ -101,7 +101,8 @@ class Reporter:
             engine=self._engine,
             generation=self._lasting.generation,
             opens_at=None if opens_at is None else opens_at.isoformat(),
-            slots=state.slot_views(slots),
+            slots=state.slot_views(engine.slots() if engine is not None else ()),
+            prefix_cache=engine.prefix_cache() if engine is not None else None,
             requests_served=self._lasting.stats.requests_served,
             tokens_generated=self._lasting.stats.tokens_generated,
             unacknowledged_terminals=len(self._lasting.terminals),

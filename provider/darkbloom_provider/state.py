@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from darkbloom_provider.engine.interface import SlotState
+from darkbloom_provider.engine.prefix.facts import CacheFacts
 
 MAX_BYTES = 1 << 20
 
@@ -78,6 +79,7 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     requests_served: int = 0
     tokens_generated: int = 0
     unacknowledged_terminals: int = 0
+    prefix_cache: CacheFacts | None = None
     last_error: str = ""
     generation: str = ""
     """Random id of the process; it tells a new agent from an old one."""

@@ -48,6 +48,7 @@ COMMANDS: Final = (
     Command("schedule", "schedule:schedule", SETTINGS),
     Command("idle", "idle:app", SETTINGS),
     Command("config", "config:app", SETTINGS),
+    Command("cache", "cache:app", SETTINGS),
     Command("verify", "verify:verify", TRUST),
     Command("identity", "identity:show_identity", TRUST),
     Command("enroll", "enroll:enroll", TRUST),

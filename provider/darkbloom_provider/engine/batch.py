@@ -91,6 +91,8 @@ class BatchModel(Protocol):
     """Measured."""
     context: int
     """Most tokens of a row, prompt included."""
+    prefix_cache: str
+    """As `interface.SlotState` says it."""
 
     def add(self, spec: RowSpec) -> int:
         """Queue a row and give its number."""

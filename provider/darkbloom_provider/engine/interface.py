@@ -22,6 +22,7 @@ from darkbloom_edge.request import ChatRequest
 from darkbloom_edge.usage import Usage
 
 from darkbloom_provider.engine.errors import EngineError
+from darkbloom_provider.engine.prefix.facts import CacheFacts
 
 PAUSE_SLACK_DELTAS: Final = 8
 """Most deltas of a job that may still arrive after `pause`."""
@@ -122,6 +123,8 @@ class SlotState:
     observed_prefill_tps: float = 0.0
     """Moving average of prompt tokens per second."""
     model_load_time_ms: int = 0
+    prefix_cache: str = ""
+    """`ready`; `off`; `unsupported` where its layers forget, so that nothing can be kept."""
 
 
 class Engine(Protocol):
@@ -169,6 +172,10 @@ class Engine(Protocol):
 
     def slots(self) -> list[SlotState]:
         """Report every loaded or loading build."""
+        ...
+
+    def prefix_cache(self) -> CacheFacts | None:
+        """Report the cache of prompts' beginnings; None where there is none."""
         ...
 
     async def close(self) -> None:

@@ -36,6 +36,7 @@ from darkbloom_provider.engine.interface import (
     SlotStatus,
 )
 from darkbloom_provider.engine.prefix.cache import PrefixCache
+from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.prompt import Prompt, prepare
 from darkbloom_provider.engine.rates import Rate
 from darkbloom_provider.engine.row import Row
@@ -67,6 +68,7 @@ class _Loaded:
     kv_bytes_per_token: int
     load_time_ms: int
     weight_hash: str = ""
+    prefix_cache: str = "off"
     crashed: bool = False
     decode: Rate = dataclasses.field(default_factory=Rate)
     prefill: Rate = dataclasses.field(default_factory=Rate)
@@ -244,6 +246,10 @@ class LocalEngine:
         ]
         return states
 
+    def prefix_cache(self) -> CacheFacts | None:
+        """Report the cache of prompts' beginnings."""
+        return None if self._prefixes is None else self._prefixes.facts()
+
     async def close(self) -> None:
         """End live jobs as cancelled and let `run` return."""
         self._closing = True
@@ -279,6 +285,7 @@ class LocalEngine:
             kv_bytes_per_token=model.kv_bytes_per_token,
             load_time_ms=int((self._clock.monotonic() - began) * 1000),
             weight_hash=build.weight_hash,
+            prefix_cache=model.prefix_cache,
         )
 
     def _finish_loading(self, build_id: str, error: EngineError | None) -> None:
@@ -401,6 +408,7 @@ class LocalEngine:
             active_token_budget_used=self._budget.used_tokens(build_id),
             active_token_budget_max=self._budget.max_tokens(build_id),
             kv_bytes_per_token=loaded.kv_bytes_per_token,
+            prefix_cache=loaded.prefix_cache,
             observed_decode_tps=loaded.decode.per_second,
             observed_prefill_tps=loaded.prefill.per_second,
             model_load_time_ms=loaded.load_time_ms,

@@ -34,6 +34,7 @@ from darkbloom_provider.engine.interface import (
     SlotState,
     SlotStatus,
 )
+from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.script import (
     Script,
     answer_deltas,
@@ -182,6 +183,10 @@ class ScriptedEngine:
     def slots(self) -> list[SlotState]:
         """Report every build."""
         return [self._slot(build_id) for build_id in sorted(self._builds)]
+
+    def prefix_cache(self) -> CacheFacts | None:
+        """Report that there is none: a script reads nothing."""
+        return None
 
     async def close(self) -> None:
         """End live jobs as cancelled and let `run` return."""

@@ -53,6 +53,9 @@ LANE_ENDS = _spec("lane_ends_total", "ended lanes", "link reason")
 LANE_FRAMES = _spec("lane_frames_total", "frames of ended lanes", "link direction")
 FRAMES_IGNORED = _spec("frames_ignored_total", "frames that changed nothing", "link reason")
 
+PREFIX_BYTES = _spec("provider_prefix_bytes", "kept beginnings of prompts", "tier")
+PREFIX_COUNTS = _spec("provider_prefix", "the prefix cache since the engine's start", "count")
+
 HTTP_REQUESTS = _spec("http_requests_total", "HTTP requests", "method route status")
 HTTP_SECONDS = _spec("http_request_seconds", "time to answer", "method route status")
 RECEIVED = _spec("requests_received_total", "inference requests", "endpoint")

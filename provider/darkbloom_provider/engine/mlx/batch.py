@@ -50,6 +50,7 @@ class MlxBatch:
         self._places = max_concurrency
         self._chunk_tokens = chunk_tokens
         self._prefixes = None if prefixes is None else Prefixes(prefixes, model, chunk_tokens)
+        self.prefix_cache = "off" if self._prefixes is None else self._prefixes.state
         self._clock = clock
         self._rows: dict[int, Row] = {}
         self._waiting: deque[Row] = deque()

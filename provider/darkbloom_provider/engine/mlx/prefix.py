@@ -59,9 +59,9 @@ class Prefixes:
         self._exact, self._layers = is_exact(empty), len(empty)
 
     @property
-    def exact(self) -> bool:
-        """Whether prompts of this model can be kept at all."""
-        return self._exact
+    def state(self) -> str:
+        """Whether prompts of this model can be kept at all, in the word of the heartbeat."""
+        return "ready" if self._exact else "unsupported"
 
     def begin(self, row: Row) -> bool:
         """Give a row the KV of its prompt's known beginning; False where there is none."""

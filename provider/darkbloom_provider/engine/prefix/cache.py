@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS, VERSION, chain_of, root_of
+from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.prefix.memory import Block, MemoryTier
 
 _CHAIN = VERSION.decode()
@@ -58,6 +59,10 @@ class DiskTier(Protocol):
 
     def close(self) -> None:
         """Stop writing, within a bounded time."""
+        ...
+
+    def add_to(self, facts: CacheFacts) -> CacheFacts:
+        """Report the tier as well."""
         ...
 
     async def stage(self, prefix: Prefix, start: int) -> Sequence[Block]:
@@ -197,6 +202,20 @@ class PrefixCache:
             self.counts.hit_tokens += found.tokens
             self.counts.disk_tokens += max(0, len(found.blocks) - in_memory) * prefix.block_tokens
         return found
+
+    def facts(self) -> CacheFacts:
+        """Report sizes and sums."""
+        counts, memory, disk = self.counts, self.memory, self.disk
+        facts = CacheFacts(
+            memory_bytes=memory.bytes,
+            memory_max_bytes=memory.max_bytes,
+            lookups=counts.lookups,
+            hits=counts.hits,
+            hit_tokens=counts.hit_tokens,
+            disk_tokens=counts.disk_tokens,
+            evicted=memory.evicted,
+        )
+        return facts if disk is None else disk.add_to(facts)
 
     def missing(self, prefix: Prefix) -> int:
         """Return the first block of a prompt that some tier would take."""

@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +26,7 @@ from darkbloom_provider.engine.prefix.block_file import BadBlockError, open_bloc
 from darkbloom_provider.engine.prefix.cache import Prefix
 from darkbloom_provider.engine.prefix.codec import Codec, Lowered
 from darkbloom_provider.engine.prefix.epoch import enter, folder_name
+from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.prefix.files import SCRATCH, read_file, write_file
 from darkbloom_provider.engine.prefix.index import Entry, Index
 from darkbloom_provider.engine.prefix.keys import CacheKeys
@@ -141,6 +143,19 @@ class SsdTier:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def add_to(self, facts: CacheFacts) -> CacheFacts:
+        """Report the tier as well."""
+        counts = self.counts
+        return replace(
+            facts,
+            disk=True,
+            disk_bytes=self._index.bytes,
+            disk_files=len(self._index),
+            disk_written=counts.written,
+            disk_bad=counts.bad,
+            disk_dropped=counts.dropped,
+        )
 
     # Reading.
 

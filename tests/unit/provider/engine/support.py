@@ -99,6 +99,7 @@ class PlannedModel:
     def __init__(self, plan: Callable[[RowSpec], list[int]], *, concurrency: int = 4) -> None:
         self.kv_bytes_per_token = 10
         self.context = 512
+        self.prefix_cache = "off"
         self.plan = plan
         self.concurrency = concurrency
         self.rows: dict[int, tuple[RowSpec, list[int]]] = {}
