@@ -7,6 +7,7 @@ JSON error. After it a stream ends exactly once: with the dialect's end, or with
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class Answerer:
         self._kitchen = kitchen
         self._clock = clock
         self._new_id = new_id
+        # The owner's own requests share what was read with each other and with nobody else.
+        self._scope = hashlib.sha256(new_id().encode()).digest()
 
     async def answer(self, dialect: Dialect, body: bytes, exchange: Exchange) -> None:
         """Answer one body.
@@ -138,6 +141,7 @@ class Answerer:
                             request=request,
                             prompt_bound=_NO_BOUND,
                             output_bound=bound,
+                            cache_scope=self._scope,
                         ),
                         pipe,
                     )

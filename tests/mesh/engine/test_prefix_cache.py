@@ -1,25 +1,39 @@
 """A prompt whose beginning is known is answered as if it had been read: the same tokens, sooner."""
 
+import asyncio
 import dataclasses
 import random  # noqa: TID251 - seeded: the prompts
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from darkbloom_edge.usage import Usage
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.batch import RowSpec
+from darkbloom_provider.engine.interface import Build
+from darkbloom_provider.engine.local import EngineLimits, LocalEngine
 from darkbloom_provider.engine.mlx.batch import MlxBatch
 from darkbloom_provider.engine.mlx.loader import MlxLoader
-from darkbloom_provider.engine.mlx.prefix import KvBlock, KvCodec, cut, identity_here, typed
+from darkbloom_provider.engine.mlx.prefix import (
+    KvBlock,
+    KvCodec,
+    cut,
+    identity_here,
+    is_exact,
+    typed,
+)
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 from darkbloom_provider.engine.prefix.disk import SsdTier
 from darkbloom_provider.engine.prefix.keys import CacheKeys
 from darkbloom_provider.engine.prefix.limits import DiskLimits
 from darkbloom_provider.engine.sampling import Sampling
 from darkbloom_provider.models.store import StoredModel
-from mlx_lm.models.cache import KVCache
+from mlx_lm.models.cache import KVCache, RotatingKVCache
 
-from tests.mesh.engine.tiny import import_tiny
+from tests.mesh.engine.tiny import BUILD_ID, import_tiny
+from tests.unit.provider.engine.support import RecordingSink, job
 from tests.unit.provider.models import tiny_gguf
 
 pytestmark = pytest.mark.engine
@@ -74,7 +88,7 @@ def test_cached_answers_equal_cold_ones_alone_and_in_company(stored: StoredModel
     warm, plain = load(stored.directory, cache), load(stored.directory, None)
     stems = [draw.choices(LETTERS, k=130) for _ in range(3)]
     hits = 0
-    for round_ in range(6):
+    for round_ in range(3):
         specs = []
         for place in range(4):
             stem = draw.choice(stems)[: draw.randint(40, 130)]
@@ -100,7 +114,7 @@ def test_eviction_while_rows_run_changes_no_answer(stored: StoredModel) -> None:
     cache = PrefixCache(3 * BLOCK * 64, block_tokens=BLOCK)
     warm, plain = load(stored.directory, cache), load(stored.directory, None)
     stem = draw.choices(LETTERS, k=100)
-    for round_ in range(5):
+    for round_ in range(3):
         specs = [
             spec(cache, stem[: draw.randint(60, 100)] + draw.choices(LETTERS, k=9), seed=round_),
             spec(cache, draw.choices(LETTERS, k=90), seed=round_),
@@ -212,3 +226,71 @@ def test_blocks_hold_no_view_of_the_whole_prompt() -> None:
     del layer
     assert mx.get_active_memory() < before
     assert blocks[0].nbytes == 2 * 32 * 4 * 4
+
+
+# The whole engine.
+
+
+@asynccontextmanager
+async def engine_with(directory: Path, cache: PrefixCache) -> AsyncIterator[LocalEngine]:
+    engine = LocalEngine(
+        loader=MlxLoader(prefixes=cache),
+        limits=EngineLimits(kv_budget_bytes=1 << 28),
+        clock=SystemClock(),
+        draw=lambda bits: 0,
+        prefixes=cache,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(engine.run())
+        try:
+            build = Build(build_id=BUILD_ID, directory=directory, weight_hash=WEIGHTS)
+            await engine.load(build)
+            yield engine
+        finally:
+            await engine.close()
+
+
+async def asked(engine: LocalEngine, name: str, text: str, scope: bytes) -> tuple[str, Usage]:
+    sink = RecordingSink()
+    question = job(name, text, prompt_bound=4000, seed=3, temperature=1.0)
+    await engine.submit(dataclasses.replace(question, cache_scope=scope), sink)
+    outcome = await sink.end()
+    counts = {delta.cached_tokens for delta in sink.deltas}
+    # The edge takes no count that falls: it is the same from the first piece on.
+    assert counts <= {outcome.usage.cached_tokens}
+    return sink.text, outcome.usage
+
+
+async def test_usage_says_what_was_not_read_again_across_restarts_and_never_across_accounts(
+    stored: StoredModel, tmp_path: Path
+) -> None:
+    text = "a long beginning that is always the same " * 6
+    first_cache, _ = with_disk(tmp_path / "kv3")
+    async with engine_with(stored.directory, first_cache) as engine:
+        cold_text, usage = await asked(engine, "1", text, ALICE)
+        assert usage.cached_tokens == 0
+        assert engine.slots()[0].prefix_cache == "ready"
+        first_disk = first_cache.disk
+        assert isinstance(first_disk, SsdTier)
+        first_disk.settle()
+        # The memory tier is off here: this comes from the disk.
+        warm_text, usage = await asked(engine, "2", text, ALICE)
+        known = usage.cached_tokens
+        assert known > usage.prompt_tokens - 2 * BLOCK
+        assert warm_text == cold_text
+        assert (await asked(engine, "3", text, BOB))[1].cached_tokens == 0
+        assert (await asked(engine, "4", text, b""))[1].cached_tokens == 0
+        facts = engine.prefix_cache()
+        assert facts is not None
+        assert (facts.hits, facts.hit_tokens, facts.disk_tokens) == (1, known, known)
+
+    second_cache, _ = with_disk(tmp_path / "kv3")
+    async with engine_with(stored.directory, second_cache) as engine:
+        restored_text, usage = await asked(engine, "5", text, ALICE)
+        assert usage.cached_tokens == known
+        assert restored_text == cold_text
+
+
+def test_a_model_whose_layers_forget_is_always_read() -> None:
+    assert is_exact([KVCache(), KVCache()])
+    assert not is_exact([KVCache(), RotatingKVCache(max_size=64)])
