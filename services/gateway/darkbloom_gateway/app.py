@@ -33,6 +33,7 @@ from darkbloom_gateway.clients import (
     RegistryClient,
 )
 from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.counting import COUNT_PATH, CountTokens
 from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
@@ -84,6 +85,7 @@ from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.stage import CatalogShelf, Stage
 from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
+from darkbloom_gateway.tokenizers import Tokenizers
 from darkbloom_gateway.transparency import TransparencyClient
 from darkbloom_gateway.verdicts import VerdictDesk
 
@@ -218,6 +220,10 @@ class Worker:
         owners = Owners(billing, clock)
         self.keys = KeyNews(billing, self.authenticator, owners, clock)
         prices = Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S)
+        manifests = Manifests(registry, clock)
+        self.tokenizers = Tokenizers(
+            config.tokenizers_dir, manifests, lambda: self.shelf.catalog, clock
+        )
         self.stage = Stage(
             config=config,
             clock=clock,
@@ -229,6 +235,7 @@ class Worker:
             shortfalls=Shortfalls(billing, prices),
             verdicts=desk,
             shelf=self.shelf,
+            tokenizers=self.tokenizers,
             press=self.press,
             meters=self.meters,
             spans=Spans(enabled=config.otlp_endpoint is not None),
@@ -254,7 +261,7 @@ class Worker:
                 attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
             ),
             exhibits=Exhibits(attestation.public_evidence, clock),
-            manifests=Manifests(registry, clock),
+            manifests=manifests,
             models_url=config.models_url,
             source_key=token.reveal().encode() if token is not None else b"no mesh token",
             issuer=config.name,
@@ -298,6 +305,8 @@ class Worker:
             ("POST", path): sealed(Inference(dialect, self.stage, self.authenticator, self.gate))
             for path, dialect in DIALECTS.items()
         }
+        counting = CountTokens(self.stage, self.authenticator, self.gate)
+        hot["POST", COUNT_PATH] = sealed(counting)
         return Shell(
             make_app(
                 hot,
@@ -371,6 +380,7 @@ class Worker:
         spawn(self.key_uses.run(), name="key_uses")
         spawn(self.ring.run(), name="sealing_keys")
         spawn(self.catalog.run(backoff), name="catalog")
+        spawn(self.tokenizers.run(), name="tokenizers")
         spawn(self.trust.run_keys(backoff), name="trust")
         spawn(self.trust.run_revocations(backoff), name="revocations")
 

@@ -41,6 +41,10 @@ class GatewayConfig(RoomConfig):
     models_url: Annotated[
         str, Setting("base URL of the store that has every build under its prefix; empty: none")
     ] = ""
+    tokenizers_dir: Annotated[
+        Path | None,
+        Setting("store of models, for their tokenizers; unset counts bytes instead of tokens"),
+    ] = None
     verdict_keys_file: Annotated[
         Path | None,
         Setting("pins attestation's keys (JSON, key id to base64); unset trusts what it publishes"),

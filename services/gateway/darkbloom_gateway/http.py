@@ -13,6 +13,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from darkbloom_gateway.counting import COUNT_PATH
 from darkbloom_gateway.envelopes import error_body
 from darkbloom_gateway.errors import (
     ApiError,
@@ -45,6 +46,7 @@ DIALECTS: Mapping[str, Dialect] = {
 ROUTES = frozenset(
     {
         *DIALECTS,
+        COUNT_PATH,
         "/v1/models",
         "/v1/pricing",
         "/v1/payments/balance",

@@ -4,25 +4,22 @@ import asyncio
 from typing import final
 
 from darkbloom_edge.dialects.dialect import Dialect
-from darkbloom_edge.errors import RequestError
 
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.choices import Choices
-from darkbloom_gateway.errors import ApiError, ClientGoneError, unavailable
+from darkbloom_gateway.errors import ApiError, ClientGoneError
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.manner import Manner
 from darkbloom_gateway.model import KeyRecord
-from darkbloom_gateway.planning import make_plan
-from darkbloom_gateway.prompt import THREAD_BYTES, Prompt
+from darkbloom_gateway.prompt import Prompt
+from darkbloom_gateway.reading import Reader
 from darkbloom_gateway.reply import GONE_STATUS, Reply
-from darkbloom_gateway.self_route import read_route
 from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.wire import (
     Receive,
     Scope,
     Send,
     presented,
-    read_body,
     send_error,
 )
 
@@ -42,6 +39,7 @@ class Inference:
         self, dialect: Dialect, stage: Stage, authenticator: Authenticator, gate: Gate
     ) -> None:
         self._dialect = dialect
+        self._reader = Reader(dialect, stage)
         self._stage = stage
         self._authenticator = authenticator
         self._gate = gate
@@ -79,37 +77,10 @@ class Inference:
     async def _read(
         self, scope: Scope, receive: Receive, key: KeyRecord
     ) -> tuple[Manner, list[Prompt]]:
-        config, clock = self._stage.config, self._stage.clock
-        body = await read_body(
-            scope, receive, limit=config.max_body_bytes, idle_s=config.body_idle_s
-        )
-        started_at = clock.monotonic()
-        route, machine = read_route(scope["headers"], self_route_only=key.self_route_only)
-        catalog = self._stage.shelf.catalog
-        if catalog is None:
-            raise unavailable("the model catalog is not here yet")
-        try:
-            if len(body) > THREAD_BYTES:
-                lowered = await asyncio.to_thread(self._dialect.lower, body)
-            else:
-                lowered = self._dialect.lower(body)
-            plan = make_plan(
-                lowered,
-                key,
-                catalog,
-                self._stage.tiers,
-                default_bound=config.default_output_bound,
-                now=clock.now(),
-                route=route,
-                machine=machine,
-                hint_secret=self._stage.hint_secret,
-            )
-        except RequestError as error:
-            raise ApiError(
-                error.status, error.type, error.message, code=error.code, param=error.param
-            ) from None
-        self._stage.meters.phase("parse", clock.monotonic() - started_at)
+        asked = await self._reader.read(scope, receive, key)
+        lowered, plan = asked.lowered, asked.plan
         prompts = [
-            Prompt(lowered, body, plan, catalog.builds, choice) for choice in range(lowered.n)
+            Prompt(lowered, asked.body, plan, asked.catalog.builds, choice)
+            for choice in range(lowered.n)
         ]
         return Manner.of(lowered, plan, scope), prompts

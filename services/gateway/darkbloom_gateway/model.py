@@ -188,6 +188,8 @@ class Plan:
     output_bound: int
     prompt_estimate: int
     prompt_date: str
+    counted: bool = False
+    """Whether a tokenizer has counted the prompt; else bound and estimate are of its bytes."""
     tools: bool = False
     tool_choice_mode: str = ""
     parallel_tool_calls: bool = True

@@ -11,9 +11,12 @@ from darkbloom_gateway.hints import prefix_hint
 from darkbloom_gateway.model import MAX_BOUND, KeyRecord, Plan
 from darkbloom_gateway.self_route import Route
 from darkbloom_gateway.tiers import Tiers
+from darkbloom_gateway.tokenizers import Tokenizers
 
 BYTES_PER_TOKEN = 4
 """Routing estimate of text."""
+COUNT_MARGIN = 16
+"""One part in so many is added to a tokenizer's count for the bound."""
 TOKENS_PER_MESSAGE = 4
 """Routing estimate of a message's frame."""
 
@@ -29,6 +32,7 @@ def make_plan(
     route: Route = Route.PUBLIC,
     machine: str = "",
     hint_secret: bytes = b"",
+    tokenizers: Tokenizers | None = None,
 ) -> Plan:
     """Decide everything that does not need another room.
 
@@ -41,6 +45,7 @@ def make_plan(
         route: whose machines may serve.
         machine: the one that is wanted; empty for any.
         hint_secret: keys the prefix hint; empty makes none.
+        tokenizers: of builds; without one the prompt's bound is that of its bytes.
         now: for the prompt's date, set once so that a retry renders the same prompt.
 
     Raises:
@@ -52,10 +57,14 @@ def make_plan(
     found = catalog.resolve(name)
     _check_needs(lowered, found.build)
 
-    bound = prompt_bound(lowered)
+    bound, estimate = prompt_bound(lowered), _estimate(lowered)
+    builds = [build for build in (found.build.build_id, found.fallback_build) if build]
+    counted = tokenizers.count(builds, _texts(lowered)) if tokenizers is not None else None
+    if counted is not None:
+        bound, estimate = _by_count(lowered, counted, bound)
     if bound > MAX_BOUND:
         raise prompt_too_large()
-    estimate = min(bound, _estimate(lowered))
+    estimate = min(bound, estimate)
     most = min(found.build.max_output_length or MAX_BOUND, MAX_BOUND)
     asked = lowered.explicit_output_bound
     output_bound = min(asked or found.build.max_output_length or default_bound, most)
@@ -69,6 +78,7 @@ def make_plan(
         output_bound=output_bound,
         prompt_estimate=estimate,
         prompt_date=now.strftime("%Y-%m-%d"),
+        counted=counted is not None,
         tools=lowered.has_tools,
         tool_choice_mode=lowered.tool_policy if lowered.has_tools else "",
         parallel_tool_calls=lowered.fields.get("parallel_tool_calls") is not False,
@@ -102,6 +112,25 @@ def _check_needs(lowered: Lowered, build: Build) -> None:
     ):
         if need in lowered.needs and need not in build.capabilities:
             raise bad_request(f"the model does not support {need}", param=param)
+
+
+def _texts(lowered: Lowered) -> list[str]:
+    return [message.get("content") or "" for message in lowered.fields["messages"]]
+
+
+def _by_count(lowered: Lowered, counted: int, bound: int) -> tuple[int, int]:
+    """Return bound and estimate of a prompt whose texts were counted.
+
+    A provider refuses a prompt above the bound, and counts it within its template: where texts meet
+    markers, tokens may be cut otherwise, so the texts' count is taken with a margin.
+    """
+    texts = _texts(lowered)
+    margin = counted // COUNT_MARGIN + TOKENS_PER_MESSAGE * len(texts)
+    text_bytes = sum(len(text.encode()) for text in texts)
+    tools = sum(len(str(tool)) for tool in lowered.fields.get("tools") or ())
+    estimate = counted + TOKENS_PER_MESSAGE * len(texts) + tools // BYTES_PER_TOKEN
+
+    return min(bound, bound - text_bytes + counted + margin), max(1, estimate)
 
 
 def _estimate(lowered: Lowered) -> int:

@@ -16,6 +16,7 @@ from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.tiers import Tiers
+from darkbloom_gateway.tokenizers import Tokenizers
 from darkbloom_gateway.verdicts import VerdictDesk
 
 
@@ -40,6 +41,7 @@ class Stage:
     shortfalls: Shortfalls
     verdicts: VerdictDesk
     shelf: CatalogShelf
+    tokenizers: Tokenizers
     press: ReceiptPress
     meters: Meters
     spans: Spans

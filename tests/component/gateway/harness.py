@@ -71,13 +71,17 @@ class Harness:
 
 @asynccontextmanager
 async def gateway(
-    valkey_url: str, *more: Callable[[grpc.aio.Server], object], **changes: Any
+    valkey_url: str,
+    *more: Callable[[grpc.aio.Server], object],
+    registry: FakeRegistry | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Harness]:
     """Run a gateway until the block ends; `changes` go into its configuration.
 
     `more` registers services beside those of the fakes.
     """
-    billing, attestation, registry = FakeBilling(), FakeAttestation(), FakeRegistry()
+    billing, attestation = FakeBilling(), FakeAttestation()
+    registry = registry or FakeRegistry()
     billing.add_key(API_KEY)
     router = FakeRouter(attestation.signer, BUILD)
     async with (

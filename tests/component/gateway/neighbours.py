@@ -360,6 +360,8 @@ class FakeRegistry(RegistryServiceServicer):
     def __init__(self) -> None:
         self.away = False
         self.reads: list[tuple[str, str]] = []
+        self.manifest = b"{}\n"
+        """Of every version."""
         self.catalog = Catalog(
             generation=1,
             builds=[
@@ -407,7 +409,7 @@ class FakeRegistry(RegistryServiceServicer):
         self.reads.append((request.build, request.version))
         if self.away:
             raise StoreUnavailableError("away")
-        return GetManifestResponse(manifest=b"{}\n", signature=b"s" * 64, key_id="k1")
+        return GetManifestResponse(manifest=self.manifest, signature=b"s" * 64, key_id="k1")
 
     async def ListManifestKeys(self, request, context):
         return ListManifestKeysResponse(keys=[ManifestKey(key_id="k1", public_key=b"p" * 32)])

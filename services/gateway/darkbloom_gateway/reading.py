@@ -1,0 +1,91 @@
+"""From the bytes of a request to a plan: the part that all inference endpoints have in common."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+from darkbloom_edge.dialects.chat_request import Lowered
+from darkbloom_edge.dialects.dialect import Dialect
+from darkbloom_edge.errors import RequestError
+
+from darkbloom_gateway.catalog import Catalog
+from darkbloom_gateway.errors import ApiError, unavailable
+from darkbloom_gateway.model import KeyRecord, Plan
+from darkbloom_gateway.planning import make_plan
+from darkbloom_gateway.prompt import THREAD_BYTES
+from darkbloom_gateway.self_route import read_route
+from darkbloom_gateway.stage import Stage
+from darkbloom_gateway.wire import Receive, Scope, read_body
+
+COUNTED_INLINE_BYTES = 2048
+"""Bodies above this are tokenized off the loop."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked:
+    """What was asked, and what it takes."""
+
+    body: bytes
+    lowered: Lowered
+    plan: Plan
+    catalog: Catalog
+
+
+@final
+class Reader:
+    """Reads requests of one dialect.
+
+    Args:
+        dialect: reads bodies.
+        stage: configuration, catalog and limits.
+    """
+
+    def __init__(self, dialect: Dialect, stage: Stage) -> None:
+        self._dialect = dialect
+        self._stage = stage
+
+    async def read(self, scope: Scope, receive: Receive, key: KeyRecord) -> Asked:
+        """Read, parse and plan one request.
+
+        Raises:
+            ApiError: 400, 403, 404, 408, 413, 422 or 503.
+            ClientGoneError: the caller left.
+        """
+        stage, config, clock = self._stage, self._stage.config, self._stage.clock
+        body = await read_body(
+            scope, receive, limit=config.max_body_bytes, idle_s=config.body_idle_s
+        )
+        started_at = clock.monotonic()
+        route, machine = read_route(scope["headers"], self_route_only=key.self_route_only)
+        catalog = stage.shelf.catalog
+        if catalog is None:
+            raise unavailable("the model catalog is not here yet")
+        try:
+            if len(body) > THREAD_BYTES:
+                lowered = await asyncio.to_thread(self._dialect.lower, body)
+            else:
+                lowered = self._dialect.lower(body)
+        except RequestError as error:
+            raise ApiError(
+                error.status, error.type, error.message, code=error.code, param=error.param
+            ) from None
+        plan = partial(
+            make_plan,
+            lowered,
+            key,
+            catalog,
+            stage.tiers,
+            default_bound=config.default_output_bound,
+            now=clock.now(),
+            route=route,
+            machine=machine,
+            hint_secret=stage.hint_secret,
+            tokenizers=stage.tokenizers,
+        )
+        if len(body) > COUNTED_INLINE_BYTES and stage.tokenizers.any:
+            planned = await asyncio.to_thread(plan)
+        else:
+            planned = plan()
+        stage.meters.phase("parse", clock.monotonic() - started_at)
+        return Asked(body, lowered, planned, catalog)

@@ -1,0 +1,76 @@
+"""Prompts counted by the model's own tokenizer: `count_tokens`, and holds that come close."""
+
+from pathlib import Path
+from typing import Any
+
+from anthropic import AsyncAnthropic
+from darkbloom_edge.manifest import store_name
+
+from tests.component.gateway.harness import BEARER, Harness, gateway
+from tests.component.gateway.neighbours import API_KEY, BUILD, FakeRegistry
+from tests.tokenizers import byte_level, manifest_of
+
+PATH = "/v1/messages/count_tokens"
+WORDS = "the quick brown fox jumps over the lazy dog "
+ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": WORDS * 40}]}
+
+
+def registry_of(tmp_path: Path, placed: str, named: str) -> FakeRegistry:
+    registry = FakeRegistry()
+    registry.manifest = manifest_of(BUILD, "v1", named)
+    for version in ("v1", "v2"):
+        folder = tmp_path / store_name(BUILD) / version
+        folder.mkdir(parents=True)
+        (folder / "tokenizer.json").write_text(placed)
+    return registry
+
+
+async def bound_of(mesh: Harness) -> int:
+    response = await mesh.http.post("/v1/chat/completions", json=ASK, headers=BEARER)
+    assert response.status_code == 200
+    bound: int = mesh.router.seen.opens[-1].prompt_bound
+    assert mesh.router.seen.headers[-1].prompt_bound == bound  # type: ignore[attr-defined]
+    return bound
+
+
+async def test_a_tokenizer_makes_holds_close_and_counts_what_the_sdk_asks(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    made = byte_level(WORDS)
+    registry = registry_of(tmp_path, made, made)
+    async with gateway(valkey_url, registry=registry, tokenizers_dir=tmp_path) as mesh:
+        await mesh.until(lambda: mesh.worker.tokenizers.any)
+        client = AsyncAnthropic(api_key=API_KEY, base_url=mesh.url, max_retries=0)
+        async with client:
+            counted = await client.messages.count_tokens(**ASK)
+        raw = await mesh.http.post(PATH, json=ASK, headers=BEARER)
+        bound = await bound_of(mesh)
+
+    words = 9 * 40
+    assert words <= counted.input_tokens <= words + 8
+    assert raw.headers["x-darkbloom-token-count"] == "tokenizer"
+    assert raw.headers["x-ratelimit-limit-requests"]
+    assert counted.input_tokens < bound < len(WORDS * 40) // 2
+
+
+async def test_another_tokenizer_than_the_manifests_counts_for_nothing(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    registry = registry_of(tmp_path, byte_level(WORDS), byte_level("something else"))
+    async with gateway(valkey_url, registry=registry, tokenizers_dir=tmp_path) as mesh:
+        await mesh.until(lambda: registry.reads)
+        response = await mesh.http.post(PATH, json=ASK, headers={"x-api-key": API_KEY})
+        bound = await bound_of(mesh)
+
+    assert response.json() == {"input_tokens": len(WORDS * 40) // 4 + 4}
+    assert response.headers["x-darkbloom-token-count"] == "estimate"
+    assert bound > len(WORDS * 40)
+
+
+async def test_counting_refuses_as_the_endpoint_itself_does(mesh: Harness) -> None:
+    unknown = await mesh.http.post(PATH, json={**ASK, "model": "nobody"}, headers=BEARER)
+    stranger = await mesh.http.post(PATH, json=ASK)
+
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "not_found_error")
+    assert (stranger.status_code, stranger.json()["type"]) == (401, "error")
+    assert not mesh.billing.holds
