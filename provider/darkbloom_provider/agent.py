@@ -22,6 +22,7 @@ from darkbloom_provider.presentation import Presence
 from darkbloom_provider.standing import Standing, printable
 from darkbloom_provider.state import AgentState
 from darkbloom_provider.waiting import first_of
+from darkbloom_provider.wishes import Tracked
 from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk
 
@@ -186,6 +187,18 @@ class Agent:
         _log.info("link_ended", reason=end.reason, clean=end.clean)
         self._changed.set()
 
+    def models_changed(self) -> None:
+        """Tell the router what is served now; a stream that opens later says it by itself."""
+        if self._current is not None:
+            self._current.tell_models()
+        self._changed.set()
+
+    def wish_changed(self, tracked: Tracked) -> None:
+        """Tell the router how far a download is."""
+        if self._current is not None:
+            self._current.tell_wish(tracked)
+        self._changed.set()
+
     def _on_code_challenge(self, sealed: SealedChallenge) -> None:
         link = self._current
         if link is not None and link.registered.is_set():
@@ -216,7 +229,7 @@ class Agent:
             _log.warning("state_not_written", error_type=type(error).__name__)
 
     def _snapshot(self, connection: str = "") -> AgentState:
-        standing, live = self.standing, self._live
+        standing, live, stock = self.standing, self._live, self._desk.stock
         stats = self._desk.stats
         return AgentState(
             pid=os.getpid(),
@@ -240,6 +253,7 @@ class Agent:
             rejected_models=standing.rejected_models,
             routing=standing.routing if live else (),
             slots=state.slot_views(self._desk.engine.slots()),
+            downloads=state.download_views(() if stock is None else stock.wishes.all()),
             requests_served=stats.requests_served,
             tokens_generated=stats.tokens_generated,
             unacknowledged_terminals=len(self._desk.terminals),

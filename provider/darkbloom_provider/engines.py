@@ -1,10 +1,7 @@
 """Which models this agent serves, and with which engine."""
 
-import json
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import structlog
@@ -19,10 +16,10 @@ from darkbloom_provider.engine.prefix.disk import SsdTier
 from darkbloom_provider.engine.prefix.keys import CacheKeys, FileVault, KeyVault
 from darkbloom_provider.engine.prefix.limits import limits_of
 from darkbloom_provider.errors import ProviderError
+from darkbloom_provider.inventory import Inventory
 from darkbloom_provider.models.errors import ModelError
 from darkbloom_provider.models.fit import kv_budget_bytes, resident_bytes
 from darkbloom_provider.models.store import ModelStore, StoredModel
-from darkbloom_provider.presentation import Model
 
 DEVELOPMENT_NAMESPACE = "dev/"
 """Builds that only the scripted engine serves."""
@@ -30,14 +27,6 @@ _GIB = 1 << 30
 _log = structlog.get_logger()
 _CACHE_SHARE = 8
 """This part of the requests' memory keeps beginnings of prompts."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inventory:
-    """Verified builds, in both of the shapes that are needed."""
-
-    builds: tuple[Build, ...]
-    models: tuple[Model, ...]
 
 
 def take_inventory(config: ProviderConfig) -> Inventory:
@@ -56,17 +45,7 @@ def take_inventory(config: ProviderConfig) -> Inventory:
                 f"{one.manifest.model_id} cannot be served, {error}",
                 "run `darkbloom models verify`, then import it again",
             ) from error
-    return Inventory(
-        builds=tuple(
-            Build(
-                build_id=one.manifest.model_id,
-                directory=one.directory,
-                weight_hash=one.manifest.aggregate_sha256,
-            )
-            for one in stored
-        ),
-        models=tuple(_model(one) for one in stored),
-    )
+    return Inventory(stored)
 
 
 def make_engine(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
@@ -209,27 +188,3 @@ def _wanted(store: ModelStore, config: ProviderConfig) -> list[StoredModel]:
             "`darkbloom models list` shows what is there; the scripted engine serves only `dev/`",
         )
     return [newest[name] for name in config.models]
-
-
-def _model(one: StoredModel) -> Model:
-    facts = _config_of(one)
-    quantization = facts.get("quantization")
-    bits = quantization.get("bits") if isinstance(quantization, dict) else None
-    size = one.manifest.total_size_bytes
-    return Model(
-        id=one.manifest.model_id,
-        size_bytes=size,
-        model_type=str(facts.get("model_type", "text")),
-        quantization=f"{bits}bit" if bits else "none",
-        weight_hash=one.manifest.aggregate_sha256,
-        identity_hash=one.manifest.identity_sha256,
-        estimated_memory_gb=resident_bytes(size) / _GIB,
-    )
-
-
-def _config_of(one: StoredModel) -> dict[str, Any]:
-    try:
-        facts = json.loads((one.directory / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}

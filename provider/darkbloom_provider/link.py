@@ -43,6 +43,8 @@ from darkbloom_provider import hardware
 from darkbloom_provider.presentation import Presence, heartbeat
 from darkbloom_provider.standing import Standing
 from darkbloom_provider.waiting import first_of
+from darkbloom_provider.wish_messages import take_desired, take_prefetch, wish_status
+from darkbloom_provider.wishes import Tracked
 from darkbloom_provider.witness import KEY_REJECTED, Witness
 from darkbloom_provider.work import Desk, Worker
 
@@ -140,6 +142,8 @@ class Link:
             FrameKind.FRAME_KIND_GO_AWAY: self._on_go_away,
             FrameKind.FRAME_KIND_LOAD_MODEL: self._on_load_model,
             FrameKind.FRAME_KIND_PROVIDER_DRAIN_ACK: self._on_drain_ack,
+            FrameKind.FRAME_KIND_DESIRED_MODELS: self._on_desired_models,
+            FrameKind.FRAME_KIND_PREFETCH_MODEL: self._on_prefetch_model,
         }
 
     @property
@@ -335,6 +339,27 @@ class Link:
         message = LoadModelStatus(model_id=build_id, status=status, error=error)
         self._lane.send_control(FrameKind.FRAME_KIND_LOAD_MODEL_STATUS, 0, message)
         self._touch()
+
+    def _on_desired_models(self, payload: bytes) -> None:
+        take_desired(payload, self._desk.stock)
+
+    def _on_prefetch_model(self, payload: bytes) -> None:
+        refusal = take_prefetch(payload, self._desk.stock)
+        if refusal is not None:
+            self._lane.send_control(FrameKind.FRAME_KIND_PREFETCH_MODEL_STATUS, 0, refusal)
+
+    def tell_models(self) -> None:
+        """Say what is served now, in place of what was said before."""
+        if self.registered.is_set():
+            message = self._presence.inventory()
+            self._lane.send_control(FrameKind.FRAME_KIND_MODELS_UPDATE, 0, message)
+            self._touch()
+
+    def tell_wish(self, tracked: Tracked) -> None:
+        """Say how far a download is."""
+        if self.registered.is_set():
+            message = wish_status(tracked)
+            self._lane.send_control(FrameKind.FRAME_KIND_PREFETCH_MODEL_STATUS, 0, message)
 
     def _on_drain_ack(self, payload: bytes) -> None:
         if ProviderDrainAck.FromString(payload).drain_id == self._presence.generation:

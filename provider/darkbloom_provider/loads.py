@@ -56,6 +56,18 @@ class Loads:
         """Return whether a build is in memory."""
         return any(slot.model == build_id and slot.state in _WARM for slot in self._engine.slots())
 
+    def offer(self, build: Build) -> None:
+        """Let a build be loaded; another version of it is loaded by this one's files next."""
+        self._builds[build.build_id] = build
+
+    def withdraw(self, build_id: str) -> None:
+        """Let a build be loaded no more; what is in memory stays until it is evicted."""
+        self._builds.pop(build_id, None)
+
+    def held_by_request(self, build_id: str) -> bool:
+        """Return whether a request is about to use a build."""
+        return self._held[build_id] > 0
+
     def command(self, build_id: str, report: Report) -> None:
         """Load a build soon; `report` hears how it goes."""
         if build_id not in self._builds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import final
@@ -24,9 +25,11 @@ from darkbloom_provider.fence import Fence
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware
 from darkbloom_provider.loads import Loads
+from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.ready import announce
 from darkbloom_provider.shift import Kitchen, Shift
+from darkbloom_provider.stocking import make_stock
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.witness import Witness
 from darkbloom_provider.work import Desk, Stats
@@ -94,16 +97,26 @@ class Opener:
         config = self._config
         inventory = await asyncio.to_thread(take_inventory, config)
         engine = make_engine(config, inventory, self._clock)
+        store = ModelStore(config.store_root)
+        inventory.mark(store)
         running = self._service.spawn(engine.run(), name="engine")
         loads = Loads(engine, inventory.builds, slots=config.max_model_slots, clock=self._clock)
-        kitchen = Kitchen(engine=engine, loads=loads, inventory=inventory)
+        changed = _Changed()
+        stock = make_stock(
+            config, store, inventory, engine=engine, loads=loads, clock=self._clock, changed=changed
+        )
+        kitchen = Kitchen(engine=engine, loads=loads, inventory=inventory, stock=stock)
         _log.info("models_loading", models=[build.build_id for build in inventory.builds])
         try:
             await load_all(engine, inventory.builds[: config.max_model_slots])
             agent = None if self._dialler is None else self._agent(kitchen, self._dialler)
         except BaseException:
+            inventory.release()
             await engine.close()
             raise
+        if agent is not None:
+            changed.tell = agent.models_changed
+            stock.listener = agent
         _log.info("models_loaded")
         return Shift(kitchen, agent, running, self._clock)
 
@@ -116,7 +129,7 @@ class Opener:
                 hardware=lasting.hardware,
                 hardening=lasting.hardening,
                 release=lasting.release,
-                models=kitchen.inventory.models,
+                models=kitchen.inventory.live_models(),
                 backend=backend_of(config),
                 name=config.name,
                 private_only=config.private_only,
@@ -132,6 +145,7 @@ class Opener:
                 terminals=lasting.terminals,
                 hosted=kitchen.hosted,
                 loads=kitchen.loads,
+                stock=kitchen.stock,
                 clock=self._clock,
                 stats=lasting.stats,
                 fence=lasting.fence,
@@ -152,6 +166,16 @@ class Opener:
         self._announced = True
         self._service.spawn(announce(path, agent, self._service.listeners), name="ready")
         self._service.on_close(partial(asyncio.to_thread, path.unlink, missing_ok=True))
+
+
+class _Changed:
+    """Tells whoever there is that the inventory has changed; the agent is made later."""
+
+    tell: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        if self.tell is not None:
+            self.tell()
 
 
 def backend_of(config: ProviderConfig) -> str:

@@ -14,6 +14,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     CacheStatuses,
     Hardware,
     Heartbeat,
+    ModelsUpdate,
     PrivacyCapabilities,
     ProtocolVersion,
     ProviderModel,
@@ -76,7 +77,8 @@ class Presence:
     hardware: HardwareFacts
     hardening: Hardening
     release: CodeRelease
-    models: tuple[Model, ...]
+    models: Iterable[Model]
+    """What is served at the moment; read anew for each message."""
     backend: str
     name: str
     private_only: bool
@@ -130,6 +132,10 @@ class Presence:
             apns_device_token=None if address is None else address.token,
             apns_environment=None if address is None else address.environment,
         )
+
+    def inventory(self) -> ModelsUpdate:
+        """Return what is served, after a change."""
+        return ModelsUpdate(models=[_model(model) for model in self.models])
 
     def answer(
         self, challenge: AttestationChallenge, posture: Posture, evidence: bytes = b""

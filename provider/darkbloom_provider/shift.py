@@ -17,9 +17,10 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.engine.interface import Engine
-from darkbloom_provider.engines import Inventory
+from darkbloom_provider.inventory import Inventory
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.local.guests import Guests
+from darkbloom_provider.stock import Stock
 from darkbloom_provider.waiting import first_of
 
 CLOSE_S: Final = 30.0
@@ -42,14 +43,13 @@ class Kitchen:
     inventory: Inventory
     guests: Guests = field(default_factory=Guests)
     """Local requests under way."""
+    stock: Stock | None = None
+    """Brings in what the network wishes and what the owner fetches."""
 
     @property
     def hosted(self) -> Mapping[str, Hosted]:
         """The builds that are verified, by id."""
-        return {
-            model.id: Hosted(build=model.id, weight_hash=model.weight_hash)
-            for model in self.inventory.models
-        }
+        return self.inventory.hosted
 
 
 @final
@@ -88,11 +88,17 @@ class Shift:
         try:
             async with asyncio.TaskGroup() as tasks:
                 loading = tasks.create_task(kitchen.loads.run(), name="loads")
+                stocking = [
+                    tasks.create_task(stock.run(), name="stock")
+                    for stock in (kitchen.stock,)
+                    if stock is not None
+                ]
                 if self.agent is not None:
                     await self.agent.run()
                 # Guests may stay longer than the network's work.
                 await self._leave.wait()
-                loading.cancel()
+                for task in (loading, *stocking):
+                    task.cancel()
         finally:
             await self.close()
         _log.info("shift_over")
@@ -109,5 +115,6 @@ class Shift:
 
     async def close(self) -> None:
         """Free the engine; what still runs in it ends cancelled."""
+        self.kitchen.inventory.release()
         await self.kitchen.engine.close()
         await asyncio.wait([self._engine_run], timeout=CLOSE_S)

@@ -13,6 +13,7 @@ import msgspec
 
 from darkbloom_provider.engine.interface import SlotState
 from darkbloom_provider.engine.prefix.facts import CacheFacts
+from darkbloom_provider.wishes import Tracked, WishState
 
 MAX_BYTES = 1 << 20
 
@@ -48,6 +49,18 @@ class SlotView(msgspec.Struct, frozen=True, kw_only=True):
     decode_tps: float | None = None
 
 
+class DownloadView(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that the network wishes to see here, until it is served."""
+
+    model: str
+    version: str
+    state: str
+    """`waiting`, `downloading`, `failed` or `refused`."""
+    reason: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
 class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent knew when it last wrote."""
 
@@ -76,6 +89,7 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     rejected_models: tuple[RejectedModel, ...] = ()
     routing: tuple[RoutedModel, ...] = ()
     slots: tuple[SlotView, ...] = ()
+    downloads: tuple[DownloadView, ...] = ()
     requests_served: int = 0
     tokens_generated: int = 0
     unacknowledged_terminals: int = 0
@@ -87,6 +101,22 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     """The router has answered this process with a verdict."""
     opens_at: str | None = None
     """When the schedule opens next; set while it is closed."""
+
+
+def download_views(tracked: Iterable[Tracked]) -> tuple[DownloadView, ...]:
+    """Return what a snapshot says of wishes that are not fulfilled."""
+    return tuple(
+        DownloadView(
+            model=one.wish.build,
+            version=one.wish.version,
+            state=one.state.value,
+            reason=one.reason.value if one.reason is not None else "",
+            done_bytes=one.done_bytes,
+            total_bytes=one.total_bytes,
+        )
+        for one in tracked
+        if one.state is not WishState.DONE
+    )
 
 
 def slot_views(slots: Iterable[SlotState]) -> tuple[SlotView, ...]:

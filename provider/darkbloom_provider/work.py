@@ -41,6 +41,7 @@ from darkbloom_provider.failures import Failure
 from darkbloom_provider.fence import Fence
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.wishes import WishTaker
 
 ATTEMPT_BIT = 1 << 63
 """Set in the number of every attempt stream."""
@@ -79,6 +80,8 @@ class Desk:
     """Builds that are verified, by id; not all of them are in memory."""
     loads: Loads
     clock: Clock
+    stock: WishTaker | None = None
+    """Hears what the network wishes; None where nobody does."""
     stats: Stats = field(default_factory=Stats)
     fence: Fence = field(default_factory=Fence)
 

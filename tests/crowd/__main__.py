@@ -24,8 +24,9 @@ from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import SoftwareKey
 from darkbloom_provider.dialling import Dialler
-from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
+from darkbloom_provider.engines import load_all, make_engine, take_inventory
 from darkbloom_provider.hardening import Hardening, harden
+from darkbloom_provider.inventory import Inventory
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals

@@ -16,7 +16,8 @@ from darkbloom_provider import lock
 from darkbloom_provider.benchmarking import Plan, Report, measure
 from darkbloom_provider.cli import context
 from darkbloom_provider.config import ProviderConfig
-from darkbloom_provider.engines import Inventory, load_all, make_engine, take_inventory
+from darkbloom_provider.engines import load_all, make_engine, take_inventory
+from darkbloom_provider.inventory import Inventory
 
 MAX_LENGTH = 32_768
 MAX_BATCH = 64
@@ -71,7 +72,7 @@ def benchmark(
 
 async def _run(config: ProviderConfig, inventory: Inventory, plan: Plan) -> Report:
     clock = SystemClock()
-    first = Inventory(builds=inventory.builds[:1], models=inventory.models[:1])
+    first = inventory.only(plan.model)
     engine = make_engine(config, first, clock)
     errors = Console(stderr=True, highlight=False)
     quiet = not sys.stderr.isatty()

@@ -33,9 +33,10 @@ from darkbloom_provider.models import download as downloads
 from darkbloom_provider.models.catalog import CatalogClient, CatalogEntry
 from darkbloom_provider.models.errors import DiskFullError
 from darkbloom_provider.models.fetching import Order
-from darkbloom_provider.models.fit import Memory, fits, min_ram_gb
+from darkbloom_provider.models.fit import min_ram_gb
 from darkbloom_provider.models.sources.opening import own_place
 from darkbloom_provider.models.store import ModelStore, StoredModel
+from darkbloom_provider.stocking import can_fit
 
 _GIB = 1 << 30
 LINE_STEP = 10
@@ -141,15 +142,9 @@ def _row(entry: CatalogEntry, config: ProviderConfig) -> dict[str, object]:
         "size_bytes": size,
         "size_gb": round(size / 1e9, 2),
         "needs_ram_gb": min_ram_gb(size),
-        "fits": _fits(size, config),
+        "fits": can_fit(config, size),
         "downloaded": downloaded,
     }
-
-
-def _fits(size_bytes: int, config: ProviderConfig) -> bool:
-    total = psutil.virtual_memory().total
-    reserve = int(config.memory_reserve_gb * _GIB)
-    return fits(size_bytes, Memory(physical=total, available=total, reserve=reserve))
 
 
 def _memory_gb() -> int:
@@ -162,7 +157,7 @@ async def _download(
     fetcher = make_fetcher(config)
     place = own_place(source, fetcher.settings) if source else None
     order = await fetcher.order(model_id, version)
-    if not force and not _fits(order.manifest.weight_bytes, config):
+    if not force and not can_fit(config, order.manifest.weight_bytes):
         raise ProviderError(
             f"{model_id} needs {min_ram_gb(order.manifest.weight_bytes)} GB of memory, this"
             f" machine has {_memory_gb()} GB",

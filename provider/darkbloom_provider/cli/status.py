@@ -66,6 +66,7 @@ def show(console: Console, scene: Scene) -> None:
     _show_wishes(console, scene)
     if snapshot is not None:
         _show_standing(console, snapshot)
+        _show_downloads(console, snapshot)
         _show_slots(console, snapshot)
     for name, why in not_loaded(scene):
         _line(console, "Not loaded", f"{escape(name)}: {escape(why)}")
@@ -169,6 +170,14 @@ def _show_standing(console: Console, snapshot: AgentState) -> None:
     for rejected in snapshot.rejected_models:
         detail = f": {escape(rejected.detail)}" if rejected.detail else ""
         _line(console, "Not routed", f"{escape(rejected.id)} ({escape(rejected.reason)}){detail}")
+
+
+def _show_downloads(console: Console, snapshot: AgentState) -> None:
+    for one in snapshot.downloads:
+        done = f", {one.done_bytes:,} of {one.total_bytes:,} bytes" if one.total_bytes else ""
+        why = f": [yellow]{escape(one.reason)}[/], see docs/models.md" if one.reason else ""
+        text = f"{escape(one.model)} {escape(one.version)}, {escape(one.state)}{done}{why}"
+        _line(console, "Wanted", text)
 
 
 def _show_slots(console: Console, snapshot: AgentState) -> None:

@@ -17,7 +17,7 @@ from darkbloom_provider.errors import ProviderError
 from tests.component.provider.harness import BUILD
 from tests.component.provider.models import place_model
 
-NOTHING = Inventory(builds=(), models=())
+NOTHING = Inventory()
 
 
 def configured(home, **changes) -> ProviderConfig:
