@@ -272,6 +272,7 @@ def _slot(slot: engine_interface.SlotState) -> Slot:
         observed_decode_tps=slot.observed_decode_tps or None,
         observed_prefill_tps=slot.observed_prefill_tps or None,
         model_load_time_ms=slot.model_load_time_ms or None,
+        wedge_suspected=slot.wedge_suspected,
     )
 
 

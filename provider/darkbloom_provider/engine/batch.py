@@ -38,6 +38,8 @@ class StepResult(NamedTuple):
     """Prompt tokens processed."""
     prompt_seconds: float
     decode_seconds: float
+    read_rows: tuple[int, ...] = ()
+    """Rows of whose prompt a chunk was read."""
 
 
 class Constraint(Protocol):
@@ -93,6 +95,10 @@ class BatchModel(Protocol):
     """Most tokens of a row, prompt included."""
     prefix_cache: str
     """As `interface.SlotState` says it."""
+    decode_tps: float
+    """Tokens per second of a lone row, measured after the load; 0 when it was not."""
+    prefill_tps: float
+    """Prompt tokens per second, measured after the load; 0 when it was not."""
 
     def add(self, spec: RowSpec) -> int:
         """Queue a row and give its number."""

@@ -125,6 +125,8 @@ class SlotState:
     model_load_time_ms: int = 0
     prefix_cache: str = ""
     """`ready`; `off`; `unsupported` where its layers forget, so that nothing can be kept."""
+    wedge_suspected: bool = False
+    """There is work and nothing has got on for ten seconds."""
 
 
 class Engine(Protocol):

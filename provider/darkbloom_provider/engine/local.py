@@ -1,4 +1,9 @@
-"""The engine for real models: admission on the event loop, generation on one engine thread."""
+"""The engine for real models: admission on the event loop, one engine thread for each build.
+
+Builds are loaded, stepped and freed on threads of their own, so neither a load nor a step of one
+holds up another, and one that hangs is replaced alone. The event loop looks after them: it ends
+jobs whose lease is over and restarts slots that have broken.
+"""
 
 import asyncio
 import contextlib
@@ -6,12 +11,11 @@ import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from darkbloom_edge.usage import Usage
+import structlog
 from darkbloom_mesh.clock import Clock
 
-from darkbloom_provider.engine.answers import answer
 from darkbloom_provider.engine.batch import BatchModel, ModelLoader
 from darkbloom_provider.engine.budget import KvBudget
 from darkbloom_provider.engine.constraint import GrammarCompiler, GrammarConstraint
@@ -30,22 +34,28 @@ from darkbloom_provider.engine.interface import (
     Build,
     Job,
     Outcome,
-    OutcomeKind,
     Sink,
     SlotState,
     SlotStatus,
 )
+from darkbloom_provider.engine.leases import Lease
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.prompt import Prompt, prepare
-from darkbloom_provider.engine.rates import Rate
 from darkbloom_provider.engine.row import Row
+from darkbloom_provider.engine.slot import Facts, Live, Restarts, Slot
+from darkbloom_provider.engine.thread import WorkerThread
 from darkbloom_provider.engine.tokenizer import Tokenizer, TokenizerError
 from darkbloom_provider.engine.worker import Round, Worker
 
-_T = TypeVar("_T")
-
 MAX_CONCURRENCY: Final = 32
+LOAD_S: Final = 900.0
+"""Longest load; the thread of a longer one is given up."""
+STOP_S: Final = 15.0
+"""Longest wait for a thread to free its model; afterwards it is given up."""
+WATCH_S: Final = 1.0
+"""Seconds between two looks at leases and threads."""
+_log = structlog.get_logger()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,30 +68,6 @@ class EngineLimits:
     """Rows of one build that generate at once; more than `MAX_CONCURRENCY` counts as that."""
     max_waiting: int = 64
     """Rows of one build that wait for that."""
-
-
-@dataclasses.dataclass(slots=True)
-class _Loaded:
-    tokenizer: Tokenizer
-    grammars: GrammarCompiler
-    context: int
-    kv_bytes_per_token: int
-    load_time_ms: int
-    weight_hash: str = ""
-    prefix_cache: str = "off"
-    crashed: bool = False
-    decode: Rate = dataclasses.field(default_factory=Rate)
-    prefill: Rate = dataclasses.field(default_factory=Rate)
-
-
-@dataclasses.dataclass(slots=True)
-class _Live:
-    build_id: str
-    sink: Sink
-    prompt_tokens: int
-    max_tokens: int
-    completion_tokens: int = 0
-    paused: bool = False
 
 
 class LocalEngine:
@@ -99,9 +85,9 @@ class LocalEngine:
         """Prepare; nothing runs before `run`.
 
         Args:
-            loader: Loads models on the engine thread.
+            loader: Loads models, each on a thread of its own.
             limits: What is taken on.
-            clock: For measurements.
+            clock: For measurements and leases.
             draw: Gives a random number of so many bits (`secrets.randbits`).
             prefixes: The prefix cache that the loader's models use; None for none.
         """
@@ -112,42 +98,40 @@ class LocalEngine:
         self._draw = draw
         self._prefixes = prefixes
         self._budget = KvBudget(limits.kv_budget_bytes)
-        self._loaded: dict[str, _Loaded] = {}
+        self._restarts = Restarts(clock.monotonic)
+        self._slots: dict[str, Slot] = {}
+        self._speaking: dict[Worker, Slot] = {}
+        """Slots whose threads are heard, those that are being freed included."""
         self._loading: dict[str, asyncio.Future[None]] = {}
-        self._live: dict[str, _Live] = {}
+        self._restarting: set[asyncio.Task[None]] = set()
         self._preparing: set[str] = set()
         self._cancelled_early: set[str] = set()
-        self._asked: set[asyncio.Future[Any]] = set()
-        self._worker = Worker(self._deliver, loader.close)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing = False
-        # Prompts are rendered and tokenised beside the engine thread, one after the other.
+        self._closing = asyncio.Event()
+        # Prompts are rendered and tokenised beside the engine threads, one after the other.
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="darkbloom-prompt")
         # Grammars of strangers have a thread of their own: they delay only each other.
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="darkbloom-grammar")
 
     async def run(self) -> None:
-        """Work until `close`."""
-        self._loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="darkbloom-engine")
-        working = self._loop.run_in_executor(thread, self._worker.run)
+        """Work until `close`: look after leases and threads."""
         try:
-            await asyncio.shield(working)
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._watch(tasks), name="engine.watch")
+                await self._closing.wait()
+                watching.cancel()
+                for restarting in self._restarting:
+                    restarting.cancel()
         finally:
-            self._closing = True
-            self._worker.stop()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([working])
-            thread.shutdown(wait=True)
+            self._closing.set()
+            await asyncio.gather(*(self._take_down(slot) for slot in self._slots.values()))
             self._preparer.shutdown(wait=False)
             self._compiler.shutdown(wait=False)
             if self._prefixes is not None:
                 await asyncio.to_thread(self._prefixes.close)
-            self._end_rest()
 
     async def load(self, build: Build) -> None:
-        """Load weights and tokenizer on the engine thread and measure the build."""
-        known = self._loaded.get(build.build_id)
+        """Load weights and tokenizer on a thread of their own and measure the build."""
+        known = self._slots.get(build.build_id)
         if known is not None and not known.crashed:
             return
         if build.build_id in self._loading:
@@ -156,17 +140,16 @@ class LocalEngine:
 
         self._loading[build.build_id] = asyncio.get_running_loop().create_future()
         try:
-            if known is not None:
-                await self.unload(build.build_id)
-            loaded = await self._on_worker(partial(self._load_now, build))
+            await self.unload(build.build_id)
+            slot = await self._new_slot(build)
             if self._prefixes is not None:
                 enter = self._prefixes.enter
                 await asyncio.to_thread(enter, build.build_id, build.weight_hash)
-            self._loaded[build.build_id] = loaded
+            self._slots[build.build_id] = slot
             self._budget.add_build(
                 build.build_id,
-                kv_bytes_per_token=loaded.kv_bytes_per_token,
-                context=loaded.context,
+                kv_bytes_per_token=slot.facts.kv_bytes_per_token,
+                context=slot.facts.context,
             )
         except EngineError as error:
             self._finish_loading(build.build_id, error)
@@ -178,14 +161,16 @@ class LocalEngine:
 
     async def unload(self, build_id: str) -> None:
         """Free a build."""
-        if self._loaded.pop(build_id, None) is None:
-            return
-        await self._on_worker(partial(self._worker.drop_model, build_id))
-        self._budget.remove_build(build_id)
+        slot = self._slots.pop(build_id, None)
+        if slot is not None:
+            try:
+                await self._take_down(slot)
+            finally:
+                self._budget.remove_build(build_id)
 
     async def submit(self, job: Job, sink: Sink) -> None:
         """Prepare the prompt, reserve KV and hand the row over."""
-        loaded = self._admissible(job)
+        slot = self._admissible(job)
         self._preparing.add(job.job_id)
         try:
             prompt = await asyncio.get_running_loop().run_in_executor(
@@ -193,24 +178,24 @@ class LocalEngine:
                 partial(
                     prepare,
                     job,
-                    loaded.tokenizer,
-                    context=loaded.context,
+                    slot.facts.tokenizer,
+                    context=slot.facts.context,
                     drawn_seed=self._draw(63),
                 ),
             )
-            prompt = await self._planned(job, prompt, loaded)
-            constraint = await self._constraint(loaded, prompt)
+            prompt = await self._planned(job, prompt, slot)
+            constraint = await self._constraint(slot, prompt)
             cancelled = job.job_id in self._cancelled_early
         finally:
             self._preparing.discard(job.job_id)
             self._cancelled_early.discard(job.job_id)
 
-        if self._closing:
+        if self._closing.is_set():
             raise draining()
-        if self._loaded.get(job.build_id) is not loaded:
+        if self._slots.get(job.build_id) is not slot or slot.crashed:
             raise model_unavailable("build was unloaded")
-        row = Row(prompt, loaded.tokenizer, self._new_call_id, constraint)
-        self._begin(job, prompt, row, sink)
+        row = Row(prompt, slot.facts.tokenizer, self._new_call_id, constraint)
+        self._begin(slot, job, prompt, row, sink)
         if cancelled:
             self.cancel(job.job_id)
 
@@ -218,31 +203,39 @@ class LocalEngine:
         """End a job at the next step."""
         if job_id in self._preparing:
             self._cancelled_early.add(job_id)
-        live = self._live.get(job_id)
-        if live is not None:
-            self._worker.post(partial(self._worker.cancel_row, live.build_id, job_id))
+        slot = self._slot_of(job_id)
+        if slot is not None:
+            worker = slot.thread.worker
+            worker.post(partial(worker.cancel_row, job_id))
 
     def pause(self, job_id: str) -> None:
         """Take a job's row out of the batch."""
-        live = self._live.get(job_id)
-        if live is not None and not live.paused:
-            live.paused = True
-            self._worker.post(partial(self._worker.suspend_row, live.build_id, job_id))
+        slot = self._slot_of(job_id)
+        if slot is not None and not slot.live[job_id].lease.paused:
+            slot.live[job_id].lease.pause(self._clock.monotonic(), paused=True)
+            worker = slot.thread.worker
+            worker.post(partial(worker.suspend_row, job_id))
 
     def resume(self, job_id: str) -> None:
         """Put a paused row back."""
-        live = self._live.get(job_id)
-        if live is not None and live.paused:
-            live.paused = False
-            self._worker.post(partial(self._worker.resume_row, live.build_id, job_id))
+        slot = self._slot_of(job_id)
+        if slot is not None and slot.live[job_id].lease.paused:
+            slot.woken(self._clock.monotonic())
+            slot.live[job_id].lease.pause(self._clock.monotonic(), paused=False)
+            worker = slot.thread.worker
+            worker.post(partial(worker.resume_row, job_id))
 
     def slots(self) -> list[SlotState]:
         """Report every loaded or loading build."""
-        states = [self._slot(build_id, loaded) for build_id, loaded in self._loaded.items()]
+        now = self._clock.monotonic()
+        states = []
+        for build_id, slot in self._slots.items():
+            budget = (self._budget.used_tokens(build_id), self._budget.max_tokens(build_id))
+            states.append(slot.state(now, self._concurrency, budget))
         states += [
             SlotState(model=build_id, state=SlotStatus.RELOADING)
             for build_id in self._loading
-            if build_id not in self._loaded
+            if build_id not in self._slots
         ]
         return states
 
@@ -252,18 +245,83 @@ class LocalEngine:
 
     async def close(self) -> None:
         """End live jobs as cancelled and let `run` return."""
-        self._closing = True
-        self._worker.stop()
+        self._closing.set()
 
-    async def _constraint(self, loaded: _Loaded, prompt: Prompt) -> GrammarConstraint | None:
+    # Admission.
+
+    def _admissible(self, job: Job) -> Slot:
+        if self._closing.is_set():
+            raise draining()
+        if len(job.job_id) > MAX_JOB_ID_CHARS:
+            raise invalid("job id is too long")
+        if job.job_id in self._preparing or self._slot_of(job.job_id) is not None:
+            raise capacity("job id is live", ErrorReason.TOKEN_BUDGET_EXHAUSTED, 409)
+        slot = self._slots.get(job.build_id)
+        if slot is None or slot.crashed:
+            raise model_unavailable("build is not loaded")
+        places = self._concurrency + self._limits.max_waiting
+        if len(self._preparing) + len(slot.live) >= places:
+            raise capacity("queue is full", ErrorReason.QUEUE_FULL)
+        return slot
+
+    async def _planned(self, job: Job, prompt: Prompt, slot: Slot) -> Prompt:
+        """Say where the prompt's beginning is kept, and bring it from the disk."""
+        if self._prefixes is None:
+            return prompt
+        prefix = self._prefixes.plan(job.cache_scope, slot.build.weight_hash, prompt.tokens)
+        if prefix is None:
+            return prompt
+        return dataclasses.replace(prompt, prefix=await self._prefixes.stage(prefix))
+
+    async def _constraint(self, slot: Slot, prompt: Prompt) -> GrammarConstraint | None:
         """Compile the grammar of a prompt beside the engine and beside other prompts."""
         if prompt.grammar is None:
             return None
         return await asyncio.get_running_loop().run_in_executor(
-            self._compiler, loaded.grammars.compile, prompt.grammar
+            self._compiler, slot.facts.grammars.compile, prompt.grammar
         )
 
-    def _load_now(self, build: Build) -> _Loaded:
+    def _begin(self, slot: Slot, job: Job, prompt: Prompt, row: Row, sink: Sink) -> None:
+        self._budget.reserve(job.build_id, job.job_id, len(prompt.tokens) + prompt.max_tokens)
+        now = self._clock.monotonic()
+        slot.woken(now)
+        slot.live[job.job_id] = Live(
+            sink=sink,
+            prompt_tokens=len(prompt.tokens),
+            max_tokens=prompt.max_tokens,
+            lease=Lease(now),
+        )
+        worker = slot.thread.worker
+        worker.post(partial(worker.add_row, job.job_id, prompt, row))
+
+    # Loading and freeing.
+
+    async def _new_slot(self, build: Build) -> Slot:
+        loop = asyncio.get_running_loop()
+
+        def deliver(finished: Round) -> None:
+            # A loop that is closed has no sinks any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._receive, worker, finished)
+
+        worker = Worker(deliver, self._loader.close, self._clock)
+        thread = WorkerThread(worker, f"darkbloom-engine {build.build_id}")
+        try:
+            facts = await thread.call(partial(self._load_now, build, worker), LOAD_S)
+        except TimeoutError:
+            worker.abandon()
+            raise load_failed("load takes too long") from None
+        except BaseException:
+            worker.stop()
+            raise
+        slot = Slot(build, thread, facts, self._clock.monotonic())
+        self._speaking[worker] = slot
+        if self._closing.is_set():
+            await self._take_down(slot)
+            raise draining()
+        return slot
+
+    def _load_now(self, build: Build, worker: Worker) -> Facts:
         """Load; on the engine thread."""
         if build.directory is None:
             raise load_failed("build has no files")
@@ -277,15 +335,16 @@ class LocalEngine:
             end_tokens=tokenizer.end_tokens,
             max_concurrency=self._concurrency,
         )
-        self._worker.add_model(build.build_id, model)
-        return _Loaded(
+        worker.host(model)
+        return Facts(
             tokenizer=tokenizer,
             grammars=GrammarCompiler(tokenizer),
             context=model.context,
             kv_bytes_per_token=model.kv_bytes_per_token,
-            load_time_ms=int((self._clock.monotonic() - began) * 1000),
-            weight_hash=build.weight_hash,
             prefix_cache=model.prefix_cache,
+            decode_tps=model.decode_tps,
+            prefill_tps=model.prefill_tps,
+            load_time_ms=int((self._clock.monotonic() - began) * 1000),
         )
 
     def _finish_loading(self, build_id: str, error: EngineError | None) -> None:
@@ -297,125 +356,74 @@ class LocalEngine:
         # Nobody may be waiting, and that is not a fault.
         future.exception()
 
-    def _admissible(self, job: Job) -> _Loaded:
-        if self._closing:
-            raise draining()
-        if len(job.job_id) > MAX_JOB_ID_CHARS:
-            raise invalid("job id is too long")
-        if job.job_id in self._live or job.job_id in self._preparing:
-            raise capacity("job id is live", ErrorReason.TOKEN_BUDGET_EXHAUSTED, 409)
-        loaded = self._loaded.get(job.build_id)
-        if loaded is None or loaded.crashed:
-            raise model_unavailable("build is not loaded")
-        places = self._concurrency + self._limits.max_waiting
-        if len(self._preparing) + self._count(job.build_id) >= places:
-            raise capacity("queue is full", ErrorReason.QUEUE_FULL)
-        return loaded
+    async def _take_down(self, slot: Slot) -> None:
+        """End a slot's thread; jobs that it does not end itself end cancelled."""
+        if not slot.thread.worker.abandoned and not await slot.thread.stop(STOP_S):
+            _log.warning("engine_thread_given_up", build=slot.build.build_id)
+        self._speaking.pop(slot.thread.worker, None)
+        for job_id, live in list(slot.live.items()):
+            self._end(slot, job_id, live.ended(None))
 
-    async def _planned(self, job: Job, prompt: Prompt, loaded: _Loaded) -> Prompt:
-        """Say where the prompt's beginning is kept, and bring it from the disk."""
-        if self._prefixes is None:
-            return prompt
-        prefix = self._prefixes.plan(job.cache_scope, loaded.weight_hash, prompt.tokens)
-        if prefix is None:
-            return prompt
-        return dataclasses.replace(prompt, prefix=await self._prefixes.stage(prefix))
+    # What the threads say.
 
-    def _begin(self, job: Job, prompt: Prompt, row: Row, sink: Sink) -> None:
-        self._budget.reserve(job.build_id, job.job_id, len(prompt.tokens) + prompt.max_tokens)
-        self._live[job.job_id] = _Live(
-            build_id=job.build_id,
-            sink=sink,
-            prompt_tokens=len(prompt.tokens),
-            max_tokens=prompt.max_tokens,
-        )
-        self._worker.post(partial(self._worker.add_row, job.build_id, job.job_id, prompt, row))
-
-    def _deliver(self, finished: Round) -> None:
-        """Hand a round to the event loop; on the engine thread."""
-        if self._loop is None:
-            raise RuntimeError("the engine thread runs without a loop")
-        # A loop that is closed has no sinks any more.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._receive, finished)
-
-    def _receive(self, finished: Round) -> None:
+    def _receive(self, worker: Worker, finished: Round) -> None:
         """Pass a round on to the sinks; on the event loop."""
-        self._worker.delivered()
-        for report in finished.reports:
-            loaded = self._loaded.get(report.build_id)
-            if loaded is None:
-                continue
-            loaded.crashed = loaded.crashed or report.crashed
-            if report.result is not None:
-                steps = 1 if report.result.events else 0
-                loaded.decode.add(steps, report.result.decode_seconds)
-                loaded.prefill.add(report.result.prompt_tokens, report.result.prompt_seconds)
+        worker.delivered()
+        slot = self._speaking.get(worker)
+        if slot is None:
+            return
+        slot.note(finished, self._clock.monotonic())
         for event in finished.events:
-            live = self._live.get(event.job_id)
+            live = slot.live.get(event.job_id)
             if live is None:
                 continue
             live.completion_tokens = event.completion_tokens
             if event.delta is not None:
                 live.sink.on_delta(event.delta)
             if event.outcome is not None:
-                self._end(event.job_id, event.outcome)
+                self._end(slot, event.job_id, event.outcome)
 
-    def _end(self, job_id: str, outcome: Outcome) -> None:
-        live = self._live.pop(job_id)
-        self._budget.release(live.build_id, job_id)
+    def _end(self, slot: Slot, job_id: str, outcome: Outcome) -> None:
+        live = slot.live.pop(job_id)
+        self._budget.release(slot.build.build_id, job_id)
         live.sink.on_end(outcome)
 
-    def _end_rest(self) -> None:
-        """End jobs that the engine thread did not, because it broke."""
-        error = generation_failed("the engine stopped")
-        for job_id, live in list(self._live.items()):
-            usage = Usage(live.prompt_tokens, live.completion_tokens)
-            self._end(
-                job_id,
-                Outcome(
-                    kind=OutcomeKind.ERROR, usage=usage, finish_reason="cancelled", error=error
-                ),
-            )
-        for future in self._asked:
-            if not future.done():
-                future.set_exception(draining())
+    # Leases and faults.
 
-    async def _on_worker(self, call: Callable[[], _T]) -> _T:
-        if self._closing:
-            raise draining()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_T] = loop.create_future()
-        self._asked.add(future)
-        self._worker.post(partial(answer, loop, future, call))
+    async def _watch(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self._clock.sleep(WATCH_S)
+            for slot in list(self._slots.values()):
+                self._look_after(slot, self._clock.monotonic())
+                if slot.crashed and self._restarts.allowed(slot.build.build_id):
+                    task = tasks.create_task(self._restart(slot.build), name="engine.restart")
+                    self._restarting.add(task)
+                    task.add_done_callback(self._restarting.discard)
+
+    def _look_after(self, slot: Slot, now: float) -> None:
+        if not slot.crashed and slot.hung(now):
+            _log.error("engine_thread_hung", build=slot.build.build_id)
+            slot.crashed = True
+            slot.thread.worker.abandon()
+            self._speaking.pop(slot.thread.worker, None)
+            for job_id, live in list(slot.live.items()):
+                self._end(slot, job_id, live.ended(generation_failed("the engine thread hung")))
+        for job_id, live in list(slot.live.items()):
+            if live.lease.expired(now):
+                _log.warning("lease_expired", build=slot.build.build_id, job=job_id)
+                self.cancel(job_id)
+                self._end(slot, job_id, live.ended(live.lease.error()))
+
+    async def _restart(self, build: Build) -> None:
         try:
-            return await future
-        finally:
-            self._asked.discard(future)
+            await self.load(build)
+        except EngineError as error:
+            _log.error("slot_restart_failed", build=build.build_id, reason=str(error))
+        else:
+            _log.info("slot_restarted", build=build.build_id)
 
-    def _slot(self, build_id: str, loaded: _Loaded) -> SlotState:
-        live = [job for job in self._live.values() if job.build_id == build_id]
-        running = min(len(live), self._concurrency)
-        status = SlotStatus.RUNNING if live else SlotStatus.IDLE
-        return SlotState(
-            model=build_id,
-            state=SlotStatus.CRASHED if loaded.crashed else status,
-            num_running=running,
-            num_waiting=len(live) - running,
-            max_concurrency=self._concurrency,
-            active_tokens=sum(job.prompt_tokens + job.completion_tokens for job in live),
-            max_tokens_potential=sum(job.prompt_tokens + job.max_tokens for job in live),
-            active_token_budget_used=self._budget.used_tokens(build_id),
-            active_token_budget_max=self._budget.max_tokens(build_id),
-            kv_bytes_per_token=loaded.kv_bytes_per_token,
-            prefix_cache=loaded.prefix_cache,
-            observed_decode_tps=loaded.decode.per_second,
-            observed_prefill_tps=loaded.prefill.per_second,
-            model_load_time_ms=loaded.load_time_ms,
-        )
-
-    def _count(self, build_id: str) -> int:
-        return sum(live.build_id == build_id for live in self._live.values())
+    def _slot_of(self, job_id: str) -> Slot | None:
+        return next((slot for slot in self._slots.values() if job_id in slot.live), None)
 
     def _new_call_id(self) -> str:
         return f"call_{self._draw(96):024x}"

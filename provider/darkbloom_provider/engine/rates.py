@@ -6,10 +6,14 @@ _WEIGHT: Final = 0.1
 
 
 class Rate:
-    """Exponentially weighted tokens per second; zero until the first sample."""
+    """Exponentially weighted tokens per second; zero until the first sample.
 
-    def __init__(self) -> None:
-        self.per_second = 0.0
+    Args:
+        first: A sample that is known already; 0 for none.
+    """
+
+    def __init__(self, first: float = 0.0) -> None:
+        self.per_second = first
 
     def add(self, tokens: float, seconds: float) -> None:
         """Take one measurement; one without tokens or time says nothing."""

@@ -12,5 +12,6 @@ that uses them.
 | `prefill` | one prompt on its way into its own KV, chunk by chunk |
 | `prefix` | KV of a prompt's beginning, cut into blocks and put together again |
 | `decoding` | the rows that decode together, one token each a step |
+| `selftest` | a first answer after each load, and how fast it came |
 | `choosing` | from logits to a token: processors, samplers, log probabilities |
 """

@@ -45,6 +45,7 @@ class MlxBatch:
     ) -> None:
         self.context = context
         self.kv_bytes_per_token = kv_bytes_per_token
+        self.decode_tps = self.prefill_tps = 0.0
         self._model = model
         self._end_tokens = end_tokens
         self._places = max_concurrency
@@ -82,9 +83,10 @@ class MlxBatch:
         self._tidy()
         return StepResult(
             events=events,
-            prompt_tokens=read,
+            prompt_tokens=sum(read.values()),
             prompt_seconds=self._clock.monotonic() - decoded,
             decode_seconds=decoded - began,
+            read_rows=tuple(read),
         )
 
     def remove(self, row: int) -> None:
@@ -123,13 +125,14 @@ class MlxBatch:
         self._model = None
         mx.clear_cache()
 
-    def _read(self) -> int:
-        """Read up to one chunk of prompts; give the tokens read."""
+    def _read(self) -> dict[int, int]:
+        """Read up to one chunk of prompts; give the tokens read by row."""
         self._admit()
-        tokens = 0
-        while self._reading and tokens < self._chunk_tokens:
+        tokens: dict[int, int] = {}
+        while self._reading and sum(tokens.values()) < self._chunk_tokens:
             row = next_to_read(self._reading.values(), self._chunks)
-            tokens += read_chunk(self._model, row, self._chunk_tokens)
+            read = read_chunk(self._model, row, self._chunk_tokens)
+            tokens[row.number] = tokens.get(row.number, 0) + read
             self._chunks += 1
             if not row.unread:
                 del self._reading[row.number]

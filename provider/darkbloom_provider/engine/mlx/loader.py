@@ -18,7 +18,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
 from darkbloom_provider.engine.batch import BatchModel
-from darkbloom_provider.engine.errors import load_failed
+from darkbloom_provider.engine.errors import EngineError, load_failed
+from darkbloom_provider.engine.mlx import selftest
 from darkbloom_provider.engine.mlx.batch import MlxBatch
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 
@@ -34,11 +35,19 @@ class MlxLoader:
     Args:
         clock: For measurements.
         prefixes: The prefix cache; None reads every prompt whole.
+        self_test: Whether a model must answer before it counts as loaded.
     """
 
-    def __init__(self, clock: Clock | None = None, prefixes: PrefixCache | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        prefixes: PrefixCache | None = None,
+        *,
+        self_test: bool = True,
+    ) -> None:
         self._clock = clock or SystemClock()
         self._prefixes = prefixes
+        self._self_test = self_test
 
     def load(
         self, directory: Path, *, end_tokens: frozenset[int], max_concurrency: int
@@ -56,7 +65,7 @@ class MlxLoader:
             _wire_memory()
         except Exception as error:
             raise load_failed(f"weights cannot be loaded, {type(error).__name__}") from error
-        return MlxBatch(
+        batch = MlxBatch(
             model,
             context=_context(config),
             kv_bytes_per_token=kv_bytes,
@@ -66,6 +75,14 @@ class MlxLoader:
             clock=self._clock,
             prefixes=self._prefixes,
         )
+        if self._self_test:
+            try:
+                selftest.run(batch)
+            except EngineError:
+                raise
+            except Exception as error:
+                raise load_failed(f"self-test broke, {type(error).__name__}") from error
+        return batch
 
     def close(self) -> None:
         """End the streams of this thread.

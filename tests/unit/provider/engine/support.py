@@ -1,6 +1,7 @@
 """A tiny tokenizer, a model that needs no weights, and a sink that remembers."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,21 @@ class PlannedModel:
         self.kv_bytes_per_token = 10
         self.context = 512
         self.prefix_cache = "off"
+        self.decode_tps = self.prefill_tps = 0.0
         self.plan = plan
         self.concurrency = concurrency
         self.rows: dict[int, tuple[RowSpec, list[int]]] = {}
         self.suspended: set[int] = set()
         self.made: dict[int, int] = {}
         self.fail_next: BaseException | None = None
+        self.die_next: BaseException | None = None
+        """Raised where nothing expects it: the thread ends."""
+        self.gate: threading.Event | None = None
+        """Holds a step up until it is set."""
+        self.inside = threading.Event()
+        """Set while a step is held up."""
+        self.asleep = threading.Event()
+        """Set once there are rows and none of them can go on."""
         self.steps = 0
         self.closed = False
         self._next = 0
@@ -117,6 +127,9 @@ class PlannedModel:
         return self._next
 
     def step(self) -> StepResult:
+        if self.gate is not None:
+            self.inside.set()
+            assert self.gate.wait(20)
         if self.fail_next is not None:
             raise self.fail_next
         self.steps += 1
@@ -144,7 +157,12 @@ class PlannedModel:
         self.suspended.discard(row)
 
     def has_work(self) -> bool:
-        return any(row not in self.suspended for row in self.rows)
+        if self.die_next is not None:
+            raise self.die_next
+        can = self.concurrency > 0 and any(row not in self.suspended for row in self.rows)
+        if self.rows and not can:
+            self.asleep.set()
+        return can
 
     def close(self) -> None:
         self.closed = True
@@ -158,10 +176,14 @@ class PlannedLoader:
         self.models: list[PlannedModel] = []
         self.failure: Exception | None = None
         self.closed = False
+        self.gate: threading.Event | None = None
+        """Holds loads up until it is set."""
 
     def load(
         self, _directory: Path, *, end_tokens: frozenset[int], max_concurrency: int
     ) -> PlannedModel:
+        if self.gate is not None:
+            assert self.gate.wait(20)
         if self.failure is not None:
             raise self.failure
         model = PlannedModel(self.plan, concurrency=max_concurrency)
