@@ -19,7 +19,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     Terminal,
 )
 from darkbloom_edge.delta import Delta, encode
-from darkbloom_edge.envelope import Opened
+from darkbloom_edge.envelope import Opened, wipe
 from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.signatures import IdentitySigner, to_base64
 from darkbloom_edge.terminal import Outcome as TerminalOutcome
@@ -92,7 +92,7 @@ class Attempt:
     Args:
         request: The attempt's plaintext frame.
         stream: Its stream number on this lane.
-        opened: Session, header and body, already checked.
+        opened: Session, header and body, already checked. The body is read here and not kept.
         hosted: The build that answers.
         credit: Chunk frames that may be sent before the first grant.
         encryption_key: K of this process, public half.
@@ -273,7 +273,9 @@ class Attempt:
         self._transcript.feed(delta)
         sequence = self._session.sealed_frames
         final = kind == FrameKind.FRAME_KIND_CHUNK_FINAL
-        payload = self._session.seal_chunk(encode(delta), final=final)
+        plain = encode(delta)
+        payload = self._session.seal_chunk(plain, final=final)
+        wipe(plain)
         self.completion_tokens = delta.completion_tokens
         self._last = delta
         tokens = delta.completion_tokens

@@ -22,7 +22,14 @@ from darkbloom.router.v1.provider_link_pb2 import (
     Terminal,
     TerminalAck,
 )
-from darkbloom_edge.envelope import KeyPair, Opened, ProviderSession, check_header
+from darkbloom_edge.envelope import (
+    KeyPair,
+    Opened,
+    ProviderSession,
+    check_header,
+    wipe,
+    wiped_on_failure,
+)
 from darkbloom_edge.errors import EnvelopeError, MalformedError
 from darkbloom_edge.ids import id_bytes
 from darkbloom_edge.replay import SenderKeyMemory
@@ -320,22 +327,14 @@ class Worker:
             opened, chat = await asyncio.to_thread(self._unseal, request, incoming.body)
         else:
             opened, chat = self._unseal(request, incoming.body)
+        try:
+            attempt = self._make_attempt(stream, request, opened)
+        finally:
+            # Parsed and digested: what is left of the prompt is in `chat`.
+            wipe(opened.body)
         if incoming.cancelled:
             self._refuse(stream, failures.CANCELLED)
             return
-
-        attempt = Attempt(
-            request=request,
-            stream=stream,
-            opened=opened,
-            hosted=self._desk.hosted[request.build],
-            credit=self._credit,
-            encryption_key=self._desk.key_pair.public,
-            signer=self._desk.signer,
-            engine=self._desk.engine,
-            outlet=self._outlet,
-            listener=self,
-        )
         job = Job(
             job_id=request.attempt_id,
             build_id=request.build,
@@ -358,6 +357,20 @@ class Worker:
         if not cold:
             self._outlet.send_control(FrameKind.FRAME_KIND_ACCEPTED, stream, Accepted(cold=False))
         self._start(attempt, cancelled=incoming.cancelled)
+
+    def _make_attempt(self, stream: int, request: InferenceRequest, opened: Opened) -> Attempt:
+        return Attempt(
+            request=request,
+            stream=stream,
+            opened=opened,
+            hosted=self._desk.hosted[request.build],
+            credit=self._credit,
+            encryption_key=self._desk.key_pair.public,
+            signer=self._desk.signer,
+            engine=self._desk.engine,
+            outlet=self._outlet,
+            listener=self,
+        )
 
     def _start(self, attempt: Attempt, *, cancelled: bool) -> None:
         self._running[attempt.stream] = attempt
@@ -383,15 +396,16 @@ class Worker:
             now_ms=int(desk.clock.now().timestamp() * 1000),
             memory=desk.memory,
         )
-        check_header(
-            opened.header,
-            prompt_bound=request.prompt_bound,
-            output_bound=request.output_bound,
-            verdict_id=request.verdict_id,
-        )
-        chat = parse_canonical(opened.body)
-        if chat.model != request.build:
-            raise MalformedError("the sealed request names another build", "model")
+        with wiped_on_failure(opened.body):
+            check_header(
+                opened.header,
+                prompt_bound=request.prompt_bound,
+                output_bound=request.output_bound,
+                verdict_id=request.verdict_id,
+            )
+            chat = parse_canonical(opened.body)
+            if chat.model != request.build:
+                raise MalformedError("the sealed request names another build", "model")
         return opened, chat
 
     def _refuse(self, stream: int, failure: Failure) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, final
 
 import structlog
+from darkbloom_edge.boxes import wipe
 from darkbloom_edge.dialects.chat import CHAT
 from darkbloom_edge.dialects.dialect import Dialect
 from darkbloom_edge.errors import MalformedError
@@ -37,7 +38,6 @@ from darkbloom_provider.local.wire import (
     send_json,
 )
 from darkbloom_provider.shift import Kitchen
-from darkbloom_provider.wiping import wipe
 
 MAX_CHAT_BYTES: Final = 32 * 1024 * 1024
 MAX_COMPLETION_BYTES: Final = 2 * 1024 * 1024

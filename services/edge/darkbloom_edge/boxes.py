@@ -2,12 +2,14 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
+from nacl._sodium import ffi, lib
 from nacl.bindings import (
     crypto_box_beforenm,
-    crypto_box_easy_afternm,
     crypto_box_keypair,
     crypto_box_open_easy_afternm,
 )
@@ -96,8 +98,10 @@ class Sealer:
         self.sequence = 0
         """Position of the next box."""
 
-    def seal(self, content: bytes, *, final: bool) -> bytes:
+    def seal(self, content: bytes | bytearray, *, final: bool) -> bytes:
         """Seal the next box; the first one carries the nonce prefix in front.
+
+        The copy that this makes of the content is overwritten before it is let go.
 
         Raises:
             EnvelopeError: the final box was sealed before.
@@ -110,9 +114,9 @@ class Sealer:
         self.sequence += 1
         self._ended = final
         lead = self._last if final else self._lead
-        box: bytes = crypto_box_easy_afternm(
-            lead + counter + self._ids + content, self._prefix + counter, self._shared
-        )
+        message = bytearray().join((lead, counter, self._ids, content))
+        box = _seal(message, self._prefix + counter, self._shared)
+        wipe(message)
 
         return self._prefix + box if first else box
 
@@ -143,25 +147,47 @@ class Opener:
         Raises:
             EnvelopeError: this is not the next box, or it was altered.
         """
+        box, counter = self._begin(payload)
+        try:
+            plain: bytes = crypto_box_open_easy_afternm(box, self._prefix + counter, self._shared)
+        except CryptoError:
+            raise EnvelopeError(EnvelopeFault.NOT_OPENABLE) from None
+        final = self._accept(plain[:HEADER_BYTES], counter)
+
+        return plain[HEADER_BYTES:], final
+
+    def open_into(self, payload: bytes) -> tuple[bytearray, bool]:
+        """As `open`, into memory that the caller can and must overwrite when it has read it."""
+        box, counter = self._begin(payload)
+        plain = bytearray(len(box) - _MAC_BYTES)
+        nonce = self._prefix + counter
+        with ffi.from_buffer(plain, require_writable=True) as target:
+            opened = lib.crypto_box_open_easy_afternm(target, box, len(box), nonce, self._shared)
+        if opened != 0:
+            raise EnvelopeError(EnvelopeFault.NOT_OPENABLE)
+        with wiped_on_failure(plain):
+            final = self._accept(bytes(plain[:HEADER_BYTES]), counter)
+        del plain[:HEADER_BYTES]
+
+        return plain, final
+
+    def _begin(self, payload: bytes) -> tuple[bytes, bytes]:
+        """Return the next box and its counter; until `_accept` the session is closed."""
         if self._ended is not None:
             raise EnvelopeError(self._ended)
-        # Set first, so that whatever is raised below leaves the session closed.
+        # Set first, so that whatever is raised from here on leaves the session closed.
         self._ended = EnvelopeFault.BROKEN
 
         if self.sequence == 0:
             self._prefix, payload = payload[:PREFIX_BYTES], payload[PREFIX_BYTES:]
         if len(payload) < _MAC_BYTES + HEADER_BYTES:
             raise EnvelopeError(EnvelopeFault.BAD_SIZE)
-        counter = self.sequence.to_bytes(_COUNTER_BYTES, "big")
-        try:
-            plain: bytes = crypto_box_open_easy_afternm(
-                payload, self._prefix + counter, self._shared
-            )
-        except CryptoError:
-            raise EnvelopeError(EnvelopeFault.NOT_OPENABLE) from None
 
+        return payload, self.sequence.to_bytes(_COUNTER_BYTES, "big")
+
+    def _accept(self, header: bytes, counter: bytes) -> bool:
+        """Compare the inner header; returns whether this is the final box."""
         rest = counter + self._ids
-        header = plain[:HEADER_BYTES]
         if header == self._lead + rest:
             self._ended = None
         elif header == self._last + rest:
@@ -170,7 +196,7 @@ class Opener:
             raise EnvelopeError(self._diagnose(header, counter))
         self.sequence += 1
 
-        return plain[HEADER_BYTES:], self._ended is not None
+        return self._ended is not None
 
     def _diagnose(self, header: bytes, counter: bytes) -> EnvelopeFault:
         if header[0] != VERSION:
@@ -183,6 +209,31 @@ class Opener:
             return EnvelopeFault.BAD_IDS
 
         return EnvelopeFault.BAD_HEADER
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrite plaintext that nobody needs any more, in place."""
+    buffer[:] = bytes(len(buffer))
+
+
+@contextmanager
+def wiped_on_failure(buffer: bytearray) -> Iterator[None]:
+    """Overwrite plaintext where the block that reads it fails."""
+    try:
+        yield
+    except BaseException:
+        wipe(buffer)
+        raise
+
+
+def _seal(message: bytearray, nonce: bytes, shared: bytes) -> bytes:
+    # As `nacl.bindings.crypto_box_easy_afternm`, which takes only what cannot be overwritten.
+    size = len(message)
+    box = ffi.new("unsigned char[]", size + _MAC_BYTES)
+    if lib.crypto_box_easy_afternm(box, ffi.from_buffer(message), size, nonce, shared) != 0:
+        raise EnvelopeError(EnvelopeFault.BROKEN)
+
+    return bytes(ffi.buffer(box))
 
 
 def _lead(direction: int, flags: int) -> bytes:

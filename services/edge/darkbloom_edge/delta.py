@@ -92,13 +92,18 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return bool(self.text or self.reasoning or self.tool_calls)
 
 
+_USUAL_BYTES = 512
+"""Room for most deltas, so that few are moved while they are written."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Delta)
 _DEFAULTS: tuple[object, ...] = ("", "", (), 0, 0, 0, 0, None, None, None)
 
 
-def encode(delta: Delta) -> bytes:
+def encode(delta: Delta) -> bytearray:
     """Write a delta as a MessagePack array without its trailing defaults.
+
+    The bytes are the caller's, who overwrites them once they are sealed.
 
     Raises:
         MalformedError: larger than `MAX_DELTA_BYTES`, or text with a lone surrogate.
@@ -118,11 +123,13 @@ def encode(delta: Delta) -> bytes:
     while fields and fields[-1] == _DEFAULTS[len(fields) - 1]:
         fields.pop()
 
+    data = bytearray(_USUAL_BYTES)
     try:
-        data = _encoder.encode(fields)
+        _encoder.encode_into(fields, data)
     except (ValueError, OverflowError):
         raise MalformedError("delta holds text that is not valid unicode") from None
     if len(data) > MAX_DELTA_BYTES:
+        data[:] = bytes(len(data))
         raise MalformedError("delta is too large")
 
     return data

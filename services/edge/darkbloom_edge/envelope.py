@@ -22,6 +22,8 @@ from darkbloom_edge.boxes import (
     derive_shared_key,
     fingerprint,
     new_key_pair,
+    wipe,
+    wiped_on_failure,
 )
 from darkbloom_edge.errors import EnvelopeError, EnvelopeFault
 from darkbloom_edge.ids import id_bytes
@@ -41,6 +43,8 @@ __all__ = [
     "check_header",
     "new_edge_nonce",
     "new_key_pair",
+    "wipe",
+    "wiped_on_failure",
 ]
 
 MAX_LIFETIME_MS = 600_000
@@ -164,8 +168,8 @@ class Opened(NamedTuple):
     """Seals the chunks of the answer."""
     header: RequestHeader
     """What the edge says; compare with `check_header`."""
-    body: bytes
-    """The canonical request."""
+    body: bytearray
+    """The canonical request; whoever has read it overwrites it with `wipe`."""
 
     def __repr__(self) -> str:
         return "Opened(<redacted>)"
@@ -212,24 +216,24 @@ class ProviderSession:
             raise EnvelopeError(EnvelopeFault.BAD_SIZE)
 
         shared = derive_shared_key(sender_key, key_pair)
-        content, final_flag = Opener(shared, TO_PROVIDER, ids).open(payload)
-        if not final_flag:
-            raise EnvelopeError(EnvelopeFault.NOT_FINAL)
+        content, final_flag = Opener(shared, TO_PROVIDER, ids).open_into(payload)
+        with wiped_on_failure(content):
+            if not final_flag:
+                raise EnvelopeError(EnvelopeFault.NOT_FINAL)
+            header = _take_header(content)
+            if header.not_after_ms > now_ms + MAX_LIFETIME_MS + MAX_SKEW_MS:
+                raise EnvelopeError(EnvelopeFault.LIFETIME)
+            # Only an authentic box may take a place in the memory, or strangers could fill it.
+            memory.remember(fingerprint(shared), not_after_ms=header.not_after_ms, now_ms=now_ms)
 
-        header, body = _split_request(content)
-        if header.not_after_ms > now_ms + MAX_LIFETIME_MS + MAX_SKEW_MS:
-            raise EnvelopeError(EnvelopeFault.LIFETIME)
-        # Only an authentic box may take a place in the memory, or strangers could fill it.
-        memory.remember(fingerprint(shared), not_after_ms=header.not_after_ms, now_ms=now_ms)
-
-        return Opened(cls(Sealer(shared, TO_EDGE, ids)), header, body)
+        return Opened(cls(Sealer(shared, TO_EDGE, ids)), header, content)
 
     @property
     def sealed_frames(self) -> int:
         """How many chunks have been sealed."""
         return self._sealer.sequence
 
-    def seal_chunk(self, delta: bytes, *, final: bool = False) -> bytes:
+    def seal_chunk(self, delta: bytes | bytearray, *, final: bool = False) -> bytes:
         """Seal the next chunk of the answer.
 
         Raises:
@@ -268,15 +272,18 @@ def _pack_ids(request_id: str, attempt_id: str) -> bytes:
     return id_bytes(request_id, "req") + id_bytes(attempt_id, "att")
 
 
-def _split_request(content: bytes) -> tuple[RequestHeader, bytes]:
+def _take_header(content: bytearray) -> RequestHeader:
+    """Read the header of a request and cut it off, so that the body is left."""
     if len(content) < _LENGTH.size:
         raise EnvelopeError(EnvelopeFault.BAD_HEADER)
     (size,) = _LENGTH.unpack_from(content)
     end = _LENGTH.size + size
     if size > _MAX_HEADER_BYTES or end > len(content):
         raise EnvelopeError(EnvelopeFault.BAD_HEADER)
+    header = _decode_header(bytes(content[_LENGTH.size : end]))
+    del content[:end]
 
-    return _decode_header(content[_LENGTH.size : end]), content[end:]
+    return header
 
 
 def _decode_header(data: bytes) -> RequestHeader:

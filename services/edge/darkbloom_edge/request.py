@@ -93,7 +93,7 @@ def canonical_bytes(request: ChatRequest) -> bytes:
     return canonical_json(fields)
 
 
-def parse_canonical(data: bytes, max_bytes: int = MAX_REQUEST_BYTES) -> ChatRequest:
+def parse_canonical(data: bytes | bytearray, max_bytes: int = MAX_REQUEST_BYTES) -> ChatRequest:
     """Read a canonical request out of an opened box.
 
     Raises:

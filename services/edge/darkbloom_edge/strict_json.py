@@ -17,7 +17,7 @@ MAX_DEPTH = 96
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
-def parse_json(data: bytes, *, max_bytes: int) -> Any:
+def parse_json(data: bytes | bytearray, *, max_bytes: int) -> Any:
     """Read one JSON document.
 
     Raises:
@@ -40,7 +40,7 @@ def parse_json(data: bytes, *, max_bytes: int) -> Any:
     return value
 
 
-def parse_json_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
+def parse_json_object(data: bytes | bytearray, *, max_bytes: int) -> dict[str, Any]:
     """Read one JSON document that must be an object; errors as `parse_json`."""
     value = parse_json(data, max_bytes=max_bytes)
     if not isinstance(value, dict):

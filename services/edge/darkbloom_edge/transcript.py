@@ -27,7 +27,7 @@ class Digests(msgspec.Struct, frozen=True, kw_only=True):
     """One per tool call: name, a zero byte, arguments."""
 
 
-def keyed_digest(receipt_key: bytes, label: str, data: bytes) -> str:
+def keyed_digest(receipt_key: bytes, label: str, data: bytes | bytearray) -> str:
     """Return the digest of some bytes under a label, in hex.
 
     Args:
@@ -89,7 +89,7 @@ class Transcript:
         """UTF-8 bytes delivered so far; caps what may be charged (docs/wire.md §6)."""
         return self.content_bytes + self.reasoning_bytes + self.tool_call_bytes
 
-    def request(self, canonical: bytes) -> None:
+    def request(self, canonical: bytes | bytearray) -> None:
         """Digest the canonical request."""
         self._request = keyed_digest(self._key, "request", canonical)
 

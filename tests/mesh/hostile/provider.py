@@ -22,11 +22,11 @@ STRANGER = P256Signer.generate()
 _honest_seal = darkbloom_edge.envelope.ProviderSession.seal_chunk
 
 
-def seal_chunk(session: Any, delta: bytes, *, final: bool = False) -> bytes:
+def seal_chunk(session: Any, delta: bytes | bytearray, *, final: bool = False) -> bytes:
     """Seal a chunk, more or less."""
     if mischief.wanted("plaintext"):
         _honest_seal(session, delta, final=final)
-        return delta
+        return bytes(delta)
     if mischief.wanted("mis_keyed"):
         session._sealer._shared = bytes(32)
     return _honest_seal(session, delta, final=final)
