@@ -11,12 +11,12 @@ from importlib import metadata
 from typing import Any, Final
 
 import httpx
-from packaging.version import InvalidVersion, Version
 
 from darkbloom_provider import code_release
 from darkbloom_provider.account import Account, AccountError, LoggedOutError, Login
 from darkbloom_provider.checks.model import Check, Result, Scene
 from darkbloom_provider.errors import ProviderError
+from darkbloom_provider.update.versions import newer
 from darkbloom_provider.wording import span
 
 PROBE_S: Final = 5.0
@@ -253,10 +253,7 @@ def minimum_version(here: str, floor: str) -> Check:
 
 
 def _older(here: str, there: str) -> bool:
-    try:
-        return Version(here) < Version(there)
-    except InvalidVersion:
-        return False
+    return newer(there, than=here)
 
 
 def _object(answer: httpx.Response) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from darkbloom_provider.cli import context
+from darkbloom_provider.cli import banner, context
 from darkbloom_provider.cli.lazy import LazyGroup
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError
@@ -30,6 +30,7 @@ def _show_version(wanted: bool) -> None:
 
 
 def _root(
+    ctx: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option("-c", "--config", help="Use this provider.toml.", show_default=False),
@@ -41,6 +42,7 @@ def _root(
 ) -> None:
     """Serve private inference from this machine, and see that it earns."""
     context.choose(config)
+    banner.tell(ctx.invoked_subcommand, config)
 
 
 def _leave(code: int | None, **_options: object) -> None:
@@ -57,7 +59,7 @@ def make_app() -> typer.Typer:
         add_completion=False,
         result_callback=_leave,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich" if sys.stdout.isatty() else None,
+        rich_markup_mode="markdown" if sys.stdout.isatty() else None,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog="First steps: `darkbloom doctor`, `darkbloom start`. "
         "Each command explains itself with `--help`.",

@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from darkbloom_provider.checks import Check, Scene, look, run_checks
@@ -80,15 +80,19 @@ def show(console: Console, checks: list[Check]) -> None:
 
 def _show_one(console: Console, check: Check) -> None:
     mark, colour = _MARKS[check.result]
-    head = Text.assemble((f"{mark} ", colour), f"{check.name}: {check.detail}")
-    piped = not console.is_terminal
-    console.print(head, soft_wrap=piped)
-    if not check.fix or check.result == "pass":
+    _fold(console, Text(mark, style=colour), Text(f"{check.name}: {check.detail}"))
+    if check.fix and check.result != "pass":
+        _fold(console, Text("   "), Text.assemble(("fix: ", "bold"), check.fix))
+
+
+def _fold(console: Console, head: Text, text: Text) -> None:
+    """Print one finding: folded behind its mark on a terminal, one line in a pipe."""
+    if not console.is_terminal:
+        console.print(head + " " + text, soft_wrap=True)
         return
-    fix = Text.assemble(("fix: ", "bold"), check.fix)
-    # In a pipe one finding is one line; on a terminal it is folded below its mark.
-    shown = Text("    ").append_text(fix) if piped else Padding(fix, (0, 0, 0, 4))
-    console.print(shown, soft_wrap=piped)
+    row = Table.grid(padding=(0, 1, 0, 0))
+    row.add_row(head, text)
+    console.print(row)
 
 
 def _support(scene: Scene, checks: list[Check]) -> dict[str, object]:
