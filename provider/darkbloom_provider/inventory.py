@@ -10,12 +10,15 @@ from contextlib import suppress
 from typing import IO, Any, Final, final
 
 from darkbloom_provider.attempt import Hosted
+from darkbloom_provider.engine.fixtures import examine
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.models.fit import resident_bytes
 from darkbloom_provider.models.store import ModelStore, StoredModel
 from darkbloom_provider.presentation import Model
 
 _GIB: Final = 1 << 30
+_SCRIPTED: Final = "scripted"
+"""The `model_type` of builds without a model."""
 
 
 @final
@@ -112,6 +115,9 @@ def model_of(stored: StoredModel) -> Model:
     quantization = facts.get("quantization")
     bits = quantization.get("bits") if isinstance(quantization, dict) else None
     size = stored.manifest.total_size_bytes
+    scripted = facts.get("model_type") == _SCRIPTED
+    vision = "vision_config" in facts
+    template = None if scripted else examine(stored.directory, vision=vision)
     return Model(
         id=stored.manifest.model_id,
         size_bytes=size,
@@ -120,6 +126,10 @@ def model_of(stored: StoredModel) -> Model:
         weight_hash=stored.manifest.aggregate_sha256,
         identity_hash=stored.manifest.identity_sha256,
         estimated_memory_gb=resident_bytes(size) / _GIB,
+        # A script renders nothing and is held to no grammar: of it there is nothing to say.
+        template_renders=None if template is None else template.tools,
+        template_hash="" if template is None else template.sha256,
+        constrains_tools=template is not None and template.tools,
     )
 
 

@@ -54,6 +54,9 @@ PROTOCOL = ProtocolVersion(major=1, minor=0)
 CAPABILITIES = ("sealed_envelope_v1", "cumulative_credit", "terminal_ack", "go_away")
 """Named features of the link that this agent speaks."""
 
+TOOL_CONSTRAINT_PROTOCOL = 1
+"""Calls are forced by a grammar."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
@@ -66,6 +69,12 @@ class Model:
     weight_hash: str
     identity_hash: str
     estimated_memory_gb: float
+    template_renders: bool | None = None
+    """Whether the chat template rendered every fixture; None where there is no opinion."""
+    template_hash: str = ""
+    """SHA-256 of the chat template, hex; empty without one."""
+    constrains_tools: bool = False
+    """Whether calls of this build can be forced by a grammar."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +116,7 @@ class Presence:
         """
         claims = self._blob(now, posture)
         blob, signature = build_registration(claims, self.signer)
+        constrained = [model.id for model in self.models if model.constrains_tools]
         return Register(
             protocol=PROTOCOL,
             capabilities=CAPABILITIES,
@@ -128,6 +138,8 @@ class Presence:
                 process_generation=self.generation,
                 inflight_attempts=inflight,
             ),
+            tool_constraint_protocol=TOOL_CONSTRAINT_PROTOCOL if constrained else None,
+            tool_constraint_models=constrained,
             name=self.name,
             apns_device_token=None if address is None else address.token,
             apns_environment=None if address is None else address.environment,
@@ -285,6 +297,8 @@ def _model(model: Model) -> ProviderModel:
         weight_hash=model.weight_hash,
         identity_hash=model.identity_hash,
         estimated_memory_gb=model.estimated_memory_gb,
+        template_render_ok=model.template_renders,
+        tool_constraint_template_hash=model.template_hash if model.constrains_tools else "",
     )
 
 

@@ -107,7 +107,7 @@ def smollm2_build(manifest: bytes) -> DevelopmentBuild:
             max_context_length=2048,
             max_output_length=1024,
             min_ram_gb=2,
-            capabilities=["chat"],
+            capabilities=["chat", "tools", "json_mode", "structured_outputs", "logprobs"],
             status=catalog_pb2.BUILD_STATUS_ACTIVE,
             description="Small and quick; for development, not for truth.",
             model_type="text",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import tokenizers
 
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError
+from darkbloom_provider.engine.template import ChatTemplate, TemplateError, read_template
 
 MAX_TOKENIZER_BYTES: Final = 256 << 20
 MAX_CONFIG_BYTES: Final = 4 << 20
@@ -99,7 +99,7 @@ class Tokenizer:
         return cls(
             native,
             end_tokens=frozenset(end_tokens),
-            template=_template(directory, config),
+            template=_template(directory),
             variables=names,
             model_type=str(model.get("model_type", "")),
         )
@@ -185,13 +185,9 @@ class TextStream:
         return text[len(before) :].rstrip(REPLACEMENT)
 
 
-def _template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
-    path = directory / "chat_template.jinja"
-    source = _read(path, MAX_CONFIG_BYTES) if path.exists() else config.get("chat_template")
-    if not isinstance(source, str):
-        return None
+def _template(directory: Path) -> ChatTemplate | None:
     try:
-        return ChatTemplate(source)
+        return read_template(directory)
     except TemplateError as error:
         raise TokenizerError("chat template cannot be used") from error
 

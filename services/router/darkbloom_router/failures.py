@@ -55,6 +55,7 @@ class Detail(IntEnum):
     CLIENT_ERROR = 14
     TOOL_NONCOMPLIANCE = 15
     UNSUPPORTED_PARAMETER = 19
+    UNSUPPORTED_SCHEMA = 20
 
 
 class Kind(Enum):
@@ -118,6 +119,7 @@ _MEDIA = Failure(Kind.FINAL, refusals.MEDIA_TOO_LARGE, "media_too_large")
 _BODY = Failure(Kind.SIZE, refusals.PAYLOAD_TOO_LARGE, "payload_too_large")
 _NODE = Failure(Kind.CAPACITY, refusals.OVERSIZED, "exceeds_node")
 _CLIENT = Failure(Kind.FINAL, refusals.CLIENT_ERROR, "client_error")
+_SCHEMA = Failure(Kind.FINAL, refusals.UNSUPPORTED_SCHEMA, "unsupported_schema")
 _BUSY = Failure(Kind.CAPACITY, refusals.MACHINE_BUSY, "capacity", blame=Blame.FULL)
 _FULL = Failure(Kind.CAPACITY, refusals.OVERSIZED, "capacity", blame=Blame.FULL)
 _UNLOADED = Failure(Kind.FAULT, refusals.PROVIDER_UNAVAILABLE, "model_load", blame=Blame.LOAD)
@@ -138,6 +140,7 @@ _BY_DETAIL: Mapping[int, Failure] = {
     Detail.JINJA_NULL_BRIDGE: _TEMPLATE,
     Detail.CLIENT_ERROR: _CLIENT,
     Detail.UNSUPPORTED_PARAMETER: _CLIENT,
+    Detail.UNSUPPORTED_SCHEMA: _SCHEMA,
     Detail.QUEUE_FULL: _BUSY,
     Detail.CAPACITY_BUSY: _BUSY,
     Detail.CAPACITY_TIMEOUT: _BUSY,

@@ -152,6 +152,12 @@ REJECTED_MODEL = _limited(
 CLIENT_ERROR = _invalid(
     400, "invalid_request_error", Reason.CLIENT_ERROR, "the model refused this request as invalid"
 )
+UNSUPPORTED_SCHEMA = _invalid(
+    400,
+    "unsupported_schema",
+    Reason.CLIENT_ERROR,
+    "a json schema of this request cannot be enforced",
+)
 MEDIA_TOO_LARGE = _invalid(413, "payload_too_large", Reason.CLIENT_ERROR, "media is too large")
 PAYLOAD_TOO_LARGE = _invalid(
     413, "payload_too_large", Reason.CLIENT_ERROR, "no machine takes a request of this size"

@@ -172,6 +172,7 @@ STORIES: dict[str, Callable[[], Any]] = {
         Desk("a", limits=DispatchLimits(reject_models=frozenset({BUILD})))
     ),
     "CLIENT_ERROR": lambda: all_say(Code.INVALID_REQUEST, 0, 400),
+    "UNSUPPORTED_SCHEMA": lambda: all_say(Code.INVALID_REQUEST, Detail.UNSUPPORTED_SCHEMA, 400),
     "MEDIA_TOO_LARGE": lambda: all_say(Code.MEDIA_TOO_LARGE, 0, 413),
     "PAYLOAD_TOO_LARGE": lambda: all_say(0, 0, 413),
     "TEMPLATE_FAILED": lambda: all_say(Code.TEMPLATE_RENDER, 0, 422),
@@ -225,6 +226,7 @@ MOVES = {
         "FAILURE_REASON_REQUEST_EXCEEDS_CONTEXT",
         "FAILURE_REASON_CLIENT_ERROR",
         "FAILURE_REASON_UNSUPPORTED_PARAMETER",
+        "FAILURE_REASON_UNSUPPORTED_SCHEMA",
     },
     Kind.CAPACITY: {
         "FAILURE_CODE_CAPACITY",

@@ -15,6 +15,7 @@ from darkbloom_edge.dialects.chat_tools import ToolPolicy, lower_tools
 from darkbloom_edge.dialects.fields import Fields
 from darkbloom_edge.errors import MalformedError, RequestError
 from darkbloom_edge.request import ChatRequest, prompt_bound_of
+from darkbloom_edge.schema import check_schema
 from darkbloom_edge.strict_json import parse_json_object
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -197,6 +198,12 @@ def _lower_format(fields: Fields) -> dict[str, Any] | None:
     named = isinstance(schema.get("name"), str) and schema["name"]
     if not named or not isinstance(schema.get("schema"), dict):
         raise RequestError("response_format.json_schema needs name and schema", "response_format")
+    try:
+        check_schema(schema["schema"])
+    except MalformedError as error:
+        raise RequestError(
+            f"response_format.json_schema.schema: {error.what}", "response_format"
+        ) from None
 
     return {"type": "json_schema", "json_schema": schema}
 

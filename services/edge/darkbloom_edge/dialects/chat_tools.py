@@ -4,7 +4,8 @@ import re
 from typing import Any, Literal, NamedTuple
 
 from darkbloom_edge.dialects.fields import Fields
-from darkbloom_edge.errors import RequestError
+from darkbloom_edge.errors import MalformedError, RequestError
+from darkbloom_edge.schema import check_schema
 
 ToolPolicy = Literal["none", "auto", "required", "named"]
 """What the caller allows: no call, the model's choice, any call, or one certain function."""
@@ -46,8 +47,20 @@ def lower_tools(fields: Fields) -> Tools:
     policy = _check_choice(choice, known, choice_field)
     if not tools:
         return Tools()
+    if policy in ("required", "named"):
+        _check_enforceable(tools, names)
 
     return Tools(tools, None if policy == "auto" else choice, policy, parallel)
+
+
+def _check_enforceable(tools: list[Any], field: str) -> None:
+    """Refuse parameters that a forced call could not be held to."""
+    for index, tool in enumerate(tools):
+        try:
+            check_schema(tool["function"].get("parameters") or {})
+        except MalformedError as error:
+            path = f"{field}[{index}].function.parameters"
+            raise RequestError(f"{path}: {error.what}", path, status=422) from None
 
 
 def _choice_of_old(call: Any) -> Any:

@@ -210,6 +210,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_HEADER_EXPIRED: _FailureReason.ValueType  # 17
     FAILURE_REASON_HEADER_MISMATCH: _FailureReason.ValueType  # 18
     FAILURE_REASON_UNSUPPORTED_PARAMETER: _FailureReason.ValueType  # 19
+    FAILURE_REASON_UNSUPPORTED_SCHEMA: _FailureReason.ValueType  # 20
+    """A JSON schema of the request cannot be enforced token by token."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Detail of a failure; unknown folds to UNSPECIFIED."""
@@ -234,6 +236,8 @@ FAILURE_REASON_SENDER_KEY_REUSED: FailureReason.ValueType  # 16
 FAILURE_REASON_HEADER_EXPIRED: FailureReason.ValueType  # 17
 FAILURE_REASON_HEADER_MISMATCH: FailureReason.ValueType  # 18
 FAILURE_REASON_UNSUPPORTED_PARAMETER: FailureReason.ValueType  # 19
+FAILURE_REASON_UNSUPPORTED_SCHEMA: FailureReason.ValueType  # 20
+"""A JSON schema of the request cannot be enforced token by token."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _TerminalCause:
