@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from darkbloom_edge.delta import Delta
+from darkbloom_edge.dialects.chat import Chat
 from darkbloom_edge.dialects.chat_request import Lowered
+from darkbloom_edge.dialects.completions import Completions
 from darkbloom_edge.dialects.dialect import AnswerCollector, AnswerStream, Dialect, Setting
 from darkbloom_edge.errors import MalformedError, RequestError
 from darkbloom_edge.strict_json import json_text
@@ -41,6 +43,11 @@ SILENCE_S: Final = 600.0
 KEEP_ALIVE_S: Final = 15.0
 """A stream that has begun and is silent for so long gets a comment."""
 _NO_BOUND = 2**31
+_BROKEN_CHOICES: Final = {
+    Chat: ("chatcmpl-", b"chat.completion.chunk", b'"delta":{}'),
+    Completions: ("cmpl-", b"text_completion", b'"text":"","logprobs":null'),
+}
+"""Id's prefix, object and empty choice of dialects whose streams are made of choices."""
 _EVENT_STREAM = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
@@ -195,7 +202,7 @@ class _Answer:
             failed = error if isinstance(error, LocalError) else _broken()
             if not self._begun:
                 raise failed from None
-            await self._write(self._error_chunk(failed), more=False)
+            await self._write(self._error_chunk(failed, streams[0]), more=False)
 
     async def _advance(self, pipe: Pipe, stream: AnswerStream) -> None:
         if pipe.ended:
@@ -253,16 +260,22 @@ class _Answer:
             sum(count.reasoning_tokens for count in counts),
         )
 
-    def _error_chunk(self, error: LocalError) -> bytes:
+    def _error_chunk(self, error: LocalError, stream: AnswerStream) -> bytes:
         """Return the chunk that ends a broken stream; no `[DONE]` follows it."""
+        shape = _BROKEN_CHOICES.get(type(self._dialect))
+        if shape is None:
+            return stream.broken(error.message, error.kind)
+        prefix, kind, choice = shape
         return (
-            b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":'
-            b'[{"index":0,"delta":{},"finish_reason":"error"}],'
+            b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":'
+            b'[{"index":0,%b,"finish_reason":"error"}],'
             b'"error":{"message":%b,"type":%b,"code":%b}}\n\n'
         ) % (
-            json_text(f"chatcmpl-{self._setting.job}"),
+            json_text(prefix + self._setting.job),
+            kind,
             self._setting.created,
             json_text(self._setting.model),
+            choice,
             json_text(error.message),
             json_text(error.kind),
             json_text(error.code),

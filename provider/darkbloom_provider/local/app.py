@@ -9,7 +9,9 @@ from typing import Any, Final, Protocol, final
 import structlog
 from darkbloom_edge.boxes import wipe
 from darkbloom_edge.dialects.chat import CHAT
+from darkbloom_edge.dialects.completions import COMPLETIONS
 from darkbloom_edge.dialects.dialect import Dialect
+from darkbloom_edge.dialects.responses import RESPONSES
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.strict_json import canonical_json, parse_json_object
 from darkbloom_mesh.clock import Clock
@@ -44,6 +46,8 @@ MAX_COMPLETION_BYTES: Final = 2 * 1024 * 1024
 MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
 DIALECTS: Final[Mapping[str, tuple[Dialect, int]]] = {
     "/v1/chat/completions": (CHAT, MAX_CHAT_BYTES),
+    "/v1/completions": (COMPLETIONS, MAX_COMPLETION_BYTES),
+    "/v1/responses": (RESPONSES, MAX_CHAT_BYTES),
 }
 """Path to dialect and largest body."""
 OPEN_PATHS: Final = frozenset({"/", "/health", "/v1/health"})

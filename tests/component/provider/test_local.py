@@ -10,17 +10,18 @@ import pytest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
-from darkbloom_provider.engines import Inventory
+from darkbloom_provider.inventory import Inventory
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.local.app import LocalApp
 from darkbloom_provider.local.errors import LocalStartError, not_serving
 from darkbloom_provider.local.key import read_or_make
 from darkbloom_provider.local.record import read_record
 from darkbloom_provider.local.server import LocalServer, bind
+from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.options import LocalEndpoint
 from darkbloom_provider.shift import Kitchen
 
-from tests.component.provider.harness import BUILD, MODEL
+from tests.component.provider.models import BUILD, place_model
 from tests.component.provider.test_process import process
 from tests.fakes.provider_router import PATIENCE_S
 
@@ -73,7 +74,8 @@ async def opened(tmp_path, *, authenticated=True):
     clock = SystemClock()
     engine = ScriptedEngine(clock=clock)
     loads = Loads(engine, (Build(build_id=BUILD),), slots=1, clock=clock)
-    inventory = Inventory(builds=(Build(build_id=BUILD),), models=(MODEL,))
+    place_model(tmp_path / "models")
+    inventory = Inventory(ModelStore(tmp_path / "models").list())
     place = Place(Kitchen(engine=engine, loads=loads, inventory=inventory))
     key = read_or_make(tmp_path / "local_token") if authenticated else None
     ids = iter(range(10_000))
@@ -125,6 +127,25 @@ async def test_an_unchanged_openai_client_gets_its_answer_whole_and_streamed(loc
         assert text == "one two three"
         assert events[-1].usage.completion_tokens == 3
         assert [e.choices[0].finish_reason for e in events if e.choices][-1] == "stop"
+
+
+async def test_the_other_dialects_of_openai_are_answered_too(local):
+    directive = scripted(text="one two")[0]["content"]
+    async with local.openai() as client:
+        whole = await client.completions.create(model=BUILD, prompt=directive)
+        assert whole.choices[0].text == "one two"
+        streamed = await client.completions.create(model=BUILD, prompt=directive, stream=True)
+        assert "".join([event.choices[0].text async for event in streamed]) == "one two"
+
+        answer = await client.responses.create(model=BUILD, input=directive)
+        assert answer.output_text == "one two"
+        events = [
+            event
+            async for event in await client.responses.create(
+                model=BUILD, input=directive, stream=True
+            )
+        ]
+        assert events[-1].type == "response.completed"
 
 
 async def test_several_choices_come_back_in_one_answer(local):
