@@ -17,6 +17,8 @@ from darkbloom_provider.engine.prefix.keys import CacheKeys, FileVault, KeyVault
 from darkbloom_provider.engine.prefix.limits import limits_of
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.inventory import Inventory
+from darkbloom_provider.mac.cache_key import EnclaveVault
+from darkbloom_provider.mac.frameworks import Frameworks
 from darkbloom_provider.models.errors import ModelError
 from darkbloom_provider.models.fit import kv_budget_bytes, resident_bytes
 from darkbloom_provider.models.store import ModelStore, StoredModel
@@ -150,8 +152,11 @@ def ssd_tier(config: ProviderConfig, codec: Codec, clock: Clock) -> SsdTier | No
 
 
 def vault_of(config: ProviderConfig) -> KeyVault:
-    """Return where the root key of the tier on disk is kept."""
-    return FileVault(config.folders.cache_key)
+    """Return where the root key of the tier on disk is kept: where the identity is kept."""
+    home = config.folders
+    if config.keychain_group is not None:
+        return EnclaveVault(home.wrapped_cache_key, Frameworks.load, config.keychain_group)
+    return FileVault(home.cache_key)
 
 
 def _kv_budget(config: ProviderConfig, inventory: Inventory) -> int:

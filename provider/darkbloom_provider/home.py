@@ -48,6 +48,11 @@ class Home:
         return self.root / "prefix-cache.key"
 
     @property
+    def wrapped_cache_key(self) -> Path:
+        """The same, wrapped by the Secure Enclave, mode 0600."""
+        return self.root / "prefix-cache.wrapped"
+
+    @property
     def terminals(self) -> Path:
         """Signed terminals that the router has not acknowledged, mode 0600."""
         return self.root / "terminals.journal"

@@ -19,7 +19,7 @@ typedef struct Object {
 } Object;
 
 static long live, misuse;
-static Object *keychain;
+static Object *keychain, *cache_key;
 static int refuse_step, refuse_code, may_use_keychain = 1;
 static int (*sign_callback)(const unsigned char *, long, unsigned char *);
 static unsigned char public_point[65];
@@ -51,13 +51,14 @@ EXPORT(kSecPrivateKeyAttrs);
 EXPORT(kSecReturnRef);
 EXPORT(kSecUseDataProtectionKeychain);
 EXPORT(kSecKeyAlgorithmECDSASignatureMessageX962SHA256);
+EXPORT(kSecKeyAlgorithmECIESEncryptionCofactorVariableIVX963SHA256AESGCM);
 long kCFTypeDictionaryKeyCallBacks[6] = {1}, kCFTypeDictionaryValueCallBacks[5] = {2};
 
 /* What a test sets and reads. */
 void fake_reset(void) {
     live = misuse = refuse_step = refuse_code = 0;
     may_use_keychain = 1;
-    keychain = NULL;
+    keychain = cache_key = NULL;
 }
 void fake_signer(int (*callback)(const unsigned char *, long, unsigned char *)) {
     sign_callback = callback;
@@ -137,9 +138,13 @@ static int says(Object *text, const char *expected) {
     return text && text->kind == STRING && (size_t)text->size == strlen(expected) &&
            !memcmp(text->bytes, expected, text->size);
 }
+static int of_cache(Object *key_attributes) {
+    return says(get(key_attributes, kSecAttrLabel), "io.darkbloom.kv.kek.v1");
+}
 static int well_formed(Object *key_attributes) {
-    return says(get(key_attributes, kSecAttrLabel),
-                "io.darkbloom.provider.attestation-signing.v2") &&
+    return (of_cache(key_attributes) ||
+            says(get(key_attributes, kSecAttrLabel),
+                 "io.darkbloom.provider.attestation-signing.v2")) &&
            says(get(key_attributes, kSecAttrAccessGroup), "TEAM123456.io.darkbloom.provider");
 }
 
@@ -150,9 +155,10 @@ int32_t SecItemCopyMatching(Object *query, void **result) {
         get(query, kSecUseDataProtectionKeychain) != kCFBooleanTrue || !well_formed(query))
         return -50;
     if (!may_use_keychain) return -34018;
-    if (!keychain) return -25300;
-    keychain->count++;
-    *result = keychain;
+    Object *found = of_cache(query) ? cache_key : keychain;
+    if (!found) return -25300;
+    found->count++;
+    *result = found;
     return 0;
 }
 void *SecAccessControlCreateWithFlags(void *allocator, void *protection, unsigned long flags,
@@ -172,9 +178,10 @@ void *SecKeyCreateRandomKey(Object *attributes, void **error) {
         misuse++;
         return NULL;
     }
-    keychain = make(KEY);
-    keychain->count++; /* one is the keychain's */
-    return keychain;
+    Object *made = make(KEY);
+    made->count++; /* one is the keychain's */
+    if (of_cache(key)) cache_key = made; else keychain = made;
+    return made;
 }
 void *SecKeyCopyPublicKey(Object *key) {
     return refuse_step == 4 || key->kind != KEY ? NULL : make(PUBLIC_KEY);
@@ -191,4 +198,31 @@ void *SecKeyCreateSignature(Object *key, void *algorithm, Object *message, void 
         algorithm != kSecKeyAlgorithmECDSASignatureMessageX962SHA256) { misuse++; return NULL; }
     int size = sign_callback(message->bytes, message->size, signature);
     return CFDataCreate(NULL, (const char *)signature, size);
+}
+
+/* No encryption, but nothing else can open it either: a mark, and every byte turned. */
+static void *turned(Object *data, long from, const char *mark) {
+    char out[512];
+    long head = (long)strlen(mark);
+    memcpy(out, mark, head);
+    for (long i = from; i < data->size; i++) out[head + i - from] = data->bytes[i] ^ 0x5a;
+    return CFDataCreate(NULL, out, head + data->size - from);
+}
+void *SecKeyCreateEncryptedData(Object *key, void *algorithm, Object *data, void **error) {
+    if (refused(7, error)) return NULL;
+    if (key->kind != PUBLIC_KEY || data->kind != DATA ||
+        algorithm != kSecKeyAlgorithmECIESEncryptionCofactorVariableIVX963SHA256AESGCM) {
+        misuse++;
+        return NULL;
+    }
+    return turned(data, 0, "sealed");
+}
+void *SecKeyCreateDecryptedData(Object *key, void *algorithm, Object *data, void **error) {
+    if (refused(8, error)) return NULL;
+    if (key->kind != KEY || data->kind != DATA || data->size < 7 ||
+        algorithm != kSecKeyAlgorithmECIESEncryptionCofactorVariableIVX963SHA256AESGCM) {
+        misuse++;
+        return NULL;
+    }
+    return turned(data, 6, "");
 }

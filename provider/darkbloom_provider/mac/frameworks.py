@@ -40,6 +40,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "SecKeyCopyPublicKey": (c_void_p, (c_void_p,)),
     "SecKeyCopyExternalRepresentation": (c_void_p, (c_void_p, c_void_p)),
     "SecKeyCreateSignature": (c_void_p, (c_void_p, c_void_p, c_void_p, c_void_p)),
+    "SecKeyCreateEncryptedData": (c_void_p, (c_void_p, c_void_p, c_void_p, c_void_p)),
+    "SecKeyCreateDecryptedData": (c_void_p, (c_void_p, c_void_p, c_void_p, c_void_p)),
 }
 
 
@@ -155,6 +157,20 @@ class Frameworks:
         """Return (data, error code)."""
         error = c_void_p()
         made = self._security.SecKeyCreateSignature(key, algorithm, message, byref(error))
+
+        return made or 0, self._code(error)
+
+    def create_encrypted_data(self, key: int, algorithm: int, content: int) -> tuple[int, int]:
+        """Return (data, error code); `key` is a public half."""
+        error = c_void_p()
+        made = self._security.SecKeyCreateEncryptedData(key, algorithm, content, byref(error))
+
+        return made or 0, self._code(error)
+
+    def create_decrypted_data(self, key: int, algorithm: int, content: int) -> tuple[int, int]:
+        """Return (data, error code)."""
+        error = c_void_p()
+        made = self._security.SecKeyCreateDecryptedData(key, algorithm, content, byref(error))
 
         return made or 0, self._code(error)
 

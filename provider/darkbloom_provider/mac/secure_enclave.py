@@ -16,6 +16,7 @@ from darkbloom_provider.mac.frameworks import Frameworks
 LABEL = "io.darkbloom.provider.attestation-signing.v2"
 """How the key is called in the keychain."""
 KEY_BITS = 256
+_ECIES = "kSecKeyAlgorithmECIESEncryptionCofactorVariableIVX963SHA256AESGCM"
 ITEM_NOT_FOUND = -25_300
 """OSStatus: no such key yet."""
 MISSING_ENTITLEMENT = -34_018
@@ -59,6 +60,37 @@ class EnclaveKey:
 
         return made
 
+    def seal(self, content: bytes) -> bytes:
+        """Encrypt to this key (ECIES); only this Mac's enclave opens it.
+
+        Raises:
+            EnclaveError: the system refused.
+        """
+        apple = self._frameworks
+        with apple.scope() as scope:
+            public = scope.keep(apple.copy_public_key(self._reference))
+            made, code = apple.create_encrypted_data(
+                public, apple.constant(_ECIES), scope.data(content)
+            )
+            if not made:
+                raise EnclaveError("encrypting", code)
+            return apple.bytes_of(scope.keep(made))
+
+    def open(self, sealed: bytes) -> bytes:
+        """Decrypt what was sealed to this key.
+
+        Raises:
+            EnclaveError: the enclave refused.
+        """
+        apple = self._frameworks
+        with apple.scope() as scope:
+            made, code = apple.create_decrypted_data(
+                self._reference, apple.constant(_ECIES), scope.data(sealed)
+            )
+            if not made:
+                raise EnclaveError("decrypting", code)
+            return apple.bytes_of(scope.keep(made))
+
     def close(self) -> None:
         """Let go of the reference; the key itself stays in the enclave."""
         if self._reference:
@@ -66,17 +98,18 @@ class EnclaveKey:
             self._reference = 0
 
 
-def open_enclave_key(frameworks: Frameworks, access_group: str) -> EnclaveKey:
+def open_enclave_key(frameworks: Frameworks, access_group: str, label: str = LABEL) -> EnclaveKey:
     """Return the key of this Mac, made on first use.
 
     Args:
         frameworks: Apple's libraries.
         access_group: keychain group of our team, an entitlement of the running program.
+        label: how the key is called; the identity's, unless it is another one.
 
     Raises:
         EnclaveError: there is no enclave, or it refused.
     """
-    reference = _find(frameworks, access_group) or _create(frameworks, access_group)
+    reference = _find(frameworks, access_group, label) or _create(frameworks, access_group, label)
     try:
         public = _public(frameworks, reference)
     except BaseException:
@@ -86,14 +119,14 @@ def open_enclave_key(frameworks: Frameworks, access_group: str) -> EnclaveKey:
     return EnclaveKey(public, frameworks, reference)
 
 
-def _find(apple: Frameworks, access_group: str) -> int:
+def _find(apple: Frameworks, access_group: str, label: str) -> int:
     with apple.scope() as scope:
         query = scope.dictionary(
             {
                 "kSecClass": apple.constant("kSecClassKey"),
                 "kSecAttrKeyType": apple.constant("kSecAttrKeyTypeECSECPrimeRandom"),
                 "kSecAttrTokenID": apple.constant("kSecAttrTokenIDSecureEnclave"),
-                "kSecAttrLabel": scope.string(LABEL),
+                "kSecAttrLabel": scope.string(label),
                 "kSecAttrAccessGroup": scope.string(access_group),
                 "kSecUseDataProtectionKeychain": apple.true,
                 "kSecReturnRef": apple.true,
@@ -108,7 +141,7 @@ def _find(apple: Frameworks, access_group: str) -> int:
     return found
 
 
-def _create(apple: Frameworks, access_group: str) -> int:
+def _create(apple: Frameworks, access_group: str, label: str) -> int:
     with apple.scope() as scope:
         access, code = apple.create_access_control(
             apple.constant("kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly"), _PRIVATE_KEY_USAGE
@@ -119,7 +152,7 @@ def _create(apple: Frameworks, access_group: str) -> int:
             "kSecAttrIsPermanent": apple.true,
             "kSecAttrAccessControl": scope.keep(access),
             "kSecAttrAccessGroup": scope.string(access_group),
-            "kSecAttrLabel": scope.string(LABEL),
+            "kSecAttrLabel": scope.string(label),
         }
         attributes = scope.dictionary(
             {

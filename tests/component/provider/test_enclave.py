@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from darkbloom_edge.signatures import P256Signer, verify_p256, verify_p256_raw
+from darkbloom_provider.mac.cache_key import EnclaveVault
 from darkbloom_provider.mac.errors import EnclaveError
 from darkbloom_provider.mac.frameworks import Frameworks
 from darkbloom_provider.mac.secure_enclave import MISSING_ENTITLEMENT, EnclaveKey, open_enclave_key
@@ -164,3 +165,60 @@ def test_a_constant_that_the_system_does_not_know_is_an_error(mac: FakeMac) -> N
 def test_off_a_mac_there_is_no_enclave() -> None:
     with pytest.raises(EnclaveError):
         Frameworks.load()
+
+
+# The root key of the prefix cache.
+
+
+def vault(mac: FakeMac, path: Path) -> EnclaveVault:
+    return EnclaveVault(path, mac.frameworks, GROUP)
+
+
+def test_the_cache_key_is_made_once_and_lies_on_the_disk_only_wrapped(
+    mac: FakeMac, tmp_path: Path
+) -> None:
+    path = tmp_path / "wrapped"
+    root = vault(mac, path).root()
+    assert len(root) == 32
+    assert root not in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert vault(mac, path).root() == root
+    # Another key than the identity's: both are in the keychain now.
+    mac.open().close()
+    assert mac.live == 2 * KEYCHAIN_REFERENCES
+
+
+def test_a_cache_key_that_is_forgotten_is_another_one(mac: FakeMac, tmp_path: Path) -> None:
+    path = tmp_path / "wrapped"
+    root = vault(mac, path).root()
+    vault(mac, path).forget()
+    assert not path.exists()
+    assert vault(mac, path).root() != root
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+def test_without_the_enclave_there_is_no_cache_key(mac: FakeMac, tmp_path: Path, step: int) -> None:
+    mac.refuse(step)
+    with pytest.raises(OSError, match="the enclave refused"):
+        vault(mac, tmp_path / "wrapped").root()
+    assert not (tmp_path / "wrapped").exists()
+
+
+def test_an_enclave_that_does_not_open_the_key_keeps_the_file_for_later(
+    mac: FakeMac, tmp_path: Path
+) -> None:
+    path = tmp_path / "wrapped"
+    root = vault(mac, path).root()
+    mac.refuse(8)
+    with pytest.raises(OSError, match="the enclave refused"):
+        vault(mac, path).root()
+    mac.refuse(0)
+    assert vault(mac, path).root() == root
+
+
+def test_a_cache_key_that_others_can_read_is_refused(mac: FakeMac, tmp_path: Path) -> None:
+    path = tmp_path / "wrapped"
+    vault(mac, path).root()
+    path.chmod(0o644)
+    with pytest.raises(PermissionError):
+        vault(mac, path).root()

@@ -291,6 +291,19 @@ async def test_usage_says_what_was_not_read_again_across_restarts_and_never_acro
         assert restored_text == cold_text
 
 
+async def test_what_is_in_memory_survives_the_thread_that_made_it(stored: StoredModel) -> None:
+    text = "a beginning that another thread has read " * 6
+    cache = PrefixCache(1 << 24, block_tokens=BLOCK)
+    async with engine_with(stored.directory, cache) as engine:
+        cold_text, _ = await asked(engine, "1", text, ALICE)
+        await engine.unload(BUILD_ID)
+        build = Build(build_id=BUILD_ID, directory=stored.directory, weight_hash=WEIGHTS)
+        await engine.load(build)
+        again, usage = await asked(engine, "2", text, ALICE)
+        assert usage.cached_tokens > 0
+        assert again == cold_text
+
+
 def test_a_model_whose_layers_forget_is_always_read() -> None:
     assert is_exact([KVCache(), KVCache()])
     assert not is_exact([KVCache(), RotatingKVCache(max_size=64)])

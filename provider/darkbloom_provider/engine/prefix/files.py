@@ -27,6 +27,32 @@ def read_file(path: Path, most: int) -> bytes:
         return stream.read(most)
 
 
+def read_private(path: Path, most: int) -> bytes:
+    """Return what is in a regular file that nobody else can read.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        OSError: it is a link, others can read it, or it is longer than `most` bytes.
+    """
+    facts = path.stat(follow_symlinks=False)
+    if facts.st_mode & 0o077 and stat.S_ISREG(facts.st_mode):
+        raise PermissionError(errno.EACCES, "others can read the key of the prefix cache")
+    return read_file(path, most)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Make a file, 0600, that was not there; on the disk when this returns.
+
+    Raises:
+        OSError: it is there, or the disk does not take it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def write_file(path: Path, parts: Iterable[bytes]) -> int:
     """Write a file, 0600, that is there whole or not at all; returns its size.
 

@@ -8,15 +8,15 @@ or backed-up cache folder unreadable, and makes `cache purge` final.
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from pathlib import Path
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from darkbloom_provider.engine.prefix.files import read_private, write_private
 
 KEY_BYTES: Final = 32
 IV_BYTES: Final = 12
@@ -64,14 +64,9 @@ class FileVault:
     def root(self) -> bytes:
         """Read the key, or make one."""
         try:
-            file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
+            key = read_private(self._path, KEY_BYTES)
         except FileNotFoundError:
             return self._make()
-        with os.fdopen(file, "rb") as stream:
-            facts = os.fstat(stream.fileno())
-            if not stat.S_ISREG(facts.st_mode) or facts.st_mode & 0o077:
-                raise PermissionError("the key of the prefix cache is not private")
-            key = stream.read(KEY_BYTES + 1)
         if len(key) == KEY_BYTES:
             return key
         # Half a key opens nothing: what it wrote is gone anyway.
@@ -84,12 +79,7 @@ class FileVault:
 
     def _make(self) -> bytes:
         key = secrets.token_bytes(KEY_BYTES)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        file = os.open(self._path, flags, 0o600)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(key)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_private(self._path, key)
         return key
 
 
