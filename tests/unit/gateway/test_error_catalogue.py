@@ -1,0 +1,71 @@
+"""`docs/errors.md` says what the code can say, and nothing else."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from darkbloom_gateway import errors
+from darkbloom_gateway.errors import ApiError
+from darkbloom_router import refusals
+from darkbloom_router.refusals import Refusal
+
+PAGE = Path(__file__).parents[3] / "docs/errors.md"
+Row = tuple[int, str, str, bool]
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "bad_request": ("x",),
+    "unauthenticated": ("x",),
+    "forbidden": ("x",),
+    "insufficient_funds": ({},),
+    "key_cap_reached": ({},),
+    "not_found": ("x",),
+    "method_not_allowed": ("POST",),
+    "body_too_large": (1,),
+    "prompt_above_limit": ("key", "tokens", 2, 1),
+    "above_limit": ("key", "tokens", 2, 1),
+    "rate_limited": (1.0,),
+    "envelope_unreadable": (errors.body_too_slow(),),
+    "account_frozen": (None,),
+}
+
+
+def rows(section: int) -> set[Row]:
+    text = PAGE.read_text().split(f"\n## {section}. ")[1].split("\n## ")[0]
+    found = set()
+    for line in text.splitlines():
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        if cells[0].isdigit():
+            status, kind, code, retry = cells[:4]
+            found.add((int(status), kind, code or kind, retry == "yes"))
+    return found
+
+
+def row_of(error: ApiError) -> Row:
+    return error.http_status, error.kind, error.code, error.retry_after_s is not None
+
+
+def constructors() -> dict[str, Callable[..., ApiError]]:
+    return {
+        name: made
+        for name, made in inspect.getmembers(errors, inspect.isfunction)
+        if made.__module__ == errors.__name__
+        and inspect.signature(made).return_annotation is ApiError
+    }
+
+
+def test_every_error_of_the_gateway_has_a_row_and_every_row_an_error() -> None:
+    made = {row_of(make(*ARGUMENTS.get(name, ()))) for name, make in constructors().items()}
+    made.add(row_of(errors.account_frozen(7)))
+
+    assert made == rows(1)
+
+
+def test_every_refusal_of_the_router_has_a_row() -> None:
+    made = {
+        (one.http_status, one.kind, one.code, one.retry_after_s is not None)
+        for _, one in inspect.getmembers(refusals, lambda value: isinstance(value, Refusal))
+    }
+
+    assert made
+    assert made <= rows(2)
