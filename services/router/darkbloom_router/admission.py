@@ -14,12 +14,13 @@ UNLIMITED = float("inf")
 _SAME = 1e-9
 
 
-def tokens_ahead(candidate: Candidate) -> int:
-    """Return the tokens that were promised to others here, reported or only reserved by us."""
-    return _ahead(candidate, candidate.slot)
+def ahead(candidate: Candidate, slot: SlotReport | None) -> int:
+    """Return the tokens that were promised to others here, reported or only reserved by us.
 
-
-def _ahead(candidate: Candidate, slot: SlotReport | None) -> int:
+    Args:
+        candidate: Where.
+        slot: Its report.
+    """
     if slot is None:
         return candidate.pending_tokens
     if slot.budget_max > 0:
@@ -36,7 +37,7 @@ def room(candidate: Candidate, now: float) -> float:
         return 0.0
     slot = candidate.slot
     if slot and slot.budget_max > 0:
-        left = slot.budget_max - _ahead(candidate, slot)
+        left = slot.budget_max - ahead(candidate, slot)
         if left <= 0:
             return 0.0
         return max(0.0, min(left, _pool_left(candidate)))
@@ -98,10 +99,10 @@ def _pool_left(candidate: Candidate) -> float:
         left += slot.budget_max * (slot.kv_bytes_per_token if in_bytes else 1)
     for name, other in provider.candidates.items():
         reported = slots.get(name)
-        ahead = _ahead(other, reported)
-        if ahead:
+        taken = ahead(other, reported)
+        if taken:
             size = reported.kv_bytes_per_token if reported else 0
-            left -= ahead * ((size or KV_BYTES_PER_TOKEN) if in_bytes else 1)
+            left -= taken * ((size or KV_BYTES_PER_TOKEN) if in_bytes else 1)
     slot_here = slots.get(candidate.build.build)
     size_here = slot_here.kv_bytes_per_token if slot_here else 0
     return left / ((size_here or KV_BYTES_PER_TOKEN) if in_bytes else 1)

@@ -23,6 +23,7 @@ from darkbloom_router.settlement import Cause, End, Free, Order, Settle, Settlem
 from darkbloom_router.timers import Timers
 
 _REMEMBERED = 8192
+_TERMINAL_ACK = FrameKind.FRAME_KIND_TERMINAL_ACK
 _WAITING_LATE = 4096
 _MAX_TERMINAL_BYTES = 64 * 1024
 _MAX_ID = 64
@@ -100,8 +101,7 @@ class Closing:
     def park(self, attempt: Attempt) -> None:
         """Keep an attempt until it can be settled: last word and terminal, or the delay."""
         attempt.phase = Phase.PARKED
-        attempt.arm(self._timers, self._delay_s, self._overdue)
-        self.check(attempt)
+        self._await_rest(attempt)
 
     def check(self, attempt: Attempt) -> None:
         """Settle when nothing more is to come."""
@@ -112,8 +112,7 @@ class Closing:
         """Take the provider's terminal; the first one counts."""
         if attempt.terminal is None:
             attempt.terminal = terminal
-        attempt.arm(self._timers, self._delay_s, self._overdue)
-        self.check(attempt)
+        self._await_rest(attempt)
 
     def prove(self, attempt: Attempt) -> None:
         """Show the edge a terminal that has overtaken its stream, once nothing else is to come.
@@ -193,6 +192,12 @@ class Closing:
             self._meter.no_terminal(attempt.candidate.build.build)
         self._settle(attempt)
 
+    def _await_rest(self, attempt: Attempt) -> None:
+        """Settle, or give what is missing its time."""
+        self.check(attempt)
+        if attempt.phase is not Phase.DONE:
+            attempt.arm(self._timers, self._delay_s, self._overdue)
+
     def _settle(self, attempt: Attempt) -> None:
         if attempt.phase is Phase.DONE:
             return
@@ -267,7 +272,7 @@ class Closing:
         lane = self._lane_of(provider)
         if lane is not None:
             ack = TerminalAck(attempt_id=attempt_id, disposition=self._ended[attempt_id])
-            lane.send_control(FrameKind.FRAME_KIND_TERMINAL_ACK, 0, ack)
+            lane.send_control(_TERMINAL_ACK, 0, ack)
 
 
 def _attempt_id(document: bytes) -> str | None:

@@ -165,6 +165,8 @@ def short_of(candidate: Candidate, view: View) -> str:
     """Return the trait that is missing; empty when none is."""
     missing = lacks(candidate) & wants(view.demand)
     features = candidate.build.required_capabilities - candidate.provider.runtime_capabilities
+    if not missing and not features:
+        return ""
     found = (
         ("the chat template renders no tools", missing & _TOOLS),
         ("tool calls cannot be forced for this build", missing & _TOOL_CONSTRAINT),

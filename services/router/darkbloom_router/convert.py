@@ -358,9 +358,8 @@ def timestamp(unix_s: float) -> Timestamp:
 
 def duration(seconds: float) -> Duration:
     """Return a protobuf duration, not below zero."""
-    message = Duration()
-    message.FromNanoseconds(int(max(0.0, seconds) * 1e9))
-    return message
+    whole_s, rest_ns = divmod(int(max(0.0, seconds) * 1e9), 1_000_000_000)
+    return Duration(seconds=whole_s, nanos=rest_ns)
 
 
 def _gate(gate: Gate) -> provider_link_pb2.GateReason.ValueType:

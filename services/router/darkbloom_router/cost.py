@@ -7,9 +7,9 @@ been clamped before it gets here, and every divisor has a floor.
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from darkbloom_router.admission import ROW_DERATING, requirement_gb, tokens_ahead
+from darkbloom_router.admission import ROW_DERATING, ahead, requirement_gb
 from darkbloom_router.faults.pair import RATE_MS
-from darkbloom_router.model import Demand, SlotState, Thermal
+from darkbloom_router.model import Demand, SlotReport, SlotState, Thermal
 from darkbloom_router.provider import Candidate
 
 STATE_MS = {
@@ -71,7 +71,10 @@ def decode_tps(candidate: Candidate) -> float:
     What the slot measured; else what machines of this kind measure; else what the hardware
     suggests, derated by the rows that run already.
     """
-    slot = candidate.slot
+    return _decode_tps(candidate, candidate.slot)
+
+
+def _decode_tps(candidate: Candidate, slot: SlotReport | None) -> float:
     if slot and slot.decode_tps > 0:
         rate = slot.decode_tps
     elif candidate.median_tps > 0:
@@ -82,9 +85,8 @@ def decode_tps(candidate: Candidate) -> float:
     return min(max(rate, 1.0), MAX_DECODE_TPS)
 
 
-def projected_tps(candidate: Candidate, decode: float) -> float:
+def _projected_tps(candidate: Candidate, slot: SlotReport | None, decode: float) -> float:
     """Return the pace per request once one more runs here, from what it is now."""
-    slot = candidate.slot
     running = max(slot.running if slot else 0, candidate.inflight)
     derating = (1 + ROW_DERATING * running) / (1 + ROW_DERATING * (running + 1))
     return decode * derating
@@ -92,7 +94,10 @@ def projected_tps(candidate: Candidate, decode: float) -> float:
 
 def prefill_tps(candidate: Candidate, decode: float) -> float:
     """Return the prefill rate, tokens per second: measured, else twelve times decode."""
-    slot = candidate.slot
+    return _prefill_tps(candidate.slot, decode)
+
+
+def _prefill_tps(slot: SlotReport | None, decode: float) -> float:
     rate = slot.prefill_tps if slot and slot.prefill_tps > 0 else decode * PREFILL_PER_DECODE
     return min(max(rate, 1.0), MAX_PREFILL_TPS)
 
@@ -129,11 +134,12 @@ def tier_ms(candidate: Candidate, demand: Demand, rest_ms: float) -> float:
     return min(candidate.surplus_ms, rest_ms * SURPLUS_SHARE)
 
 
-def service_ms(candidate: Candidate, demand: Demand) -> tuple[float, float]:
+def service_ms(candidate: Candidate, prompt_tokens: int, output_bound: int) -> tuple[float, float]:
     """Return the work of one request on a candidate: reading the prompt, and then writing."""
-    decode = decode_tps(candidate)
-    written = min(demand.output_bound, SERVICE_OUTPUT_TOKENS)
-    reading = demand.prompt_tokens / prefill_tps(candidate, decode) * 1000
+    slot = candidate.slot
+    decode = _decode_tps(candidate, slot)
+    written = min(output_bound, SERVICE_OUTPUT_TOKENS)
+    reading = prompt_tokens / _prefill_tps(slot, decode) * 1000
     return reading, written / decode * 1000
 
 
@@ -144,7 +150,7 @@ def cost(candidate: Candidate, demand: Demand, now: float) -> Cost:
         state=STATE_MS.get(candidate.slot_state, COLD_MS),
         queue=candidate.occupancy * QUEUE_MS,
         pending=candidate.provider.inflight * PENDING_MS,
-        backlog=tokens_ahead(candidate) / decode * 1000,
+        backlog=ahead(candidate, candidate.slot) / decode * 1000,
         request=demand.prompt_tokens / prefill_tps(candidate, decode) * 1000
         + demand.output_bound / decode * 1000,
         health=health_ms(candidate),
@@ -154,18 +160,29 @@ def cost(candidate: Candidate, demand: Demand, now: float) -> Cost:
     return replace(parts, size_tier=tier) if tier else parts
 
 
+def measure(candidate: Candidate) -> None:
+    """Store the terms of the price that attempts do not move."""
+    candidate.state_ms = STATE_MS.get(candidate.slot_state, COLD_MS)
+    candidate.health_ms = health_ms(candidate)
+
+
 def prepare(candidate: Candidate, now: float) -> None:
-    """Store the price on the candidate, so that a scan only multiplies and adds."""
-    decode, provider = decode_tps(candidate), candidate.provider
+    """Store the price on the candidate, so that a scan only multiplies and adds.
+
+    Call after `measure`; this part is computed with every attempt that comes or goes.
+    """
+    provider, slot, inflight = candidate.provider, candidate.slot, candidate.inflight
+    decode = _decode_tps(candidate, slot)
+    occupancy = max(inflight, slot.running + slot.waiting) if slot else inflight
     candidate.rank_ms = (
-        STATE_MS.get(candidate.slot_state, COLD_MS)
-        + candidate.occupancy * QUEUE_MS
+        candidate.state_ms
+        + occupancy * QUEUE_MS
         + provider.inflight * PENDING_MS
-        + tokens_ahead(candidate) / decode * 1000
-        + health_ms(candidate)
-        + rate_ms(candidate, now)
+        + ahead(candidate, slot) / decode * 1000
+        + candidate.health_ms
+        + (rate_ms(candidate, now) if provider.faults is not None else 0.0)
     )
-    candidate.prompt_ms = 1000 / prefill_tps(candidate, decode)
+    candidate.prompt_ms = 1000 / _prefill_tps(slot, decode)
     candidate.output_ms = 1000 / decode
-    candidate.projected_tps = projected_tps(candidate, decode)
-    candidate.load = candidate.inflight << LOAD_SHIFT | provider.inflight
+    candidate.projected_tps = _projected_tps(candidate, slot, decode)
+    candidate.load = inflight << LOAD_SHIFT | provider.inflight

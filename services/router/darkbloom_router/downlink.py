@@ -24,6 +24,7 @@ from darkbloom_router.trust import Trust
 
 _PREAMBLE = FrameKind.FRAME_KIND_PREAMBLE
 _CHUNK = FrameKind.FRAME_KIND_CHUNK
+_COMMITTED = FrameKind.FRAME_KIND_COMMITTED
 _FINAL = FrameKind.FRAME_KIND_CHUNK_FINAL
 _SEALED_KINDS = frozenset({_PREAMBLE, _CHUNK, _FINAL})
 _LINK = "provider"
@@ -130,7 +131,7 @@ class Downlink:
         committed = Committed(
             queue_ms=_ms(request.queue_s), provider_ms=_ms(now - attempt.started_at)
         )
-        request.gateway.lane.send_ordered(FrameKind.FRAME_KIND_COMMITTED, attempt.stream, committed)
+        request.gateway.lane.send_ordered(_COMMITTED, attempt.stream, committed)
         self._meter.dispatched("success")
 
     def _accepted(self, attempt: Attempt, _frame: Frame) -> None:

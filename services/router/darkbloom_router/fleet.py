@@ -257,10 +257,15 @@ class Fleet:
         """Note the first content: the prompt has been read and nobody waits behind it."""
         if taken.ended or not taken.prompt_tokens:
             return
-        taken.candidate.pending_prompt -= taken.prompt_tokens
-        taken.candidate.provider.service_ms -= taken.reading_ms
+        candidate, provider = taken.candidate, taken.candidate.provider
+        candidate.pending_prompt -= taken.prompt_tokens
+        provider.service_ms -= taken.reading_ms
         taken.prompt_tokens, taken.reading_ms = 0, 0.0
-        self._moved(taken.candidate.provider)
+        if provider.faults is not None or candidate.group is None:
+            self._moved(provider)
+            return
+        self._judging.reads(candidate, self.now)
+        self.on_change(provider)
 
     def credit(self, taken: Reservation) -> bool:
         """Give a place and its tokens back; only the first call does, and says so."""

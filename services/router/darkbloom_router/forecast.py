@@ -159,18 +159,30 @@ def forecast(
     )
 
 
+def measure(candidate: Candidate) -> None:
+    """Store the parts of forecasts that attempts do not move."""
+    candidate.load_ms = load_ms(candidate)
+    candidate.crowding = 1 + ROW_DERATING * _rows_elsewhere(candidate, waiting=False)
+    candidate.rows_elsewhere = _rows_elsewhere(candidate, waiting=True)
+
+
 def prepare(candidate: Candidate) -> None:
     """Store what forecasts are made of on the candidate; call after `cost.prepare`."""
-    candidate.token_ms = candidate.prompt_ms * _crowding(candidate)
+    candidate.token_ms = candidate.prompt_ms * candidate.crowding
     candidate.written_ms = candidate.output_ms
-    candidate.start_ms = load_ms(candidate) + candidate.pending_prompt * candidate.token_ms
     candidate.doubt = _standing_doubt(candidate)
+    reads(candidate)
+
+
+def reads(candidate: Candidate) -> None:
+    """Store when a prompt would be begun: the part that the prompts ahead of it move."""
+    candidate.start_ms = candidate.load_ms + candidate.pending_prompt * candidate.token_ms
 
 
 def rank(candidate: Candidate, now: float) -> None:
     """Let decisions compare candidates by their forecast."""
     fixed = BASE_MS + candidate.start_ms + candidate.written_ms
-    candidate.rank_ms = fixed + health_ms(candidate) + rate_ms(candidate, now)
+    candidate.rank_ms = fixed + candidate.health_ms + rate_ms(candidate, now)
     candidate.prompt_ms = candidate.token_ms
     candidate.output_ms = 0.0
 
@@ -180,7 +192,7 @@ def _standing_doubt(candidate: Candidate) -> Doubt:
     provider, slot, pair = candidate.provider, candidate.slot, candidate.pair
     if slot is None:
         return Doubt.CAPACITY_MISSING
-    if not candidate.slot_state.warm:
+    if not candidate.state.warm:
         return Doubt.LOAD
     if pair is not None and pair.refused_at > provider.capacity_at:
         return Doubt.CAPACITY_BEFORE_REFUSAL
@@ -190,15 +202,10 @@ def _standing_doubt(candidate: Candidate) -> Doubt:
     return Doubt.NONE if measured else Doubt.PERFORMANCE_MISSING
 
 
-def _crowding(candidate: Candidate) -> float:
-    """Return by what factor rows of other builds slow a prompt down here."""
-    return 1 + ROW_DERATING * _rows_elsewhere(candidate, waiting=False)
-
-
 def _unreported_elsewhere(candidate: Candidate) -> bool:
     """Return whether work of other builds is on its way that no capacity report shows yet."""
     elsewhere = candidate.provider.inflight - candidate.inflight
-    return elsewhere > 0 and elsewhere > _rows_elsewhere(candidate, waiting=True)
+    return elsewhere > 0 and elsewhere > candidate.rows_elsewhere
 
 
 def _rows_elsewhere(candidate: Candidate, *, waiting: bool) -> int:

@@ -269,6 +269,13 @@ _PER_REQUEST = frozenset({*_PER_GROUP, Gate.ALLOWLIST, Gate.EXCLUDED, Gate.TTFT_
     Gate.TRAIT_FLOOR
 }
 _STATE = tuple(check for check in CHAIN if check.gate not in _PER_REQUEST)
+_OF_FAULTS = SICK | {
+    Gate.DISPATCH_LOAD_COOLDOWN,
+    Gate.ERROR_COOLDOWN,
+    Gate.CAPACITY_COOLDOWN,
+}
+_FAULTLESS = tuple(check for check in CHAIN if check.gate not in _OF_FAULTS)
+"""The chain of a machine that nothing is held against: nothing of it can be shut by faults."""
 _LASTING = tuple(check for check in _STATE if ORDER[check.gate] < ORDER[Gate.SLOT_CRASHED])
 """Those that attempts and measurements do not move, unless something is held against a machine."""
 _VISION = Lack.VISION.value
@@ -284,7 +291,7 @@ def failing(candidate: Candidate, view: View) -> Iterator[Check]:
 
 def first_gate(candidate: Candidate, view: View) -> Gate:
     """Return the first gate that is shut, or `Gate.ELIGIBLE`."""
-    for check in CHAIN:
+    for check in CHAIN if candidate.provider.faults is not None else _FAULTLESS:
         if check.fails(candidate, view):
             return check.gate
     return Gate.ELIGIBLE
@@ -331,16 +338,17 @@ def standing(candidate: Candidate, lasts: GroupKey) -> GroupKey:
 
 def _by_slot(candidate: Candidate) -> int:
     """Return the first of the chain's last gates that is shut; the same questions, in its order."""
-    state = candidate.slot_state
+    state = candidate.state
     if state is SlotState.CRASHED:
         return Gate.SLOT_CRASHED.value
     if state is SlotState.RELOADING:
         return Gate.SLOT_RELOADING.value
-    if on.full(candidate):
+    provider = candidate.provider
+    if provider.inflight >= candidate.machine_cap or candidate.occupancy >= candidate.cap:
         return Gate.NO_HEADROOM.value
-    if candidate.provider.beat.thermal is Thermal.CRITICAL:
+    if provider.beat.thermal is Thermal.CRITICAL:
         return Gate.THERMAL_CRITICAL.value
-    if not state.warm and too_large(candidate):
+    if candidate.oversized:
         return Gate.MODEL_TOO_LARGE.value
     return Gate.FREE_MEMORY.value if candidate.room < _LEAST_TOKENS else Gate.ELIGIBLE.value
 

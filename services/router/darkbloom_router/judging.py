@@ -67,6 +67,12 @@ class Judging:
         """Store what the measurements of this machine and of its kind come to."""
         rules = self._rules
         candidate.median_tps, candidate.quality_cap = self._of_its_kind(candidate)
+        candidate.state = candidate.slot_state
+        candidate.cap = candidate.concurrency_cap
+        candidate.machine_cap = candidate.provider.concurrency_cap
+        candidate.oversized = admission.too_large(candidate)
+        cost.measure(candidate)
+        forecast.measure(candidate)
         by_cost = rules.selection is Selection.COST and rules.tiering is Tiering.ENFORCE
         candidate.surplus_ms = cost.surplus_ms(candidate) if by_cost else 0.0
 
@@ -75,7 +81,7 @@ class Judging:
         return (candidate.median_tps, candidate.quality_cap) == self._of_its_kind(candidate)
 
     def prepare(self, candidate: Candidate, now: float) -> None:
-        """Store what decisions read: price, forecast, room and group."""
+        """Store what decisions read: price, forecast, room and group; call after `measure`."""
         rules = self._rules
         cost.prepare(candidate, now)
         forecast.prepare(candidate)
@@ -85,6 +91,12 @@ class Judging:
         lasts = candidate.lasts or gates.lasting(candidate, rules, now)
         index = self.indexes[candidate.build.build]
         index.place(candidate, gates.standing(candidate, lasts))
+
+    def reads(self, candidate: Candidate, now: float) -> None:
+        """Store what a prompt that somebody begins to read moves: forecasts alone."""
+        forecast.reads(candidate)
+        if self._rules.selection is Selection.FIRST_CONTENT:
+            forecast.rank(candidate, now)
 
     def due(self, now: float) -> Iterator[Provider]:
         """Yield the providers that time alone has changed, each to be judged again at once."""

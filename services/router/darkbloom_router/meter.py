@@ -1,9 +1,40 @@
 """What the router counts, with labels bound once so that counting costs next to nothing."""
 
 from collections.abc import Container
+from typing import Generic, Protocol, TypeVar
 
 from darkbloom_mesh import telemetry
 from darkbloom_mesh.telemetry import Metrics, model_label
+
+ChildT_co = TypeVar("ChildT_co", covariant=True)
+
+
+class Family(Protocol[ChildT_co]):
+    """A metric with labels."""
+
+    def labels(self, *values: str) -> ChildT_co:
+        """Return its child of some label values."""
+        ...
+
+
+class Children(Generic[ChildT_co]):
+    """The children of a metric by label values, each looked up once.
+
+    A look-up costs as much as counting. Only for what every request counts; label values are
+    closed lists, so there are few. Not for a metric that is cleared: its children would count for
+    nobody.
+    """
+
+    def __init__(self, family: Family[ChildT_co]) -> None:
+        self._family = family
+        self._known: dict[tuple[str, ...], ChildT_co] = {}
+
+    def labels(self, *values: str) -> ChildT_co:
+        """Return the child of some label values."""
+        child = self._known.get(values)
+        if child is None:
+            child = self._known[values] = self._family.labels(*values)
+        return child
 
 
 class Meter:
@@ -11,9 +42,9 @@ class Meter:
 
     def __init__(self, metrics: Metrics) -> None:
         self.catalog: Container[str] = ()
-        self._decisions = metrics.counter(telemetry.DECISIONS)
-        self._dispatches = metrics.counter(telemetry.DISPATCHES)
-        self._outcomes = metrics.counter(telemetry.ATTEMPT_OUTCOMES)
+        self._decisions = Children(metrics.counter(telemetry.DECISIONS))
+        self._dispatches = Children(metrics.counter(telemetry.DISPATCHES))
+        self._outcomes = Children(metrics.counter(telemetry.ATTEMPT_OUTCOMES))
         self._errors = metrics.counter(telemetry.INFERENCE_ERRORS)
         self._partial = metrics.counter(telemetry.PARTIAL_SUCCESS)
         self._queue = metrics.counter(telemetry.QUEUE_OUTCOMES)
@@ -21,7 +52,7 @@ class Meter:
         self._cancel_seconds = metrics.histogram(telemetry.CANCEL_SECONDS)
         self._no_terminal = metrics.counter(telemetry.NO_TERMINAL)
         self._ignored = metrics.counter(telemetry.FRAMES_IGNORED)
-        self._settlements = metrics.counter(telemetry.SETTLEMENTS)
+        self._settlements = Children(metrics.counter(telemetry.SETTLEMENTS))
         self._challenges = metrics.counter(telemetry.CHALLENGES)
         self._evidence = metrics.counter(telemetry.ATTESTATION_FAILURES)
         self._registrations = metrics.counter(telemetry.REGISTRATIONS)
@@ -29,16 +60,16 @@ class Meter:
         self._closes = metrics.counter(telemetry.STREAM_CLOSES)
         self._streams = metrics.gauge(telemetry.PROVIDER_STREAMS)
         self._providers = metrics.gauge(telemetry.PROVIDERS)
-        self._paths = metrics.counter(telemetry.SELECTION_PATHS)
+        self._paths = Children(metrics.counter(telemetry.SELECTION_PATHS))
         self._audits = metrics.counter(telemetry.ROUTING_AUDITS)
         self._sink_dropped = metrics.counter(telemetry.SINK_DROPPED)
         self._hedges = metrics.counter(telemetry.HEDGES)
         self._hedge_wins = metrics.counter(telemetry.HEDGE_WINS)
         self._hedges_refused = metrics.counter(telemetry.HEDGES_SUPPRESSED)
-        self._cost = metrics.histogram(telemetry.COST_MS)
-        self._selected = metrics.counter(telemetry.PROVIDER_SELECTED)
+        self._cost = Children(metrics.histogram(telemetry.COST_MS))
+        self._selected = Children(metrics.counter(telemetry.PROVIDER_SELECTED))
         self._breakers = metrics.counter(telemetry.BREAKERS)
-        self._scan = metrics.histogram(telemetry.SCAN_SECONDS)
+        self._scan = Children(metrics.histogram(telemetry.SCAN_SECONDS))
         self._depth = metrics.gauge(telemetry.QUEUE_DEPTH)
         self._age = metrics.gauge(telemetry.QUEUE_AGE)
         self._pool = metrics.gauge(telemetry.WARM_POOL)

@@ -26,6 +26,7 @@ from darkbloom_router.retry_after import RouteTime
 from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
 
+_OFFER = FrameKind.FRAME_KIND_OFFER
 RESERVE_S = 2.0
 """Longest wait for another replica's answer to a reservation."""
 
@@ -163,7 +164,7 @@ class Offers:
             hedge=attempt is request.hedge,
             scripted=candidate.build.scripted,
         )
-        request.gateway.lane.send_control(FrameKind.FRAME_KIND_OFFER, request.stream, offer)
+        request.gateway.lane.send_control(_OFFER, request.stream, offer)
         if request.reserve_s:
             attempt.timer = self._timers.after(request.reserve_s, partial(self._unsealed, attempt))
 

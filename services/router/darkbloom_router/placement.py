@@ -131,10 +131,10 @@ def _decide(fleet: Fleet, build: str, view: View, pick: Pick, hint: Hint | None)
         passing = _passing(_with(sample(pools, 0, 1), extra), view)
 
     while passing:
-        choice = _best(fleet, passing, view, pick, hint, hinted)
+        choice = _best(fleet, passing, view, pick, hint, hinted, total)
         winner = choice.candidate
         if winner is None or first_gate(winner, view) is Gate.ELIGIBLE:
-            return replace(choice, open=total)
+            return choice
         # Prepared state was older than the truth: one candidate fewer, and once more.
         passing = [row for row in passing if row is not winner]
     return Choice(None, Path.NONE, 0, total)
@@ -234,6 +234,7 @@ def _best(
     pick: Pick,
     hint: Hint | None,
     hinted: Candidate | None,
+    total: int,
 ) -> Choice:
     rules, count = view.rules, len(passing)
     pool = _narrow(fleet, passing, view)
@@ -250,9 +251,9 @@ def _best(
 
     if credit and hinted in ties:
         # A soft hint decides among near-equals; a busy holder has lost by its price already.
-        return Choice(hinted, Path.PREFIX_AFFINITY, count, 0, least, credit, ranked=ranked)
+        return Choice(hinted, Path.PREFIX_AFFINITY, count, total, least, credit, ranked=ranked)
     if len(ties) == 1:
-        return Choice(ties[0], Path.UNIQUE_MIN, count, 0, least, ranked=ranked)
+        return Choice(ties[0], Path.UNIQUE_MIN, count, total, least, ranked=ranked)
 
     by_cost = rules.selection is Selection.COST
     loads = [row.load if by_cost else row.provider.service_ms for row in ties]
@@ -263,10 +264,10 @@ def _best(
         # at both for every frame.
         winners = [row for row in winners if not row.provider.remote] or winners
         winner = winners[pick(len(winners))]
-        return Choice(winner, Path.RANDOM, count, 0, least, ranked=ranked)
+        return Choice(winner, Path.RANDOM, count, total, least, ranked=ranked)
     path = Path.TIE_PENDING
     if by_cost:
         queue = winners[0].load >> LOAD_SHIFT
         same = sum(row.load >> LOAD_SHIFT == queue for row in ties)
         path = Path.TIE_PENDING if same > 1 else Path.TIE_QUEUE
-    return Choice(winners[0], path, count, 0, least, ranked=ranked)
+    return Choice(winners[0], path, count, total, least, ranked=ranked)

@@ -184,6 +184,24 @@ class Candidate:
     measured_at: float = float("-inf")
     """When its measured rates last moved."""
 
+    state: SlotState = SlotState.UNKNOWN
+    """`slot_state`, and the numbers below, as the last measurements gave them."""
+    cap: int = 0
+    """`concurrency_cap`."""
+    machine_cap: int = 0
+    """That of the machine."""
+    oversized: bool = False
+    """It is not resident and can never fit."""
+    state_ms: float = 0.0
+    """Price of the slot's state."""
+    health_ms: float = 0.0
+    load_ms: float = 0.0
+    """Until the weights are resident."""
+    crowding: float = 1.0
+    """By what factor rows of other builds slow a prompt down here."""
+    rows_elsewhere: int = 0
+    """Rows of other builds that the machine reports, those that wait included."""
+
     token_ms: float = 0.0
     """Forecast per prompt token, rows of other builds considered."""
     written_ms: float = 0.0

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from darkbloom_router.cost import service_ms
-from darkbloom_router.model import Demand
 from darkbloom_router.provider import Candidate
 
 
@@ -35,9 +34,6 @@ class Reservation:
 
     def price(self) -> None:
         """Fix the work that this place stands for."""
-        demand = Demand(
-            build="",
-            prompt_tokens=self.prompt_tokens,
-            output_bound=max(0, self.tokens - self.prompt_tokens),
-        )
-        self.reading_ms, self.writing_ms = service_ms(self.candidate, demand)
+        prompt = self.prompt_tokens
+        output = max(0, self.tokens - prompt)
+        self.reading_ms, self.writing_ms = service_ms(self.candidate, prompt, output)

@@ -36,6 +36,9 @@ from darkbloom_router.settlement import Settle
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 
+_OPEN = FrameKind.FRAME_KIND_OPEN
+_REQUEST = FrameKind.FRAME_KIND_REQUEST
+_CREDIT = FrameKind.FRAME_KIND_CREDIT
 _BODY_PART = FrameKind.FRAME_KIND_BODY_PART
 _CLIENT_GONE = AbandonReason.ABANDON_REASON_CLIENT_GONE
 _LINK = "gateway"
@@ -125,7 +128,7 @@ class Uplink:
         )
 
     def _of_request(self, gateway: GatewayLink, frame: Frame) -> None:
-        if frame.kind == FrameKind.FRAME_KIND_OPEN:
+        if frame.kind == _OPEN:
             message = read(Open, frame.payload, self._meter, _LINK)
             if message is not None:
                 self._dispatcher.open(gateway, frame.stream, message)
@@ -157,7 +160,7 @@ class Uplink:
         attempt.started_at = attempt.seen_at = now
         attempt.body_left = message.body_bytes
         attempt.lane.send_control(
-            FrameKind.FRAME_KIND_REQUEST,
+            _REQUEST,
             attempt.stream,
             InferenceRequest(
                 request_id=request.request_id,
@@ -206,7 +209,7 @@ class Uplink:
         if not attempt.live or message.granted_frames <= attempt.granted:
             return
         attempt.granted = message.granted_frames
-        attempt.lane.send_control(FrameKind.FRAME_KIND_CREDIT, attempt.stream, payload)
+        attempt.lane.send_control(_CREDIT, attempt.stream, payload)
 
     def _cancel(self, attempt: Attempt, payload: bytes) -> None:
         message = read(Cancel, payload, self._meter, _LINK)

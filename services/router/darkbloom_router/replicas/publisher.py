@@ -72,7 +72,7 @@ class Publisher:
 
     def changed(self, provider: Provider) -> None:
         """Note that live state of a provider has changed."""
-        if provider in self._said:
+        if self._askers and provider in self._said:
             self._touch(provider)
 
     def left(self, provider: Provider, *, clean: bool) -> None:
