@@ -31,6 +31,7 @@ from darkbloom_provider.opening import Lasting, Opener, backend_of
 from darkbloom_provider.options import LocalEndpoint, Options
 from darkbloom_provider.ready import write_ready
 from darkbloom_provider.reporting import Reporter
+from darkbloom_provider.service.awake import Awake, awake_here
 from darkbloom_provider.service.control_server import ControlServer
 from darkbloom_provider.service.leaving import MAX_TIMEOUT_S, hand_over
 from darkbloom_provider.shifts import Shifts
@@ -94,7 +95,9 @@ async def _serve(
     opener = Opener(config=config, service=service, lasting=lasting, dialler=dialler, clock=clock)
     shifts = Shifts(opener.open, schedule=options.schedule, clock=clock)
     reporter = Reporter(shifts, lasting, clock, engine=backend_of(config), network=options.network)
-    shifts.changed = reporter.changed.set
+    awake = awake_here()
+    shifts.changed = partial(_follow, shifts, reporter, awake)
+    service.on_close(partial(asyncio.to_thread, awake.release))
     service.spawn(reporter.keep(home.state), name="state")
     service.on_close(lambda: reporter.finish(home.state))
     control = ControlServer(
@@ -155,6 +158,16 @@ async def _after(shifts: Shifts, close: Callable[[], Awaitable[None]]) -> None:
 
 def _engine(shifts: Shifts) -> Engine | None:
     return None if shifts.current is None else shifts.current.kitchen.engine
+
+
+def _follow(shifts: Shifts, reporter: Reporter, awake: Awake) -> None:
+    """Tell of a new phase; the machine may sleep while its schedule is closed."""
+    if shifts.current is None:
+        awake.release()
+        reporter.sleep_prevented = False
+    else:
+        reporter.sleep_prevented = awake.hold()
+    reporter.changed.set()
 
 
 def _leave(service: Service, shifts: Shifts, *, force: bool) -> None:

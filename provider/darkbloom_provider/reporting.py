@@ -42,6 +42,8 @@ class Reporter:
     ) -> None:
         self.local_url: str | None = None
         """Where the local endpoint listens; None where it does not."""
+        self.sleep_prevented = False
+        """Whether the system is kept from sleeping now."""
         self.changed = asyncio.Event()
         self._shifts = shifts
         self._lasting = lasting
@@ -65,6 +67,7 @@ class Reporter:
             trust_level="none" if agent is None else agent.standing.trust_level,
             opens_at=None if opens_at is None else opens_at.isoformat(),
             local_url=self.local_url,
+            sleep_prevented=self.sleep_prevented,
         )
 
     async def keep(self, path: Path) -> None:

@@ -49,6 +49,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     opens_at: str | None = None
     """When the schedule opens next; set where `phase` is `closed`."""
     local_url: str | None = None
+    sleep_prevented: bool = False
+    """Whether the system is kept from sleeping, measured."""
 
 
 class NoAnswerError(ProviderError):
