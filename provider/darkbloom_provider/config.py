@@ -62,6 +62,14 @@ class ProviderConfig(CommonConfig):
     prefetch: Annotated[
         bool, Setting("download what the network wants of the models that are served here")
     ] = True
+    exchange_jitter_s: Annotated[
+        float,
+        Setting(
+            "longest random wait before a new version takes the place of a served one",
+            minimum=0,
+            maximum=3600,
+        ),
+    ] = 60.0
     hugging_face_url: Annotated[str, Setting("base URL of the Hugging Face hub")] = (
         "https://huggingface.co"
     )

@@ -20,8 +20,6 @@ from darkbloom_provider.loads import Loads
 from darkbloom_provider.models.errors import ModelError
 from darkbloom_provider.models.store import ModelStore, StoredModel
 
-JITTER_S: Final = 60.0
-"""Longest random wait before an exchange, so that a fleet does not turn requests away at once."""
 IDLE_CHECKS: Final = 120
 IDLE_CHECK_S: Final = 0.5
 """How often, and how far apart, running requests are looked at before the exchange is put off."""
@@ -56,6 +54,8 @@ class Exchange:
         loads: decides which.
         clock: of waits.
         uniform: randomness in [0, 1).
+        jitter_s: longest random wait before an exchange, so that a fleet does not turn requests
+            away at once.
         changed: called after each change of the inventory.
     """
 
@@ -68,6 +68,7 @@ class Exchange:
         loads: Loads,
         clock: Clock,
         uniform: Callable[[], float],
+        jitter_s: float,
         changed: Callable[[], None],
     ) -> None:
         self._store = store
@@ -76,6 +77,7 @@ class Exchange:
         self._loads = loads
         self._clock = clock
         self._uniform = uniform
+        self._jitter_s = jitter_s
         self._changed = changed
         self._lock = asyncio.Lock()
 
@@ -116,7 +118,7 @@ class Exchange:
 
     async def _replace(self, before: StoredModel, stored: StoredModel) -> None:
         name = stored.manifest.model_id
-        await self._clock.sleep(self._uniform() * JITTER_S)
+        await self._clock.sleep(self._uniform() * self._jitter_s)
         self._inventory.shut(name)
         self._changed()
         try:

@@ -33,6 +33,7 @@ KEYS: Final = (
     Key("backend.model_mirrors", "model_mirrors"),
     Key("backend.manifest_keys", "manifest_keys"),
     Key("backend.prefetch", "prefetch"),
+    Key("backend.exchange_jitter_secs", "exchange_jitter_s"),
     Key("backend.hugging_face_url", "hugging_face_url"),
     Key("backend.s3_endpoint", "s3_endpoint"),
     Key("backend.s3_region", "s3_region"),

@@ -26,7 +26,7 @@ from darkbloom_provider.models.store import ModelStore, StoredModel
 from darkbloom_provider.waiting import first_of
 from darkbloom_provider.wishes import Reason, Tracked, Wish, Wishes, WishState
 
-SCAN_S: Final = 5.0
+SCAN_S: Final = 2.0
 """How often the store is looked into."""
 TELL_S: Final = 2.0
 """Least time between two reports of one download."""

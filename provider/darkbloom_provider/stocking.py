@@ -43,6 +43,7 @@ def make_stock(
         loads=loads,
         clock=clock,
         uniform=uniform,
+        jitter_s=config.exchange_jitter_s,
         changed=changed,
     )
     return Stock(

@@ -131,6 +131,7 @@ async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
                 loads=loads,
                 clock=clock,
                 uniform=lambda: 0.0,
+                jitter_s=60.0,
                 changed=changed,
             ),
             make_fetcher=lambda: Fetcher(
