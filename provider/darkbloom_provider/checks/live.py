@@ -1,7 +1,7 @@
 """What the running agent knows: its stream, and what the router says of it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from darkbloom_mesh.clock import Clock
@@ -11,10 +11,35 @@ from darkbloom_provider.agent import STATE_INTERVAL_S
 from darkbloom_provider.checks.model import Check, Scene
 from darkbloom_provider.checks.network import minimum_version
 from darkbloom_provider.state import AgentState
+from darkbloom_provider.wishes import Reason
 from darkbloom_provider.wording import span
 
 STALE_S = max(8 * STATE_INTERVAL_S, 90.0)
 """Age from which a snapshot is no longer believed."""
+
+_MEANT: Mapping[str, str] = {
+    "registered": "registered",
+    "closed": "rests by the schedule",
+    "local": "serves only this machine's own programs, as it was started",
+}
+"""Connections that are as the owner wants them."""
+_PASSING: Mapping[str, str] = {
+    "loading": "models are being loaded",
+    "draining": "running work is being finished",
+}
+_DOWNLOAD_FIXES: Mapping[str, str] = {
+    Reason.DISK_FULL: "make room, or `darkbloom models location PATH`",
+    Reason.DOES_NOT_FIT: "nothing: this machine is too small for it",
+    Reason.CAPABILITY_MISSING: "nothing: this machine cannot serve it",
+    Reason.PREFETCH_OFF: "nothing, or fetch it yourself: `darkbloom models download ORG/NAME`",
+    Reason.NO_GATEWAY: "`darkbloom config set coordinator.gateway https://…`",
+    Reason.UNTRUSTED_MANIFEST: "ask your operator for the catalog's new key (docs/models.md)",
+    Reason.NOT_IN_CATALOG: "nothing: the network has taken it back",
+    Reason.UNREACHABLE: "look at `coordinator health`; it is tried again by itself",
+    Reason.CORRUPT: "`darkbloom models download ORG/NAME` asks the next place",
+    Reason.LOAD_FAILED: "`darkbloom models verify`; `darkbloom logs` says how it failed",
+}
+"""What an owner can do about each reason."""
 
 
 def checks(scene: Scene) -> Iterator[Check]:
@@ -64,13 +89,24 @@ def _fresh(snapshot: AgentState, clock: Clock) -> Check:
 
 
 def _connected(snapshot: AgentState) -> Check:
-    connected = snapshot.connection == "registered"
+    said = _MEANT.get(snapshot.connection)
+    if said is not None:
+        return Check(name="daemon connected", area="agent", result="pass", detail=said)
+    waits = _PASSING.get(snapshot.connection)
+    if waits is not None and not snapshot.last_error:
+        return Check(
+            name="daemon connected",
+            area="agent",
+            result="warn",
+            detail=waits,
+            fix="wait a minute, then ask again",
+        )
     return Check(
         name="daemon connected",
         area="agent",
-        result="pass" if connected else "fail",
-        detail=snapshot.connection if connected else snapshot.last_error or snapshot.connection,
-        fix="" if connected else "look at `stream transport`, then at the agent's log",
+        result="fail",
+        detail=snapshot.last_error or snapshot.connection,
+        fix="look at `stream transport`, then at `darkbloom logs`",
     )
 
 
@@ -130,6 +166,37 @@ def _routed(snapshot: AgentState) -> Check:
     )
 
 
+def _loads(snapshot: AgentState) -> Check:
+    crashed = [slot.model for slot in snapshot.slots if slot.state == "crashed"]
+    return Check(
+        name="recent model load",
+        area="models",
+        result="fail" if crashed else "pass",
+        detail=f"its engine failed: {', '.join(crashed)}"
+        if crashed
+        else f"in memory: {', '.join(slot.model for slot in snapshot.slots) or 'none now'}",
+        fix="`darkbloom models verify`, then `darkbloom restart`; `darkbloom logs` says how it was"
+        if crashed
+        else "",
+    )
+
+
+def _downloads(snapshot: AgentState) -> Check:
+    stuck = [one for one in snapshot.downloads if one.state in ("failed", "refused")]
+    if not stuck:
+        coming = ", ".join(one.model for one in snapshot.downloads)
+        detail = f"on their way: {coming}" if coming else "nothing is wanted that is not here"
+        return Check(name="model downloads", area="models", result="pass", detail=detail)
+    fixes = (_DOWNLOAD_FIXES.get(one.reason, "it is tried again by itself") for one in stuck)
+    return Check(
+        name="model downloads",
+        area="models",
+        result="warn",
+        detail="; ".join(f"{one.model}: {one.state}, {one.reason}" for one in stuck),
+        fix="; ".join(dict.fromkeys(fixes)),
+    )
+
+
 def _requests(snapshot: AgentState) -> Check:
     shut = [one for one in snapshot.routing if not one.eligible]
     if not shut:
@@ -168,6 +235,8 @@ _LIVE_CHECKS: tuple[Callable[[AgentState], Check], ...] = (
     _trust,
     _runtime,
     _routed,
+    _loads,
+    _downloads,
     _requests,
     _reported,
 )

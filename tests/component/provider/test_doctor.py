@@ -299,6 +299,19 @@ async def test_a_stale_picture_and_a_lost_stream_are_failures(machine):
     assert found["daemon connected"]["detail"] == "gone"
 
 
+@pytest.mark.parametrize(
+    ("connection", "result"),
+    [("closed", "pass"), ("local", "pass"), ("loading", "warn"), ("connecting", "fail")],
+)
+async def test_a_link_that_is_meant_to_be_down_is_no_finding(machine, connection, result):
+    place_folder(machine.home, BUILD)
+    machine.state["connection"] = connection
+    found = await machine.findings()
+    assert {name: one["result"] for name, one in found.items()} == (
+        {} if result == "pass" else {"daemon connected": result}
+    )
+
+
 async def test_a_shut_gate_and_unsettled_usage_are_warnings(machine):
     place_folder(machine.home, BUILD)
     shut = state.RoutedModel(
@@ -311,6 +324,22 @@ async def test_a_shut_gate_and_unsettled_usage_are_warnings(machine):
         "usage reporting": "warn",
     }
     assert found["requests"]["fix"] == "wait"
+
+
+async def test_a_failed_engine_and_a_stuck_download_are_named(machine):
+    place_folder(machine.home, BUILD)
+    crashed = state.SlotView(
+        model=BUILD, state="crashed", running=0, waiting=0, budget_used=0, budget_max=0
+    )
+    stuck = state.DownloadView(model="org/new", version="1", state="refused", reason="disk_full")
+    machine.state |= {"slots": (crashed,), "downloads": (stuck,)}
+    found = await machine.findings()
+    assert {name: one["result"] for name, one in found.items()} == {
+        "recent model load": "fail",
+        "model downloads": "warn",
+    }
+    assert "darkbloom restart" in found["recent model load"]["fix"]
+    assert "models location" in found["model downloads"]["fix"]
 
 
 async def test_files_that_are_damaged_or_open_are_findings_not_crashes(machine):
