@@ -276,6 +276,7 @@ class Ask:
         output_bound: int = 1000,
         verdict_id: str | None = None,
         body: bytes | None = None,
+        cache_scope: bytes = b"",
     ) -> None:
         self.link = link
         self.stream = stream
@@ -293,6 +294,7 @@ class Ask:
             verdict_id=verdict,
             sealed_to=1,
             edge_nonce=new_edge_nonce(),
+            cache_scope=cache_scope,
         )
         self.body = body or canonical_bytes(
             ChatRequest(

@@ -193,6 +193,17 @@ async def test_what_leaves_for_the_provider_names_no_account(mesh: Harness) -> N
     assert header.sealed_to == 1
 
 
+async def test_requests_of_one_account_share_a_scope_that_does_not_name_it(mesh: Harness) -> None:
+    for _ in range(3):
+        await mesh.chat()
+
+    scopes = [header.cache_scope for header in mesh.router.seen.headers]
+    assert {len(scope) for scope in scopes} == {32}
+    # The scope changes with the day, which may end once while this runs.
+    assert len(set(scopes)) < 3
+    assert len({header.receipt_key for header in mesh.router.seen.headers}) == 3
+
+
 async def test_the_output_bound_is_clamped_to_the_model(mesh: Harness) -> None:
     await mesh.chat(max_tokens=10_000_000)
     await mesh.chat()

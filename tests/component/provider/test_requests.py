@@ -15,6 +15,7 @@ from darkbloom_edge.transcript import keyed_digest
 from darkbloom_mesh import logs
 from darkbloom_provider.attempt import PENDING_TOKENS
 from darkbloom_provider.engine.interface import PAUSE_SLACK_DELTAS
+from darkbloom_provider.engine.scripted import ScriptedEngine
 
 from tests.component.provider.harness import BUILD, WEIGHT_HASH, staged
 from tests.fakes.provider_router import FakeRouter
@@ -251,3 +252,21 @@ def _both(first, second):
         second(value)
 
     return call
+
+
+async def test_the_scope_in_the_box_reaches_the_engine_and_no_log(tmp_path, monkeypatch):
+    seen = []
+    submit = ScriptedEngine.submit
+
+    async def watched(engine, job, sink):
+        seen.append(job)
+        await submit(engine, job, sink)
+
+    monkeypatch.setattr(ScriptedEngine, "submit", watched)
+    async with staged(tmp_path) as stage:
+        link = await stage.link()
+        for scope in (b"s" * 32, b""):
+            ask = stage.ask(link, script={"tokens": 1}, cache_scope=scope).send()
+            await ask.answer()
+    assert [job.cache_scope for job in seen] == [b"s" * 32, b""]
+    assert "ssss" not in repr(seen[0])
