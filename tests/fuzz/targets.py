@@ -47,6 +47,9 @@ from darkbloom_edge.delta import Delta
 from darkbloom_edge.delta import decode as decode_delta
 from darkbloom_edge.delta import encode as encode_delta
 from darkbloom_edge.dialects.chat_request import lower
+from darkbloom_edge.dialects.completions import COMPLETIONS
+from darkbloom_edge.dialects.messages import MESSAGES
+from darkbloom_edge.dialects.responses import RESPONSES
 from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.errors import EdgeError, RequestError
 from darkbloom_edge.log import KeyEntry as LoggedKey
@@ -79,6 +82,43 @@ from tests.fuzz.target import Target
 APP = "TEAMID1234.io.darkbloom.provider"
 ZERO = bytes(32)
 TIME = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+
+_TOOL = {"name": "f", "parameters": {"type": "object"}}
+_CALL = {"name": "f", "input": {}}
+_RESULT = {"tool_use_id": "c", "content": "x"}
+_MESSAGES = json.dumps(
+    {
+        "model": "tiny",
+        "system": [{"type": "text", "text": "s"}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x"}],
+            },
+        ],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+).encode()
+_RESPONSES = json.dumps(
+    {
+        "model": "tiny",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "x"},
+        ],
+        "tools": [{"type": "function", **_TOOL}],
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+    }
+).encode()
+_COMPLETIONS = json.dumps({"model": "tiny", "prompt": ["hi"], "stop": ["x"], "n": 2}).encode()
 
 
 def apple_targets() -> list[Target]:
@@ -349,6 +389,9 @@ def request_targets() -> list[Target]:
         Target("sealing_keys", parse_keys, (new_file(lambda size: bytes(range(size)), TIME),)),
         Target("json", lambda data: parse_json(data, max_bytes=1 << 20), (chat, envelope)),
         Target("chat_request", lower, (chat,), refusals=(EdgeError, RequestError)),
+        Target("messages_request", MESSAGES.lower, (_MESSAGES,), refusals=(EdgeError,)),
+        Target("responses_request", RESPONSES.lower, (_RESPONSES,), refusals=(EdgeError,)),
+        Target("completions_request", COMPLETIONS.lower, (_COMPLETIONS,), refusals=(EdgeError,)),
         Target("delta", decode_delta, (encode_delta(Delta(text="a", completion_tokens=1)),)),
     ]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.other_answers import Pieces, event_pieces, whole_pieces
 from darkbloom_edge.strict_json import parse_json_object
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -31,7 +32,7 @@ class Answer:
 
 
 def parse_answer(data: bytes) -> Answer:
-    """Read a saved chat completion, a saved event stream, or plain text.
+    """Read a saved answer of any dialect, whole or as an event stream, or plain text.
 
     Raises:
         MalformedError: too large, not UTF-8, or an answer with impossible fields.
@@ -43,9 +44,13 @@ def parse_answer(data: bytes) -> Answer:
     except UnicodeDecodeError:
         raise MalformedError("answer is not utf-8") from None
 
-    completion = _completion_of(data)
-    if completion is not None:
-        return _read_completion(completion)
+    document = _document_of(data)
+    if document is not None:
+        if document.get("object") == "chat.completion":
+            return _read_completion(document)
+        pieces = whole_pieces(document, data)
+        if pieces is not None:
+            return _of_pieces("completion", pieces)
     events = _events_of(text)
     if events is not None:
         return _read_events(events)
@@ -53,14 +58,18 @@ def parse_answer(data: bytes) -> Answer:
     return Answer("text", text, reasoning=None, tool_calls=None)
 
 
-def _completion_of(data: bytes) -> dict[str, Any] | None:
-    """Return the completion, or None where the data is another thing, such as a model's JSON."""
+def _document_of(data: bytes) -> dict[str, Any] | None:
+    """Return the document, or None where the data is another thing, such as plain text."""
     try:
-        document = parse_json_object(data, max_bytes=MAX_ANSWER_BYTES)
+        return parse_json_object(data, max_bytes=MAX_ANSWER_BYTES)
     except MalformedError:
         return None
 
-    return document if document.get("object") == "chat.completion" else None
+
+def _of_pieces(form: Literal["completion", "stream"], pieces: Pieces) -> Answer:
+    return Answer(
+        form, pieces.content, pieces.reasoning, pieces.tool_calls, pieces.model, pieces.complete
+    )
 
 
 def _events_of(text: str) -> list[str] | None:
@@ -70,7 +79,7 @@ def _events_of(text: str) -> list[str] | None:
     for line in text.replace("\r\n", "\n").split("\n"):
         if line.startswith(_DATA):
             events.append(line.removeprefix(_DATA).strip())
-        elif line and not line.startswith(":"):
+        elif line and not line.startswith((":", "event:")):
             return None
 
     return events or None
@@ -88,12 +97,15 @@ def _read_completion(document: dict[str, Any]) -> Answer:
 
 
 def _read_events(events: list[str]) -> Answer:
-    answer = Answer("stream", complete=False)
-    for event in events:
-        if event == _DONE:
-            answer.complete = True
-            continue
-        chunk = parse_json_object(event.encode(), max_bytes=MAX_ANSWER_BYTES)
+    said = [event for event in events if event != _DONE]
+    chunks = [parse_json_object(event.encode(), max_bytes=MAX_ANSWER_BYTES) for event in said]
+    pieces = event_pieces(chunks)
+    if pieces is not None:
+        pieces.complete = pieces.complete and (_DONE in events or "type" in chunks[0])
+        return _of_pieces("stream", pieces)
+
+    answer = Answer("stream", complete=_DONE in events)
+    for chunk in chunks:
         if "error" in chunk or not chunk.get("choices"):
             continue
         answer.model = answer.model or _optional_text(chunk.get("model"))

@@ -8,7 +8,11 @@ import hmac
 from collections.abc import Iterator
 
 from darkbloom_edge.answers import Answer
-from darkbloom_edge.dialects.chat_request import lower
+from darkbloom_edge.dialects.chat import CHAT
+from darkbloom_edge.dialects.chat_request import Lowered
+from darkbloom_edge.dialects.completions import COMPLETIONS
+from darkbloom_edge.dialects.messages import MESSAGES
+from darkbloom_edge.dialects.responses import RESPONSES
 from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.receipt import Countersign
 from darkbloom_edge.report import GATEWAY, PROVIDER, Claim
@@ -81,16 +85,30 @@ def _provider_request(
         detail = "the receipt does not say output bound and date, so it cannot be rebuilt"
         return Claim(name, holds=None, detail=detail, backed_by=PROVIDER)
 
-    try:
-        canonical = canonical_bytes(lower(body).to_request(terminal.build, bound, date))
-    except EdgeError:
-        detail = "the body is no chat completion request"
+    readings = list(_readings(body))
+    if not readings:
+        detail = "the body is no request of any dialect"
         return Claim(name, holds=False, detail=detail, backed_by=PROVIDER)
-    digest = keyed_digest(receipt_key, "request", canonical)
-    same = hmac.compare_digest(digest, terminal.digests.request)
+    digests = [
+        keyed_digest(receipt_key, "request", canonical_bytes(request))
+        for lowered in readings
+        for request in (
+            lowered.to_request(terminal.build, bound, date, choice) for choice in range(lowered.n)
+        )
+    ]
+    same = any(hmac.compare_digest(digest, terminal.digests.request) for digest in digests)
     detail = "the provider read exactly this" if same else "the provider read another request"
 
     return Claim(name, same, detail, PROVIDER)
+
+
+def _readings(body: bytes) -> Iterator[Lowered]:
+    """Read a body in every dialect that takes it: the receipt does not say by which it came."""
+    for dialect in (CHAT, RESPONSES, MESSAGES, COMPLETIONS):
+        try:
+            yield dialect.lower(body)
+        except EdgeError:
+            continue
 
 
 def _content(answer: Answer, receipt_key: bytes, terminal: Terminal) -> Claim:

@@ -1,5 +1,6 @@
 """What all inference routes have in common: refusals with exact values, and headers at commit."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from darkbloom.billing.v1.ledger_pb2 import HoldResult
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.router.v1 import gateway_lane_pb2 as lane_pb
+from darkbloom_edge.verify import verify_receipt
 from google.protobuf.duration_pb2 import Duration
 
 from tests.component.gateway.harness import BEARER, Harness
@@ -169,3 +171,25 @@ async def test_a_confirmed_shortfall_is_402_with_its_amounts_on_every_route(
         "insufficient_quota",
     )
     assert (error["required_micro_usd"], error["available_micro_usd"]) == (900, 3)
+
+
+@pytest.mark.parametrize("path", sorted(ROUTES))
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_receipt_proves_body_and_answer_of_every_dialect(
+    house: Harness, path: str, stream: bool
+) -> None:
+    body = json.dumps({"model": "tiny", **ROUTES[path], "stream": stream}).encode()
+    response = await house.http.post(path, content=body, headers=BEARER)
+    found = response.text.partition('"receipt":')[2]
+    receipt, _ = json.JSONDecoder().raw_decode(found)
+
+    press = house.worker.press
+    report = verify_receipt(
+        json.dumps(receipt).encode(),
+        verdict_keys={house.attestation.signer.key_id: house.attestation.signer.public},
+        gateway_keys={press.key_id: press.public_key},
+        request_body=body,
+        answer=response.content,
+    )
+
+    assert report.ok, report

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from darkbloom_edge.answers import parse_answer
 from darkbloom_edge.delta import Delta, ToolCallPart
 from darkbloom_edge.dialects.chat import CHAT
 from darkbloom_edge.dialects.completions import COMPLETIONS
@@ -351,3 +352,49 @@ def test_what_a_dialect_does_not_do_is_refused_by_name(name: str, number: int) -
         DIALECTS[name].lower(body)
 
     assert (caught.value.param, caught.value.status) == (param, 400)
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+@given(said=pieces)
+def test_a_saved_answer_of_any_dialect_is_read_back_word_for_word(
+    name: str, said: list[tuple[str, str]]
+) -> None:
+    if name == "messages":
+        # Calls without arguments are shown as an empty object there.
+        said = [piece for piece in said if piece[0] not in ("call", "arguments")]
+        said += [("call", ""), ("arguments", '{"a":  "b"}')]
+    given_deltas = deltas(said)
+    tooled = name != "completions"
+    content = "".join(piece for kind, piece in said if kind == "text")
+    reasoning = "".join(piece for kind, piece in said if kind == "reasoning")
+    collector, stream = DIALECTS[name].collector(SETTING), DIALECTS[name].stream(SETTING)
+    for delta in given_deltas:
+        collector.feed(delta)
+    last = given_deltas[-1]
+    events = b"".join(stream.chunk(delta) for delta in given_deltas)
+    events += stream.ending(last, usage_of(last)) + stream.closing(usage_of(last), {})
+
+    for saved in (collector.whole(usage_of(last), {}), events):
+        answer = parse_answer(saved)
+        assert (answer.content, answer.reasoning) == (content, reasoning)
+        assert (answer.model, answer.complete) == ("m", True)
+        calls = sum(kind == "call" for kind, _ in said)
+        assert len(answer.tool_calls or []) == (calls if tooled else 0)
+    if name == "messages":
+        assert parse_answer(events).tool_calls == [["f", '{"a":  "b"}']]
+        assert parse_answer(collector.whole(usage_of(last), {})).tool_calls == [
+            ["f", '{"a":  "b"}']
+        ]
+
+
+def test_names_of_an_error_are_those_of_the_dialect() -> None:
+    schema = {"type": "object", "not": {}}
+    forced = {"tools": [{"name": "f", "input_schema": schema}], "tool_choice": {"type": "any"}}
+    flat = {"type": "function", "name": "f", "parameters": schema}
+    for name, changes, param in (
+        ("messages", forced, "tools[0].input_schema"),
+        ("responses", {"tools": [flat], "tool_choice": "required"}, "tools[0].parameters"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            DIALECTS[name].lower(json.dumps({**BODIES[name], **changes}).encode())
+        assert (caught.value.param, caught.value.status) == (param, 422)

@@ -43,11 +43,17 @@ def lower(body: bytes) -> Lowered:
     try:
         return lower_fields(chat, echo)
     except RequestError as error:
-        former = _FORMER.get(error.param or "")
-        if former is None:
-            raise
-        message = error.message.replace(error.param or "", former)
-        raise RequestError(message, former, status=error.status) from None
+        raise _renamed(error) from None
+
+
+def _renamed(error: RequestError) -> RequestError:
+    """Return the error with the names of this dialect: tools are flat here."""
+    param = error.param or ""
+    shown = _FORMER.get(param) or param.replace(".function.parameters", ".input_schema")
+    shown = shown.replace(".function", "")
+    message = error.message.replace(param, shown) if param else error.message
+
+    return RequestError(message, shown or None, error.code, error.status, error.type)
 
 
 def _refuse_unsupported(fields: Fields) -> None:
