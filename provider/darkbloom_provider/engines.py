@@ -1,13 +1,16 @@
 """Which models this agent serves, and with which engine."""
 
+import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 import structlog
 from darkbloom_mesh.clock import Clock
 
+from darkbloom_provider.claims import Claims
 from darkbloom_provider.config import MAX_MLX_CONCURRENCY, ProviderConfig
+from darkbloom_provider.engine.batch import SelfTest
 from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build, Engine
 from darkbloom_provider.engine.prefix.cache import PrefixCache
@@ -17,10 +20,11 @@ from darkbloom_provider.engine.prefix.keys import CacheKeys, FileVault, KeyVault
 from darkbloom_provider.engine.prefix.limits import limits_of
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.inventory import Inventory
+from darkbloom_provider.loads import Loads
 from darkbloom_provider.mac.cache_key import EnclaveVault
 from darkbloom_provider.mac.frameworks import Frameworks
 from darkbloom_provider.models.errors import ModelError
-from darkbloom_provider.models.fit import kv_budget_bytes, resident_bytes
+from darkbloom_provider.models.fit import Memory, kv_budget_bytes, resident_bytes
 from darkbloom_provider.models.store import ModelStore, StoredModel
 
 DEVELOPMENT_NAMESPACE = "dev/"
@@ -78,6 +82,56 @@ async def load_all(engine: Engine, builds: Iterable[Build]) -> None:
             ) from error
 
 
+async def preload(loads: Loads, builds: Sequence[Build], config: ProviderConfig) -> None:
+    """Load what is served first, those that the owner names before the others.
+
+    What is not ready in time is loaded when it is asked for.
+
+    Raises:
+        ProviderError: one of them cannot be loaded.
+    """
+    if not config.startup_preload:
+        return
+    wanted = config.preload_models
+    order = sorted(
+        (build.build_id for build in builds),
+        key=lambda name: wanted.index(name) if name in wanted else len(wanted),
+    )
+    try:
+        async with asyncio.timeout(config.startup_preload_timeout_secs):
+            for name in order[: config.max_model_slots]:
+                await loads.load(name)
+    except TimeoutError:
+        _log.warning("preload_timed_out", seconds=config.startup_preload_timeout_secs)
+    except EngineError as error:
+        raise ProviderError(
+            f"{name} cannot be loaded, {error}",
+            "serve another build with --model, or import this one again",
+        ) from error
+
+
+def claims_of(config: ProviderConfig) -> Claims | None:
+    """Make what judges loads by the memory rule.
+
+    Returns:
+        None for engines without weights, in development, and where the owner has set the memory
+        of requests himself: then his word counts.
+    """
+    own_word = config.kv_budget_gb is not None or config.environment == "development"
+    if config.engine == "scripted" or own_word:
+        return None
+    reserve = int(config.memory_reserve_gb * _GIB)
+
+    def memory(pending: int) -> Memory:
+        now = psutil.virtual_memory()
+        # What this process holds is among what the system would not give any more.
+        return Memory(
+            physical=now.total, available=now.available, reserve=reserve, pending_loads=pending
+        )
+
+    return Claims(memory)
+
+
 def _scripted(config: ProviderConfig, clock: Clock) -> Engine:
     from darkbloom_provider.engine.scripted import MAX_LIVE, ScriptedEngine, parse_script
 
@@ -104,7 +158,7 @@ def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
     budget = _kv_budget(config, inventory)
     prefixes = prefix_cache(config, budget, clock)
     return LocalEngine(
-        loader=MlxLoader(clock, prefixes),
+        loader=MlxLoader(clock, prefixes, self_test=_self_test(config)),
         limits=EngineLimits(
             kv_budget_bytes=budget - (prefixes.memory.max_bytes if prefixes is not None else 0),
             max_concurrency=config.max_concurrency or MAX_MLX_CONCURRENCY,
@@ -157,6 +211,12 @@ def vault_of(config: ProviderConfig) -> KeyVault:
     if config.keychain_group is not None:
         return EnclaveVault(home.wrapped_cache_key, Frameworks.load, config.keychain_group)
     return FileVault(home.cache_key)
+
+
+def _self_test(config: ProviderConfig) -> SelfTest:
+    if not config.startup_selftest:
+        return SelfTest.OFF
+    return SelfTest.REFUSE if config.startup_selftest_fail_closed else SelfTest.WARN
 
 
 def _kv_budget(config: ProviderConfig, inventory: Inventory) -> int:

@@ -20,7 +20,7 @@ from darkbloom_provider.code_release import CodeRelease
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.device_key import DeviceKey
 from darkbloom_provider.dialling import Dialler
-from darkbloom_provider.engines import load_all, make_engine, take_inventory
+from darkbloom_provider.engines import claims_of, make_engine, preload, take_inventory
 from darkbloom_provider.fence import Fence
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware
@@ -100,7 +100,14 @@ class Opener:
         store = ModelStore(config.store_root)
         inventory.mark(store)
         running = self._service.spawn(engine.run(), name="engine")
-        loads = Loads(engine, inventory.builds, slots=config.max_model_slots, clock=self._clock)
+        loads = Loads(
+            engine,
+            inventory.builds,
+            slots=config.max_model_slots,
+            clock=self._clock,
+            claims=claims_of(config),
+            idle_s=config.idle_timeout_mins * 60.0,
+        )
         changed = _Changed()
         stock = make_stock(
             config, store, inventory, engine=engine, loads=loads, clock=self._clock, changed=changed
@@ -108,7 +115,7 @@ class Opener:
         kitchen = Kitchen(engine=engine, loads=loads, inventory=inventory, stock=stock)
         _log.info("models_loading", models=[build.build_id for build in inventory.builds])
         try:
-            await load_all(engine, inventory.builds[: config.max_model_slots])
+            await preload(loads, inventory.builds, config)
             agent = None if self._dialler is None else self._agent(kitchen, self._dialler)
         except BaseException:
             inventory.release()

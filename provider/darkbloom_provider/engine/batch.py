@@ -1,6 +1,7 @@
 """The port between the engine thread and a model: tokens in, tokens out, rows join and leave."""
 
 import dataclasses
+from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -127,6 +128,17 @@ class BatchModel(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+class SelfTest(Enum):
+    """What a failed first answer after a load means."""
+
+    OFF = auto()
+    """There is none."""
+    WARN = auto()
+    """The log says so."""
+    REFUSE = auto()
+    """The model does not count as loaded."""
 
 
 class ModelLoader(Protocol):

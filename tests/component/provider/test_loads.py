@@ -1,5 +1,8 @@
 """Builds come into memory by command or by a request, and the longest unused makes room."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from darkbloom.common.v1.frame_pb2 import FrameKind
 from darkbloom.router.v1.provider_link_pb2 import (
@@ -10,10 +13,12 @@ from darkbloom.router.v1.provider_link_pb2 import (
     OperationStatus,
 )
 from darkbloom_mesh.testing import FakeClock
+from darkbloom_provider.claims import Claims
 from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
 from darkbloom_provider.loads import Loads
+from darkbloom_provider.models.fit import GIB, Memory
 
 from tests.component.provider.harness import BUILD, COLD_BUILD, staged
 
@@ -90,3 +95,67 @@ async def test_a_build_that_a_request_is_about_to_use_stays():
             await loads.load("dev/b")
     await loads.load("dev/b")
     assert not loads.warm("dev/a")
+
+
+async def test_a_build_that_nobody_asks_for_is_unloaded_and_comes_back() -> None:
+    clock = FakeClock()
+    engine = ScriptedEngine(clock=clock)
+    builds = [Build(build_id=f"dev/{name}") for name in "ab"]
+    loads = Loads(engine, builds, slots=2, clock=clock, idle_s=300.0)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(loads.run())
+        await loads.load("dev/a")
+        await loads.load("dev/b")
+        await clock.advance(200.0)
+        async with loads.held("dev/b"):
+            await clock.advance(200.0)
+            assert [slot.model for slot in engine.slots()] == ["dev/b"]
+        await clock.advance(200.0)
+        assert [slot.model for slot in engine.slots()] == ["dev/b"]
+        await clock.advance(200.0)
+        assert engine.slots() == []
+        await loads.load("dev/a")
+        assert loads.warm("dev/a")
+        running.cancel()
+
+
+def claims_of(free_gib: float) -> Claims:
+    """Judge by a machine of 64 GiB of which so much is free for loads."""
+    reserve = 8 * GIB
+    available = int(free_gib * GIB) + reserve
+
+    def memory(pending: int) -> Memory:
+        return Memory(
+            physical=64 * GIB, available=available, reserve=reserve, pending_loads=pending
+        )
+
+    return Claims(memory)
+
+
+def sparse_build(folder: Path, name: str, gib: int) -> Build:
+    directory = folder / name
+    directory.mkdir()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.truncate(gib * GIB)
+    return Build(build_id=f"dev/{name}", directory=directory)
+
+
+async def test_loads_beside_each_other_do_not_count_on_the_same_memory(tmp_path):
+    one, other = sparse_build(tmp_path, "one", 10), sparse_build(tmp_path, "other", 10)
+    claims = claims_of(20.0)  # 10 x 1.2 + 5.5 + 1 fit, twice they do not
+
+    assert await claims.claim(one)
+    assert not await claims.claim(other)
+    claims.settle(one.build_id)
+    assert await claims.claim(other)
+
+
+async def test_a_build_that_memory_does_not_hold_is_refused_when_nothing_can_make_room(tmp_path):
+    clock = FakeClock()
+    engine = ScriptedEngine(clock=clock)
+    builds = [sparse_build(tmp_path, "small", 1), sparse_build(tmp_path, "large", 40)]
+    loads = Loads(engine, builds, slots=2, clock=clock, claims=claims_of(20.0))
+    await loads.load("dev/small")
+    with pytest.raises(EngineError, match="memory is in use"):
+        await loads.load("dev/large")
+    assert engine.slots() == [], "room was made as far as it could be"

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import mlx.core as mx
+import structlog
 from darkbloom_mesh.clock import Clock, SystemClock
 from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
-from darkbloom_provider.engine.batch import BatchModel
+from darkbloom_provider.engine.batch import BatchModel, SelfTest
 from darkbloom_provider.engine.errors import EngineError, load_failed
 from darkbloom_provider.engine.mlx import selftest
 from darkbloom_provider.engine.mlx.batch import MlxBatch
@@ -27,6 +28,7 @@ PREFILL_CHUNK_TOKENS: Final = 512
 CPU_PREFILL_CHUNK_TOKENS: Final = 32
 """A CPU gains nothing from longer chunks, and takes seconds even for these."""
 DEFAULT_CONTEXT_TOKENS: Final = 4096
+_log = structlog.get_logger()
 
 
 class MlxLoader:
@@ -35,7 +37,7 @@ class MlxLoader:
     Args:
         clock: For measurements.
         prefixes: The prefix cache; None reads every prompt whole.
-        self_test: Whether a model must answer before it counts as loaded.
+        self_test: What a failed first answer means.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class MlxLoader:
         clock: Clock | None = None,
         prefixes: PrefixCache | None = None,
         *,
-        self_test: bool = True,
+        self_test: SelfTest = SelfTest.REFUSE,
     ) -> None:
         self._clock = clock or SystemClock()
         self._prefixes = prefixes
@@ -75,14 +77,19 @@ class MlxLoader:
             clock=self._clock,
             prefixes=self._prefixes,
         )
-        if self._self_test:
-            try:
-                selftest.run(batch)
-            except EngineError:
-                raise
-            except Exception as error:
-                raise load_failed(f"self-test broke, {type(error).__name__}") from error
+        self._try(batch)
         return batch
+
+    def _try(self, batch: MlxBatch) -> None:
+        if self._self_test is SelfTest.OFF:
+            return
+        try:
+            selftest.run(batch)
+        except Exception as error:
+            reason = str(error) if isinstance(error, EngineError) else type(error).__name__
+            if self._self_test is SelfTest.REFUSE:
+                raise load_failed(f"self-test failed, {reason}") from error
+            _log.warning("self_test_failed", reason=reason)
 
     def close(self) -> None:
         """End the streams of this thread.

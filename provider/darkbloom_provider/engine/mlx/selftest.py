@@ -31,9 +31,9 @@ def run(batch: MlxBatch) -> None:
         steps.append(batch.step())
     events = [event for step in steps for event in step.events]
     if not events:
-        raise load_failed("self-test: the model says nothing")
+        raise load_failed("the model says nothing")
     if not all(event.ended or math.isfinite(event.logprob) for event in events):
-        raise load_failed("self-test: the model's logits are no numbers")
+        raise load_failed("the model's logits are no numbers")
     batch.prefill_tps = _rate([(step.prompt_tokens, step.prompt_seconds) for step in steps])
     # The first token shares its step with what is compiled and allocated once.
     later = [(len(step.events), step.decode_seconds) for step in steps if step.events]
