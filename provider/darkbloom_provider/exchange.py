@@ -132,8 +132,12 @@ class Exchange:
         except ExchangeError:
             await self._restore(before)
             raise
+        except EngineError as error:
+            await self._restore(before)
+            raise ExchangeError(ExchangeFault.LOAD_FAILED) from error
         except asyncio.CancelledError:
-            self._inventory.put(before)
+            # Files and name go together, whatever was half done.
+            self._loads.offer(build_of(before))
             raise
         self._inventory.put(stored)
         self._changed()

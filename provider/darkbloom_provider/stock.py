@@ -6,6 +6,7 @@ models download` has brought is served without a restart.
 """
 
 import asyncio
+import errno
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol, final
@@ -91,6 +92,8 @@ class Stock:
         self._rules = rules
         self._clock = clock
         self._woken = asyncio.Event()
+        self._obtaining = False
+        """Whether the wish that is tried is still on its way into the store."""
         self._refused: set[str] = set()
         """Identities of versions in the store that could not be served."""
 
@@ -132,21 +135,35 @@ class Stock:
                 stale.cancel()
 
     async def _cancel_stale(self, wish: Wish, work: "asyncio.Task[None]") -> None:
-        """End a download that nobody wants any more; what has come stays for later."""
+        """End a download that nobody wants any more; what has come stays for later.
+
+        An exchange that has begun is not ended: half-way nothing would be served.
+        """
         while self.wishes.holds(wish):
             await self._woken.wait()
             self._woken.clear()
-        work.cancel()
+        if self._obtaining:
+            work.cancel()
 
     async def _try(self, wish: Wish) -> None:
         try:
-            stored = await self._obtain(wish)
+            self._obtaining = True
+            try:
+                stored = await self._obtain(wish)
+            finally:
+                self._obtaining = False
             if stored is not None:
                 await self._exchange.take(stored)
-        except (ProviderError, ModelError, ExchangeError, _RefusedError) as error:
+        except Exception as error:  # noqa: BLE001 - no download may end the agent
             reason = _reason(error)
             self.wishes.failed(wish, reason, self._clock.monotonic())
-            _log.warning("wish_failed", build=wish.build, version=wish.version, reason=reason.value)
+            _log.warning(
+                "wish_failed",
+                build=wish.build,
+                version=wish.version,
+                reason=reason.value,
+                error_type=type(error).__name__,
+            )
         else:
             self.wishes.done(wish)
         self._tell(wish)
@@ -239,9 +256,9 @@ class Stock:
                 continue
             try:
                 await self._exchange.take(stored)
-            except ExchangeError as error:
+            except Exception as error:  # noqa: BLE001 - as for wishes
                 self._refused.add(identity)
-                _log.warning("model_not_served", build=name, reason=error.fault.value)
+                _log.warning("model_not_served", build=name, reason=_reason(error).value)
         for tracked in self.wishes.all():
             waits = tracked.state in (WishState.FAILED, WishState.REFUSED)
             if waits and await asyncio.to_thread(self._in_store, tracked.wish) is not None:
@@ -280,10 +297,13 @@ def _reason(error: Exception) -> Reason:
         return error.reason
     if isinstance(error, ExchangeError):
         return Reason(error.fault.value)
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return Reason.DISK_FULL if full else Reason.STORE_UNUSABLE
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason
-    return Reason.CORRUPT
+    return Reason.INTERNAL
 
 
 _REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
@@ -293,5 +313,6 @@ _REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (PinsError, Reason.UNTRUSTED_MANIFEST),
     (UnknownModelError, Reason.NOT_IN_CATALOG),
     (CatalogError, Reason.UNREACHABLE),
+    (ModelError, Reason.CORRUPT),
     (ProviderError, Reason.UNREACHABLE),
 )

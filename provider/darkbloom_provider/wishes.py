@@ -40,6 +40,8 @@ class Reason(StrEnum):
     CORRUPT = "corrupt"
     LOAD_FAILED = "load_failed"
     BUSY = "busy"
+    STORE_UNUSABLE = "store_unusable"
+    INTERNAL = "internal"
 
 
 FINAL: Final = frozenset({Reason.DOES_NOT_FIT, Reason.CAPABILITY_MISSING, Reason.PREFETCH_OFF})

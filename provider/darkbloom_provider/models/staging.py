@@ -7,6 +7,7 @@ The 12 digits are of the identity hash, so bytes of one manifest never meet thos
 Everything here belongs to whoever holds the writer lease of the build.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -23,8 +24,7 @@ from darkbloom_provider.models.store import ModelStore, hash_file
 STAGING_PREFIX: Final = ".staging-"
 PARTS_PREFIX: Final = ".parts-"
 _READ: Final = 1 << 20
-_FULL: Final = frozenset({28, 69, 122})
-"""ENOSPC, and EDQUOT on macOS and Linux."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Staging:

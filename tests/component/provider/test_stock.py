@@ -338,3 +338,34 @@ async def test_a_command_of_the_network_fetches_the_active_version(machine: Mach
 
     assert (await machine.settled()).state is WishState.DONE
     assert machine.serving() == "v1"
+
+
+async def test_an_exchange_that_has_begun_is_finished_though_nobody_wants_it_any_more(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.stock.desire([machine.publish("v1")], 1)
+    await machine.settled()
+    monkeypatch.setattr(exchange_module, "IDLE_CHECKS", 100_000)
+    async with machine.loads.held("dev/new"):
+        machine.stock.desire([machine.publish("v2")], 2)
+        await machine.until(lambda: machine.serving() == "")
+        machine.stock.desire([], 3)
+        await SystemClock().sleep(0.05)
+
+    await machine.until(lambda: machine.serving() == "v2")
+    assert machine.loads.warm("dev/new")
+
+
+async def test_a_store_that_cannot_be_used_ends_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(ModelStore, "publish", broken)
+    machine.stock.desire([machine.publish("v1")], 1)
+    assert (await machine.settled()).reason is Reason.STORE_UNUSABLE
+
+    monkeypatch.undo()
+    machine.stock.desire([machine.publish("v1")], 2)
+    await machine.until(lambda: machine.serving() == "v1")
