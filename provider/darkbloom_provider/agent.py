@@ -8,6 +8,7 @@ streams.
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -254,6 +255,7 @@ class Agent:
             routing=standing.routing if live else (),
             slots=state.slot_views(self._desk.engine.slots()),
             downloads=state.download_views(() if stock is None else stock.wishes.all()),
+            protections=asdict(self._presence.hardening),
             requests_served=stats.requests_served,
             tokens_generated=stats.tokens_generated,
             unacknowledged_terminals=len(self._desk.terminals),

@@ -94,6 +94,8 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     tokens_generated: int = 0
     unacknowledged_terminals: int = 0
     prefix_cache: CacheFacts | None = None
+    protections: dict[str, bool] = {}
+    """What was put in force around this process, as measured; empty before it serves."""
     last_error: str = ""
     generation: str = ""
     """Random id of the process; it tells a new agent from an old one."""

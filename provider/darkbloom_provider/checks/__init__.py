@@ -11,7 +11,9 @@ from darkbloom_provider import hardware, lock, state
 from darkbloom_provider.account import AccountError, Login, read_login
 from darkbloom_provider.checks import availability, files, live, machine, network
 from darkbloom_provider.checks.model import AREAS, Check, Scene
+from darkbloom_provider.home import Home
 from darkbloom_provider.models.store import ModelStore
+from darkbloom_provider.service.control import NoAnswerError, Question, ask
 from darkbloom_provider.settings import Settings
 from darkbloom_provider.zone import local_zone
 
@@ -47,6 +49,7 @@ def look(settings: Settings, environ: Mapping[str, str], clock: Clock | None = N
         login=login,
         login_problem=problem,
         snapshot=state.read(home.state) if running else None,
+        awake=_awake(home) if running else None,
     )
 
 
@@ -67,6 +70,13 @@ async def _all(scene: Scene) -> list[Check]:
 def free_bytes(path: Path) -> int:
     """Return what is left on the volume of `path`."""
     return int(psutil.disk_usage(str(path)).free)
+
+
+def _awake(home: Home) -> bool | None:
+    try:
+        return ask(home.control, Question(op="facts"), timeout_s=network.PROBE_S).sleep_prevented
+    except NoAnswerError:
+        return None
 
 
 def process_names() -> list[str]:

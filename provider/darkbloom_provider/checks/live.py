@@ -58,6 +58,9 @@ def checks(scene: Scene) -> Iterator[Check]:
     yield Check(name="daemon", area="agent", result="pass", detail=f"process {snapshot.pid}")
     yield _fresh(snapshot, scene.clock)
     yield _connected(snapshot)
+    yield from _protected(snapshot)
+    if scene.awake is not None:
+        yield _sleep(awake=scene.awake)
     yield minimum_version(snapshot.version, snapshot.min_version)
     if snapshot.connection == "registered":
         yield from (check(snapshot) for check in _LIVE_CHECKS)
@@ -107,6 +110,38 @@ def _connected(snapshot: AgentState) -> Check:
         result="fail",
         detail=snapshot.last_error or snapshot.connection,
         fix="look at `stream transport`, then at `darkbloom logs`",
+    )
+
+
+def _protected(snapshot: AgentState) -> Iterator[Check]:
+    """Yield what the agent measured of its own protection."""
+    rows = (
+        ("debugger", "anti_debug_enabled", "no other program may look into its memory"),
+        ("core dumps", "core_dumps_disabled", "its memory is never written to disk"),
+    )
+    for name, field, what in rows:
+        holds = snapshot.protections.get(field)
+        if holds is not None:
+            yield Check(
+                name=name,
+                area="trust",
+                result="pass" if holds else "fail",
+                detail=what if holds else f"not in force: {what}",
+                fix="" if holds else "end what traces it (debugger, profiler), then start it again",
+            )
+
+
+def _sleep(*, awake: bool) -> Check:
+    return Check(
+        name="sleep prevention",
+        area="machine",
+        result="pass" if awake else "warn",
+        detail="the machine stays awake while it serves"
+        if awake
+        else "the machine may fall asleep, and then earns nothing",
+        fix=""
+        if awake
+        else "serve in the background (`darkbloom start`), or switch sleep off in the settings",
     )
 
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from darkbloom_provider.checks.model import GIB, Check, Scene
 from darkbloom_provider.hardening import SCRUBBED
-from darkbloom_provider.mac.measuring import measure_posture
-from darkbloom_provider.mac.posture import Posture
+from darkbloom_provider.mac.measuring import measure_enrolment, measure_posture
+from darkbloom_provider.mac.posture import Enrolment, Posture
 
 MIN_MEMORY_GB: Final = 8.0
 MIN_FREE_GB: Final = 2.0
@@ -45,6 +45,7 @@ def _platform(scene: Scene) -> Iterator[Check]:
     if sys.platform == "darwin":
         yield _macos(scene.hardware.os_version)
         yield from _posture(measure_posture())
+        yield _managed(measure_enrolment())
         return
     yield Check(
         name="metal gpu",
@@ -71,6 +72,17 @@ def _macos(version: str) -> Check:
         result="pass" if modern else "warn",
         detail=version or "unknown",
         fix="" if modern else f"update to macOS {MODERN_MACOS} in System Settings",
+    )
+
+
+def _managed(enrolment: Enrolment | None) -> Check:
+    enrolled = enrolment is Enrolment.MANAGED
+    return Check(
+        name="mdm enrollment",
+        area="machine",
+        result="pass" if enrolled else "warn",
+        detail="managed, so that its posture can be asked for" if enrolled else "not managed",
+        fix="" if enrolled else "`darkbloom enroll`; public requests need that evidence",
     )
 
 

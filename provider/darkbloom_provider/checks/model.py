@@ -67,6 +67,8 @@ class Scene:
     """Why a stored login cannot be read."""
     snapshot: AgentState | None
     """What the agent last wrote; None where it does not run."""
+    awake: bool | None = None
+    """Whether the running agent keeps this machine from sleeping; None where it does not say."""
 
     @property
     def config(self) -> ProviderConfig:

@@ -16,6 +16,7 @@ from darkbloom_provider.account import Login, write_login
 from darkbloom_provider.checks.model import AREAS
 from darkbloom_provider.cli import run
 from darkbloom_provider.home import Home
+from darkbloom_provider.service.control import Facts
 
 from tests.component.provider.store import place_folder
 from tests.fakes.gateway import ACCOUNT, TOKEN, FakeGateway
@@ -24,7 +25,9 @@ from tests.fakes.provider_router import FakeRouter
 BUILD = "org/tiny"
 PREFIX = "DARKBLOOM_PROVIDER_"
 NOW = datetime.now(UTC)  # noqa: TID251 - read by a real command
-MAC_ONLY = {"metal gpu", "sip", "macos", "secure boot", "authenticated root", "rdma"}
+MAC_ONLY = {
+    *("metal gpu", "sip", "macos", "secure boot", "authenticated root", "rdma", "mdm enrollment"),
+}
 
 
 @dataclass
@@ -340,6 +343,31 @@ async def test_a_failed_engine_and_a_stuck_download_are_named(machine):
     }
     assert "darkbloom restart" in found["recent model load"]["fix"]
     assert "models location" in found["model downloads"]["fix"]
+
+
+async def test_a_protection_that_is_not_in_force_is_a_failure(machine):
+    place_folder(machine.home, BUILD)
+    machine.state["protections"] = {"anti_debug_enabled": False, "core_dumps_disabled": True}
+    found = await machine.findings()
+    assert {name: one["result"] for name, one in found.items()} == {"debugger": "fail"}
+    assert "end what traces it" in found["debugger"]["fix"]
+
+
+@pytest.mark.parametrize("awake", [True, False])
+async def test_a_machine_that_may_fall_asleep_is_a_warning(machine, awake):
+    place_folder(machine.home, BUILD)
+    facts = Facts(
+        pid=1,
+        generation="g",
+        version="0.1.0",
+        phase="serving",
+        authorised=True,
+        sleep_prevented=awake,
+    )
+    # Its socket has tests of its own; a path below a test's folder may be too long for one.
+    machine.monkeypatch.setattr(checks, "ask", lambda _path, _question, timeout_s: facts)
+    found = await machine.findings()
+    assert list(found) == ([] if awake else ["sleep prevention"])
 
 
 async def test_files_that_are_damaged_or_open_are_findings_not_crashes(machine):
