@@ -42,7 +42,7 @@ async def test_a_successor_asks_for_the_place_and_what_runs_is_finished_first(tm
 
         old = agent.child
         await agent.start("--timeout", "60")
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S * 3):
             assert await old.wait() == 0
         second = await router.next_link()
         await second.registration()
@@ -73,7 +73,7 @@ async def test_a_drain_outlives_the_patience_of_its_command_and_force_ends_it(tm
         assert lock.holder(home.lock) == agent.child.pid
 
         assert await asyncio.to_thread(leave, home, timeout_s=0, force=True) == agent.child.pid
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S * 3):
             assert await agent.child.wait() == 0
         # What was delivered is settled even so.
         assert (await running.terminal()).outcome == "cancelled"
@@ -133,7 +133,7 @@ async def test_restart_is_believed_only_from_a_new_process_that_is_authorised(tm
 
         await agent.start()
         confirming = asyncio.create_task(
-            asyncio.to_thread(service.confirm, before.generation, PATIENCE_S)
+            asyncio.to_thread(service.confirm, before.generation, PATIENCE_S * 3)
         )
         link = await router.next_link()
         await link.registration()
@@ -145,7 +145,7 @@ async def test_restart_is_believed_only_from_a_new_process_that_is_authorised(tm
         assert stopped == fresh.pid
         assert manager.stopped == [PROVIDER_LABEL] or "io.darkbloom.watchdog" in manager.stopped
         assert read_intent(home.intent).wanted == "stopped"
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S * 3):
             await agent.child.wait()
 
 
@@ -153,14 +153,14 @@ async def test_nonsense_on_the_control_socket_costs_nothing(tmp_path):
     async with process(tmp_path, "127.0.0.1:1") as agent:
         home = Home(root=agent.home)
         await agent.start()
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S * 3):
             while not home.control.exists():
                 await SystemClock().sleep(0.02)
         for nonsense in (b"\n", b"{}\n", b'{"op":"kill"}\n', b"x" * 100_000):
             reader, writer = await asyncio.open_unix_connection(str(home.control))
             try:
                 writer.write(nonsense)
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(PATIENCE_S * 3):
                     assert await reader.read() == b""
             except ConnectionError:
                 pass
@@ -186,7 +186,7 @@ async def test_a_closed_schedule_keeps_the_machine_away_and_says_until_when(tmp_
         )
         home = Home(root=agent.home)
         await agent.start()
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S * 3):
             while not home.state.exists() or agent.state()["connection"] != "closed":
                 await SystemClock().sleep(0.02)
         told = await facts(home)
