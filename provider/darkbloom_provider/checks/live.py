@@ -36,6 +36,7 @@ _DOWNLOAD_FIXES: Mapping[str, str] = {
     Reason.UNTRUSTED_MANIFEST: "ask your operator for the catalog's new key (docs/models.md)",
     Reason.NOT_IN_CATALOG: "nothing: the network has taken it back",
     Reason.UNREACHABLE: "look at `coordinator health`; it is tried again by itself",
+    Reason.STORE_UNUSABLE: "`darkbloom models location --check` says what is wrong",
     Reason.CORRUPT: "`darkbloom models download ORG/NAME` asks the next place",
     Reason.LOAD_FAILED: "`darkbloom models verify`; `darkbloom logs` says how it failed",
 }
