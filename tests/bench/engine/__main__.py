@@ -33,9 +33,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.engine", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, without SmolLM2")
     parser.add_argument("--only", default="", help="only rows whose name holds this")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="medians are of so many")
     arguments = parser.parse_args()
     _HOME.mkdir(exist_ok=True)
-    rounds = 1 if arguments.quick else ROUNDS
+    rounds = 1 if arguments.quick else arguments.rounds
     rows = [row for row in table_rows() if arguments.only in row.name]
     try:
         found = asyncio.run(_measure(rows, rounds))

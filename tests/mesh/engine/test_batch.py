@@ -13,6 +13,7 @@ from darkbloom_provider.engine.sampling import Sampling
 from darkbloom_provider.models.gguf import WeightType
 from darkbloom_provider.models.store import StoredModel
 
+from tests.mesh.engine.kinds import KINDS, write_kind
 from tests.mesh.engine.tiny import import_tiny
 from tests.unit.provider.models import tiny_gguf
 
@@ -122,10 +123,22 @@ class Crowd:
 def test_solo_and_batched_rows_agree_under_random_joins_cancels_and_pauses(
     stored: StoredModel, seed: int
 ) -> None:
-    draw = random.Random(seed)
-    crowd, solo = Crowd(load(stored.directory), draw), load(stored.directory)
+    check_company(stored.directory, seed, steps=100)
 
-    for _ in range(100):
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_attention_says_the_same_alone_and_in_company(
+    tmp_path: Path, kind: str
+) -> None:
+    check_company(write_kind(tmp_path / kind, kind), 7, steps=30)
+
+
+def check_company(directory: Path, seed: int, *, steps: int) -> None:
+    """Compare what rows say in a random crowd with what each says alone."""
+    draw = random.Random(seed)
+    crowd, solo = Crowd(load(directory), draw), load(directory)
+
+    for _ in range(steps):
         if len(crowd.live) < 8 and draw.random() < 0.35:
             crowd.join()
         if crowd.live and draw.random() < 0.08:
@@ -135,7 +148,7 @@ def test_solo_and_batched_rows_agree_under_random_joins_cancels_and_pauses(
         crowd.step()
     crowd.finish()
 
-    assert len(crowd.specs) > 15
+    assert len(crowd.specs) > steps // 8
     assert crowd.cancelled
     for row, spec in crowd.specs.items():
         alone, said = generate(solo, spec), crowd.said[row]
