@@ -33,7 +33,7 @@ from darkbloom_provider.ready import write_ready
 from darkbloom_provider.reporting import Reporter
 from darkbloom_provider.service.awake import Awake, awake_here
 from darkbloom_provider.service.control_server import ControlServer
-from darkbloom_provider.service.leaving import MAX_TIMEOUT_S, hand_over
+from darkbloom_provider.service.leaving import MAX_TIMEOUT_S
 from darkbloom_provider.shifts import Shifts
 from darkbloom_provider.terminals import take_up
 from darkbloom_provider.witness import here
@@ -57,8 +57,6 @@ async def serve(
     options = options or Options()
     home = config.folders
     home.create()
-    if options.replace_s is not None:
-        await asyncio.to_thread(hand_over, home, options.replace_s, force=options.force)
     with single_instance(home.lock):
         hardening = harden(environ)
         release = await asyncio.to_thread(code_release.measure)

@@ -11,6 +11,7 @@ from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.options import Options
 from darkbloom_provider.schedule import Schedule
+from darkbloom_provider.service.leaving import hand_over
 from darkbloom_provider.zone import local_zone
 
 
@@ -22,6 +23,10 @@ def serve_here(config: ProviderConfig, options: Options) -> int:
     """
     for problem in config.problems():
         raise ProviderError(problem)
+    if options.replace_s is not None:
+        # Before the event loop, so that Ctrl-C ends the wait.
+        config.folders.create()
+        hand_over(config.folders, options.replace_s, force=options.force)
     refused: list[ProviderError] = []
 
     async def main() -> int:

@@ -8,6 +8,7 @@ import typer
 
 from darkbloom_provider.cli import context
 from darkbloom_provider.cli.background import background
+from darkbloom_provider.service.intent import read_intent
 from darkbloom_provider.service.leaving import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S
 from darkbloom_provider.service.plan import PROVIDER_LABEL
 from darkbloom_provider.update.here import require_managed, updater_here
@@ -78,7 +79,8 @@ def _update(
     require_managed(AppStore(config.folders.app))
     updater.install(found.release)
     service = background()
-    if service.manager.installed(PROVIDER_LABEL):
+    wanted = read_intent(service.home.intent).wanted == "running"
+    if wanted and service.manager.installed(PROVIDER_LABEL):
         service.restart(timeout_s=timeout_s, force=force)
     return found, UpdateResult.UPDATED
 

@@ -12,6 +12,7 @@ from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.cli import context
 from darkbloom_provider.cli.background import background
 from darkbloom_provider.errors import ProviderError
+from darkbloom_provider.service.intent import read_intent
 from darkbloom_provider.service.manager import manager_here
 from darkbloom_provider.service.plan import PROVIDER_LABEL
 from darkbloom_provider.service.watchdog import Watchdog
@@ -74,5 +75,7 @@ def _updater(store: AppStore) -> Updater | None:
 
 
 def _restart() -> None:
-    if background().manager.installed(PROVIDER_LABEL):
-        background().relaunch(timeout_s=DRAIN_S)
+    service = background()
+    wanted = read_intent(service.home.intent).wanted == "running"
+    if wanted and service.manager.installed(PROVIDER_LABEL):
+        service.relaunch(timeout_s=DRAIN_S)

@@ -42,7 +42,7 @@ class Witness(Protocol):
         ...
 
     def died(self, snapshot: AgentState | None) -> str | None:
-        """The agent was just seen dead; returns the version that was returned to."""
+        """The agent stayed dead; returns the version that was returned to, if any."""
         ...
 
 
@@ -101,25 +101,21 @@ class Watchdog:
             wanted=read_intent(home.intent).wanted == "running" and self._auto_restart(),
         )
         after, advice = advise(before, seen)
-        if self._witness is not None and seen.wanted:
-            self._testify(self._witness, seen, newly_dead=before.dead_since is None)
+        if self._witness is not None and seen.wanted and seen.running:
+            self._witness.alive(state.read(home.state), self._clock.now())
         # Kept before anything is done: a restart that kills us as well is still counted.
         if after != before:
             write_private(home.watchdog_state, msgspec.json.encode(after))
         if advice is Advice.RELAUNCH:
+            # Only now, and not when it was first seen dead: a restart leaves a gap as well.
+            if self._witness is not None:
+                self._witness.died(state.read(home.state))
             _log.warning("agent_relaunched", version=seen.version, restarts=len(after.restarts))
             self._manager.start(PROVIDER_LABEL)
         elif advice is Advice.TRIPPED and not before.tripped:
             _log.error("guard_tripped", version=seen.version)
         self._trim()
         return advice
-
-    def _testify(self, witness: Witness, seen: Seen, *, newly_dead: bool) -> None:
-        snapshot = state.read(self._home.state)
-        if seen.running:
-            witness.alive(snapshot, self._clock.now())
-        elif newly_dead:
-            witness.died(snapshot)
 
     def _trim(self) -> None:
         home = self._home

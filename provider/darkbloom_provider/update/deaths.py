@@ -50,6 +50,9 @@ class Deaths:
             return None
         ran_s = 0.0
         if snapshot is not None and snapshot.version == current:
+            if snapshot.connection == "stopped":
+                # It ended as it was told to, by whomever.
+                return None
             ran_s = _lived_s(snapshot, _instant(snapshot.updated_at))
         health = note_death(read_health(store.state), current, ran_s)
         write_health(store.state, health)

@@ -125,6 +125,36 @@ async def test_the_watchdog_starts_what_is_wanted_and_dead_and_remembers_across_
     assert home.watchdog_state.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_death_is_told_only_when_it_lasts(home):
+    clock, told = FakeClock(), []
+
+    class Witness:
+        def alive(self, snapshot, now) -> None:
+            told.append("alive")
+
+        def died(self, snapshot) -> None:
+            told.append("died")
+
+    dog = Watchdog(
+        home,
+        Manager(),
+        clock,
+        version=lambda: "1.0.0",
+        auto_restart=lambda: True,
+        witness=Witness(),
+    )
+    write_intent(home.intent, Intent(wanted="running"))
+    dog.look()
+    assert told == []
+    with lock.single_instance(home.lock):
+        dog.look()
+    dog.look()
+    await clock.advance(RELAUNCH_AFTER_S)
+    dog.look()
+
+    assert told == ["alive", "died"]
+
+
 def test_an_owner_who_switched_it_off_is_obeyed(home):
     write_intent(home.intent, Intent(wanted="running"))
     dog = Watchdog(

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_provider.service.errors import StillDrainingError
@@ -86,6 +87,15 @@ def test_a_version_that_dies_three_times_is_taken_back_and_barred(tmp_path):
     # The proven one may die as often as it likes: there is nothing to go back to.
     assert deaths.died(None) is None
     assert store.current == "1.0.0"
+
+
+def test_a_version_that_ended_as_it_was_told_has_not_died(tmp_path):
+    store = installed(tmp_path, "1.0.0", "1.1.0")
+    ended = msgspec.structs.replace(snapshot("1.1.0", 20), connection="stopped")
+    for _ in range(MAX_DEATHS):
+        assert Deaths(store).died(ended) is None
+
+    assert read_health(store.state) == Health()
 
 
 def test_ten_minutes_prove_a_version_and_clear_away_the_others(tmp_path):
