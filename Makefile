@@ -77,6 +77,10 @@ bench-engine: $(READY) ## Our engine against mlx_lm.server of the same version; 
 simulate: $(READY) ## Simulate a fleet with the router's own code; last line is JSON; ARGS="--providers 1000 --load 0.7"
 	@$(PYTHON) -m darkbloom_router.simulate $(ARGS)
 
+.PHONY: json-runs
+json-runs: $(READY) ## Schemas and forced calls through the mesh, every answer validated; last line is JSON; ARGS="--runs 5"
+	@$(PYTHON) -m tests.json_runs $(ARGS)
+
 .PHONY: chaos-billing
 chaos-billing: $(READY) ## Tear the database from under every command of billing; ARGS="--seed 1 --seconds 30"
 	@$(PYTHON) -m tests.chaos $(ARGS)

@@ -1,0 +1,153 @@
+"""A template may do what chat templates do, and nothing without end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from darkbloom_provider.engine.fixtures import examine
+from darkbloom_provider.engine.template import ChatTemplate, TemplateError, read_template
+from darkbloom_provider.engine.tokenizer import Tokenizer, TokenizerError
+
+from tests.unit.provider.engine.support import write_tokenizer
+
+DOUBLING = (
+    "{{% set ns = namespace(x={start}) %}}"
+    "{{% for i in range(90) %}}{{% set ns.x = {step} %}}{{% endfor %}}{use}"
+)
+ENDLESS = [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% macro f() %}{% for a in range(99999) %}{{ f() }}{% endfor %}{% endmacro %}{{ f() }}",
+    "{{ lipsum(n=10000000) }}",
+]
+HUGE = [
+    "{{ 'a' * 1000000000 }}",
+    "{{ 10 ** 1000000 }}",
+    "{{ '%1000000000d' % 5 }}",
+    "{{ '{:>1000000000}'.format(5) }}",
+    "{{ 'a'.ljust(10000000000) }}",
+    "{{ ('a' * 100000).replace('a', 'b' * 100000) }}",
+    "{{ ('a' * 100000) | replace('a', 'b' * 100000) }}",
+    "{{ range(99999) | list | join('x' * 100000) }}",
+    "{{ 'a' | indent(1000000000) }}",
+    "{{ 'a' | center(1000000000) }}",
+    DOUBLING.format(start="'ab'", step="ns.x ~ ns.x", use=""),
+    DOUBLING.format(start="'ab'", step="ns.x + ns.x", use=""),
+    DOUBLING.format(start="[1]", step="ns.x + ns.x", use=""),
+    DOUBLING.format(start="[1]", step="[ns.x, ns.x]", use="{{ ns.x }}"),
+    DOUBLING.format(start="1", step="(ns.x, ns.x)", use="{{ ns.x == 1 }}"),
+    DOUBLING.format(start="1", step="{1: ns.x, 2: ns.x}", use="{{ ns.x | tojson }}"),
+    DOUBLING.format(start="1", step="namespace(a=ns.x, b=ns.x)", use="{{ ns.x }}"),
+    DOUBLING.format(start="3", step="ns.x * ns.x", use=""),
+]
+
+
+def render(source: str, **fields: Any) -> str:
+    """Render where only a tenth of a second of work is allowed."""
+    template = ChatTemplate(source, limit_seconds=0.1)
+    return template.render([{"role": "user", "content": "x"}], **fields)
+
+
+@pytest.mark.parametrize("source", [*ENDLESS, *HUGE])
+def test_what_has_no_end_is_ended(source: str) -> None:
+    with pytest.raises(TemplateError):
+        render(source)
+
+
+def test_the_watchdog_asks_the_clock_that_it_was_given() -> None:
+    ticks = iter(range(1_000_000))
+    template = ChatTemplate(ENDLESS[0], cpu_seconds=lambda: float(next(ticks)), limit_seconds=10)
+
+    with pytest.raises(TemplateError, match="too long"):
+        template.render([{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ [1, 2] | join(', ') }}", "1, 2"),
+        ("{{ 'abc' | replace('a', 'b') }}{{ 'abc'.replace('c', 'd') }}", "bbcabd"),
+        (
+            "{{ 7 % 4 }}{{ 2 * 3 }}{{ 2 ** 5 }}{{ 'a' ~ 1 ~ none }}{{ [1] + [2] }}",
+            "3632a1None[1, 2]",
+        ),
+        ("{% for key, value in {'a': 1}.items() %}{{ key }}{{ value }}{% endfor %}", "a1"),
+        (
+            "{% set a, b = 1, 2 %}{{ a + b }}{{ messages[0].items() | list }}",
+            "3[('role', 'user'), ('content', 'x')]",
+        ),
+        ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
+        ("{{ 'a\nb' | indent(2) }}{{ ' x '.strip() }}{{ 'a,b'.split(',')[-1] }}", "a\n  bxb"),
+        (
+            ("{% set ns = namespace(n=0) %}{% for m in messages %}"
+            "{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"),
+            "1",
+        ),
+    ],
+)
+def test_what_templates_do_still_works(source: str, text: str) -> None:
+    assert render(source) == text
+
+
+def test_templates_are_found_in_all_three_places_in_order(tmp_path: Path) -> None:
+    assert read_template(tmp_path) is None
+    for name, document in (
+        ("tokenizer_config.json", '{"chat_template": [{"name": "default", "template": "one"}]}'),
+        ("chat_template.json", '{"chat_template": "two"}'),
+        ("chat_template.jinja", "three"),
+    ):
+        (tmp_path / name).write_text(document)
+    found = []
+    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        template = read_template(tmp_path)
+        assert template is not None
+        found.append(template.source)
+        (tmp_path / name).unlink()
+
+    assert found == ["three", "two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("source", "plain", "tools"),
+    [
+        ("{{ messages[0].content }}", True, True),
+        ("{{ messages[0].content }}{{ tools | tojson }}", True, True),
+        ("{{ raise_exception('no') }}", False, False),
+        (
+            ("{{ messages[0].content }}{% for tool in tools or [] %}"
+            "{{ tool.function.parameters.properties.items() }}{% endfor %}"),
+            True,
+            False,
+        ),
+        ("{% for m in messages %}{{ m.content + '' }}{% endfor %}{{ tools }}", True, False),
+        ("{% if", False, False),
+    ],
+)
+def test_fixtures_tell_what_a_template_can_render(
+    tmp_path: Path, source: str, plain: bool, tools: bool
+) -> None:
+    (tmp_path / "chat_template.jinja").write_text(source)
+
+    report = examine(tmp_path)
+
+    assert (report.plain, report.tools) == (plain, tools)
+
+
+def test_a_model_that_sees_must_render_pictures(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content + '' }}")
+
+    assert examine(tmp_path).plain
+    assert not examine(tmp_path, vision=True).plain
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "words", ['{"auto_map": {"AutoModel": "m.M"}}', '{"trust_remote_code": true}']
+)
+def test_a_build_that_brings_code_is_refused_with_the_reason(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    write_tokenizer(tmp_path)
+    (tmp_path / name).write_text(words)
+
+    with pytest.raises(TokenizerError, match="code of its own"):
+        Tokenizer.read(tmp_path)
