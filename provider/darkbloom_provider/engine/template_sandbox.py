@@ -5,7 +5,7 @@ refused before they run.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import jinja2.nodes
 from jinja2.compiler import CodeGenerator, Frame
@@ -16,7 +16,7 @@ from jinja2.utils import Namespace
 MAX_TEXT_CHARS: Final = 32 << 20
 MAX_WIDTH: Final = 4096
 """Widest padding or indentation."""
-_PART_CHARS: Final = 64
+_PART_CHARS: Final = 256
 """What a part of a container counts beside its text."""
 _MAX_BITS: Final = 4096
 """Of numbers that grow by powers and products."""
@@ -91,6 +91,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         texts = [str(part) for part in parts]
         _check(sum(map(len, texts)))
         return "".join(texts)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Give what stands for the `format` of a text; None for anything else."""
+        return None if super().wrap_str_format(value) is None else _refuse_format
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002
         """Compute, once the result is known to be small enough."""
@@ -184,14 +188,17 @@ def _check_method(method: Any, args: tuple[Any, ...]) -> None:
         return
     if name in _PADDING and any(isinstance(width, int) and width > MAX_WIDTH for width in args):
         raise TemplateLimitError("template writes too much")
-    if name in {"format", "format_map"}:
-        raise TemplateLimitError("template formats text")
     if name == "replace" and len(args) > 1:
         _check_replace(text, *args[:2])
     if name == "join" and args and isinstance(args[0], list | tuple):
         _check(sum(len(str(part)) + len(text) for part in args[0]))
     if name == "translate":
         raise TemplateLimitError("template translates text")
+
+
+def _refuse_format(*_arguments: Any, **_named: Any) -> NoReturn:
+    # A width of a billion is ten characters long.
+    raise TemplateLimitError("template formats text")
 
 
 def _check_replace(text: str, old: Any, new: Any) -> None:

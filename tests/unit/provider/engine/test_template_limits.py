@@ -78,8 +78,10 @@ def test_the_watchdog_asks_the_clock_that_it_was_given() -> None:
         ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
         ("{{ 'a\nb' | indent(2) }}{{ ' x '.strip() }}{{ 'a,b'.split(',')[-1] }}", "a\n  bxb"),
         (
-            ("{% set ns = namespace(n=0) %}{% for m in messages %}"
-            "{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"),
+            (
+                "{% set ns = namespace(n=0) %}{% for m in messages %}"
+                "{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"
+            ),
             "1",
         ),
     ],
@@ -113,8 +115,10 @@ def test_templates_are_found_in_all_three_places_in_order(tmp_path: Path) -> Non
         ("{{ messages[0].content }}{{ tools | tojson }}", True, True),
         ("{{ raise_exception('no') }}", False, False),
         (
-            ("{{ messages[0].content }}{% for tool in tools or [] %}"
-            "{{ tool.function.parameters.properties.items() }}{% endfor %}"),
+            (
+                "{{ messages[0].content }}{% for tool in tools or [] %}"
+                "{{ tool.function.parameters.properties.items() }}{% endfor %}"
+            ),
             True,
             False,
         ),
