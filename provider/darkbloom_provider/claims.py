@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from darkbloom_edge.memory import Memory, fits, resident_bytes
+
 from darkbloom_provider.engine.interface import Build
-from darkbloom_provider.models.fit import Memory, fits, resident_bytes
 
 WEIGHTS: Final = (".safetensors", ".npz", ".bin")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import psutil
 import structlog
+from darkbloom_edge.memory import Memory, kv_budget_bytes, resident_bytes
 from darkbloom_mesh.clock import Clock
 
 from darkbloom_provider.claims import Claims
@@ -24,7 +25,6 @@ from darkbloom_provider.loads import Loads
 from darkbloom_provider.mac.cache_key import EnclaveVault
 from darkbloom_provider.mac.frameworks import Frameworks
 from darkbloom_provider.models.errors import ModelError
-from darkbloom_provider.models.fit import Memory, kv_budget_bytes, resident_bytes
 from darkbloom_provider.models.store import ModelStore, StoredModel
 
 DEVELOPMENT_NAMESPACE = "dev/"

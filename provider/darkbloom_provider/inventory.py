@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any, Final, final
 
+from darkbloom_edge.memory import resident_bytes
+
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.engine.fixtures import examine
 from darkbloom_provider.engine.interface import Build
-from darkbloom_provider.models.fit import resident_bytes
 from darkbloom_provider.models.store import ModelStore, StoredModel
 from darkbloom_provider.presentation import Model
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from darkbloom_provider.models.fit import (
+from darkbloom_edge.memory import (
     ACTIVATION_RESERVE_BYTES,
     MINIMUM_KV_BYTES,
     Memory,

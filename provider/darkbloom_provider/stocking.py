@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 import psutil
+from darkbloom_edge.memory import Memory, fits
 from darkbloom_mesh.clock import Clock
 
 from darkbloom_provider.config import ProviderConfig
@@ -16,7 +17,6 @@ from darkbloom_provider.fetchers import make_fetcher
 from darkbloom_provider.inventory import Inventory
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.models.download import Downloader
-from darkbloom_provider.models.fit import Memory, fits
 from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.presentation import CAPABILITIES
 from darkbloom_provider.stock import Rules, Stock

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from darkbloom_edge.memory import min_ram_gb
+
 from darkbloom_provider.checks.files import wanted
 from darkbloom_provider.checks.model import Check, Scene
 from darkbloom_provider.engines import DEVELOPMENT_NAMESPACE
-from darkbloom_provider.models.fit import min_ram_gb
 from darkbloom_provider.schedule import Schedule
 from darkbloom_provider.wording import until
 

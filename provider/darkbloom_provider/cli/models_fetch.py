@@ -12,6 +12,7 @@ from typing import Annotated
 
 import psutil
 import typer
+from darkbloom_edge.memory import min_ram_gb
 from darkbloom_mesh.clock import SystemClock
 from rich.console import Console
 from rich.progress import (
@@ -33,7 +34,6 @@ from darkbloom_provider.models import download as downloads
 from darkbloom_provider.models.catalog import CatalogClient, CatalogEntry
 from darkbloom_provider.models.errors import DiskFullError
 from darkbloom_provider.models.fetching import Order
-from darkbloom_provider.models.fit import min_ram_gb
 from darkbloom_provider.models.sources.opening import own_place
 from darkbloom_provider.models.store import ModelStore, StoredModel
 from darkbloom_provider.stocking import can_fit

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from darkbloom_edge.memory import min_ram_gb
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,7 +15,6 @@ from rich.table import Table
 from darkbloom_provider.checks import Scene, files, live, look
 from darkbloom_provider.cli import context
 from darkbloom_provider.cli.idle import words as idle_words
-from darkbloom_provider.models.fit import min_ram_gb
 from darkbloom_provider.schedule import Schedule
 from darkbloom_provider.state import AgentState
 from darkbloom_provider.wording import span, until

@@ -1,13 +1,14 @@
 """KV memory as tokens: what a request reserves before it is submitted, and when there is no room.
 
 A reservation is prompt plus greatest completion, held from admission to the end. The machine's KV
-bytes are divided among the loaded builds by `models.fit.kv_shares`.
+bytes are divided among the loaded builds by `darkbloom_edge.memory.kv_shares`.
 """
 
 import dataclasses
 
+from darkbloom_edge.memory import kv_shares
+
 from darkbloom_provider.engine.errors import ErrorReason, capacity
-from darkbloom_provider.models.fit import kv_shares
 
 
 @dataclasses.dataclass(slots=True)

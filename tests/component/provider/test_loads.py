@@ -12,13 +12,13 @@ from darkbloom.router.v1.provider_link_pb2 import (
     LoadModelStatus,
     OperationStatus,
 )
+from darkbloom_edge.memory import GIB, Memory
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_provider.claims import Claims
 from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
 from darkbloom_provider.loads import Loads
-from darkbloom_provider.models.fit import GIB, Memory
 
 from tests.component.provider.harness import BUILD, COLD_BUILD, staged
 

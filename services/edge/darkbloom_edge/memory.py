@@ -1,4 +1,4 @@
-"""Whether a build fits this machine: one published formula for loader, catalog and calculator.
+"""Whether a build fits a machine: one published formula for loader, catalog and calculator.
 
     hard_cap      = min(0.90 x physical, physical - 2 GiB)
     free_for_load = max(0, min(physical - engine_use, os_available) - reserve - pending_loads)

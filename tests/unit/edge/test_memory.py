@@ -1,7 +1,7 @@
 """The memory rule, with the constants of the specification."""
 
 import pytest
-from darkbloom_provider.models.fit import (
+from darkbloom_edge.memory import (
     GIB,
     Memory,
     fits,
