@@ -65,6 +65,10 @@ test-mesh: $(READY) ## Only those that start a whole mesh
 soak-replicas: $(READY) ## Drain and kill both router replicas under load with 200 providers, ROUNDS=3 times
 	@DARKBLOOM_SOAK_ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/mesh/test_fleet_of_links.py $(ARGS)
 
+.PHONY: soak-engine
+soak-engine: $(READY) ## Hours of the engine's traffic in minutes: memory and threads stay flat; ROUNDS=60
+	@DARKBLOOM_SOAK_ENGINE_ROUNDS=$(or $(ROUNDS),60) $(BIN)/pytest tests/mesh/engine/test_soak.py $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the smallest run
 	@$(PYTHON) -m tests.bench $(ARGS)
