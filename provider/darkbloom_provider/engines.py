@@ -11,6 +11,7 @@ from darkbloom_mesh.clock import Clock
 
 from darkbloom_provider.claims import Claims
 from darkbloom_provider.config import MAX_MLX_CONCURRENCY, ProviderConfig
+from darkbloom_provider.engine.arenas import limit_arenas
 from darkbloom_provider.engine.batch import SelfTest
 from darkbloom_provider.engine.errors import EngineError
 from darkbloom_provider.engine.interface import Build, Engine
@@ -155,6 +156,7 @@ def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
         raise ProviderError(
             "the mlx engine is not installed", "install the provider with its extra `mlx`"
         ) from error
+    limit_arenas()
     budget = _kv_budget(config, inventory)
     prefixes = prefix_cache(config, budget, clock)
     return LocalEngine(

@@ -18,6 +18,7 @@ from darkbloom_provider.engine.interface import Build, Job, Outcome
 from darkbloom_provider.engine.local import EngineLimits, LocalEngine
 from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.prefix.cache import PrefixCache
+from darkbloom_provider.waiting import first_of
 
 BUILD = "bench/model"
 _WEIGHTS = "0" * 64
@@ -83,7 +84,11 @@ async def serve(folder: Path, port: int, rows: int) -> None:
             cache_scope=b"bench",
         )
         await engine.submit(job, stream)
-        await stream.over.wait()
+        # A client that hangs up takes its row with it.
+        await first_of(stream.over.wait(), reader.read(1))
+        if not stream.over.is_set():
+            engine.cancel(job.job_id)
+            await stream.over.wait()
         await writer.drain()
         writer.close()
 

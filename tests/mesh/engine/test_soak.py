@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from darkbloom_mesh.clock import SystemClock
+from darkbloom_provider.engine.arenas import limit_arenas
 from darkbloom_provider.engine.interface import Build, Job
 from darkbloom_provider.engine.local import EngineLimits, LocalEngine
 from darkbloom_provider.engine.mlx.loader import MlxLoader
@@ -78,6 +79,7 @@ class Traffic:
 
 @pytest.mark.timeout(1800)
 async def test_memory_and_threads_stay_flat_under_traffic(tmp_path: Path) -> None:
+    limit_arenas()
     prefixes = PrefixCache(_CACHE_BYTES)
     engine = LocalEngine(
         loader=MlxLoader(prefixes=prefixes),
