@@ -1,8 +1,9 @@
 """Open something on a thread, and close it also where nobody waits for it any more."""
 
 import asyncio
+import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, final
 
 
 class Closable(Protocol):
@@ -17,15 +18,38 @@ T = TypeVar("T", bound=Closable)
 
 
 async def open_on_thread(make: Callable[[], T]) -> T:
-    """Return what `make` opens; a caller that is cancelled meanwhile leaves nothing open."""
-    work = asyncio.ensure_future(asyncio.to_thread(make))
+    """Return what `make` opens; a caller that is cancelled meanwhile leaves nothing open.
+
+    The thread closes it then, whenever it is done: the loop may be gone before.
+    """
+    handover = _Handover(make)
     try:
-        return await asyncio.shield(work)
+        return await asyncio.to_thread(handover.run)
     except asyncio.CancelledError:
-        work.add_done_callback(_close)
+        handover.abandon()
         raise
 
 
-def _close(work: "asyncio.Future[T]") -> None:
-    if not work.cancelled() and work.exception() is None:
-        work.result().close()
+@final
+class _Handover(Generic[T]):
+    """What a thread has opened belongs to whoever comes second: the taker, or the end."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: T | None = None
+        self._abandoned = False
+
+    def run(self) -> T:
+        made = self._make()
+        with self._lock:
+            self._made = made
+            if self._abandoned:
+                made.close()
+        return made
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            if self._made is not None:
+                self._made.close()

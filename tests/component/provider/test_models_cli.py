@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from darkbloom_edge.signatures import Ed25519Signer, to_base64
+from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.home import Home
 from darkbloom_provider.models.store import ModelStore
 
@@ -238,7 +239,7 @@ async def test_a_killed_download_goes_on_where_it_was(
         first = await begin()
         await server.stalled.wait()
         while staged_bytes() < 1 << 20:
-            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.02)
+            await SystemClock().sleep(0.02)
         first.send_signal(how)
         _, err = await first.communicate()
         assert first.returncode == (-9 if how == signal.SIGKILL else 1)
