@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 import pytest_asyncio
@@ -185,3 +186,37 @@ async def test_models_prices_and_evidence_are_published(
     assert machine["admission"] == "development"
     assert machine["status"] == "online"
     assert machine["verdict"]["document"]
+
+
+async def test_every_dialect_is_answered_counted_and_paid(
+    mesh: Mesh, sdk: openai.AsyncOpenAI, consumer: Consumer, books: Books
+) -> None:
+    await books.quiet()
+    before = await consumer.balance()
+    [turn] = script(tokens=3)
+    said = turn["content"]
+
+    response = await sdk.responses.create(model="scripted", input=said)
+    completion = await sdk.completions.create(model="scripted", prompt=said)
+    chosen = await sdk.chat.completions.create(model="scripted", messages=[turn], n=2)
+    async with anthropic.AsyncAnthropic(
+        base_url=mesh.url, api_key=mesh.api_key, max_retries=0
+    ) as client:
+        asked: Any = {"model": "scripted", "max_tokens": 64, "messages": [turn]}
+        async with client.messages.stream(**asked) as stream:
+            message = await stream.get_final_message()
+        counted = await client.messages.count_tokens(model="scripted", messages=[turn])
+
+    text = response.output_text
+    assert len(text.split()) == 3
+    assert completion.choices[0].text == text
+    assert [choice.message.content for choice in chosen.choices] == [text, text]
+    assert message.content[0].type == "text"
+    assert message.content[0].text == text
+    assert message.usage.output_tokens == 3
+    assert chosen.usage is not None
+    assert chosen.usage.completion_tokens == 6
+    assert counted.input_tokens > 0
+    await books.quiet()
+    assert await consumer.balance() == before - 5 * price(message.usage.input_tokens, 3)
+    await books.clean()
