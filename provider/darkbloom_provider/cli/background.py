@@ -19,6 +19,6 @@ def background() -> Background:
         home=home,
         manager=manager_here(),
         program=program_here(home.app),
-        # What the service inherits, the chosen `provider.toml` with it.
+        # What the service inherits, the `provider.toml` with it.
         environment={**os.environ, **context.carried()},  # noqa: TID251 - as above
     )

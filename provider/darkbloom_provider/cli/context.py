@@ -39,6 +39,8 @@ def config() -> ProviderConfig:
 
 
 def carried() -> dict[str, str]:
-    """Return the variable that makes another process read the file of `-c`; none without it."""
-    chosen = _chosen.get()
-    return {} if chosen is None else {f"{PREFIX}CONFIG": str(config_path().absolute())}
+    """Return the variable that makes another process read this very file.
+
+    Always: the service names its home, and a home that is named has a file of its own.
+    """
+    return {f"{PREFIX}CONFIG": str(config_path().absolute())}

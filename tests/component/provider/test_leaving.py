@@ -9,14 +9,16 @@ import pytest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.testing import serve_ephemeral
 from darkbloom_provider import lock
+from darkbloom_provider.cli.background import background
 from darkbloom_provider.home import Home
 from darkbloom_provider.service.background import Background
 from darkbloom_provider.service.control import NoAnswerError, Question, ask
 from darkbloom_provider.service.errors import ServiceError, StillDrainingError
 from darkbloom_provider.service.intent import read_intent
 from darkbloom_provider.service.leaving import leave
-from darkbloom_provider.service.plan import PROVIDER_LABEL, ServicePlan
+from darkbloom_provider.service.plan import PROVIDER_LABEL, ServicePlan, provider_plan
 from darkbloom_provider.service.program import program_here
+from darkbloom_provider.settings import load_settings
 
 from tests.component.provider.test_process import now_ms, process
 from tests.fakes.provider_router import PATIENCE_S, FakeRouter
@@ -147,6 +149,20 @@ async def test_restart_is_believed_only_from_a_new_process_that_is_authorised(tm
         assert read_intent(home.intent).wanted == "stopped"
         async with asyncio.timeout(PATIENCE_S * 3):
             await agent.child.wait()
+
+
+def test_the_service_reads_the_provider_toml_of_whoever_installed_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DARKBLOOM_PROVIDER_HOME", raising=False)
+    monkeypatch.delenv("DARKBLOOM_PROVIDER_CONFIG", raising=False)
+    made = background()
+    plan = provider_plan(made.home, made.program, made.environment, ())
+
+    usual = tmp_path / ".config" / "darkbloom" / "provider.toml"
+    assert plan.environment["DARKBLOOM_PROVIDER_CONFIG"] == str(usual)
+    assert plan.environment["DARKBLOOM_PROVIDER_HOME"] == str(tmp_path / ".darkbloom")
+    # A file that is not there yet is an empty one.
+    assert load_settings(plan.environment).problems == ()
 
 
 async def test_nonsense_on_the_control_socket_costs_nothing(tmp_path):
