@@ -124,6 +124,21 @@ def test_eviction_while_rows_run_changes_no_answer(stored: StoredModel) -> None:
         assert cache.memory.bytes <= cache.memory.max_bytes
 
 
+def test_a_prompt_larger_than_the_cache_keeps_its_beginning(stored: StoredModel) -> None:
+    draw = random.Random(10)
+    measured = PrefixCache(1 << 24, block_tokens=BLOCK)
+    tokens = draw.choices(LETTERS, k=200)
+    answers(load(stored.directory, measured), [spec(measured, tokens)])
+    one = measured.memory.bytes // len(measured.memory)
+
+    small = PrefixCache(2 * one + one // 2, block_tokens=BLOCK)
+    batch = load(stored.directory, small)
+    assert answers(batch, [spec(small, tokens)])[0][1] == 0
+    assert len(small.memory) == 2
+    assert small.memory.evicted == 0
+    assert answers(batch, [spec(small, tokens)])[0][1] == 2 * BLOCK
+
+
 def test_another_account_reads_its_prompt_whole(stored: StoredModel) -> None:
     cache = PrefixCache(1 << 24, block_tokens=BLOCK)
     batch = load(stored.directory, cache)

@@ -87,6 +87,8 @@ class Prefixes:
         last = min(whole // prefix.block_tokens, len(prefix.chain))
         first = self._cache.missing(prefix)
         size = prefix.block_tokens
+        # What no tier could hold is not worth a copy.
+        last = min(last, self._cache.room // (size * _bytes_per_token(row.cache)))
         blocks = [cut(row.cache, at * size, (at + 1) * size) for at in range(first, last)]
         self._cache.keep(prefix, first, blocks)
 
@@ -114,6 +116,12 @@ def joined(blocks: Sequence[KvBlock]) -> list[KVCache]:
         cache.append(layer)
     mx.eval([layer.state for layer in cache])
     return cache
+
+
+def _bytes_per_token(cache: Sequence[Any]) -> int:
+    arrays = [array for layer in cache for array in (layer.keys, layer.values)]
+    total: int = sum(array.nbytes // array.shape[_TOKENS_AXIS] for array in arrays)
+    return max(1, total)
 
 
 def _copy(array: mx.array, begin: int, end: int) -> mx.array:

@@ -61,6 +61,11 @@ class DiskTier(Protocol):
         """Stop writing, within a bounded time."""
         ...
 
+    @property
+    def room(self) -> int:
+        """Most bytes of one offer."""
+        ...
+
     def add_to(self, facts: CacheFacts) -> CacheFacts:
         """Report the tier as well."""
         ...
@@ -222,6 +227,11 @@ class PrefixCache:
         count = len(prefix.chain)
         in_memory = self.memory.count(prefix.chain) if self.memory.max_bytes else count
         return in_memory if self.disk is None else min(in_memory, self.disk.known(prefix))
+
+    @property
+    def room(self) -> int:
+        """Most bytes of one prompt that any tier would take."""
+        return max(self.memory.max_bytes, 0 if self.disk is None else self.disk.room)
 
     def keep(self, prefix: Prefix, start: int, blocks: Sequence[Block]) -> None:
         """Keep what was read: blocks of a prompt from `start` on."""

@@ -144,6 +144,11 @@ class SsdTier:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def room(self) -> int:
+        """Most bytes of one offer."""
+        return self._limits.queue_bytes
+
     def add_to(self, facts: CacheFacts) -> CacheFacts:
         """Report the tier as well."""
         counts = self.counts
