@@ -234,6 +234,23 @@ async def test_a_terminal_that_nothing_proves_is_late_once_its_hold_has_ended(
     assert not mesh.ledger.settlements
 
 
+async def test_a_terminal_that_nobody_knows_is_acknowledged_with_the_rescue_of_its_answer(
+    mesh: World,
+) -> None:
+    provider, gateway = await mesh.provider(), await mesh.gateway()
+    attempt_id = "att_" + "0" * 32
+    provider.terminal(0, attempt_id)
+    await mesh.until(lambda: bool(mesh.router.closing._late))
+    # The replica that knew the answer is gone; its gateway says here what was opened.
+    rescue = gw.SettleOpened(request_id="req_" + "0" * 32, attempt_id=attempt_id)
+    gateway.lane.send_control(K.FRAME_KIND_SETTLE_OPENED, 0, rescue)
+
+    ack = await provider.box.message(K.FRAME_KIND_TERMINAL_ACK, pl.TerminalAck)
+    assert ack.attempt_id == attempt_id
+    assert not mesh.router.closing._late
+    assert len(mesh.ledger.settlements) == 1
+
+
 async def test_a_rejected_terminal_leaves_what_was_opened(mesh: World) -> None:
     provider, gateway = await mesh.provider(), await mesh.gateway()
     mesh.ledger.rejections.append("terminal_signature")
