@@ -21,7 +21,6 @@ from darkbloom_provider.engine.mlx.prefix import (
     KvCodec,
     cut,
     identity_here,
-    is_exact,
     typed,
 )
 from darkbloom_provider.engine.prefix.cache import PrefixCache
@@ -30,8 +29,9 @@ from darkbloom_provider.engine.prefix.keys import CacheKeys
 from darkbloom_provider.engine.prefix.limits import DiskLimits
 from darkbloom_provider.engine.sampling import Sampling
 from darkbloom_provider.models.store import StoredModel
-from mlx_lm.models.cache import KVCache, RotatingKVCache
+from mlx_lm.models.cache import KVCache
 
+from tests.mesh.engine.kinds import KINDS, write_kind
 from tests.mesh.engine.tiny import BUILD_ID, import_tiny
 from tests.unit.provider.engine.support import RecordingSink, job
 from tests.unit.provider.models import tiny_gguf
@@ -319,6 +319,17 @@ async def test_what_is_in_memory_survives_the_thread_that_made_it(stored: Stored
         assert again == cold_text
 
 
-def test_a_model_whose_layers_forget_is_always_read() -> None:
-    assert is_exact([KVCache(), KVCache()])
-    assert not is_exact([KVCache(), RotatingKVCache(max_size=64)])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_model_whose_layers_forget_is_always_read_and_says_the_same(
+    tmp_path: Path, kind: str
+) -> None:
+    folder = write_kind(tmp_path / kind, kind)
+    cache = PrefixCache(1 << 24, block_tokens=BLOCK)
+    warm, plain = load(folder, cache), load(folder, None)
+    tokens = random.Random(12).choices(LETTERS, k=100)
+    expected = answers(plain, [cold(spec(cache, tokens))])[0][0]
+    assert answers(warm, [spec(cache, tokens)]) == [(expected, 0)]
+    known = 3 * BLOCK if kind == "full" else 0
+    assert answers(warm, [spec(cache, tokens)]) == [(expected, known)]
+    assert warm.prefix_cache == ("ready" if kind == "full" else "unsupported")
+    assert (len(cache.memory) > 0) == (kind == "full")
