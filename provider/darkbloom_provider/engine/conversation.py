@@ -5,6 +5,7 @@ told about them in words, in the default way of writing calls, and every templat
 schema that its answer will have: a model that knows what is wanted needs less forcing.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +18,7 @@ _TOOLS_HOW: Final = (
     f'{{"name": "<function>", "arguments": {{…}}}}\n{TOOL_CLOSE}'
 )
 _SCHEMA_INTRO: Final = "Answer with JSON that follows this schema:\n"
+_SHORT_ID: Final = 9
 _OBJECT_INTRO: Final = "Answer with one JSON object."
 
 Messages = list[dict[str, Any]]
@@ -25,6 +27,22 @@ Messages = list[dict[str, Any]]
 def with_objects(messages: Sequence[Mapping[str, Any]]) -> Messages:
     """Give the arguments of earlier calls as objects, where their text is one."""
     return [_with_objects(message) for message in messages]
+
+
+def with_short_ids(messages: Sequence[Mapping[str, Any]]) -> Messages:
+    """Give calls ids of nine letters and digits, which Mistral's templates insist on."""
+    shortened = []
+    for message in messages:
+        copied = dict(message)
+        if isinstance(copied.get("tool_call_id"), str):
+            copied["tool_call_id"] = _short(copied["tool_call_id"])
+        if isinstance(copied.get("tool_calls"), list):
+            copied["tool_calls"] = [
+                {**call, "id": _short(call["id"])} if isinstance(call.get("id"), str) else call
+                for call in copied["tool_calls"]
+            ]
+        shortened.append(copied)
+    return shortened
 
 
 def with_tools_in_words(
@@ -64,6 +82,10 @@ def with_instruction(
             message["content"] = f"{message['content']}\n\n{instruction}"
             return copied
     return [{"role": role, "content": instruction}, *copied]
+
+
+def _short(call_id: str) -> str:
+    return hashlib.sha256(call_id.encode()).hexdigest()[:_SHORT_ID]
 
 
 def _with_objects(message: Mapping[str, Any]) -> dict[str, Any]:

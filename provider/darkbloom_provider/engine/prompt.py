@@ -16,6 +16,7 @@ from darkbloom_provider.engine.conversation import (
     format_instruction,
     with_instruction,
     with_objects,
+    with_short_ids,
     with_tools_in_words,
 )
 from darkbloom_provider.engine.errors import (
@@ -194,6 +195,8 @@ def _rendered(
 ) -> str:
     if template.mentions_tools:
         messages, tools = with_objects(request.messages), wanted.tools
+        if wanted.family.short_ids:
+            messages = with_short_ids(messages)
     else:
         messages, tools = with_tools_in_words(request.messages, wanted.tools), ()
     instruction = "" if wanted.forced else format_instruction(request.response_format)

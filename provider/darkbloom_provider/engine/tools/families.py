@@ -33,6 +33,8 @@ class Family:
     """How a forced call is written; None where calls are no JSON: the default is forced then."""
     channels: bool = False
     """The whole answer is in harmony's channels."""
+    short_ids: bool = False
+    """Its templates take only ids of nine letters and digits."""
     markers: frozenset[str] = frozenset()
     """Special tokens, beside the openers, whose text must be seen."""
 
@@ -122,6 +124,7 @@ MISTRAL: Final = Family(
     frame=Frame(
         before=("[TOOL_CALLS]", '[{"name": "'), between=('", "arguments": ',), after=("}]",)
     ),
+    short_ids=True,
     markers=frozenset({"[ARGS]", "[CALL_ID]"}),
 )
 MISTRAL_HEADERS: Final = dataclasses.replace(
