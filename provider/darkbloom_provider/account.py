@@ -240,7 +240,7 @@ class Account:
         except httpx.HTTPError as error:
             raise AccountError(
                 f"the gateway does not answer ({type(error).__name__})",
-                "check the network and DARKBLOOM_PROVIDER_GATEWAY",
+                "check the network, and coordinator.gateway in `darkbloom config show`",
             ) from None
         return str(_content(response, _CREATED).get("id", ""))
 
@@ -257,7 +257,7 @@ class Account:
         except httpx.HTTPError as error:
             raise AccountError(
                 f"the gateway does not answer ({type(error).__name__})",
-                "check the network and DARKBLOOM_PROVIDER_GATEWAY",
+                "check the network, and coordinator.gateway in `darkbloom config show`",
             ) from None
 
 

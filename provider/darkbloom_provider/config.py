@@ -139,7 +139,7 @@ class ProviderConfig(CommonConfig):
     ] = 60
     startup_preload: Annotated[bool, Setting("load models before registering")] = True
     preload_models: Annotated[
-        tuple[str, ...], Setting("which to load first; unset: those that were warm last")
+        tuple[str, ...], Setting("which of them to load first; unset: in the order of the store")
     ] = ()
     startup_preload_timeout_secs: Annotated[
         float, Setting("register without the rest after so long", minimum=1, maximum=3600)

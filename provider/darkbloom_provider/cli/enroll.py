@@ -72,7 +72,8 @@ def enroll_with(
     _require_mac(platform)
     if config.gateway is None:
         raise AccountError(
-            "no gateway is configured", "set DARKBLOOM_PROVIDER_GATEWAY, e.g. https://api.example"
+            "no gateway is configured",
+            "`darkbloom config set coordinator.gateway https://…`, the address of your network",
         )
     if measure_enrolment(run) is Enrolment.MANAGED:
         raise EnrolmentError(

@@ -160,7 +160,8 @@ def _config() -> ProviderConfig:
 def _gateway(config: ProviderConfig) -> str:
     if config.gateway is None:
         raise AccountError(
-            "no gateway is configured", "set DARKBLOOM_PROVIDER_GATEWAY, e.g. https://api.example"
+            "no gateway is configured",
+            "`darkbloom config set coordinator.gateway https://…`, the address of your network",
         )
     return config.gateway
 

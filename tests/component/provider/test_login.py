@@ -213,7 +213,7 @@ def test_without_a_gateway_it_says_what_to_set(
     darkbloom: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DARKBLOOM_PROVIDER_GATEWAY")
-    assert "DARKBLOOM_PROVIDER_GATEWAY" in darkbloom("login")[2]
+    assert "coordinator.gateway" in darkbloom("login")[2]
 
     monkeypatch.setenv("DARKBLOOM_PROVIDER_GATEWAY", "http://127.0.0.1:1")
     assert "does not answer" in darkbloom("login")[2]
