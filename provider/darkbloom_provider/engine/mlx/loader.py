@@ -25,8 +25,9 @@ from darkbloom_provider.engine.mlx.batch import MlxBatch
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 
 PREFILL_CHUNK_TOKENS: Final = 512
-CPU_PREFILL_CHUNK_TOKENS: Final = 32
-"""A CPU gains nothing from longer chunks, and takes seconds even for these."""
+CPU_PREFILL_CHUNK_TOKENS: Final = 64
+"""A CPU gains nothing from longer chunks, and takes seconds even for these. Equal to the blocks of
+the prefix cache's memory, so that every block is a place to begin at."""
 DEFAULT_CONTEXT_TOKENS: Final = 4096
 _log = structlog.get_logger()
 

@@ -84,13 +84,14 @@ class Prefixes:
         if prefix is None or not self._exact or row.cache is None:
             return
         whole = (len(row.spec.tokens) - 1) // self._chunk_tokens * self._chunk_tokens
-        last = min(whole // prefix.block_tokens, len(prefix.chain))
-        first = self._cache.missing(prefix)
-        size = prefix.block_tokens
-        # What no tier could hold is not worth a copy.
-        last = min(last, self._cache.room // (size * _bytes_per_token(row.cache)))
-        blocks = [cut(row.cache, at * size, (at + 1) * size) for at in range(first, last)]
-        self._cache.keep(prefix, first, blocks)
+        for view in prefix.views:
+            size = view.block_tokens
+            first = self._cache.missing(view)
+            # What no tier could hold is not worth a copy.
+            fitting = self._cache.room(view) // (size * _bytes_per_token(row.cache))
+            last = min(whole // size, len(view.chain), fitting)
+            blocks = [cut(row.cache, at * size, (at + 1) * size) for at in range(first, last)]
+            self._cache.keep(view, first, blocks)
 
 
 def is_exact(cache: Sequence[Any]) -> bool:

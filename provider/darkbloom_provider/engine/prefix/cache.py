@@ -7,11 +7,18 @@ miss: a prompt can always be read.
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Protocol
 
 import structlog
 
-from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS, VERSION, chain_of, root_of
+from darkbloom_provider.engine.prefix.chain import (
+    BLOCK_TOKENS,
+    FINE_TOKENS,
+    VERSION,
+    chain_of,
+    root_of,
+)
 from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.prefix.memory import Block, MemoryTier
 
@@ -32,7 +39,17 @@ class Prefix:
     chain: tuple[bytes, ...]
     block_tokens: int
     staged: tuple[Block, ...] = ()
-    """Blocks from the first on that came from the disk for this prompt."""
+    """Blocks from the first on that came from the disk for this prompt, and before them those of
+    the memory."""
+    staged_sizes: tuple[int, ...] = ()
+    """Tokens of each of them."""
+    far: "Prefix | None" = None
+    """The same prompt in the larger blocks of the disk, where those are larger."""
+
+    @property
+    def views(self) -> tuple["Prefix", ...]:
+        """The prompt in each size of block that something is kept in."""
+        return (self,) if self.far is None else (self, self.far)
 
     def __repr__(self) -> str:
         return f"Prefix(blocks={len(self.chain)}, <redacted>)"
@@ -110,7 +127,8 @@ class PrefixCache:
 
     Args:
         max_bytes: Of the memory tier; 0 switches it off.
-        block_tokens: Tokens of a block.
+        block_tokens: Tokens of a block on the disk.
+        fine_tokens: Tokens of a block in memory, at most those on the disk, which are a multiple.
         disk: The SSD tier; None for none.
         identity: What KV depends on besides weights and tokens: libraries, device, layout.
     """
@@ -120,6 +138,7 @@ class PrefixCache:
         max_bytes: int,
         *,
         block_tokens: int = BLOCK_TOKENS,
+        fine_tokens: int = FINE_TOKENS,
         disk: DiskTier | None = None,
         identity: Mapping[str, str] | None = None,
     ) -> None:
@@ -127,6 +146,9 @@ class PrefixCache:
         self.disk = disk
         self.counts = Counts()
         self._block_tokens = block_tokens
+        self._fine_tokens = min(fine_tokens, block_tokens) if max_bytes else block_tokens
+        if block_tokens % self._fine_tokens:
+            raise ValueError("blocks on the disk are not whole blocks of the memory")
         self._lock = threading.Lock()
         self._identity = dict(identity or {})
         self._opened = False
@@ -164,26 +186,38 @@ class PrefixCache:
             weight_hash: Of the build.
             tokens: The whole prompt.
         """
-        if not scope or not weight_hash or len(tokens) <= self._block_tokens:
+        if not scope or not weight_hash or len(tokens) <= self._fine_tokens:
             return None
-        chain = chain_of(root_of(scope, weight_hash), tokens, self._block_tokens)
-        return Prefix(
-            scope=scope, weight_hash=weight_hash, chain=chain, block_tokens=self._block_tokens
-        )
+        root = root_of(scope, weight_hash)
+
+        def cut(size: int) -> Prefix:
+            chain = chain_of(root, tokens, size)
+            return Prefix(scope=scope, weight_hash=weight_hash, chain=chain, block_tokens=size)
+
+        fine = cut(self._fine_tokens)
+        if self.disk is None or self._fine_tokens == self._block_tokens:
+            return fine
+        far = cut(self._block_tokens)
+        return replace(fine, far=far) if far.chain else fine
 
     async def stage(self, prefix: Prefix) -> Prefix:
         """Bring from the disk what the memory does not have."""
-        if self.disk is None:
+        far = prefix.views[-1]
+        if self.disk is None or far.block_tokens != self._block_tokens:
             return prefix
-        here = self.memory.count(prefix.chain)
-        if here == len(prefix.chain):
+        ratio = far.block_tokens // prefix.block_tokens
+        here = self.memory.count(prefix.chain) // ratio
+        if here == len(far.chain):
             return prefix
-        blocks = await self.disk.stage(prefix, here)
+        blocks = await self.disk.stage(far, here)
         if not blocks:
             return prefix
         # What is in memory now may be evicted before the row begins: then this is of no use.
-        known = self.memory.find(prefix.chain[:here])
-        return replace(prefix, staged=(*known, *blocks)) if len(known) == here else prefix
+        known = self.memory.find(prefix.chain[: here * ratio])
+        if len(known) < here * ratio:
+            return prefix
+        sizes = (prefix.block_tokens,) * len(known) + (far.block_tokens,) * len(blocks)
+        return replace(prefix, staged=(*known, *blocks), staged_sizes=sizes)
 
     def find(self, prefix: Prefix, align_tokens: int) -> Found:
         """Return the longest known beginning of a prompt.
@@ -194,18 +228,19 @@ class PrefixCache:
                 there as well, so that the same numbers come out.
         """
         blocks: Sequence[Block] = self.memory.find(prefix.chain)
-        in_memory = len(blocks)
-        if len(prefix.staged) > in_memory:
-            blocks = prefix.staged
-        tokens = len(blocks) * prefix.block_tokens // align_tokens * align_tokens
-        count = tokens // prefix.block_tokens
-        usable = count * prefix.block_tokens == tokens
-        found = Found(blocks[:count], tokens) if usable and tokens else Found()
+        in_memory = len(blocks) * prefix.block_tokens
+        sizes = (prefix.block_tokens,) * len(blocks)
+        if sum(prefix.staged_sizes) > in_memory:
+            blocks, sizes = prefix.staged, prefix.staged_sizes
+        found = Found()
+        for count, tokens in enumerate(accumulate(sizes), start=1):
+            if tokens % align_tokens == 0:
+                found = Found(blocks[:count], tokens)
         with self._lock:
             self.counts.lookups += 1
             self.counts.hits += found.tokens > 0
             self.counts.hit_tokens += found.tokens
-            self.counts.disk_tokens += max(0, len(found.blocks) - in_memory) * prefix.block_tokens
+            self.counts.disk_tokens += max(0, found.tokens - in_memory)
         return found
 
     def facts(self) -> CacheFacts:
@@ -222,21 +257,33 @@ class PrefixCache:
         )
         return facts if disk is None else disk.add_to(facts)
 
-    def missing(self, prefix: Prefix) -> int:
-        """Return the first block of a prompt that some tier would take."""
-        count = len(prefix.chain)
-        in_memory = self.memory.count(prefix.chain) if self.memory.max_bytes else count
-        return in_memory if self.disk is None else min(in_memory, self.disk.known(prefix))
+    def missing(self, view: Prefix) -> int:
+        """Return the first block of a prompt that some tier of this size of block would take."""
+        known = len(view.chain)
+        if self._in_memory(view):
+            known = self.memory.count(view.chain)
+        disk = self._disk_of(view)
+        return known if disk is None else min(known, disk.known(view))
 
-    @property
-    def room(self) -> int:
-        """Most bytes of one prompt that any tier would take."""
-        return max(self.memory.max_bytes, 0 if self.disk is None else self.disk.room)
+    def room(self, view: Prefix) -> int:
+        """Return the most bytes of one prompt that any tier of this size of block would take."""
+        disk = self._disk_of(view)
+        return max(
+            self.memory.max_bytes if self._in_memory(view) else 0, 0 if disk is None else disk.room
+        )
 
-    def keep(self, prefix: Prefix, start: int, blocks: Sequence[Block]) -> None:
-        """Keep what was read: blocks of a prompt from `start` on."""
+    def keep(self, view: Prefix, start: int, blocks: Sequence[Block]) -> None:
+        """Keep what was read: blocks of one of the views of a prompt, from `start` on."""
         if not blocks:
             return
-        self.memory.put(prefix.chain[: start + len(blocks)], blocks)
-        if self.disk is not None:
-            self.disk.offer(prefix, start, blocks)
+        if self._in_memory(view):
+            self.memory.put(view.chain[: start + len(blocks)], blocks)
+        disk = self._disk_of(view)
+        if disk is not None:
+            disk.offer(view, start, blocks)
+
+    def _in_memory(self, view: Prefix) -> bool:
+        return self.memory.max_bytes > 0 and view.block_tokens == self._fine_tokens
+
+    def _disk_of(self, view: Prefix) -> DiskTier | None:
+        return self.disk if view.block_tokens == self._block_tokens else None

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 from darkbloom_provider.engine.prefix.cache import Prefix, PrefixCache
 from darkbloom_provider.engine.prefix.chain import chain_of, root_of
 from darkbloom_provider.engine.prefix.memory import MemoryTier
@@ -173,3 +174,29 @@ async def test_the_disk_is_asked_only_for_what_the_memory_does_not_have():
     assert disk.offered == [(0, 2)]
     assert await cache.stage(prefix) is prefix
     assert disk.asked == [0]
+
+
+async def test_memory_and_disk_each_get_blocks_of_their_own_size():
+    disk = Disk([Piece("large")])
+    cache = PrefixCache(1_000, block_tokens=8, fine_tokens=4, disk=disk)
+    fine, large = planned(cache, list(range(21))).views
+    assert (len(fine.chain), len(large.chain)) == (5, 2)
+    cache.keep(fine, 0, [Piece(str(number)) for number in range(3)])
+    assert (cache.missing(fine), cache.missing(large)) == (3, 0)
+    assert disk.offered == []
+    cache.keep(large, 0, [Piece("l"), Piece("m")])
+    assert disk.offered == [(0, 2)]
+    assert len(cache.memory) == 3
+
+    staged = await cache.stage(fine)
+    assert disk.asked == [1], "the first large block is in memory already"
+    assert [block.name for block in staged.staged] == ["0", "1", "large"]
+    assert cache.find(staged, 4).tokens == 16
+    assert len(cache.find(staged, 16).blocks) == 3
+    assert cache.find(staged, 12).tokens == 0, "no block ends there"
+    assert cache.counts.disk_tokens == 8
+
+
+def test_blocks_of_the_disk_are_whole_blocks_of_the_memory():
+    with pytest.raises(ValueError, match="not whole blocks"):
+        PrefixCache(1_000, block_tokens=10, fine_tokens=4)
