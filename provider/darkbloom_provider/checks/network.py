@@ -21,6 +21,8 @@ from darkbloom_provider.wording import span
 
 PROBE_S: Final = 5.0
 """Bound of one probe."""
+CLOSE_S: Final = 1.0
+"""Bound of the goodbye to whoever was probed."""
 MAX_SKEW_S: Final = 30.0
 """Past it documents that live for minutes begin to look expired or not yet valid."""
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -112,8 +114,21 @@ async def _speaks_http2(host: str, port: int, context: ssl.SSLContext | None) ->
     except asyncio.IncompleteReadError:
         return "answers, but not with HTTP/2"
     finally:
-        writer.close()
+        await _hang_up(writer)
     return "" if header[3] == _SETTINGS else "answers, but not with HTTP/2"
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and be rid of it when this returns."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await writer.wait_closed()
+    except TimeoutError:
+        # TLS waits for the other side's goodbye, which may never come.
+        writer.transport.abort()
+    except OSError:
+        return  # It broke on its own; that it is gone is all that was wanted.
 
 
 def _context(scene: Scene) -> ssl.SSLContext:

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     Command("local", "local:local", SERVE),
     Command("update", "update:update", SERVE),
     Command("watchdog", "watchdog:watchdog", SERVE, hidden=True),
+    Command("runtime-smoke", "runtime_smoke:runtime_smoke", SERVE, hidden=True),
     Command("status", "status:status", WATCH),
     Command("doctor", "doctor:doctor", WATCH),
     Command("logs", "logs:logs", WATCH),

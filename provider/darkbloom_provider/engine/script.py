@@ -9,6 +9,7 @@ A script is a JSON object; every field is optional:
 | `delta_tokens` | 1 | tokens in one delta |
 | `interval_s` | 0 | beat on which deltas come, one step for all rows; 0: as fast as the loop goes |
 | `first_delay_s` | 0 | time before the first delta |
+| `load_s` | 0 | time that a load takes; of the engine's own script |
 | `prompt_tokens` | counted | claimed prompt tokens |
 | `inflate_tokens` | 0 | claimed completion tokens beyond the true ones (a lying provider) |
 | `reasoning` | "" | text of the reasoning channel, before the answer |
@@ -77,6 +78,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     delta_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] = 1
     interval_s: _Seconds = 0.0
     first_delay_s: _Seconds = 0.0
+    load_s: _Seconds = 0.0
     prompt_tokens: _Count | None = None
     inflate_tokens: _Count = 0
     reasoning: str = ""

@@ -114,6 +114,8 @@ class ScriptedEngine:
         """
         if not build.build_id.startswith(NAMESPACE):
             raise load_failed("the scripted engine serves only builds of the dev/ namespace")
+        if self._script.load_s:
+            await self._clock.sleep(self._script.load_s)
         self._builds.add(build.build_id)
 
     async def unload(self, build_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, final
 
 import structlog
 from darkbloom_edge.boxes import wipe
-from darkbloom_edge.dialects.chat import CHAT
+from darkbloom_edge.dialects.chat import CHAT, MAX_BODY_BYTES
 from darkbloom_edge.dialects.completions import COMPLETIONS
 from darkbloom_edge.dialects.dialect import Dialect
 from darkbloom_edge.dialects.responses import RESPONSES
@@ -41,7 +41,8 @@ from darkbloom_provider.local.wire import (
 )
 from darkbloom_provider.shift import Kitchen
 
-MAX_CHAT_BYTES: Final = 32 * 1024 * 1024
+MAX_CHAT_BYTES: Final = MAX_BODY_BYTES
+"""As on the network, so that what works here works there."""
 MAX_COMPLETION_BYTES: Final = 2 * 1024 * 1024
 MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
 DIALECTS: Final[Mapping[str, tuple[Dialect, int]]] = {

@@ -80,7 +80,7 @@ def layout_of(tree: Path) -> Layout:
 
 
 def check_tree(tree: Path, manifest: ReleaseManifest, run: Runner) -> None:
-    """Measure an unpacked tree and run it once.
+    """Measure an unpacked tree, run it once, and let its engine compute.
 
     Raises:
         UpdateError: it is not what was signed, or does not run on this machine.
@@ -99,11 +99,17 @@ def check_tree(tree: Path, manifest: ReleaseManifest, run: Runner) -> None:
         verify = ("/usr/bin/codesign", "--verify", "--deep", "--strict", str(apps[0]))
         if not run(verify).ok:
             raise UpdateError(UpdateResult.HASH_MISMATCH, "the application's signature is broken")
-    command = (str(layout.python), "-I", "-B", "-m", "darkbloom_provider", "--version")
-    done = run(command)
+    agent = (str(layout.python), "-I", "-B", "-m", "darkbloom_provider")
+    done = run((*agent, "--version"))
     if not done.ok or done.output.strip() != manifest.release_version:
         raise UpdateError(
             UpdateResult.REPLACE_FAILED,
             f"{manifest.release_version} does not run on this machine",
+            "it stays as it was; tell the operator which system this is",
+        )
+    if not run((*agent, "runtime-smoke")).ok:
+        raise UpdateError(
+            UpdateResult.REPLACE_FAILED,
+            f"the engine of {manifest.release_version} does not run on this machine",
             "it stays as it was; tell the operator which system this is",
         )

@@ -24,7 +24,6 @@ from tests.fakes.provider_router import FakeRouter
 
 BUILD = "org/tiny"
 PREFIX = "DARKBLOOM_PROVIDER_"
-NOW = datetime.now(UTC)  # noqa: TID251 - read by a real command
 MAC_ONLY = {
     *("metal gpu", "sip", "macos", "secure boot", "authenticated root", "rdma", "mdm enrollment"),
 }
@@ -69,12 +68,17 @@ class Machine:
         }
 
 
+def now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - compared by a real command
+
+
 def snapshot(**changes: object) -> state.AgentState:
+    written = now().isoformat()
     fields: dict[str, object] = {
         "pid": os.getpid(),
         "version": "0.1.0",
-        "started_at": NOW.isoformat(),
-        "updated_at": NOW.isoformat(),
+        "started_at": written,
+        "updated_at": written,
         "coordinator": "router:8443",
         "connection": "registered",
         "engine": "mlx-lm",
@@ -134,7 +138,7 @@ def old_version(machine: Machine) -> None:
 
 
 def closed_schedule(machine: Machine) -> None:
-    day = f"{NOW + timedelta(days=3):%a}".lower()
+    day = f"{now() + timedelta(days=3):%a}".lower()
     machine.write(
         "[schedule]\nenabled = true\n[[schedule.windows]]\n"
         f'days = ["{day}"]\nstart = "03:00"\nend = "03:30"\n'
@@ -294,11 +298,11 @@ async def test_a_newer_release_is_a_warning(machine):
 
 async def test_a_stale_picture_and_a_lost_stream_are_failures(machine):
     place_folder(machine.home, BUILD)
-    old = (NOW - timedelta(minutes=10)).isoformat()
+    old = (now() - timedelta(hours=10, minutes=10)).isoformat()
     machine.state |= {"updated_at": old, "connection": "connecting", "last_error": "gone"}
     found = await machine.findings()
     assert set(found) == {"daemon state freshness", "daemon connected"}
-    assert "10 min" in found["daemon state freshness"]["detail"]
+    assert "10 h" in found["daemon state freshness"]["detail"]
     assert found["daemon connected"]["detail"] == "gone"
 
 

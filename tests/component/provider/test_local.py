@@ -236,9 +236,13 @@ async def test_what_cannot_be_answered_is_one_typed_error(local, method, path, b
 
 async def test_bodies_above_the_ceiling_are_refused_before_they_are_read(local):
     key = local.key.reveal()
-    for framing in ("content-length: 5000000", "transfer-encoding: chunked"):
+    for path, framing in (
+        ("/v1/tokenize", "content-length: 5000000"),
+        ("/v1/tokenize", "transfer-encoding: chunked"),
+        ("/v1/chat/completions", f"content-length: {(16 << 20) + 1}"),
+    ):
         reader, writer = await asyncio.open_connection("127.0.0.1", local.server.port)
-        head = f"POST /v1/tokenize HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
         writer.write(f"{head}{framing}\r\n\r\n".encode())
         if "chunked" in framing:
             piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"

@@ -41,7 +41,7 @@ class Process:
         assert self._child is not None
         return self._child
 
-    async def start(self, *flags: str) -> None:
+    async def start(self, *flags: str, **more: str) -> None:
         with self.log.open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(
                 *(
@@ -54,7 +54,7 @@ class Process:
                     "scripted",
                 ),
                 *flags,
-                env=self._environment,
+                env={**self._environment, **more},
                 stdout=log,
                 stderr=log,
             )

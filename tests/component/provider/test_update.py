@@ -46,12 +46,13 @@ updater.install(updater.check().release)
 """
 
 
-def tree(root: Path, version: str, *, runs: bool = True) -> Path:
+def tree(root: Path, version: str, *, runs: bool = True, computes: bool = True) -> Path:
     """Make a small installation."""
     python = root / "bin" / "python3"
     site = root / "lib" / "python3.11" / "site-packages"
     python.parent.mkdir(parents=True)
-    python.write_text(f"#!/bin/sh\necho {version if runs else 'broken'}\n")
+    smoke = "" if computes else 'case "$*" in *runtime-smoke) exit 1;; esac\n'
+    python.write_text(f"#!/bin/sh\n{smoke}echo {version if runs else 'broken'}\n")
     python.chmod(0o755)
     for package in code_release.PACKAGES:
         (site / package).mkdir(parents=True)
@@ -255,6 +256,7 @@ def test_a_signed_archive_of_another_tree_does_not_run_or_leads_out_is_refused(
     other = tree(tmp_path / "other", NEW)
     (other / "lib/python3.11/site-packages/darkbloom_mesh/extra.py").write_text("x")
     broken = tree(tmp_path / "broken", NEW, runs=False)
+    idle = tree(tmp_path / "idle", NEW, computes=False)
     outside = io.BytesIO()
     with tarfile.open(fileobj=outside, mode="w:gz") as tar:
         escaping = tarfile.TarInfo("../escaped")
@@ -263,6 +265,7 @@ def test_a_signed_archive_of_another_tree_does_not_run_or_leads_out_is_refused(
     for measured, archive, result in (
         (root, packed(other), UpdateResult.HASH_MISMATCH),
         (broken, packed(broken), UpdateResult.REPLACE_FAILED),
+        (idle, packed(idle), UpdateResult.REPLACE_FAILED),
         (root, outside.getvalue(), UpdateResult.REPLACE_FAILED),
         (root, b"no archive", UpdateResult.REPLACE_FAILED),
     ):
