@@ -57,13 +57,32 @@ def unpack(archive: Path, target: Path, run: Runner) -> None:
                 members, size = members + 1, size + member.size
                 if members > MAX_MEMBERS or size > MAX_TREE_BYTES:
                     raise UpdateError(UpdateResult.REPLACE_FAILED, "the archive is too large")
-                # The filter refuses devices, absolute names and links that lead out.
-                tar.extract(member, target, filter="data")
+                _extract(tar, member, target)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise UpdateError(
             UpdateResult.REPLACE_FAILED,
             f"the archive cannot be unpacked ({type(error).__name__})",
         ) from None
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Write one member; devices, absolute names and links that lead out are refused."""
+    if hasattr(tarfile, "data_filter"):
+        tar.extract(member, target, filter="data")
+        return
+    # Before 3.11.4 there is no such filter, and the system's Python may be older.
+    root = target.resolve()
+    place = target / member.name
+    ends = [place.parent]
+    if member.issym():
+        ends.append(place.parent / member.linkname)
+    elif member.islnk():
+        ends.append(target / member.linkname)
+    elif not (member.isreg() or member.isdir()):
+        raise tarfile.TarError
+    if any(not end.resolve().is_relative_to(root) for end in ends) or place.is_symlink():
+        raise tarfile.TarError
+    tar.extract(member, target, set_attrs=not member.issym())
 
 
 def layout_of(tree: Path) -> Layout:
