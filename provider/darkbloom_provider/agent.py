@@ -17,6 +17,7 @@ from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.lane import LaneEnd
 
 from darkbloom_provider import state
+from darkbloom_provider.desk import Desk
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.link import Link
 from darkbloom_provider.presentation import Presence
@@ -25,7 +26,6 @@ from darkbloom_provider.state import AgentState
 from darkbloom_provider.waiting import first_of
 from darkbloom_provider.wishes import Tracked
 from darkbloom_provider.witness import Witness
-from darkbloom_provider.work import Desk
 
 STATE_INTERVAL_S = 2.5
 STATE_BURST_S = 0.1

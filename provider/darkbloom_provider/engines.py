@@ -148,7 +148,8 @@ def _scripted(config: ProviderConfig, clock: Clock) -> Engine:
 
 
 def _mlx(config: ProviderConfig, inventory: Inventory, clock: Clock) -> Engine:
-    from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+    from darkbloom_provider.engine.limits import EngineLimits
+    from darkbloom_provider.engine.local import LocalEngine
 
     try:
         from darkbloom_provider.engine.mlx.loader import MlxLoader

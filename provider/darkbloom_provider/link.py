@@ -9,7 +9,6 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import grpc
 import structlog
@@ -36,17 +35,18 @@ from darkbloom_edge.code_identity import (
     answer_code_challenge,
 )
 from darkbloom_mesh.lane import Lane, LaneEnd
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from darkbloom_provider import hardware
+from darkbloom_provider.desk import Desk
+from darkbloom_provider.hint import Hint, bounded_s, hint_of
 from darkbloom_provider.presentation import Presence, heartbeat
 from darkbloom_provider.standing import Standing
 from darkbloom_provider.waiting import first_of
 from darkbloom_provider.wish_messages import take_desired, take_prefetch, wish_status
 from darkbloom_provider.wishes import Tracked
 from darkbloom_provider.witness import KEY_REJECTED, Witness
-from darkbloom_provider.work import Desk, Worker
+from darkbloom_provider.work import Worker
 
 REGISTER_TIMEOUT_S = 15.0
 TICK_S = 0.25
@@ -59,23 +59,9 @@ SETTLE_S = 10.0
 """Longest wait for the router's word that everything is settled; late is not lost, as terminals
 that nobody acknowledged are sent again.
 """
-DEFAULT_GRACE_S = 600.0
-MAX_GRACE_S = 3600.0
-MAX_RECONNECT_S = 60.0
 DEFAULT_CREDIT = 32
 
 _log = structlog.get_logger()
-
-
-class Hint(NamedTuple):
-    """What the router asked for when it sent us away."""
-
-    grace_s: float = DEFAULT_GRACE_S
-    """Time to finish what runs here."""
-    reconnect_after_s: float = 0.0
-    """Wait before a stream is opened elsewhere."""
-    superseded: bool = False
-    """A newer stream of the same identity has taken over."""
 
 
 class Link:
@@ -237,7 +223,7 @@ class Link:
         answer = Registered.FromString(payload)
         self.standing.take_registered(answer)
         if answer.HasField("heartbeat_interval"):
-            self._interval_s = _bounded_s(answer.heartbeat_interval, TICK_S, MAX_HEARTBEAT_S)
+            self._interval_s = bounded_s(answer.heartbeat_interval, TICK_S, MAX_HEARTBEAT_S)
         self._worker = Worker(
             self._desk,
             outlet=self._lane,
@@ -317,14 +303,7 @@ class Link:
         self._updated()
 
     def _on_go_away(self, payload: bytes) -> None:
-        message = GoAway.FromString(payload)
-        self.hint = Hint(
-            grace_s=_bounded_s(message.grace, 0, MAX_GRACE_S)
-            if message.HasField("grace")
-            else DEFAULT_GRACE_S,
-            reconnect_after_s=_bounded_s(message.reconnect_after, 0, MAX_RECONNECT_S),
-            superseded=message.reason == "superseded",
-        )
+        self.hint = hint_of(GoAway.FromString(payload))
         self.leaving.set()
 
     def _on_load_model(self, payload: bytes) -> None:
@@ -398,8 +377,3 @@ class Link:
         )
         self._lane.send_control(FrameKind.FRAME_KIND_HEARTBEAT, 0, message)
         self._updated()
-
-
-def _bounded_s(span: Duration, least: float, most: float) -> float:
-    """Return a span of the router in seconds; nonsense becomes the nearest sense."""
-    return min(max(span.seconds + span.nanos / 1e9, least), most)

@@ -18,6 +18,7 @@ from darkbloom_mesh.serve import Service
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.code_release import CodeRelease
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.desk import Desk, Stats
 from darkbloom_provider.device_key import DeviceKey
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import claims_of, make_engine, preload, take_inventory
@@ -32,7 +33,6 @@ from darkbloom_provider.shift import Kitchen, Shift
 from darkbloom_provider.stocking import make_stock
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.witness import Witness
-from darkbloom_provider.work import Desk, Stats
 
 _log = structlog.get_logger()
 

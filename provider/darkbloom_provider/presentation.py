@@ -39,6 +39,7 @@ from darkbloom_edge.public_form import sign_public_form
 from darkbloom_edge.signatures import to_base64
 
 from darkbloom_provider.code_release import CodeRelease
+from darkbloom_provider.desk import Stats
 from darkbloom_provider.device_key import DeviceKey
 from darkbloom_provider.engine import interface as engine_interface
 from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS
@@ -48,7 +49,6 @@ from darkbloom_provider.hardware import Load
 from darkbloom_provider.isolation import measure
 from darkbloom_provider.mac.launcher import PushAddress
 from darkbloom_provider.mac.posture import Posture
-from darkbloom_provider.work import Stats
 
 PROTOCOL = ProtocolVersion(major=1, minor=0)
 CAPABILITIES = ("sealed_envelope_v1", "cumulative_credit", "terminal_ack", "go_away")

@@ -7,8 +7,7 @@ ends.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 
@@ -23,7 +22,6 @@ from darkbloom.router.v1.provider_link_pb2 import (
     TerminalAck,
 )
 from darkbloom_edge.envelope import (
-    KeyPair,
     Opened,
     ProviderSession,
     check_header,
@@ -32,23 +30,17 @@ from darkbloom_edge.envelope import (
 )
 from darkbloom_edge.errors import EnvelopeError, MalformedError
 from darkbloom_edge.ids import id_bytes
-from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_edge.request import ChatRequest, parse_canonical
-from darkbloom_edge.signatures import IdentitySigner
 from darkbloom_mesh.body import BodyAssembler
-from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError
 
 from darkbloom_provider import failures
-from darkbloom_provider.attempt import Attempt, Ending, Hosted, Outlet
+from darkbloom_provider.attempt import Attempt, Ending, Outlet
 from darkbloom_provider.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, Incoming, has_room
+from darkbloom_provider.desk import Desk
 from darkbloom_provider.engine.errors import EngineError, FailureCode
-from darkbloom_provider.engine.interface import Engine, Job
+from darkbloom_provider.engine.interface import Job
 from darkbloom_provider.failures import Failure
-from darkbloom_provider.fence import Fence
-from darkbloom_provider.loads import Loads
-from darkbloom_provider.terminals import UnacknowledgedTerminals
-from darkbloom_provider.wishes import WishTaker
 
 ATTEMPT_BIT = 1 << 63
 """Set in the number of every attempt stream."""
@@ -59,38 +51,6 @@ EARLY_CANCEL_S = 60.0
 """How many cancels may come before their request, and how long they are remembered."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Stats:
-    """Cumulative counters for heartbeats."""
-
-    requests_served: int = 0
-    tokens_generated: int = 0
-    cancellations_received: int = 0
-    cancellations_before_output: int = 0
-    generation_errors_after_output: int = 0
-    unknown_streams: int = 0
-    """Frames for streams that are nobody's here; counted only."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Desk:
-    """What every lane of one agent shares."""
-
-    key_pair: KeyPair
-    signer: IdentitySigner
-    engine: Engine
-    memory: SenderKeyMemory
-    terminals: UnacknowledgedTerminals
-    hosted: Mapping[str, Hosted]
-    """Builds that are verified, by id; not all of them are in memory."""
-    loads: Loads
-    clock: Clock
-    stock: WishTaker | None = None
-    """Hears what the network wishes; None where nobody does."""
-    stats: Stats = field(default_factory=Stats)
-    fence: Fence = field(default_factory=Fence)
 
 
 class Worker:

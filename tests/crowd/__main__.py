@@ -22,6 +22,7 @@ from darkbloom_provider import code_release, hardware, identity
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.desk import Desk
 from darkbloom_provider.device_key import SoftwareKey
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import load_all, make_engine, take_inventory
@@ -31,7 +32,6 @@ from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.witness import Witness
-from darkbloom_provider.work import Desk
 
 from tests.crowd.homes import home_of
 

@@ -16,9 +16,9 @@ from typing import Final
 import structlog
 from darkbloom_mesh.clock import Clock
 
-from darkbloom_provider.engine.batch import BatchModel, ModelLoader
+from darkbloom_provider.engine.batch import ModelLoader
 from darkbloom_provider.engine.budget import KvBudget
-from darkbloom_provider.engine.constraint import GrammarCompiler, GrammarConstraint
+from darkbloom_provider.engine.constraint import GrammarConstraint
 from darkbloom_provider.engine.errors import (
     EngineError,
     ErrorReason,
@@ -39,16 +39,16 @@ from darkbloom_provider.engine.interface import (
     SlotStatus,
 )
 from darkbloom_provider.engine.leases import Lease
+from darkbloom_provider.engine.limits import MAX_CONCURRENCY, EngineLimits
+from darkbloom_provider.engine.loading import load_facts
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.prompt import Prompt, prepare
 from darkbloom_provider.engine.row import Row
-from darkbloom_provider.engine.slot import Facts, Live, Restarts, Slot
+from darkbloom_provider.engine.slot import Live, Restarts, Slot
 from darkbloom_provider.engine.thread import WorkerThread
-from darkbloom_provider.engine.tokenizer import Tokenizer, TokenizerError
 from darkbloom_provider.engine.worker import Round, Worker
 
-MAX_CONCURRENCY: Final = 32
 LOAD_S: Final = 900.0
 """Longest load; the thread of a longer one is given up."""
 STOP_S: Final = 15.0
@@ -56,18 +56,6 @@ STOP_S: Final = 15.0
 WATCH_S: Final = 1.0
 """Seconds between two looks at leases and threads."""
 _log = structlog.get_logger()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EngineLimits:
-    """How much one engine takes on."""
-
-    kv_budget_bytes: int
-    """KV memory for all builds together."""
-    max_concurrency: int = 4
-    """Rows of one build that generate at once; more than `MAX_CONCURRENCY` counts as that."""
-    max_waiting: int = 64
-    """Rows of one build that wait for that."""
 
 
 class LocalEngine:
@@ -307,7 +295,10 @@ class LocalEngine:
         worker = Worker(deliver, self._loader.close, self._clock)
         thread = WorkerThread(worker, f"darkbloom-engine {build.build_id}")
         try:
-            facts = await thread.call(partial(self._load_now, build, worker), LOAD_S)
+            facts = await thread.call(
+                partial(load_facts, self._loader, build, worker, self._concurrency, self._clock),
+                LOAD_S,
+            )
         except TimeoutError:
             worker.abandon()
             raise load_failed("load takes too long") from None
@@ -320,32 +311,6 @@ class LocalEngine:
             await self._take_down(slot)
             raise draining()
         return slot
-
-    def _load_now(self, build: Build, worker: Worker) -> Facts:
-        """Load; on the engine thread."""
-        if build.directory is None:
-            raise load_failed("build has no files")
-        began = self._clock.monotonic()
-        try:
-            tokenizer = Tokenizer.read(build.directory)
-        except TokenizerError as error:
-            raise load_failed(str(error)) from error
-        model: BatchModel = self._loader.load(
-            build.directory,
-            end_tokens=tokenizer.end_tokens,
-            max_concurrency=self._concurrency,
-        )
-        worker.host(model)
-        return Facts(
-            tokenizer=tokenizer,
-            grammars=GrammarCompiler(tokenizer),
-            context=model.context,
-            kv_bytes_per_token=model.kv_bytes_per_token,
-            prefix_cache=model.prefix_cache,
-            decode_tps=model.decode_tps,
-            prefill_tps=model.prefill_tps,
-            load_time_ms=int((self._clock.monotonic() - began) * 1000),
-        )
 
     def _finish_loading(self, build_id: str, error: EngineError | None) -> None:
         future = self._loading.pop(build_id)

@@ -13,12 +13,8 @@ from typing import Final
 from darkbloom_edge.manifest import FileRole, Manifest, role_of
 
 from darkbloom_provider.models.errors import ManifestError, ModelCorruptError
-from darkbloom_provider.models.store import (
-    ModelStore,
-    describe,
-    plain_files,
-    require_ids,
-)
+from darkbloom_provider.models.files import plain_files
+from darkbloom_provider.models.store import ModelStore, describe, require_ids
 
 _REQUIRED: Final = ("config.json", "tokenizer.json")
 

@@ -20,13 +20,14 @@ from darkbloom_edge.manifest import Manifest
 
 from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 from darkbloom_provider.models.errors import GgufError
+from darkbloom_provider.models.files import write_durably
 from darkbloom_provider.models.gguf_file import GgufFile, TensorInfo
 from darkbloom_provider.models.gguf_llama import mlx_config, mlx_name, read_shape
 from darkbloom_provider.models.gguf_metadata import text
 from darkbloom_provider.models.gguf_tensors import BITS, GROUP, repack, unpack
 from darkbloom_provider.models.gguf_tokenizer import tokenizer_files
 from darkbloom_provider.models.safetensors import TensorSpec, write_safetensors
-from darkbloom_provider.models.store import ModelStore, describe, require_ids, write_durably
+from darkbloom_provider.models.store import ModelStore, describe, require_ids
 
 WEIGHTS_NAME: Final = "model.safetensors"
 _TEMPLATE_KEY: Final = "tokenizer.chat_template"

@@ -19,7 +19,8 @@ from typing import IO, Final
 from darkbloom_edge.manifest import Manifest, ManifestFile
 
 from darkbloom_provider.models.errors import DiskFullError, ManifestError, ModelCorruptError
-from darkbloom_provider.models.store import ModelStore, hash_file
+from darkbloom_provider.models.files import hash_file
+from darkbloom_provider.models.store import ModelStore
 
 STAGING_PREFIX: Final = ".staging-"
 PARTS_PREFIX: Final = ".parts-"

@@ -13,10 +13,7 @@ refused everywhere: the store believes only bytes that live in it.
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
-import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -44,17 +41,20 @@ from darkbloom_provider.models.errors import (
     ModelInUseError,
     ModelNotFoundError,
 )
+from darkbloom_provider.models.files import (
+    hash_file,
+    ignore_progress,
+    plain_files,
+    sync,
+    write_durably,
+)
 
-HASH_CHUNK_BYTES: Final = 1 << 20
 DISK_MARGIN_BYTES: Final = 64 << 20
 """What a write leaves free on the volume."""
 _STAGING: Final = ".staging-"
 _LOCK: Final = ".lock"
 _SELECTED: Final = ".selected"
 _IN_USE: Final = ".in-use-"
-
-
-def _ignore_progress(_done: int) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +173,7 @@ class ModelStore:
                 if file.sha256 == sha256 and file.size_bytes == size_bytes:
                     yield stored.directory / file.path
 
-    def verify(
-        self, stored: StoredModel, progress: Callable[[int], None] = _ignore_progress
-    ) -> str:
+    def verify(self, stored: StoredModel, progress: Callable[[int], None] = ignore_progress) -> str:
         """Hash every byte of a version.
 
         Args:
@@ -241,10 +239,10 @@ class ModelStore:
 
         write_durably(staging / MANIFEST_NAME, document)
         for file in manifest.files:
-            _sync(staging / file.path)
-        _sync(staging)
+            sync(staging / file.path)
+        sync(staging)
         staging.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         return StoredModel(manifest=manifest, directory=target)
 
     def remove(self, model_id: str, version: str, *, force: bool = False) -> None:
@@ -375,57 +373,6 @@ def check_layout(directory: Path, manifest: Manifest) -> None:
         raise ModelCorruptError("folder holds a model file that its manifest does not list")
 
 
-def hash_file(path: Path, progress: Callable[[int], None] = _ignore_progress) -> str:
-    """Give the SHA-256 of a plain file in hex.
-
-    Raises:
-        ModelCorruptError: Not readable, or not a plain file.
-    """
-    digest = hashlib.sha256()
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - opened by descriptor so that a link is refused
-            while block := file.read(HASH_CHUNK_BYTES):
-                digest.update(block)
-                progress(len(block))
-    except OSError as error:
-        raise ModelCorruptError(f"file {path.name} cannot be read") from error
-    return digest.hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def plain_files(directory: Path, *, follow: bool = False) -> Iterator[str]:
-    """Give the relative paths of all files in a folder, `/` separated, manifests excepted.
-
-    Args:
-        directory: The folder.
-        follow: Whether a link to a plain file counts as one; links to folders never do.
-
-    Raises:
-        ModelCorruptError: A link or a special file, or the folder cannot be read.
-    """
-    try:
-        for parent, folders, names in os.walk(directory, followlinks=False):
-            if not follow and any((Path(parent) / name).is_symlink() for name in folders):
-                raise ModelCorruptError("folder holds a symbolic link")
-            for name in names:
-                path = Path(parent) / name
-                if not stat.S_ISREG((path.stat() if follow else path.lstat()).st_mode):
-                    raise ModelCorruptError("folder holds something other than plain files")
-                relative = path.relative_to(directory).as_posix()
-                if relative != MANIFEST_NAME:
-                    yield relative
-    except OSError as error:
-        raise ModelCorruptError("folder cannot be read") from error
-
-
 def _folders(parent: Path) -> list[Path]:
     try:
         entries = sorted(parent.iterdir())
@@ -436,11 +383,3 @@ def _folders(parent: Path) -> list[Path]:
         for entry in entries
         if not entry.name.startswith(".") and entry.is_dir() and not entry.is_symlink()
     ]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

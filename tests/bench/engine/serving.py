@@ -15,7 +15,8 @@ from darkbloom_edge.delta import Delta
 from darkbloom_edge.request import ChatRequest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.interface import Build, Job, Outcome
-from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+from darkbloom_provider.engine.limits import EngineLimits
+from darkbloom_provider.engine.local import LocalEngine
 from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 from darkbloom_provider.waiting import first_of

@@ -15,6 +15,7 @@ from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 from darkbloom_provider import code_release, hardware
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
+from darkbloom_provider.desk import Desk
 from darkbloom_provider.device_key import SoftwareKey
 from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engine.interface import Build
@@ -24,7 +25,6 @@ from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Model, Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
 from darkbloom_provider.witness import Witness
-from darkbloom_provider.work import Desk
 
 from tests.fakes.provider_router import PATIENCE_S, Ask, FakeLink, FakeRouter
 

@@ -217,6 +217,10 @@ async def test_a_new_build_that_does_not_load_is_never_offered(machine: Machine)
 async def test_a_request_that_runs_ends_before_the_exchange(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def nobody() -> None:
+        """Take nothing from the store: a try of its own would shut the old version meanwhile."""
+
+    monkeypatch.setattr(machine.stock, "_take_new", nobody)
     machine.stock.desire([machine.publish("v1")], 1)
     await machine.settled()
     monkeypatch.setattr(exchange_module, "IDLE_CHECKS", 3)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.interface import Build, OutcomeKind, SlotStatus
-from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+from darkbloom_provider.engine.limits import EngineLimits
+from darkbloom_provider.engine.local import LocalEngine
 from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.tokenizer import Tokenizer
 from darkbloom_provider.models.gguf import WeightType, import_gguf

@@ -13,7 +13,8 @@ from darkbloom_edge.usage import Usage
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.batch import RowSpec
 from darkbloom_provider.engine.interface import Build
-from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+from darkbloom_provider.engine.limits import EngineLimits
+from darkbloom_provider.engine.local import LocalEngine
 from darkbloom_provider.engine.mlx.batch import MlxBatch
 from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.mlx.prefix import (

@@ -13,7 +13,8 @@ import pytest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider.engine.arenas import limit_arenas
 from darkbloom_provider.engine.interface import Build, Job
-from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+from darkbloom_provider.engine.limits import EngineLimits
+from darkbloom_provider.engine.local import LocalEngine
 from darkbloom_provider.engine.mlx.loader import MlxLoader
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 

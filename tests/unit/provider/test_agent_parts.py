@@ -24,11 +24,12 @@ from darkbloom_provider.app import _patience_s
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.bodies import MAX_LARGE_BODIES, MAX_SMALL_BODIES, Incoming, has_room
 from darkbloom_provider.config import ProviderConfig
+from darkbloom_provider.desk import Desk
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.standing import MAX_ENTRIES, MAX_TEXT_CHARS, Standing, printable
 from darkbloom_provider.terminals import MAX_TERMINALS, UnacknowledgedTerminals
 from darkbloom_provider.waiting import first_of
-from darkbloom_provider.work import EARLY_CANCELS, Desk, Worker
+from darkbloom_provider.work import EARLY_CANCELS, Worker
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st

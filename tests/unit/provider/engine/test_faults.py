@@ -11,7 +11,8 @@ from darkbloom_mesh.testing import FakeClock
 from darkbloom_provider.engine.errors import ErrorReason, FailureCode
 from darkbloom_provider.engine.interface import Build, OutcomeKind, SlotState, SlotStatus
 from darkbloom_provider.engine.leases import LEASE_S, STEP_S, WEDGE_S, Lease
-from darkbloom_provider.engine.local import WATCH_S, EngineLimits, LocalEngine
+from darkbloom_provider.engine.limits import EngineLimits
+from darkbloom_provider.engine.local import WATCH_S, LocalEngine
 from darkbloom_provider.engine.slot import MAX_RESTARTS, RESTART_WINDOW_S, Restarts
 
 from tests.unit.provider.engine.support import (

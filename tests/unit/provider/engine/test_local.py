@@ -10,7 +10,8 @@ from darkbloom_mesh.testing import FakeClock
 from darkbloom_provider.engine.batch import RowSpec
 from darkbloom_provider.engine.errors import EngineError, ErrorReason, FailureCode
 from darkbloom_provider.engine.interface import PAUSE_SLACK_DELTAS, Build, OutcomeKind, SlotStatus
-from darkbloom_provider.engine.local import EngineLimits, LocalEngine
+from darkbloom_provider.engine.limits import EngineLimits
+from darkbloom_provider.engine.local import LocalEngine
 
 from tests.unit.provider.engine.support import (
     PlannedLoader,
