@@ -6,6 +6,7 @@ from datetime import date
 
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.manifest import FileRole, Manifest, valid_model_id
+from darkbloom_edge.memory import min_ram_gb
 from darkbloom_edge.model_source import MAX_SOURCES, SourceKind, parse_source
 from darkbloom_edge.strict_json import parse_json_object
 from darkbloom_mesh.errors import InvalidArgumentError
@@ -47,9 +48,11 @@ def check_facts(facts: BuildFacts) -> BuildFacts:
     for name in ("family", "architecture", "quantization"):
         if not getattr(facts, name).strip():
             raise InvalidArgumentError("required", f"build.{name}")
-    for name in ("max_context_length", "max_output_length", "min_ram_gb"):
+    for name in ("max_context_length", "max_output_length"):
         if not 0 < getattr(facts, name) <= _MAX_INT:
             raise InvalidArgumentError("must be positive", f"build.{name}")
+    if not 0 <= facts.min_ram_gb <= _MAX_INT:
+        raise InvalidArgumentError("must not be negative", "build.min_ram_gb")
     if facts.max_output_length > facts.max_context_length:
         raise InvalidArgumentError("exceeds the context", "build.max_output_length")
 
@@ -73,6 +76,25 @@ def check_facts(facts: BuildFacts) -> BuildFacts:
             facts.required_provider_capabilities, "required_provider_capabilities"
         ),
     )
+
+
+def check_memory(facts: BuildFacts, manifest: Manifest, *, development: bool) -> BuildFacts:
+    """Return the facts with the memory that a machine needs, by the rule that providers load by.
+
+    Args:
+        facts: With `min_ram_gb`, or 0 to have it computed.
+        manifest: Says how large the weights are.
+        development: Whether a publisher may say less; loads are not held to the rule there.
+
+    Raises:
+        InvalidArgumentError: machines that small would refuse to load it.
+    """
+    needed = min_ram_gb(manifest.weight_bytes)
+    if not facts.min_ram_gb:
+        return dataclasses.replace(facts, min_ram_gb=needed)
+    if facts.min_ram_gb < needed and not development:
+        raise InvalidArgumentError(f"weights of this size need {needed} GiB", "build.min_ram_gb")
+    return facts
 
 
 def check_namespace(build: str, *, development: bool) -> None:

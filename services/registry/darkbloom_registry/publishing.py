@@ -15,7 +15,13 @@ from darkbloom_registry.errors import (
     ManifestInvalidError,
     NameTakenError,
 )
-from darkbloom_registry.facts import check_facts, check_manifest, check_namespace, check_sources
+from darkbloom_registry.facts import (
+    check_facts,
+    check_manifest,
+    check_memory,
+    check_namespace,
+    check_sources,
+)
 from darkbloom_registry.model import Alias, Build, BuildFacts
 from darkbloom_registry.ports import Store, Writing
 from darkbloom_registry.versions import promote
@@ -57,6 +63,7 @@ class Publishing:
         check_namespace(facts.id, development=self._development)
         parsed = _parse(manifest)
         check_manifest(parsed, facts.id)
+        facts = check_memory(facts, parsed, development=self._development)
         sources = check_sources(sources, development=self._development)
 
         async with self._store.write() as writing:
