@@ -1,11 +1,11 @@
 """Hours of traffic in little time: requests come, go and are cancelled, models come and go."""
 
 import asyncio
+import dataclasses
 import gc
 import os
 import random  # noqa: TID251 - seeded: the traffic
 import secrets
-import threading
 from pathlib import Path
 
 import psutil
@@ -27,8 +27,11 @@ ROUNDS = int(os.environ.get("DARKBLOOM_SOAK_ENGINE_ROUNDS", "4"))  # noqa: TID25
 WARM_ROUNDS = 2
 AT_ONCE = 8
 MOST_GROWTH = 1.05
+MOST_NEW_THREADS = 2
+"""Of the loop's own pool, which grows when two calls meet; a load more must not bring one more."""
 _BUILDS = ("org/tiny", "org/other")
 _CACHE_BYTES = 1 << 20
+_SCOPES = (b"a" * 32, b"b" * 32, b"")
 
 
 class Traffic:
@@ -75,7 +78,9 @@ class Traffic:
 
     def some(self, build_id: str, tokens: int) -> Job:
         text = "".join(self.draw.choices("abcdef ", k=self.draw.randint(1, 200)))
-        return job(f"job-{self.draw.getrandbits(60)}", text, build_id=build_id, max_tokens=tokens)
+        asked = job(f"job-{self.draw.getrandbits(60)}", text, build_id=build_id, max_tokens=tokens)
+        # Of a few accounts, with beginnings of their own that fill the prefix cache.
+        return dataclasses.replace(asked, cache_scope=self.draw.choice(_SCOPES))
 
 
 @pytest.mark.timeout(1800)
@@ -94,16 +99,16 @@ async def test_memory_and_threads_stay_flat_under_traffic(tmp_path: Path) -> Non
         tasks.create_task(engine.run())
         for _ in range(WARM_ROUNDS):
             await traffic.round()
-        before, threads = resident(), threading.active_count()
+        before, threads = resident(), native_threads()
         for _ in range(ROUNDS):
             await traffic.round()
-        after, threads_after = resident(), threading.active_count()
+        after, threads_after = resident(), native_threads()
         (slot,) = engine.slots()
         await engine.close()
 
     assert traffic.served == (WARM_ROUNDS + ROUNDS) * 2 * AT_ONCE
     assert after <= before * MOST_GROWTH, f"{before} bytes have become {after}"
-    assert threads_after == threads
+    assert threads_after <= threads + MOST_NEW_THREADS
     assert (slot.model, slot.num_running, slot.active_token_budget_used) == (_BUILDS[0], 0, 0)
 
 
@@ -111,3 +116,8 @@ def resident() -> int:
     """Return the resident bytes of this process, garbage collected."""
     gc.collect()
     return int(psutil.Process().memory_info().rss)
+
+
+def native_threads() -> int:
+    """Return all threads of this process, those that Python does not know included."""
+    return psutil.Process().num_threads()

@@ -22,6 +22,7 @@ from darkbloom_provider.engine.batch import BatchModel, SelfTest
 from darkbloom_provider.engine.errors import EngineError, load_failed
 from darkbloom_provider.engine.mlx import selftest
 from darkbloom_provider.engine.mlx.batch import MlxBatch
+from darkbloom_provider.engine.mlx.streams import Streams
 from darkbloom_provider.engine.prefix.cache import PrefixCache
 
 PREFILL_CHUNK_TOKENS: Final = 512
@@ -51,6 +52,7 @@ class MlxLoader:
         self._clock = clock or SystemClock()
         self._prefixes = prefixes
         self._self_test = self_test
+        self._streams = Streams()
 
     def load(
         self, directory: Path, *, end_tokens: frozenset[int], max_concurrency: int
@@ -60,6 +62,7 @@ class MlxLoader:
         Raises:
             EngineError: Files are missing, malformed or of an unsupported architecture.
         """
+        self._streams.take()
         try:
             model, config = load_model(directory, trust_remote_code=False)
             if _on_cpu():
@@ -93,12 +96,11 @@ class MlxLoader:
             _log.warning("self_test_failed", reason=reason)
 
     def close(self) -> None:
-        """End the streams of this thread.
+        """Leave this thread's streams to another.
 
-        Left to the end of the thread, they race with the end of the process, which then aborts.
+        Work left to the end of the thread races with the end of the process, which then aborts.
         """
-        mx.synchronize()
-        mx.clear_streams()
+        self._streams.leave()
 
 
 def _on_cpu() -> bool:
