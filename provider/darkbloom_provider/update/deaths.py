@@ -36,11 +36,16 @@ class Deaths:
         current = self._store.current
         if current is None or snapshot is None or _lived_s(snapshot, now) < STABLE_S:
             return
+        if snapshot.version != current or snapshot.connection == "stopped":
+            # While an update drains, the old process lives on: its age says nothing of the new
+            # version. Nor does an agent that has ended grow older.
+            return
         health = read_health(self._store.state)
-        if self._store.proven != current or current in health.deaths:
+        if self._store.proven == current and current not in health.deaths:
+            return
+        if self._store.prove(current):
             _log.info("version_proven", version=current)
             write_health(self._store.state, note_stable(health, current))
-            self._store.prove()
 
     def died(self, snapshot: AgentState | None) -> str | None:
         """Count a death; returns the version that was returned to, None where nothing changed."""

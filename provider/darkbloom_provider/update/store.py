@@ -75,20 +75,12 @@ class AppStore:
         Raises:
             UpdateError: `busy`.
         """
-        self._versions.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._root / "update.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UpdateError(UpdateResult.BUSY, "another update is under way") from None
+        with self._alone():
             # What a killed update has left; nothing here is in use.
             shutil.rmtree(self.staging, ignore_errors=True)
             self.staging.mkdir(mode=0o700)
             yield
             shutil.rmtree(self.staging, ignore_errors=True)
-        finally:
-            os.close(descriptor)
 
     def publish(self, tree: Path, version: str) -> None:
         """Move a checked tree of the staging folder among the versions.
@@ -123,16 +115,29 @@ class AppStore:
             self._point(PROVEN, before)
         self._point(CURRENT, version)
 
-    def prove(self) -> None:
-        """Note that the version in use runs well, and forget all others."""
-        current = self.current
-        if current is None:
-            return
-        if self.proven != current:
-            self._point(PROVEN, current)
-        for folder in self._versions.iterdir():
-            if folder.name != current:
-                shutil.rmtree(folder, ignore_errors=True)
+    def prove(self, version: str) -> bool:
+        """Note that a version runs well, and forget all others.
+
+        Returns:
+            Whether it is noted: not while an update is under way, nor once another is in use.
+
+        Raises:
+            UpdateError: the link cannot be replaced.
+        """
+        try:
+            with self._alone():
+                if self.current != version:
+                    return False
+                if self.proven != version:
+                    self._point(PROVEN, version)
+                for folder in self._versions.iterdir():
+                    if folder.name != version:
+                        shutil.rmtree(folder, ignore_errors=True)
+        except UpdateError as error:
+            if error.result is not UpdateResult.BUSY:
+                raise
+            return False
+        return True
 
     def roll_back(self) -> str | None:
         """Return to the proven version; None where there is no other one."""
@@ -141,6 +146,19 @@ class AppStore:
             return None
         self._point(CURRENT, proven)
         return proven
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._versions.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._root / "update.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UpdateError(UpdateResult.BUSY, "another update is under way") from None
+            yield
+        finally:
+            os.close(descriptor)
 
     def _target(self, link: str) -> str | None:
         try:

@@ -112,6 +112,38 @@ def test_ten_minutes_prove_a_version_and_clear_away_the_others(tmp_path):
     assert read_health(store.state) == Health()
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        snapshot("1.0.0", 0),
+        msgspec.structs.replace(snapshot("1.1.0", 0), connection="stopped"),
+    ],
+    ids=["the old process that still drains", "a process that has ended"],
+)
+def test_only_a_running_process_of_the_version_in_use_proves_it(tmp_path, seen):
+    store = installed(tmp_path, "1.0.0", "1.1.0")
+
+    Deaths(store).alive(seen, START + timedelta(days=1))
+
+    assert (store.proven, store.current) == ("1.0.0", "1.1.0")
+    assert store.folder("1.0.0").is_dir()
+
+
+def test_nothing_is_cleared_away_while_an_update_is_under_way(tmp_path):
+    store = installed(tmp_path, "1.0.0", "1.1.0")
+    later = START + timedelta(days=1)
+    with store.locked():
+        (store.staging / "bundle").touch()
+        Deaths(store).alive(snapshot("1.1.0", 0), later)
+        assert (store.staging / "bundle").exists()
+        assert store.proven == "1.0.0"
+        assert store.folder("1.0.0").is_dir()
+    Deaths(store).alive(snapshot("1.1.0", 0), later)
+
+    assert store.proven == "1.1.0"
+    assert not store.folder("1.0.0").exists()
+
+
 def test_an_installation_of_another_kind_is_left_alone(tmp_path):
     store = AppStore(tmp_path / "app")
     Deaths(store).alive(snapshot("1.0.0", 0), START + timedelta(days=1))
