@@ -21,10 +21,12 @@ from darkbloom_provider.engine.template_sandbox import (
     MAX_TEXT_CHARS,
     BoundedEnvironment,
     TemplateLimitError,
+    weigh,
 )
 
 MAX_SOURCE_CHARS: Final = 1 << 20
 MAX_OUTPUT_CHARS: Final = MAX_TEXT_CHARS
+MAX_JSON_INDENT: Final = 16
 MAX_CPU_SECONDS: Final = 10.0
 """Of one rendering, on its own thread: a crowded machine does not make a template slower."""
 MAX_FILE_BYTES: Final = 4 << 20
@@ -208,4 +210,10 @@ def _raise_exception(_message: str) -> NoReturn:
 
 def _to_json(value: Any, indent: int | None = None) -> str:
     # Jinja's own filter escapes for HTML, which would put entities into prompts.
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    weigh(value)
+    if indent is None:
+        return json.dumps(value, ensure_ascii=False)
+    if not isinstance(indent, int) or not 0 <= indent <= MAX_JSON_INDENT:
+        raise TemplateLimitError("template indents too much")
+    # Each part is indented by its depth, which its weight does not tell.
+    return _join(json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value))

@@ -4,7 +4,7 @@ A watchdog ends loops, but no watchdog ends a single operation that fills the me
 refused before they run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import jinja2.nodes
@@ -24,9 +24,16 @@ _MAX_BITS: Final = 4096
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 _UNBOUNDED_FILTERS: Final = (
     *("center", "format", "wordwrap", "urlize", "xmlattr", "pprint", "random", "filesizeformat"),
-    *("batch", "slice", "striptags", "urlencode", "forceescape"),
+    *("batch", "slice", "striptags", "urlencode", "forceescape", "sum"),
 )
 """No chat template needs them, and each can be made to work or to write without end."""
+
+
+_TEXT_FILTERS: Final = (
+    *("string", "list", "safe", "escape", "e", "upper", "lower", "capitalize", "title"),
+    *("trim", "truncate", "wordcount"),
+)
+"""They write out whatever they are given."""
 
 
 class TemplateLimitError(Exception):
@@ -69,12 +76,15 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        # Whatever is written becomes text in one operation, which no watchdog ends.
+        super().__init__(finalize=_weighed, **options)
         for name in _UNBOUNDED_FILTERS:
             del self.filters[name]
         self.filters["join"] = _bounded_join(self.filters["join"])
         self.filters["replace"] = _bounded_replace(self.filters["replace"])
         self.filters["indent"] = _bounded_indent(self.filters["indent"])
+        for name in _TEXT_FILTERS:
+            self.filters[name] = _bounded_text(self.filters[name])
 
     def bounded(self, value: Any) -> Any:
         """Give a container back, once it is known to be small enough.
@@ -84,6 +94,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """
         weigh(value)
         return value
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join what a macro or a block has written."""
+        texts = list(parts)
+        _check(sum(map(len, texts)))
+        return "".join(texts)
 
     def bounded_concat(self, parts: tuple[Any, ...]) -> str:
         """Join parts as text."""
@@ -101,14 +118,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return _OPERATIONS[operator](left, right)
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - as above
-        _check_method(obj, args)
         weigh(args)
         weigh(kwargs)
+        _check_method(obj, args)
         return self.bounded(super().call(context, obj, *args, **kwargs))
 
 
-def weigh(value: Any) -> None:
+def weigh(value: Any, *, times: int = 1) -> None:
     """Check how large a value would be with all its parts written out.
+
+    Args:
+        value: Of any kind.
+        times: How often it is repeated.
 
     Raises:
         TemplateLimitError: Too large.
@@ -128,7 +149,7 @@ def weigh(value: Any) -> None:
         elif isinstance(part, Namespace):
             # Its own attribute access answers for what a template has put in.
             waiting += object.__getattribute__(part, "_Namespace__attrs").values()
-        _check(size)
+        _check(size * times)
 
 
 def _check(size: int) -> None:
@@ -140,6 +161,8 @@ def _multiply(left: Any, right: Any) -> Any:
     for times, thing in ((left, right), (right, left)):
         if isinstance(times, int) and isinstance(thing, str | bytes | list | tuple):
             _check(times * max(1, len(thing)))
+            if isinstance(thing, list | tuple):
+                weigh(thing, times=max(1, times))
     _check_bits(left, right)
     return left * right
 
@@ -209,6 +232,7 @@ def _check_replace(text: str, old: Any, new: Any) -> None:
 def _bounded_join(join: Callable[..., Any]) -> Callable[..., Any]:
     def bounded(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = None) -> Any:
         parts = list(value)
+        weigh(parts)
         _check(sum(len(part) if isinstance(part, str) else 1 for part in parts))
         _check(len(parts) * len(d))
         return join(eval_ctx, parts, d, attribute)
@@ -218,7 +242,8 @@ def _bounded_join(join: Callable[..., Any]) -> Callable[..., Any]:
 
 def _bounded_replace(replace: Callable[..., Any]) -> Callable[..., Any]:
     def bounded(eval_ctx: Any, s: Any, old: str, new: str, count: int | None = None) -> Any:
-        _check_replace(str(s), old, new)
+        weigh((s, old, new))
+        _check_replace(str(s), str(old), str(new))
         return replace(eval_ctx, s, old, new, count)
 
     return _marked_like(replace, bounded)
@@ -235,8 +260,22 @@ def _bounded_indent(indent: Callable[..., Any]) -> Callable[..., Any]:
     return bounded
 
 
+def _weighed(value: Any) -> Any:
+    weigh(value)
+    return value
+
+
+def _bounded_text(write: Callable[..., Any]) -> Callable[..., Any]:
+    def bounded(*arguments: Any, **named: Any) -> Any:
+        # Of a filter that wants its environment too, that counts as one part.
+        weigh(arguments)
+        return write(*arguments, **named)
+
+    return _marked_like(write, bounded)
+
+
 def _marked_like(original: Callable[..., Any], made: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the mark by which Jinja knows what a filter wants as its first argument."""
-    for name, value in vars(original).items():
+    for name, value in getattr(original, "__dict__", {}).items():
         setattr(made, name, value)
     return made

@@ -38,6 +38,19 @@ HUGE = [
     DOUBLING.format(start="1", step="{1: ns.x, 2: ns.x}", use="{{ ns.x | tojson }}"),
     DOUBLING.format(start="1", step="namespace(a=ns.x, b=ns.x)", use="{{ ns.x }}"),
     DOUBLING.format(start="3", step="ns.x * ns.x", use=""),
+    "{{ [1] | tojson(indent=20000000000) }}",
+    "{{ [1] | tojson(indent='x' * 10000000) }}",
+    "{% set s = 'x' * 30000000 %}{{ [s] * 2000 }}",
+    "{% set s = 'x' * 30000000 %}{{ ([s] * 2000) | tojson }}",
+    "{% set s = 'x' * 30000000 %}{{ ([s] * 2000) | string }}",
+    "{% set s = 'x' * 30000000 %}{{ ((s,) * 2000) | upper }}",
+    "{{ [messages, 'x' * 30000000, 'y' * 30000000] }}",
+    "{{ ([[1] * 1000] * 100000) | sum(start=[]) }}",
+    "{% set s = 'x' * 30000000 %}{% set t %}{{ s }}{{ s }}{% endset %}{{ t | length }}",
+    (
+        "{% set s = 'x' * 30000000 %}{% macro f() %}{% for i in range(2000) %}{{ s }}{% endfor %}"
+        "{% endmacro %}{{ f() | length }}"
+    ),
 ]
 
 
@@ -76,6 +89,10 @@ def test_the_watchdog_asks_the_clock_that_it_was_given() -> None:
             "3[('role', 'user'), ('content', 'x')]",
         ),
         ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
+        ("{{ {'a': [1]} | tojson(indent=2) }}", '{\n  "a": [\n    1\n  ]\n}'),
+        ("{{ [{'a': 'ä'}] | tojson }}{{ [1] | string | upper }}", '[{"a": "ä"}][1]'),
+        ("{{ {'a': [1]} }}{{ ' b ' | trim }}{{ 'c d' | title }}", "{'a': [1]}bC D"),
+        ("{% set t %}a{{ 1 }}{% endset %}{{ t }}{{ 'abc' | truncate(3, true, '') }}", "a1abc"),
         ("{{ 'a\nb' | indent(2) }}{{ ' x '.strip() }}{{ 'a,b'.split(',')[-1] }}", "a\n  bxb"),
         (
             (
