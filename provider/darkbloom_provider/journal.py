@@ -51,7 +51,8 @@ class Journal:
     """One file, one writer. Calls may come from any thread.
 
     A disk that fails is tried again with each commit: once it takes the file, all that lives is in
-    it.
+    it. A file that could not be read at the start is never written over: it is set aside, as
+    `*.unread`, before the first new one.
 
     Args:
         path: The file, 0600; its folder exists.
@@ -65,18 +66,29 @@ class Journal:
         self._file = -1
         self._size = 0
         self._live: dict[str, bytes] = {}
+        self._unread = False
+        """Whether the file holds what nobody here has read."""
         self._lock = threading.Lock()
 
     def open(self, oldest_ms: int) -> list[Record]:
         """Read what is left, drop what ended before `oldest_ms`, and write the rest anew.
 
+        A disk that does not take the new file takes nothing away: what was read is returned all
+        the same, and the next commit tries again.
+
         Raises:
-            OSError: the file cannot be read or written.
+            OSError: the file cannot be read; whatever it holds stays on the disk.
         """
-        records = [one for one in _unsettled(self._path, self._identity) if one.at_ms >= oldest_ms]
         with self._lock:
+            self._unread = True
+            kept = _unsettled(self._path, self._identity)
+            records = [one for one in kept if one.at_ms >= oldest_ms]
+            self._unread = False
             self._live = {one.attempt_id: _framed(one) for one in records}
-            self._rewrite()
+            try:
+                self._rewrite()
+            except OSError as error:
+                _log.warning("terminals_not_rewritten", error_type=type(error).__name__)
         return records
 
     def commit(self, new: Sequence[Record], gone: Sequence[str]) -> None:
@@ -103,20 +115,21 @@ class Journal:
         if self._file < 0 or too_long:
             self._rewrite()
             return
-        self._append(data)
-        if new:
-            os.fsync(self._file)
+        self._append(data, durable=bool(new))
 
     def _release(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes, *, durable: bool) -> None:
         try:
             _write_whole(self._file, data, self._size)
+            if durable:
+                os.fsync(self._file)
         except OSError:
-            # Half a record would hide everything behind it: the next commit writes a new file.
+            # Half a record would hide everything behind it, and after a failed fsync the kernel
+            # may take lost pages for written ones: the next commit writes a whole new file.
             self._release()
             raise
         self._size += len(data)
@@ -124,6 +137,7 @@ class Journal:
     def _rewrite(self) -> None:
         """Replace the file by one that holds only what lives; atomic, and durable on return."""
         self._release()
+        self._set_aside()
         scratch = self._path.with_suffix(".new")
         data = b"".join((_HEADER.pack(MAGIC, VERSION, self._identity), *self._live.values()))
         scratch.unlink(missing_ok=True)
@@ -139,6 +153,13 @@ class Journal:
             scratch.unlink(missing_ok=True)
             raise
         self._file, self._size = file, len(data)
+
+    def _set_aside(self) -> None:
+        if not self._unread:
+            return
+        if self._path.is_file() and not self._path.is_symlink():
+            self._path.rename(_free_name(self._path))
+        self._unread = False
 
 
 def count(path: Path) -> int:
@@ -182,6 +203,15 @@ def _records(data: bytes) -> Iterator[Record | _Gone]:
     if offset != len(data):
         # The last write of a process that was killed; what it said was not sent either.
         _log.warning("terminals_torn", lost_bytes=len(data) - offset)
+
+
+def _free_name(path: Path) -> Path:
+    """Return `*.unread`, numbered where an earlier one is there already."""
+    found, number = path.with_name(f"{path.name}.unread"), 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}.unread-{number}")
+    return found
 
 
 def _framed(record: Record | _Gone) -> bytes:

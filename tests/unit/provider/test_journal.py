@@ -1,6 +1,7 @@
 """Terminals on disk: what was committed comes back, whatever happened to the end of the file."""
 
 import asyncio
+import errno
 import os
 
 import pytest
@@ -137,6 +138,77 @@ def test_a_disk_that_failed_has_everything_again_once_it_takes_the_file(path):
     first.close()
     assert reread(path)[-1] == "c"
     assert "a" in reread(path)
+
+
+class Disk:
+    """The calls that the journal makes; each can be told to fail."""
+
+    def __init__(self, monkeypatch):
+        self.failing = set()
+        for call in ("pwrite", "fsync", "open"):
+            monkeypatch.setattr(journal.os, call, self._failing(call, getattr(os, call)))
+
+    def _failing(self, name, real):
+        def called(*arguments, **named):
+            if name in self.failing:
+                raise OSError(errno.EIO, f"{name} fails")
+            return real(*arguments, **named)
+
+        return called
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return Disk(monkeypatch)
+
+
+def written(path, *names):
+    first, _ = opened(path)
+    first.commit([record(name) for name in names], [])
+    first.close()
+
+
+def test_a_disk_that_is_full_at_the_start_loses_nothing_that_was_read(path, disk):
+    written(path, "a", "b")
+    disk.failing = {"pwrite"}
+    second, names = opened(path)
+    assert names == ["a", "b"]
+    with pytest.raises(OSError, match="pwrite fails"):
+        second.commit([record("c")], [])
+    disk.failing = set()
+    second.commit([record("d")], ["a"])
+    second.close()
+    assert reread(path) == ["b", "c", "d"]
+
+
+def test_a_file_that_could_not_be_read_is_set_aside_and_never_written_over(path, disk):
+    for name, aside in (("a", ".unread"), ("b", ".unread-2")):
+        path.unlink(missing_ok=True)
+        written(path, name)
+        later = Journal(path, IDENTITY)
+        disk.failing = {"open"}
+        with pytest.raises(OSError, match="open fails"):
+            later.open(0)
+        disk.failing = set()
+        later.commit([record("new")], [])
+        later.commit([record("more")], [])
+        later.close()
+        assert reread(path) == ["new", "more"]
+        assert reread(path.with_name(path.name + aside)) == [name]
+
+
+def test_after_a_failed_sync_the_next_commit_writes_a_whole_new_file(path, disk):
+    first, _ = opened(path)
+    first.commit([record("a")], [])
+    before = path.stat().st_ino
+    disk.failing = {"fsync"}
+    with pytest.raises(OSError, match="fsync fails"):
+        first.commit([record("b")], [])
+    disk.failing = set()
+    first.commit([record("c")], [])
+    first.close()
+    assert path.stat().st_ino != before
+    assert reread(path) == ["a", "b", "c"]
 
 
 def test_the_doctor_counts_without_knowing_the_identity(path):
