@@ -7,7 +7,6 @@ JSON error. After it a stream ends exactly once: with the dialect's end, or with
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -72,14 +71,16 @@ class Answerer:
         kitchen: engine, loads and builds.
         clock: dates answers and prompts.
         new_id: draws the id of a job, without prefix.
+        scope: of the prefix cache; 32 bytes.
     """
 
-    def __init__(self, kitchen: Kitchen, clock: Clock, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, kitchen: Kitchen, clock: Clock, new_id: Callable[[], str], scope: bytes
+    ) -> None:
         self._kitchen = kitchen
         self._clock = clock
         self._new_id = new_id
-        # The owner's own requests share what was read with each other and with nobody else.
-        self._scope = hashlib.sha256(new_id().encode()).digest()
+        self._scope = scope
 
     async def answer(self, dialect: Dialect, body: bytes, exchange: Exchange) -> None:
         """Answer one body.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, final
+from urllib.parse import urlsplit
 
 import structlog
 from darkbloom_edge.boxes import wipe
@@ -54,6 +56,8 @@ DIALECTS: Final[Mapping[str, tuple[Dialect, int]]] = {
 OPEN_PATHS: Final = frozenset({"/", "/health", "/v1/health"})
 """Asked without a key."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_OTHER_SITES: Final = frozenset({b"cross-site", b"same-site"})
 _VERSIONED = "/v1"
 _log = structlog.get_logger()
 
@@ -97,6 +101,8 @@ class LocalApp:
         self._clock = clock
         self._version = version
         self._new_id = new_id
+        # The owner's own requests share what was read with each other and with nobody else.
+        self._scope = hashlib.sha256(new_id().encode()).digest()
         self._started = clock.now()
         self._texts = Texts()
         self._headers: Headers = CORS if key is not None else ()
@@ -167,7 +173,7 @@ class LocalApp:
                 body = bytes(raw)
             finally:
                 wipe(raw)
-            answerer = Answerer(kitchen, self._clock, self._new_id)
+            answerer = Answerer(kitchen, self._clock, self._new_id, self._scope)
             exchange = Exchange(receive=receive, send=send, headers=self._headers)
             await answerer.answer(dialect, body, exchange)
 
@@ -194,6 +200,9 @@ class LocalApp:
             raise LocalError(
                 403, "forbidden", "without a key, call this machine localhost or 127.0.0.1"
             )
+        if _from_another_site(scope):
+            # It could not read the answer, but it could make this machine work.
+            raise LocalError(403, "forbidden", "without a key, pages of other sites may not ask")
 
     async def _json(self, send: Send, body: bytes) -> None:
         await send_json(send, body, headers=self._headers)
@@ -202,6 +211,19 @@ class LocalApp:
 def _only(method: str, allowed: str) -> None:
     if method != allowed:
         raise LocalError(405, "invalid_request_error", f"use {allowed} here")
+
+
+def _from_another_site(scope: Scope) -> bool:
+    """Whether a browser asks for a page that is not of this machine; bad words count as yes."""
+    if header(scope, b"sec-fetch-site") in _OTHER_SITES:
+        return True
+    origin = header(scope, b"origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin.decode("ascii")).hostname not in _LOOPBACK_HOSTS
+    except ValueError:
+        return True
 
 
 def _build_of(kitchen: Kitchen, fields: dict[str, Any]) -> Build:

@@ -148,6 +148,23 @@ async def test_the_other_dialects_of_openai_are_answered_too(local):
         assert events[-1].type == "response.completed"
 
 
+async def test_all_requests_of_the_owner_share_one_scope_of_the_prefix_cache(local, monkeypatch):
+    scopes, submit = [], local.engine.submit
+
+    async def noted(job, sink):
+        scopes.append(job.cache_scope)
+        await submit(job, sink)
+
+    monkeypatch.setattr(local.engine, "submit", noted)
+    async with local.openai() as client:
+        for _ in range(2):
+            await client.chat.completions.create(model=BUILD, messages=scripted(text="a b"))
+
+    assert len(scopes) == 2
+    assert len(set(scopes)) == 1
+    assert len(scopes[0]) == 32
+
+
 async def test_several_choices_come_back_in_one_answer(local):
     async with local.openai() as client:
         whole = await client.chat.completions.create(
@@ -182,6 +199,24 @@ async def test_an_endpoint_without_a_key_answers_only_to_loopback_names(tmp_path
             answer = await client.get("/v1/models", headers={"host": host})
             assert answer.status_code == 403
             assert "access-control-allow-origin" not in answer.headers
+        for named in (
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site", "origin": "http://localhost"},
+            {"origin": "https://evil.example"},
+            {"origin": "http://localhost.evil.example:80"},
+            {"origin": "null"},
+            {"origin": "http://[::1"},
+            {"origin": ""},
+        ):
+            answer = await client.get("/v1/models", headers=named)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "forbidden"), named
+        for named in (
+            {"sec-fetch-site": "same-origin", "origin": local.root},
+            {"sec-fetch-site": "none"},
+            {"origin": "http://localhost:3000"},
+            {"origin": "http://[::1]:3000"},
+        ):
+            assert (await client.get("/v1/models", headers=named)).status_code == 200, named
         assert json.loads(local.record.read_text())["api_key"] == ""
         with pytest.raises(LocalStartError, match="reached by others"):
             bind(LocalEndpoint(host="0.0.0.0", port=0, authenticated=False))
