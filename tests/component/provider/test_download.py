@@ -233,11 +233,17 @@ async def test_redirects_are_followed_to_allowed_places_only(
         server.redirects[f"/out/{path}"] = "http://models.example/x"
         server.redirects[f"/file/{path}"] = "file:///etc/hostname"
         server.redirects[f"/loop/{path}"] = f"/loop/{path}"
+        server.redirects[f"/name/{path}"] = "https://xn--a/x"
+        server.redirects[f"/port/{path}"] = "http://127.0.0.1:99999/x"
 
-    for wrong, named in (("out", "not https"), ("file", "not https"), ("loop", "circles")):
+    for wrong, named in (
+        *(("out", "not https"), ("file", "not https"), ("loop", "circles")),
+        *(("name", "no address"), ("port", "no address")),
+    ):
         with pytest.raises(RefusedError, match=named):
             await fetch(f"{server.url}/{wrong}")
-    fetch.store.verify(await fetch(f"{server.url}/r"))
+    # The next place is asked.
+    fetch.store.verify(await fetch(f"{server.url}/name", f"{server.url}/r"))
 
 
 async def test_a_hub_repository_is_read_at_its_commit(server: FileServer, fetch: Fetch) -> None:

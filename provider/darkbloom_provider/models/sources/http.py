@@ -67,6 +67,9 @@ class HttpSource:
             response = await self._get(url, headers)
         except httpx.HTTPError as error:
             raise LostError(f"{self.name} does not answer ({type(error).__name__})") from None
+        except (httpx.InvalidURL, ValueError):
+            # A redirect to a name or port that cannot be, which is no `HTTPError`.
+            raise RefusedError(f"{self.name} sends us to no address at all") from None
         try:
             _check(response, offset, self.name)
             yield _blocks(response, self.name)
@@ -90,7 +93,10 @@ class HttpSource:
         raise RefusedError(f"{self.name} sends us around in circles")
 
     def _allowed(self, url: str) -> bool:
+        """Return whether a redirect may go there; ValueError where no port is so high."""
         parts = urlsplit(url)
+        if parts.port == 0:
+            return False
         plain = self._plain_http and parts.scheme == "http" and parts.hostname in _LOOPBACK
         return parts.scheme == "https" or plain
 
