@@ -210,7 +210,8 @@ class SsdTier:
         for path in paths:
             entry = self._index.get(path)
             try:
-                if entry is None:
+                # Other prompts that were measured at the same time may have taken the room.
+                if entry is None or self._staged_bytes + entry.size > self._limits.staged_bytes:
                     break
                 block = self._read_one(home, path, entry.size)
             except (OSError, BadBlockError, ValueError):

@@ -335,6 +335,15 @@ def test_a_days_bytes_fill_evenly_and_new_beginnings_leave_a_tenth():
     assert not allowance.take(1, 0.0, new=False)
 
 
+async def test_prompts_that_stage_at_the_same_time_share_one_bound(machine):
+    cache, tier = await fill(machine)
+    one = next(iter(machine.files())).stat().st_size
+    tier._limits = dataclasses.replace(tier._limits, staged_bytes=one + blocks()[0].nbytes)
+    held = await asyncio.gather(*(cache.stage(planned(cache)) for _ in range(4)))
+    assert sum(len(plan.staged) for plan in held) == 2
+    assert tier._staged_bytes <= tier._limits.staged_bytes
+
+
 async def test_memory_for_staged_blocks_is_bounded_and_given_back(machine):
     cache, tier = await fill(machine)
     one = next(iter(machine.files())).stat().st_size
