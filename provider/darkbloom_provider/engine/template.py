@@ -208,7 +208,7 @@ def _raise_exception(_message: str) -> NoReturn:
     raise jinja2.TemplateRuntimeError("refused by the template")
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
+def _to_json(value: Any, indent: object = None) -> str:
     # Jinja's own filter escapes for HTML, which would put entities into prompts.
     weigh(value)
     if indent is None:
