@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, final
 
 import httpx
+from darkbloom_mesh.clock import Clock, SystemClock
 
 from darkbloom_provider.service.files import sync_folder
 from darkbloom_provider.service.running import Runner, run_tool
@@ -26,6 +27,9 @@ from darkbloom_provider.update.versions import newer
 
 PIECE_S: Final = 30.0
 """Bound of the wait for the next bytes of a download."""
+PACE_S: Final = 60.0
+PACE_BYTES: Final = 64 << 10
+"""What a download gives in each `PACE_S` at least: a trickle would hold the lock for ever."""
 SPARE_BYTES: Final = 256 << 20
 """What must stay free beside the archive and four times its size for the tree."""
 _OK = 200
@@ -54,6 +58,7 @@ class Updater:
         plain: whether bundles may come without TLS (development).
         run: runs the tools that unpack and try.
         say: hears of each step, in one word.
+        clock: of the download's pace.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Updater:
         plain: bool = False,
         run: Runner = run_tool,
         say: Callable[[str], None] = lambda _step: None,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._current = current
@@ -76,6 +82,7 @@ class Updater:
         self._plain = plain
         self._run = run
         self._say = say
+        self._clock = clock or SystemClock()
 
     def check(self, *, override_quarantine: bool = False) -> Checked:
         """Ask whether there is something newer.
@@ -132,6 +139,7 @@ class Updater:
                 "make room, for example with `darkbloom models remove`",
             )
         digest, size = hashlib.sha256(), 0
+        since, before = self._clock.monotonic(), 0
         try:
             with (
                 archive.open("wb") as file,
@@ -149,6 +157,11 @@ class Updater:
                         raise _not_what_was_signed()
                     digest.update(piece)
                     file.write(piece)
+                    now = self._clock.monotonic()
+                    if now - since >= PACE_S:
+                        if size - before < PACE_BYTES:
+                            raise _too_slow()
+                        since, before = now, size
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise UpdateError(
                 UpdateResult.DOWNLOAD_FAILED,
@@ -158,6 +171,14 @@ class Updater:
         if size != bundle.size_bytes or digest.hexdigest() != bundle.sha256:
             raise _not_what_was_signed()
         sync_folder(archive.parent)
+
+
+def _too_slow() -> UpdateError:
+    return UpdateError(
+        UpdateResult.DOWNLOAD_FAILED,
+        "the download is too slow",
+        "check the connection, then try again",
+    )
 
 
 def _not_what_was_signed() -> UpdateError:

@@ -1,6 +1,7 @@
 """Updates against a real server, with small signed bundles, killed at every step."""
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from darkbloom_edge.release import Bundle, sign_manifest
 from darkbloom_edge.signatures import Ed25519Signer
+from darkbloom_mesh.clock import SystemClock
 from darkbloom_provider import code_release
 from darkbloom_provider.update.here import platform_here
 from darkbloom_provider.update.quarantine import Health, read_health, write_health
@@ -22,7 +24,7 @@ from darkbloom_provider.update.results import UpdateError, UpdateResult
 from darkbloom_provider.update.source import read_keys
 from darkbloom_provider.update.store import AppStore
 from darkbloom_provider.update.unpacking import layout_of
-from darkbloom_provider.update.updater import Updater
+from darkbloom_provider.update.updater import PACE_BYTES, PACE_S, Updater
 
 OLD, NEW = "1.0.0", "1.1.0"
 STEPS = ["download", "unpack", "verify", "publish", "swap", "done"]
@@ -178,6 +180,32 @@ def test_a_signed_release_is_installed_and_the_old_one_stays_to_return_to(tmp_pa
     assert list((tmp_path / "app").glob("staging/*")) == []
     assert store.roll_back() == OLD
     assert works(store) == OLD
+
+
+class Hasty(SystemClock):
+    """A minute passes between any two looks."""
+
+    def __init__(self) -> None:
+        self._looks = itertools.count()
+
+    def monotonic(self) -> float:
+        return next(self._looks) * PACE_S
+
+
+def test_a_trickle_is_no_download_and_leaves_what_is_installed(tmp_path, network, store):
+    root = tree(tmp_path / "new", NEW)
+    archive = packed(root)
+    assert len(archive) < PACE_BYTES
+    network.release(root, archive)
+    new = updater(store, network, clock=Hasty())
+
+    with pytest.raises(UpdateError, match="too slow") as refused:
+        new.install(new.check().release)
+
+    assert refused.value.result is UpdateResult.DOWNLOAD_FAILED
+    assert store.current == OLD
+    with store.locked():
+        pass
 
 
 @pytest.mark.parametrize("step", STEPS)
