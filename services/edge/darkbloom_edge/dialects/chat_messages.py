@@ -91,7 +91,7 @@ def _part_text(part: Any, path: str) -> str:
         raise RequestError(f"{path} must be an object", path)
 
     kind = part.get("type")
-    if kind in _MEDIA:
+    if isinstance(kind, str) and kind in _MEDIA:
         raise RequestError("this model takes text only, no media parts", f"{path}.type")
     key = _TEXT_KEYS.get(kind) if isinstance(kind, str) else None
     if key is None:

@@ -56,7 +56,7 @@ def _take(item: Any, path: str, turns: list[dict[str, Any]]) -> None:
 
 def _message(item: dict[str, Any], path: str) -> dict[str, Any]:
     role = item.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise RequestError(
             f"{path}.role must be user, assistant, system or developer", f"{path}.role"
         )
@@ -100,7 +100,7 @@ def _part(part: Any, path: str) -> str:
     if not isinstance(part, dict):
         raise RequestError(f"{path} must be an object", path)
     kind = part.get("type")
-    if kind in _MEDIA:
+    if isinstance(kind, str) and kind in _MEDIA:
         raise RequestError("this model takes text only, no media parts", f"{path}.type")
     key = _TEXTS.get(kind) if isinstance(kind, str) else None
     if key is None:
