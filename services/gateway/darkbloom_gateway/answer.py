@@ -33,7 +33,8 @@ class Answer:
     """Hands out what the winner says, opened and checked, in the order of its boxes.
 
     Use: `begin`, then `take`, `passed_on` and `more` until `final`, `conclude`; and in every case
-    `abort`, which does nothing after a conclusion. Not for two tasks.
+    `abort`, which does nothing after a conclusion. What nobody will be given of is ended by
+    `disown` before. Not for two tasks.
     """
 
     def __init__(self, stage: Stage, key: KeyRecord, prompt: Prompt) -> None:
@@ -100,6 +101,10 @@ class Answer:
         await self._seeker.seek()
         self._deltas = self._seeker.deltas
         self._terminal = self._seeker.terminal or b""
+        self._heard_at = self._clock.monotonic()
+
+    def resume(self) -> None:
+        """Begin to measure silence anew, after nobody has granted credits for a while."""
         self._heard_at = self._clock.monotonic()
 
     def take(self) -> list[Delta]:
@@ -191,6 +196,11 @@ class Answer:
         plan, sealed_to = self._prompt.plan, self._seeker.sealed_to
         now = self._clock.now()
         self._record(self._stage.press.broken(winner, plan, now, sealed_to=sealed_to))
+
+    def disown(self) -> None:
+        """End the request where nothing of it was delivered or will be: nobody pays for it."""
+        self._recorded = True
+        self._seeker.withdraw(delivered=False)
 
     def _hand_in(self, last_word: SettleOpened) -> None:
         """See to it that what was opened is settled, even if the replica that knows it is lost."""

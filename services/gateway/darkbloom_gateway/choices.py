@@ -1,7 +1,8 @@
 """Several answers to one request (`n`): each is a job with its own hold, provider and receipt.
 
 Streamed, they are interleaved as they come, told apart by index, and the first content of any of
-them commits. The usage is the sum, because each of them is paid for.
+them commits. Whole, none is concluded before each has begun. The usage is the sum, because each of
+them is paid for.
 """
 
 import asyncio
@@ -92,8 +93,9 @@ class Choices:
             answer.mailbox.leave()
 
     async def _whole(self, writer: Writer) -> int:
+        begun = await self._all_begun()
         collectors: dict[int, AnswerCollector] = {}
-        await self._together(lambda index: self._collect(index, collectors))
+        await self._together(lambda index: self._collect(index, begun[index], collectors))
         first, *others = (collectors[index] for index in sorted(collectors))
         try:
             body = first.whole(self._usage(), self._extras(), others)
@@ -132,9 +134,32 @@ class Choices:
         except ExceptionGroup as group:
             raise _cause(group) from None
 
-    async def _collect(self, index: int, collectors: dict[int, AnswerCollector]) -> None:
+    async def _all_begun(self) -> dict[int, float]:
+        """Wait for the first content of every choice, and return when each came.
+
+        Where one of them is refused, nothing of the others is delivered, so that nothing of them
+        is paid for.
+        """
+        begun: dict[int, float] = {}
+
+        async def begin(index: int) -> None:
+            begun[index] = await self._begin(self._answers[index])
+
+        try:
+            await self._together(begin)
+        except ClientGoneError:
+            raise
+        except Exception:
+            for answer in self._answers:
+                answer.disown()
+            raise
+        return begun
+
+    async def _collect(
+        self, index: int, first_at: float, collectors: dict[int, AnswerCollector]
+    ) -> None:
         answer = self._answers[index]
-        first_at = await self._begin(answer)
+        answer.resume()
         collector = collectors[index] = self._dialect.collector(self._setting(), index)
         while True:
             for delta in answer.take():

@@ -156,8 +156,17 @@ class Exchange:
         )
         self._link.leave(self._mailbox, self._streams)
 
-    def withdraw(self, cancel: CancelReason, abandon: AbandonReason) -> None:
-        """End it early: cancel what runs, or say that nobody is wanted any more."""
+    def withdraw(
+        self, cancel: CancelReason, abandon: AbandonReason, *, delivered: bool = True
+    ) -> None:
+        """End it early: cancel what runs, or say that nobody is wanted any more.
+
+        Args:
+            cancel: why what runs is cancelled.
+            abandon: why nobody is wanted any more.
+            delivered: whether what was opened is to be paid; if not, the router is told that
+                nothing was, and gives the hold back.
+        """
         if self._over:
             return
         self._over = True
@@ -166,7 +175,10 @@ class Exchange:
             self._send(
                 kinds.CANCEL,
                 stream,
-                provider_link_pb2.Cancel(reason=cancel, opened=convert.opened(attempt.opened)),
+                provider_link_pb2.Cancel(
+                    reason=cancel,
+                    opened=convert.opened(attempt.opened if delivered else OpenedCounts()),
+                ),
             )
         if not self.live and not self.ended_by_router:
             self._send(

@@ -144,12 +144,19 @@ class Seeker:
         abandon: gateway_lane_pb2.AbandonReason.ValueType = (
             gateway_lane_pb2.ABANDON_REASON_CLIENT_GONE
         ),
+        delivered: bool = True,
     ) -> None:
-        """End the request wherever it is; does nothing where it has ended."""
+        """End the request wherever it is; does nothing where it has ended.
+
+        Args:
+            cancel: why what runs is cancelled.
+            abandon: why nobody is wanted any more.
+            delivered: whether what was opened is to be paid.
+        """
         dispatched = False
         refused = False
         if self.exchange is not None:
-            self.exchange.withdraw(cancel, abandon)
+            self.exchange.withdraw(cancel, abandon, delivered=delivered)
             dispatched = self.exchange.dispatched
             refused = self.exchange.ended_by_router
         if self._reservation is not None and not dispatched:

@@ -2,6 +2,8 @@ import asyncio
 import json
 from typing import Any
 
+from darkbloom.router.v1 import gateway_lane_pb2 as lane_pb
+
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import API_KEY
 from tests.fakes.router import scripted
@@ -136,3 +138,30 @@ async def test_a_quick_refusal_has_its_own_status_despite_the_wish(mesh: Harness
     response = await mesh.http.post("/v1/chat/completions", json=body, headers=early)
 
     assert response.status_code == 404
+
+
+async def test_a_choice_that_is_refused_leaves_nothing_of_the_others_to_pay(mesh: Harness) -> None:
+    late = asyncio.Event()
+    refused = lane_pb.Refused(
+        http_status=503,
+        type="server_error",
+        code="capacity",
+        reason=lane_pb.REFUSAL_REASON_QUEUE_FULL,
+        message="no capacity",
+    )
+    mesh.router.scripts = [
+        scripted("a", "b"),
+        scripted(fails=True, late=late),
+        scripted(refused=refused),
+    ]
+    asking = asyncio.ensure_future(mesh.chat(n=2))
+    await mesh.router.until(lambda: mesh.router.seen.sent_chunks == 4)
+    late.set()
+
+    response = await asking
+
+    assert response.status_code == 503
+    await mesh.router.until(lambda: mesh.router.seen.cancels)
+    assert [cancel.opened.frames for cancel in mesh.router.seen.cancels] == [0]
+    assert not mesh.router.seen.closes
+    assert not mesh.billing.records
