@@ -17,6 +17,9 @@ BYTES_PER_TOKEN = 4
 """Routing estimate of text."""
 COUNT_MARGIN = 16
 """One part in so many is added to a tokenizer's count for the bound."""
+MAX_COUNTED_BYTES = 1 << 20
+"""Longest texts of one prompt that a tokenizer counts (about half a second); the bound of longer
+ones is their bytes, which is never too low, so that a refusal costs nobody much."""
 TOKENS_PER_MESSAGE = 4
 """Routing estimate of a message's frame."""
 
@@ -45,7 +48,8 @@ def make_plan(
         route: whose machines may serve.
         machine: the one that is wanted; empty for any.
         hint_secret: keys the prefix hint; empty makes none.
-        tokenizers: of builds; without one the prompt's bound is that of its bytes.
+        tokenizers: of builds; without one, or where texts are too long to be counted, the prompt's
+            bound is that of its bytes.
         now: for the prompt's date, set once so that a retry renders the same prompt.
 
     Raises:
@@ -59,7 +63,9 @@ def make_plan(
 
     bound, estimate = prompt_bound(lowered), _estimate(lowered)
     builds = [build for build in (found.build.build_id, found.fallback_build) if build]
-    counted = tokenizers.count(builds, _texts(lowered)) if tokenizers is not None else None
+    counted = None
+    if tokenizers is not None and _text_bytes(lowered) <= MAX_COUNTED_BYTES:
+        counted = tokenizers.count(builds, _texts(lowered))
     if counted is not None:
         bound, estimate = _by_count(lowered, counted, bound)
     if bound > MAX_BOUND:
@@ -118,6 +124,10 @@ def _texts(lowered: Lowered) -> list[str]:
     return [message.get("content") or "" for message in lowered.fields["messages"]]
 
 
+def _text_bytes(lowered: Lowered) -> int:
+    return sum(len(text.encode()) for text in _texts(lowered))
+
+
 def _by_count(lowered: Lowered, counted: int, bound: int) -> tuple[int, int]:
     """Return bound and estimate of a prompt whose texts were counted.
 
@@ -126,11 +136,10 @@ def _by_count(lowered: Lowered, counted: int, bound: int) -> tuple[int, int]:
     """
     texts = _texts(lowered)
     margin = counted // COUNT_MARGIN + TOKENS_PER_MESSAGE * len(texts)
-    text_bytes = sum(len(text.encode()) for text in texts)
     tools = sum(len(str(tool)) for tool in lowered.fields.get("tools") or ())
     estimate = counted + TOKENS_PER_MESSAGE * len(texts) + tools // BYTES_PER_TOKEN
 
-    return min(bound, bound - text_bytes + counted + margin), max(1, estimate)
+    return min(bound, bound - _text_bytes(lowered) + counted + margin), max(1, estimate)
 
 
 def _estimate(lowered: Lowered) -> int:

@@ -12,7 +12,7 @@ from darkbloom_edge.manifest import store_name
 from darkbloom_gateway.catalog import Build, Catalog
 from darkbloom_gateway.install import Install, InstallVersion, Manifests, SignedManifest
 from darkbloom_gateway.model import KeyRecord, Plan
-from darkbloom_gateway.planning import make_plan
+from darkbloom_gateway.planning import MAX_COUNTED_BYTES, make_plan
 from darkbloom_gateway.tiers import Tier, Tiers
 from darkbloom_gateway.tokenizers import Tokenizers
 from darkbloom_mesh.testing import FakeClock, settle
@@ -111,3 +111,11 @@ def test_a_long_text_is_held_for_at_little_more_than_its_tokens(tokenizers: Toke
 
     assert close.prompt_bound < 1.1 * counted + 160
     assert wide.prompt_bound > 3 * close.prompt_bound
+
+
+def test_a_text_too_long_to_be_counted_is_held_for_by_its_bytes(tokenizers: Tokenizers) -> None:
+    long = "é" * (MAX_COUNTED_BYTES // 2)
+
+    assert plan([("user", long)], tokenizers).counted
+    for turns in ([("user", long + "x")], [("user", long), ("user", "x")]):
+        assert plan(turns, tokenizers) == plan(turns, None)
