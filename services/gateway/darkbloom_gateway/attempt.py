@@ -3,6 +3,7 @@
 import hmac
 from typing import final
 
+from darkbloom_edge.answers import MAX_ANSWER_BYTES
 from darkbloom_edge.delta import Delta, decode
 from darkbloom_edge.envelope import EdgeSession, RequestHeader
 from darkbloom_edge.errors import EnvelopeError, EnvelopeFault, MalformedError, SignatureRejected
@@ -35,6 +36,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_bytes_left",
         "_cache_scope",
         "_edge_nonce",
         "_session",
@@ -63,6 +65,7 @@ class Attempt:
         sealed_to: int,
         randomness: bytes,
         cache_scope: bytes = b"",
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         """Prepare an attempt.
 
@@ -75,6 +78,7 @@ class Attempt:
             sealed_to: providers that this request was sealed to, this one included.
             randomness: 64 fresh bytes: receipt key and edge nonce.
             cache_scope: who may share what the provider keeps of the prompt; empty: nobody.
+            max_bytes: the most that is opened of it; tokens alone bound no bytes.
 
         Raises:
             ViolationError: the provider's key or the attempt id is unusable.
@@ -90,6 +94,7 @@ class Attempt:
         self.sealed_to = sealed_to
         self._transcript = Transcript(self.receipt_key)
         self.body_digest = ""
+        self._bytes_left = max_bytes
         self.frames = 0
         self.last = Delta()
         self.final = False
@@ -155,7 +160,7 @@ class Attempt:
                 counted and signed for, and nobody would pass it on.
 
         Raises:
-            ViolationError: it does not open, or a count in it cannot be true.
+            ViolationError: it does not open, a count in it cannot be true, or it is too much.
         """
         try:
             data, sealed_final = self._session.open_chunk(payload)
@@ -166,6 +171,10 @@ class Attempt:
             ) from None
         if sealed_final is not final:
             raise ViolationError(ViolationFault.HEADER)
+
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            raise ViolationError(ViolationFault.DELTA)
 
         try:
             delta = decode(data)

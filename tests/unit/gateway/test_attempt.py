@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from darkbloom_edge.answers import MAX_ANSWER_BYTES
 from darkbloom_edge.delta import Delta, encode
 from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.envelope import ProviderSession, SenderKeyMemory, new_key_pair
@@ -101,7 +102,7 @@ def test_keys_that_are_unpinned_take_their_verdicts_along() -> None:
     assert refused(made, given_offer) is VerdictFault.UNKNOWN_KEY
 
 
-def pair() -> tuple[Attempt, ProviderSession]:
+def pair(max_bytes: int = MAX_ANSWER_BYTES) -> tuple[Attempt, ProviderSession]:
     given_offer, request_id = offer(), new_id("req")
     attempt = Attempt(
         given_offer,
@@ -111,6 +112,7 @@ def pair() -> tuple[Attempt, ProviderSession]:
         output_bound=50,
         sealed_to=1,
         randomness=bytes(64),
+        max_bytes=max_bytes,
     )
     payload = attempt.seal(b"{}", b"body", not_after_ms=10_000)
     opened = ProviderSession.open_request(
@@ -161,6 +163,16 @@ def test_counts_that_fall_are_a_violation() -> None:
     attempt.open(provider.seal_chunk(encode(first)), 5, final=False)
 
     assert fault(attempt, provider.seal_chunk(encode(second)), 4) is ViolationFault.COUNTS
+
+
+def test_an_answer_of_more_bytes_than_any_may_have_is_a_violation() -> None:
+    said = encode(Delta(text="x" * 100, completion_tokens=1))
+    attempt, provider = pair(max_bytes=2 * len(said))
+    for _ in range(2):
+        attempt.open(provider.seal_chunk(said), 1, final=False)
+
+    assert fault(attempt, provider.seal_chunk(said), 1) is ViolationFault.DELTA
+    assert attempt.opened.frames == 2
 
 
 def test_boxes_out_of_order_and_wrong_ends_are_violations() -> None:
