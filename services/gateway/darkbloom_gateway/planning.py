@@ -90,7 +90,11 @@ def make_plan(
         parallel_tool_calls=lowered.fields.get("parallel_tool_calls") is not False,
         json_schema="structured_outputs" in lowered.needs,
         claim=tiers.claim(
-            key, prompt_estimate=estimate, output_bound=output_bound, asked=bool(asked)
+            key,
+            prompt_estimate=estimate,
+            output_bound=output_bound,
+            asked=bool(asked),
+            choices=lowered.n,
         ),
         route=route,
         machine=machine,

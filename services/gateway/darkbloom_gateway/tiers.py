@@ -44,9 +44,15 @@ class Tiers:
         self._service = service
 
     def claim(
-        self, key: KeyRecord, *, prompt_estimate: int, output_bound: int, asked: bool
+        self,
+        key: KeyRecord,
+        *,
+        prompt_estimate: int,
+        output_bound: int,
+        asked: bool,
+        choices: int = 1,
     ) -> Charge | None:
-        """Return what one request takes; None where nothing limits it.
+        """Return what one choice of a request takes; None where nothing limits it.
 
         Where less than the bound is claimed, the rest is taken once it is known.
 
@@ -56,9 +62,11 @@ class Tiers:
             output_bound: of the answer, in tokens.
             asked: whether the caller named that bound; where nobody did, it is the model's, which
                 hardly any answer comes near.
+            choices: how many are wanted at once, each with a claim of its own.
 
         Raises:
-            ApiError: 400 or 413: it is more than a full bucket holds, so waiting is no use.
+            ApiError: 400 or 413: together they are more than a full bucket holds, so waiting is no
+                use.
         """
         meters = self._meters(key)
         if not meters:
@@ -66,11 +74,11 @@ class Tiers:
         if self._tier(key).estimates_output:
             output_bound = min(output_bound, _estimate(output_bound))
         if not asked:
-            output_bound = min(output_bound, _usual(meters))
+            output_bound = min(output_bound, _usual(meters, choices))
         charge = Charge(meters, (1, prompt_estimate, output_bound))
         for meter in meters:
             for dimension in Dimension:
-                rate, amount = meter.rates[dimension], charge.amounts[dimension]
+                rate, amount = meter.rates[dimension], choices * charge.amounts[dimension]
                 if rate is not None and amount > rate.burst:
                     words = dimension.name.lower().replace("_", " ")
                     refuse = (
@@ -112,7 +120,7 @@ def _estimate(output_bound: int) -> int:
     return max(ESTIMATE_FLOOR, min(ESTIMATE_CEILING, part))
 
 
-def _usual(meters: Iterable[Meter]) -> int:
+def _usual(meters: Iterable[Meter], choices: int) -> int:
     rates = (meter.rates[Dimension.OUTPUT_TOKENS] for meter in meters)
-    bursts = [rate.burst for rate in rates if rate is not None]
+    bursts = [rate.burst // choices for rate in rates if rate is not None]
     return max(1, min(USUAL_OUTPUT, *bursts)) if bursts else USUAL_OUTPUT

@@ -79,3 +79,35 @@ def test_a_tier_without_limits_claims_nothing() -> None:
     tiers = Tiers(account=nothing, service=nothing)
 
     assert tiers.claim(KeyRecord("k", "a"), prompt_estimate=1, output_bound=1, asked=True) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (KeyRecord("k", "a", rpm_limit=3), "4 requests"),
+        (KeyRecord("k", "a", itpm_limit=39), "40 input tokens"),
+        (KeyRecord("k", "a", otpm_limit=399), "400 output tokens"),
+    ],
+)
+def test_choices_that_a_full_bucket_cannot_hold_together_are_refused(
+    key: KeyRecord, words: str
+) -> None:
+    def claim(choices: int) -> object:
+        return TIERS.claim(key, prompt_estimate=10, output_bound=100, asked=True, choices=choices)
+
+    assert claim(3)
+    with pytest.raises(ApiError, match=words):
+        claim(4)
+
+
+def test_choices_without_a_named_bound_share_a_small_bucket() -> None:
+    charge = TIERS.claim(
+        KeyRecord("k", "a", otpm_limit=50),
+        prompt_estimate=10,
+        output_bound=65_536,
+        asked=False,
+        choices=4,
+    )
+
+    assert charge is not None
+    assert charge.amounts[Dimension.OUTPUT_TOKENS] == 12
