@@ -1,6 +1,7 @@
 """What `doctor` looks at: every check is named, says what it saw, and what to do about it."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from darkbloom_mesh.clock import Clock, SystemClock
 
 from darkbloom_provider import hardware, lock, state
 from darkbloom_provider.account import AccountError, Login, read_login
-from darkbloom_provider.checks import availability, files, live, machine, network
+from darkbloom_provider.checks import availability, files, hub, kv, live, machine, network
 from darkbloom_provider.checks.model import AREAS, Check, Scene
 from darkbloom_provider.home import Home
+from darkbloom_provider.mac.measuring import run_tool
 from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.service.control import NoAnswerError, Question, ask
 from darkbloom_provider.settings import Settings
@@ -20,8 +22,10 @@ from darkbloom_provider.zone import local_zone
 _LOCAL: tuple[Callable[[Scene], Iterable[Check]], ...] = (
     machine.checks,
     files.checks,
+    hub.checks,
     availability.checks,
     live.checks,
+    kv.checks,
 )
 
 
@@ -45,6 +49,8 @@ def look(settings: Settings, environ: Mapping[str, str], clock: Clock | None = N
         zone=local_zone(environ.get("TZ", "")),
         free_bytes=free_bytes,
         processes=process_names,
+        platform=platform_name(),
+        tools=run_tool,
         stored=tuple(ModelStore(settings.config.store_root).list()),
         login=login,
         login_problem=problem,
@@ -70,6 +76,11 @@ async def _all(scene: Scene) -> list[Check]:
 def free_bytes(path: Path) -> int:
     """Return what is left on the volume of `path`."""
     return int(psutil.disk_usage(str(path)).free)
+
+
+def platform_name() -> str:
+    """Return the platform as Python names it."""
+    return sys.platform
 
 
 def _awake(home: Home) -> bool | None:

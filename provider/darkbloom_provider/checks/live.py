@@ -1,8 +1,10 @@
 """What the running agent knows: its stream, and what the router says of it."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from darkbloom_mesh.clock import Clock
 
@@ -10,6 +12,7 @@ from darkbloom_provider import journal
 from darkbloom_provider.agent import STATE_INTERVAL_S
 from darkbloom_provider.checks.model import Check, Scene
 from darkbloom_provider.checks.network import minimum_version
+from darkbloom_provider.code_release import file_hash
 from darkbloom_provider.state import AgentState
 from darkbloom_provider.wishes import Reason
 from darkbloom_provider.wording import span
@@ -64,6 +67,7 @@ def checks(scene: Scene) -> Iterator[Check]:
         yield _sleep(awake=scene.awake)
     yield minimum_version(snapshot.version, snapshot.min_version)
     if snapshot.connection == "registered":
+        yield binary(snapshot, file_hash(Path(sys.executable).resolve()))
         yield from (check(snapshot) for check in _LIVE_CHECKS)
 
 
@@ -186,6 +190,46 @@ def _runtime(snapshot: AgentState) -> Check:
     )
 
 
+def _level(snapshot: AgentState) -> Check:
+    """Say whether the level that the router gives is the one that its requests ask for."""
+    below = [one for one in snapshot.routing if not one.eligible and one.reason == "trust_floor"]
+    if below:
+        return Check(
+            name="coordinator trust",
+            area="trust",
+            result="warn",
+            detail="; ".join(f"{one.id}: {one.evidence}" for one in below),
+            fix="correct what `trust level` names; public requests ask for more than this machine "
+            "has proven",
+        )
+    return Check(
+        name="coordinator trust",
+        area="trust",
+        result="pass",
+        detail=f"it gives {snapshot.trust_level}, and no build asks for more",
+    )
+
+
+def binary(snapshot: AgentState, digest: str) -> Check:
+    """Say whether the router knows this interpreter.
+
+    Args:
+        snapshot: what the router said.
+        digest: SHA-256 of the interpreter, as measured here, hex.
+    """
+    shown = f"interpreter {digest[:12]}"
+    if "python" in snapshot.runtime_mismatches:
+        return Check(
+            name="binary hash",
+            area="trust",
+            result="fail",
+            detail=f"{shown}, not the one of a known release",
+            fix="`darkbloom update`, or install a released version of the agent",
+        )
+    known = "as a known release has it" if snapshot.runtime_verified else "the router names none"
+    return Check(name="binary hash", area="trust", result="pass", detail=f"{shown}, {known}")
+
+
 def _routed(snapshot: AgentState) -> Check:
     if snapshot.accepted_models:
         accepted = ", ".join(snapshot.accepted_models)
@@ -269,6 +313,7 @@ def _usage(waiting: int) -> Check:
 
 _LIVE_CHECKS: tuple[Callable[[AgentState], Check], ...] = (
     _trust,
+    _level,
     _runtime,
     _routed,
     _loads,

@@ -1,19 +1,16 @@
 """The machine: what it is, how it is protected, how much room it has."""
 
-import sys
 from collections.abc import Iterator
 from typing import Final
 
+from darkbloom_provider.checks import mac
 from darkbloom_provider.checks.model import GIB, Check, Scene
 from darkbloom_provider.hardening import SCRUBBED
-from darkbloom_provider.mac.measuring import measure_enrolment, measure_posture
-from darkbloom_provider.mac.posture import Enrolment, Posture
 
 MIN_MEMORY_GB: Final = 8.0
 MIN_FREE_GB: Final = 2.0
 LOW_FREE_GB: Final = 20.0
 """Below it the prefix cache stops to write, and few models can be downloaded."""
-MODERN_MACOS: Final = 26
 _RIVALS: Final = ("ollama", "lm studio", "mlx_lm.server", "llama-server", "vllm", "koboldcpp")
 
 
@@ -42,80 +39,24 @@ def _hardware(scene: Scene) -> Check:
 
 
 def _platform(scene: Scene) -> Iterator[Check]:
-    if sys.platform == "darwin":
-        yield _macos(scene.hardware.os_version)
-        yield from _posture(measure_posture())
-        yield _managed(measure_enrolment())
+    if scene.mac:
+        yield from mac.checks(scene)
         return
     yield Check(
         name="metal gpu",
         area="machine",
         result="warn",
-        detail=f"none on {sys.platform}: models run on the CPU, slowly",
+        detail=f"none on {scene.platform}: models run on the CPU, slowly",
         fix="serve from an Apple-Silicon Mac to earn",
     )
     yield Check(
         name="sip",
         area="machine",
         result="warn",
-        detail=f"System Integrity Protection does not exist on {sys.platform}: trust stays `none`",
+        detail="System Integrity Protection does not exist on "
+        f"{scene.platform}: trust stays `none`",
         fix="serve from an Apple-Silicon Mac for public requests",
     )
-
-
-def _macos(version: str) -> Check:
-    major = version.partition(".")[0]
-    modern = major.isdecimal() and int(major) >= MODERN_MACOS
-    return Check(
-        name="macos",
-        area="machine",
-        result="pass" if modern else "warn",
-        detail=version or "unknown",
-        fix="" if modern else f"update to macOS {MODERN_MACOS} in System Settings",
-    )
-
-
-def _managed(enrolment: Enrolment | None) -> Check:
-    enrolled = enrolment is Enrolment.MANAGED
-    return Check(
-        name="mdm enrollment",
-        area="machine",
-        result="pass" if enrolled else "warn",
-        detail="managed, so that its posture can be asked for" if enrolled else "not managed",
-        fix="" if enrolled else "`darkbloom enroll`; public requests need that evidence",
-    )
-
-
-def _posture(posture: Posture) -> Iterator[Check]:
-    rows = (
-        ("sip", posture.sip_enabled, "System Integrity Protection", "`csrutil enable` in Recovery"),
-        (
-            "secure boot",
-            posture.secure_boot_enabled,
-            "Full Security",
-            "Startup Security Utility in Recovery: choose Full Security",
-        ),
-        (
-            "authenticated root",
-            posture.authenticated_root_enabled,
-            "the sealed system volume",
-            "`csrutil authenticated-root enable` in Recovery",
-        ),
-        (
-            "rdma",
-            posture.rdma_disabled,
-            "no RDMA over Thunderbolt",
-            "`rdma_ctl disable` in Recovery",
-        ),
-    )
-    for name, holds, what, fix in rows:
-        yield Check(
-            name=name,
-            area="machine",
-            result="pass" if holds else "warn",
-            detail=what if holds else f"not shown by the system: {what}",
-            fix="" if holds else fix,
-        )
 
 
 def _environment(scene: Scene) -> Check:

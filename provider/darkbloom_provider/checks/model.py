@@ -12,6 +12,7 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_provider.account import Login
 from darkbloom_provider.config import ProviderConfig
 from darkbloom_provider.hardware import Hardware
+from darkbloom_provider.mac.measuring import Runner
 from darkbloom_provider.models.store import StoredModel
 from darkbloom_provider.settings import Settings
 from darkbloom_provider.state import AgentState
@@ -62,6 +63,10 @@ class Scene:
     processes: Callable[[], list[str]]
     """Names of what else runs."""
     stored: tuple[StoredModel, ...]
+    platform: str
+    """As Python names it; `darwin` is a Mac."""
+    tools: Runner
+    """Runs one of a Mac's own tools."""
     login: Login | None = field(repr=False)
     login_problem: str = ""
     """Why a stored login cannot be read."""
@@ -74,6 +79,11 @@ class Scene:
     def config(self) -> ProviderConfig:
         """The configuration in force."""
         return self.settings.config
+
+    @property
+    def mac(self) -> bool:
+        """Whether what only a Mac has is looked at."""
+        return self.platform == "darwin"
 
     @property
     def gateway(self) -> str:

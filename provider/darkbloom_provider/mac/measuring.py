@@ -24,6 +24,8 @@ TIMEOUT_S = 10.0
 MAX_OUTPUT_CHARS = 262_144
 """Most that is read of one tool's output."""
 RDMA_CTL = "/usr/bin/rdma_ctl"
+CODESIGN = "/usr/bin/codesign"
+"""Says what it shows on its channel for errors."""
 
 Runner = Callable[[tuple[str, ...]], str]
 """Runs one command and returns its output; empty when it failed."""
@@ -32,10 +34,11 @@ Runner = Callable[[tuple[str, ...]], str]
 def run_tool(command: tuple[str, ...]) -> str:
     """Run a tool of the system; see `Runner`."""
     try:
-        done = subprocess.run(  # noqa: S603 - fixed absolute paths, constant arguments
+        done = subprocess.run(  # noqa: S603 - fixed absolute paths, no input of others
             command,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if command[0] == CODESIGN else subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
             errors="replace",

@@ -72,6 +72,8 @@ class Background:
         home.create()
         # First: where the one that runs takes longer than we wait, the watchdog starts the next.
         self._want("running", arguments)
+        # The owner's word lifts the guard: what the watchdog has counted begins anew.
+        home.watchdog_state.unlink(missing_ok=True)
         leave(home, timeout_s=timeout_s, force=force, waiting=self.waiting)
         self.manager.install(provider_plan(home, self.program, self.environment, arguments))
         self.manager.install(watchdog_plan(home, self.program, self.environment))

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from darkbloom_mesh.testing import serve_ephemeral
 from darkbloom_provider import checks, hardware, identity, lock, state
@@ -17,6 +18,7 @@ from darkbloom_provider.checks.model import AREAS
 from darkbloom_provider.cli import run
 from darkbloom_provider.home import Home
 from darkbloom_provider.service.control import Facts
+from darkbloom_provider.service.guard import Watch
 
 from tests.component.provider.store import place_folder
 from tests.fakes.gateway import ACCOUNT, TOKEN, FakeGateway
@@ -26,7 +28,18 @@ BUILD = "org/tiny"
 PREFIX = "DARKBLOOM_PROVIDER_"
 MAC_ONLY = {
     *("metal gpu", "sip", "macos", "secure boot", "authenticated root", "rdma", "mdm enrollment"),
+    *("hardened runtime", "mdm verification", "console session", "automatic login"),
+    "auto-logout on idle",
 }
+ON_EVERY_SYSTEM = {
+    *("hardware", "metal gpu", "config", "huggingface cache", "local mlx models", "sip"),
+    *("debugger", "binary hash", "account link", "sleep prevention", "active se key"),
+    *("coordinator health", "minimum version", "coordinator trust", "trust level", "daemon"),
+    *("daemon connected", "daemon state freshness", "recent model load", "model fit"),
+    *("kv backend posture", "kv backend crash-loop guard", "competing inference"),
+    *("usage reporting", "up to date", "runtime integrity", "stream transport"),
+}
+"""Stable names that any platform prints beside a registered agent."""
 
 
 @dataclass
@@ -97,6 +110,9 @@ async def machine(home, monkeypatch, capsys) -> AsyncIterator[Machine]:
     monkeypatch.setattr(hardware, "detect", lambda: facts)
     monkeypatch.setattr(checks, "free_bytes", lambda _path: 100 << 30)
     monkeypatch.setattr(checks, "process_names", list)
+    monkeypatch.setenv("HF_HOME", str(home.root / "huggingface"))
+    for name in ("HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     identity.load_or_create(home.identity_key)
     with FakeGateway().serving() as gateway:
         write_login(home.login, Login(gateway=gateway.url, account_id=ACCOUNT, token=TOKEN))
@@ -162,6 +178,23 @@ def untrusted(machine: Machine) -> None:
     }
 
 
+def crash_loop(machine: Machine) -> None:
+    watch = Watch(version="0.1.0", tripped=True)
+    machine.home.watchdog_state.write_bytes(msgspec.json.encode(watch))
+
+
+def unreadable_hub(machine: Machine) -> None:
+    (machine.home.root / "huggingface").mkdir()
+    (machine.home.root / "huggingface" / "hub").write_text("no folder")
+
+
+def no_room_for_kv(machine: Machine) -> None:
+    slot = state.SlotView(
+        model=BUILD, state="idle", running=0, waiting=0, budget_used=0, budget_max=0
+    )
+    machine.state["slots"] = (slot,)
+
+
 @pytest.mark.parametrize(
     ("plant", "name", "result", "seen", "fix"),
     [
@@ -176,6 +209,9 @@ def untrusted(machine: Machine) -> None:
         (private_only, "private only", "warn", "only your own", "private_only false"),
         (no_model_fits, "model fit", "fail", "has 8 GB", "models catalog"),
         (untrusted, "trust level", "fail", "challenge_failed", "keep the machine awake"),
+        (crash_loop, "kv backend crash-loop guard", "fail", "3 times", "`darkbloom start`"),
+        (unreadable_hub, "huggingface cache", "warn", "not a directory", "chown"),
+        (no_room_for_kv, "kv backend posture", "warn", f"KV of {BUILD}", "fewer or smaller"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -214,6 +250,32 @@ async def test_a_machine_that_is_well_has_no_finding(machine):
     # In a pipe each finding is one line, without colours or boxes.
     assert "\x1b" not in out
     assert "│" not in out
+
+
+async def test_every_stable_name_is_printed_as_text_and_as_json(machine):
+    place_folder(machine.home, BUILD)
+    machine.state["protections"] = {"anti_debug_enabled": True, "core_dumps_disabled": True}
+    facts = Facts(
+        pid=1,
+        generation="g",
+        version="0.1.0",
+        phase="serving",
+        authorised=True,
+        sleep_prevented=True,
+    )
+    machine.monkeypatch.setattr(checks, "ask", lambda _path, _question, timeout_s: facts)
+    wanted = ON_EVERY_SYSTEM
+    for platform in ("linux", "darwin"):
+        machine.monkeypatch.setattr(checks, "platform_name", lambda name=platform: name)
+        machine.monkeypatch.setattr(checks, "run_tool", lambda _command: "")
+        _, out, _ = await machine.doctor("--json")
+        named = {found["name"]: found for found in json.loads(out)}
+        assert wanted - set(named) == set()
+        # What is not well says what to do, and what is well has nothing to do.
+        assert all(bool(one["fix"]) == (one["result"] != "pass") for one in named.values())
+        _, text, _ = await machine.doctor()
+        assert all(f" {name}: {one['detail']}" in text for name, one in named.items())
+        wanted = ON_EVERY_SYSTEM | MAC_ONLY
 
 
 async def test_a_new_machine_is_told_its_first_steps(machine):
@@ -331,6 +393,47 @@ async def test_a_shut_gate_and_unsettled_usage_are_warnings(machine):
         "usage reporting": "warn",
     }
     assert found["requests"]["fix"] == "wait"
+
+
+async def test_what_the_hubs_cache_holds_is_told_with_the_command_that_takes_it(machine):
+    place_folder(machine.home, BUILD)
+    hub = machine.home.root / "huggingface" / "hub"
+    for name in (BUILD, "org/other"):
+        revision = hub / f"models--{name.replace('/', '--')}" / "snapshots" / "0123abc"
+        revision.mkdir(parents=True)
+        for file in ("config.json", "tokenizer.json", "model.safetensors"):
+            (revision / file).write_bytes(b"{}")
+    _, out, _ = await machine.doctor("--json")
+    [told] = [one for one in json.loads(out) if one["name"] == "huggingface cache"]
+    assert told["result"] == "pass"
+    # What the store has already is not offered.
+    assert f"models import {revision} --id org/other" in told["detail"]
+    assert BUILD not in told["detail"]
+
+
+async def test_an_unknown_interpreter_and_a_level_too_low_are_named(machine):
+    place_folder(machine.home, BUILD)
+    low = state.RoutedModel(
+        id=BUILD,
+        eligible=False,
+        reason="trust_floor",
+        evidence="level none, floor hardware",
+        remedy="earn the level",
+    )
+    machine.state |= {
+        "routing": (low,),
+        "runtime_verified": False,
+        "runtime_mismatches": ("python",),
+    }
+    found = await machine.findings()
+    assert {name: one["result"] for name, one in found.items()} == {
+        "binary hash": "fail",
+        "runtime integrity": "fail",
+        "coordinator trust": "warn",
+        "requests": "warn",
+    }
+    assert "floor hardware" in found["coordinator trust"]["detail"]
+    assert "darkbloom update" in found["binary hash"]["fix"]
 
 
 async def test_a_failed_engine_and_a_stuck_download_are_named(machine):

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.testing import serve_ephemeral
@@ -14,10 +15,17 @@ from darkbloom_provider.home import Home
 from darkbloom_provider.service.background import Background
 from darkbloom_provider.service.control import NoAnswerError, Question, ask
 from darkbloom_provider.service.errors import ServiceError, StillDrainingError
+from darkbloom_provider.service.guard import Watch
 from darkbloom_provider.service.intent import read_intent
 from darkbloom_provider.service.leaving import leave
-from darkbloom_provider.service.plan import PROVIDER_LABEL, ServicePlan, provider_plan
+from darkbloom_provider.service.plan import (
+    PROVIDER_LABEL,
+    WATCHDOG_LABEL,
+    ServicePlan,
+    provider_plan,
+)
 from darkbloom_provider.service.program import program_here
+from darkbloom_provider.service.watchdog import read_watch
 from darkbloom_provider.settings import load_settings
 
 from tests.component.provider.test_process import now_ms, process
@@ -110,6 +118,15 @@ class Spawning:
 
     def running(self, label: str) -> bool:
         return label in self.started
+
+
+def test_a_start_by_hand_lifts_the_guard_that_the_watchdog_left(tmp_path):
+    home, manager = Home(root=tmp_path), Spawning()
+    home.watchdog_state.write_bytes(msgspec.json.encode(Watch(version="1.0.0", tripped=True)))
+    assert read_watch(home.watchdog_state).tripped
+    Background(home=home, manager=manager, program=program_here(home.app), environment={}).start()
+    assert manager.started == [PROVIDER_LABEL, WATCHDOG_LABEL]
+    assert read_watch(home.watchdog_state) == Watch()
 
 
 async def test_restart_is_believed_only_from_a_new_process_that_is_authorised(tmp_path):
