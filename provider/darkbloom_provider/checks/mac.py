@@ -134,7 +134,7 @@ def _verified(snapshot: AgentState) -> Check:
 
 
 def _console(found: Console | None, uid: int) -> Check:
-    here = found is not None and found.uid == uid
+    here = found is not None and found.uid == uid != 0
     if found is None:
         detail = "the system does not say who is logged in at the screen"
     elif found.uid == 0:

@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,6 +25,8 @@ from darkbloom_provider.service.guard import Watch
 from tests.component.provider.store import place_folder
 from tests.fakes.gateway import ACCOUNT, TOKEN, FakeGateway
 from tests.fakes.provider_router import FakeRouter
+from tests.unit.provider.test_mac_posture import ENROLLED, tool
+from tests.unit.provider.test_mac_session import ADHOC, GLOBAL, GRAPHICS, LOGIN_WINDOW, SIGNED
 
 BUILD = "org/tiny"
 PREFIX = "DARKBLOOM_PROVIDER_"
@@ -40,6 +44,8 @@ ON_EVERY_SYSTEM = {
     *("usage reporting", "up to date", "runtime integrity", "stream transport"),
 }
 """Stable names that any platform prints beside a registered agent."""
+
+SIGNATURE = f"codesign --display --verbose=2 {Path(sys.executable).resolve()}"
 
 
 @dataclass
@@ -276,6 +282,37 @@ async def test_every_stable_name_is_printed_as_text_and_as_json(machine):
         _, text, _ = await machine.doctor()
         assert all(f" {name}: {one['detail']}" in text for name, one in named.items())
         wanted = ON_EVERY_SYSTEM | MAC_ONLY
+
+
+async def test_a_mac_that_is_well_has_no_finding_and_one_that_is_open_has_its_own(machine):
+    place_folder(machine.home, BUILD)
+    uid = os.getuid()
+    said = tool() | {
+        "stat -f %u %Su /dev/console": f"{uid} ada\n",
+        "defaults read /Library/Preferences/com.apple.loginwindow": LOGIN_WINDOW,
+        "defaults read /Library/Preferences/.GlobalPreferences": "{\n    Country = US;\n}\n",
+        "system_profiler SPDisplaysDataType": GRAPHICS,
+        "profiles status -type enrollment": ENROLLED,
+        SIGNATURE: SIGNED,
+    }
+    facts = replace(hardware.detect(), os_version="26.1")
+    machine.monkeypatch.setattr(hardware, "detect", lambda: facts)
+    machine.monkeypatch.setattr(checks, "platform_name", lambda: "darwin")
+    machine.monkeypatch.setattr(
+        checks, "run_tool", lambda command: said[" ".join([Path(command[0]).name, *command[1:]])]
+    )
+
+    async def findings() -> set[str]:
+        _, out, _ = await machine.doctor("--json")
+        found = {one["name"] for one in json.loads(out) if one["result"] != "pass"}
+        # Nobody sits at a screen as root.
+        return found - (set() if uid else {"console session"})
+
+    assert await findings() == set()
+    said["defaults read /Library/Preferences/.GlobalPreferences"] = GLOBAL
+    assert await findings() == {"auto-logout on idle"}
+    said[SIGNATURE] = ADHOC
+    assert await findings() == {"auto-logout on idle", "hardened runtime"}
 
 
 async def test_a_new_machine_is_told_its_first_steps(machine):

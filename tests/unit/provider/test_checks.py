@@ -57,6 +57,7 @@ def test_the_screen_must_be_yours(found, result, said):
     check = mac._console(found, 501)
     assert judged(check) == ("console session", result)
     assert said in check.detail
+    assert judged(mac._console(Console(0, "root"), 0))[1] == "warn"
 
 
 @pytest.mark.parametrize(
