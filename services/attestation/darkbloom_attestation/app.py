@@ -133,6 +133,7 @@ async def serve(
                 partial(add_LogServiceServicer_to_server, LogServer(log)),
             ],
             mesh_token=config.mesh_token(),
+            connection_age_s=config.connection_age_s,
             reflection=[one.full_name for one in _SERVICES],
         )
         return await service.wait()

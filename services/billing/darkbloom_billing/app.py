@@ -184,6 +184,7 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
             *programmes.registrars(),
         ],
         mesh_token=config.mesh_token(),
+        connection_age_s=config.connection_age_s,
         reflection=_SERVICES,
     )
 

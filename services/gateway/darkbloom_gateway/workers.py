@@ -86,7 +86,13 @@ def _own(config: GatewayConfig, number: int, ready_file: Path) -> GatewayConfig:
     """Return a worker's configuration: its own metrics port and ready file."""
     host, _, port = config.metrics_listen.rpartition(":")
     own_port = int(port) + number if int(port) else 0
-    return replace(config, workers=1, metrics_listen=f"{host}:{own_port}", ready_file=ready_file)
+    return replace(
+        config,
+        workers=1,
+        metrics_listen=f"{host}:{own_port}",
+        health_listen=config.health_listen if number == 0 else None,
+        ready_file=ready_file,
+    )
 
 
 def _say_ready(config: GatewayConfig, files: list[Path]) -> None:

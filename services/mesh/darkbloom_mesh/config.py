@@ -118,6 +118,14 @@ class RoomConfig(CommonConfig):
         Path | None,
         Setting("file with the token of internal calls", env="DARKBLOOM_MESH_TOKEN_FILE"),
     ] = None
+    health_listen: Annotated[
+        str | None,
+        Setting("host:port of gRPC health alone, always plaintext, for probes; unset: none"),
+    ] = None
+    connection_age_s: Annotated[
+        float,
+        Setting("callers connect anew after so long and find new replicas; 0: never", minimum=0),
+    ] = 0.0
 
     def problems(self) -> Iterator[str]:
         """Refuse production without a mesh token, and a token file that cannot be used."""

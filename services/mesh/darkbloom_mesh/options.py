@@ -20,9 +20,19 @@ _KEEPALIVE: Options = [
 ]
 
 
-def server_options(*, max_message_bytes: int = MAX_UNARY_BYTES) -> Options:
-    """Return the arguments of a listener; `max_message_bytes` bounds what it accepts."""
+def server_options(
+    *, max_message_bytes: int = MAX_UNARY_BYTES, connection_age_s: float = 0.0
+) -> Options:
+    """Return the arguments of a listener.
+
+    Args:
+        max_message_bytes: Bound of what it accepts.
+        connection_age_s: A connection that is older takes no new calls, so that its caller looks
+            names up again and finds new replicas; calls and streams on it go on. 0: any age.
+    """
+    aging: Options = [("grpc.max_connection_age_ms", int(connection_age_s * 1000))]
     return [
+        *(aging if connection_age_s else ()),
         *_KEEPALIVE,
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 0),

@@ -43,7 +43,7 @@ from prometheus_client import start_http_server
 
 from darkbloom_mesh import logs
 from darkbloom_mesh.clock import Clock, SystemClock
-from darkbloom_mesh.config import CommonConfig, Secret
+from darkbloom_mesh.config import CommonConfig, RoomConfig, Secret
 from darkbloom_mesh.interceptors import CallGuard, Context
 from darkbloom_mesh.options import MAX_UNARY_BYTES, server_options
 from darkbloom_mesh.telemetry import LOOP_LAG, Metrics
@@ -129,6 +129,9 @@ class Service:
         tracing = Tracing(self.room, self._version, config.otlp_endpoint)
         self.on_close(lambda: asyncio.to_thread(tracing.close))
         self._serve_metrics()
+        if isinstance(config, RoomConfig) and config.health_listen:
+            # Kubelets cannot speak TLS, so health has a listener of its own that never does.
+            self.add_listener("health", config.health_listen, registrars=[], mesh_token=None)
         if self._signals:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -162,6 +165,7 @@ class Service:
         mesh_token: Secret | None,
         reflection: Sequence[str] = (),
         max_message_bytes: int = MAX_UNARY_BYTES,
+        connection_age_s: float = 0.0,
     ) -> str:
         """Bind a gRPC listener, health included; it serves once `wait()` runs.
 
@@ -172,6 +176,7 @@ class Service:
             mesh_token: What callers must bring; None on a public listener.
             reflection: Full names of the services to reflect; none on a public listener.
             max_message_bytes: Bound of what is accepted.
+            connection_age_s: See `server_options`.
 
         Returns:
             The bound address.
@@ -183,7 +188,9 @@ class Service:
         guard = CallGuard(mesh_token=token, metrics=self.metrics)
         server = grpc.aio.server(
             interceptors=[guard],
-            options=server_options(max_message_bytes=max_message_bytes),
+            options=server_options(
+                max_message_bytes=max_message_bytes, connection_age_s=connection_age_s
+            ),
         )
         for register in registrars:
             register(server)

@@ -46,6 +46,7 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
             config.listen,
             registrars=[partial(add_RegistryServiceServicer_to_server, server)],
             mesh_token=config.mesh_token(),
+            connection_age_s=config.connection_age_s,
             reflection=[_SERVICE.full_name],
         )
         return await service.wait()

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import grpc
 import pytest
 from darkbloom.common.v1.page_pb2 import PageRequest
-from darkbloom_mesh.config import CommonConfig, Secret
+from darkbloom_mesh.config import CommonConfig, RoomConfig, Secret
 from darkbloom_mesh.errors import DrainingError, from_rpc_error
 from darkbloom_mesh.serve import Service, run
 from darkbloom_mesh.testing import free_port, no_leaked_tasks
@@ -280,3 +280,81 @@ def test_run_returns_the_code_of_its_main() -> None:
         return 3
 
     assert run(main) == 3
+
+
+async def test_health_has_a_listener_of_its_own_that_serves_nothing_else(tmp_path: Path) -> None:
+    config = RoomConfig(
+        environment="development",
+        ready_file=tmp_path / "ready.json",
+        health_listen="127.0.0.1:0",
+        log_level="error",
+    )
+    pages = PageServer()
+    pages.let_go.set()
+    made = Service(config, room="test", version="0.1.0", signals=False)
+    async with no_leaked_tasks(), made, asyncio.TaskGroup() as tasks:
+        made.add_listener("grpc", "127.0.0.1:0", registrars=[pages.register], mesh_token=None)
+        code = tasks.create_task(made.wait())
+        listeners = (await ready(tmp_path / "ready.json"))["listeners"]
+        async with grpc.aio.insecure_channel(listeners["health"]) as opened:
+            assert await health_of(opened, "liveness") == SERVING
+            assert await health_of(opened, "readiness") == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await page_call(opened)(PageRequest(), timeout=9)
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        made.stop()
+        assert await code == 0
+
+
+async def test_an_old_connection_is_left_for_a_new_one_while_its_stream_goes_on(
+    tmp_path: Path,
+) -> None:
+    peers: set[str] = set()
+
+    async def call(request: PageRequest, context: Any) -> PageRequest:
+        peers.add(context.peer())
+        return request
+
+    async def watch(_request: PageRequest, context: Any) -> None:
+        number = 0
+        while True:
+            await context.write(PageRequest(page_size=number))
+            number += 1
+            await next_one.wait()
+            next_one.clear()
+
+    next_one = asyncio.Event()
+    handlers = {
+        "Call": grpc.unary_unary_rpc_method_handler(
+            call, PageRequest.FromString, PageRequest.SerializeToString
+        ),
+        "Watch": grpc.unary_stream_rpc_method_handler(
+            watch, PageRequest.FromString, PageRequest.SerializeToString
+        ),
+    }
+    generic = grpc.method_handlers_generic_handler("test.PageService", handlers)
+    async with no_leaked_tasks(), service(tmp_path) as made, asyncio.TaskGroup() as tasks:
+        address = made.add_listener(
+            "grpc",
+            "127.0.0.1:0",
+            registrars=[lambda server: server.add_generic_rpc_handlers((generic,))],
+            mesh_token=None,
+            connection_age_s=0.5,
+        )
+        code = tasks.create_task(made.wait())
+        await ready(tmp_path / "ready.json")
+        async with grpc.aio.insecure_channel(address) as opened:
+            watching = opened.unary_stream(
+                "/test.PageService/Watch",
+                request_serializer=PageRequest.SerializeToString,
+                response_deserializer=PageRequest.FromString,
+            )(PageRequest())
+            assert (await watching.read()).page_size == 0
+            async with asyncio.timeout(60):
+                while len(peers) < 3:
+                    await page_call(opened)(PageRequest(page_size=7), timeout=30)
+            next_one.set()
+            assert (await watching.read()).page_size == 1
+            watching.cancel()
+        made.stop()
+        assert await code == 0
