@@ -76,6 +76,7 @@ from darkbloom_gateway.routes import (
     referrals,
     releases,
     stripe,
+    version,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.sealed import SealedRequests
@@ -331,6 +332,7 @@ class Worker:
                 log.make_router(self.transparency),
                 receipts.make_router(self.plane, self.transparency),
                 releases.make_router(self.transparency),
+                version.make_router(self.plane, self.transparency),
             ),
             hot=hot,
             routes=ROUTES,

@@ -23,6 +23,7 @@ from darkbloom_gateway.errors import (
     no_such_endpoint,
 )
 from darkbloom_gateway.routes import (
+    capacity,
     encryption,
     enrolment,
     evidence,
@@ -32,6 +33,7 @@ from darkbloom_gateway.routes import (
     models,
     payouts,
     stripe,
+    version,
 )
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.wire import App, error_headers
@@ -101,6 +103,8 @@ ROUTES = frozenset(
         "/health",
         "/readyz",
         *install.ROUTES,
+        *capacity.ROUTES,
+        *version.ROUTES,
         *encryption.ROUTES,
         *enrolment.ROUTES,
         *mdm.ROUTES,
@@ -148,6 +152,7 @@ def make_app(
         app.router.routes.append(Route(path, endpoint=endpoint, methods=[method]))
     # Before the models: their ids are paths, and `catalog` would be one of them.
     app.include_router(install.make_router(plane))
+    app.include_router(capacity.make_router(plane))
     app.include_router(models.make_router(plane))
     app.include_router(evidence.make_router(plane))
     app.include_router(health.make_router(plane, health_reason))

@@ -74,7 +74,7 @@ class ControlPlane:
         self.providers = providers
         self.machines = machines
         self._owners = owners
-        self._capacity = capacity
+        self.capacity = capacity
         self.verdict_keys = verdict_keys
         self.receipt_keys = receipt_keys
         self.exhibits = exhibits
@@ -224,9 +224,16 @@ class ControlPlane:
     async def capacity_or_nothing(self) -> Mapping[str, BuildCapacity]:
         """Return live capacity; empty while the router is away, because lists must still work."""
         try:
-            return await self._capacity.get()
+            return await self.capacity.get()
         except ApiError:
             return {}
+
+    async def fleet_or_nothing(self) -> Sequence[Provider]:
+        """Return the public fleet; empty while the router is away."""
+        try:
+            return await self.providers.get()
+        except ApiError:
+            return ()
 
 
 def _not_admin() -> ApiError:

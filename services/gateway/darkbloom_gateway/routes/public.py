@@ -1,14 +1,18 @@
 """Figures that everybody may see: boards, totals, what the network has done."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, final
 
+import orjson
 from darkbloom.billing.v1 import report_pb2 as pb
+from darkbloom.billing.v1.report_service_pb2 import GetNetworkTotalsResponse
+from darkbloom.router.v1.fleet_pb2 import Provider
 from darkbloom_mesh.errors import ConflictError, InvalidArgumentError
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from darkbloom_gateway.billing_reports import MAX_BOARD, Figures, ReportsClient
 from darkbloom_gateway.errors import ApiError, bad_request
-from darkbloom_gateway.routes import tables
+from darkbloom_gateway.routes import fleet_figures, tables
 from darkbloom_gateway.routes.bodies import read_object, text
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
@@ -36,7 +40,7 @@ Word = Annotated[str, Query(max_length=16)]
 
 def make_router(plane: ControlPlane, reports: ReportsClient, figures: Figures) -> APIRouter:
     """Return the routes."""
-    router = APIRouter()
+    router, shown = APIRouter(), _Stats()
 
     @router.get("/v1/leaderboard")
     async def leaderboard(metric: Word = "earnings", window: Word = "7d", limit: str = "") -> Reply:
@@ -80,28 +84,7 @@ def make_router(plane: ControlPlane, reports: ReportsClient, figures: Figures) -
     async def stats() -> Reply:
         """Return what the network has done since it began, and in the last half hour."""
         found = await figures.totals[pb.FIGURE_WINDOW_ALL].get()
-        jobs, tokens = found.work.jobs, found.work.tokens
-        connected = await plane.providers.get()
-        return reply(
-            {
-                "total_requests": jobs,
-                "total_prompt_tokens": found.prompt_tokens,
-                "total_completion_tokens": found.completion_tokens,
-                "total_tokens": tokens,
-                "avg_tokens_per_request": tokens // jobs if jobs else 0,
-                "active_providers": sum(one.status == "online" for one in connected),
-                "time_series": [
-                    {
-                        "minute": tables.instant(minute.minute_time),
-                        "requests": minute.jobs,
-                        "prompt_tokens": minute.prompt_tokens,
-                        "completion_tokens": minute.completion_tokens,
-                    }
-                    for minute in found.series
-                ],
-                "snapshot_at": tables.instant(found.update_time),
-            }
-        )
+        return Response(shown.of(found, await plane.providers.get()), media_type="application/json")
 
     @router.get("/v1/me/public-name")
     async def my_public_name(request: Request) -> Reply:
@@ -129,6 +112,48 @@ def make_router(plane: ControlPlane, reports: ReportsClient, figures: Figures) -
         return reply({"choice": choice, "name": shown})
 
     return router
+
+
+@final
+class _Stats:
+    """The page of the network, written once for each time that its figures were read."""
+
+    def __init__(self) -> None:
+        self._of: tuple[GetNetworkTotalsResponse, Sequence[Provider]] | None = None
+        self._page = b""
+
+    def of(self, found: GetNetworkTotalsResponse, fleet: Sequence[Provider]) -> bytes:
+        """Return the body."""
+        known = self._of
+        if known is None or known[0] is not found or known[1] is not fleet:
+            self._of, self._page = (found, fleet), orjson.dumps(_stats(found, fleet))
+        return self._page
+
+
+def _stats(found: GetNetworkTotalsResponse, fleet: Sequence[Provider]) -> dict[str, Any]:
+    jobs, tokens = found.work.jobs, found.work.tokens
+    here = fleet_figures.online(fleet)
+    return {
+        "total_requests": jobs,
+        "total_prompt_tokens": found.prompt_tokens,
+        "total_completion_tokens": found.completion_tokens,
+        "total_tokens": tokens,
+        "avg_tokens_per_request": tokens // jobs if jobs else 0,
+        **fleet_figures.totals(here),
+        "providers": fleet_figures.machines(here),
+        "models": fleet_figures.models(here),
+        "verification_counts": fleet_figures.levels(here),
+        "time_series": [
+            {
+                "minute": tables.instant(minute.minute_time),
+                "requests": minute.jobs,
+                "prompt_tokens": minute.prompt_tokens,
+                "completion_tokens": minute.completion_tokens,
+            }
+            for minute in found.series
+        ],
+        "snapshot_at": tables.instant(found.update_time),
+    }
 
 
 def _window(value: str) -> str:

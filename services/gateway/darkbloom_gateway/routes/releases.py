@@ -31,10 +31,10 @@ def make_router(mesh: TransparencyClient) -> APIRouter:
     @router.get("/v1/releases/latest")
     async def latest(platform: Annotated[str, Query(max_length=64)] = "macos-arm64") -> Reply:
         """Return the highest version for a platform."""
-        fitting = [one for one in await mesh.releases.get() if one.platform in (platform, _ANY)]
-        if not fitting:
+        release = newest(await mesh.releases.get(), platform)
+        if release is None:
             raise not_found("there is no release for this platform")
-        return reply(_release(max(fitting, key=_age)), headers=_BRIEFLY)
+        return reply(_release(release), headers=_BRIEFLY)
 
     @router.get("/v1/runtime/manifest")
     async def runtime_manifest() -> Reply:
@@ -53,6 +53,12 @@ def make_router(mesh: TransparencyClient) -> APIRouter:
         )
 
     return router
+
+
+def newest(found: Iterable[CodeRelease], platform: str) -> CodeRelease | None:
+    """Return the highest version for a platform; None where there is none."""
+    fitting = [one for one in found if one.platform in (platform, _ANY)]
+    return max(fitting, key=_age, default=None)
 
 
 def _release(release: CodeRelease) -> dict[str, Any]:
