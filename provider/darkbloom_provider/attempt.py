@@ -26,6 +26,7 @@ from darkbloom_edge.terminal import Outcome as TerminalOutcome
 from darkbloom_edge.terminal import Terminal as TerminalDocument
 from darkbloom_edge.terminal import sign_terminal
 from darkbloom_edge.transcript import Transcript
+from msgspec import structs
 
 from darkbloom_provider import failures
 from darkbloom_provider.engine.interface import Engine, Outcome, OutcomeKind
@@ -272,6 +273,8 @@ class Attempt:
     def _send(self, kind: FrameKind.ValueType, delta: Delta) -> None:
         self._transcript.feed(delta)
         sequence = self._session.sealed_frames
+        if not sequence and self._header.end_to_end:
+            delta = structs.replace(delta, edge_nonce=self._header.edge_nonce)
         final = kind == FrameKind.FRAME_KIND_CHUNK_FINAL
         plain = encode(delta)
         payload = self._session.seal_chunk(plain, final=final)
@@ -316,6 +319,7 @@ class Attempt:
                 sealed_to=self._header.sealed_to,
                 digests=self._transcript.digests(),
                 outcome=outcome,
+                edge_nonce=to_base64(self._header.edge_nonce) if self._header.end_to_end else None,
             ),
             self._signer,
         )

@@ -79,6 +79,8 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """One per token of `text`, where asked for."""
     stop_sequence: str | None = None
     """The caller's stop string that ended the answer."""
+    edge_nonce: Annotated[bytes, Meta(max_length=32)] = b""
+    """In the first delta of an end-to-end answer: `RequestHeader.edge_nonce`."""
 
     def __repr__(self) -> str:
         return (
@@ -97,7 +99,7 @@ _USUAL_BYTES = 512
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Delta)
-_DEFAULTS: tuple[object, ...] = ("", "", (), 0, 0, 0, 0, None, None, None)
+_DEFAULTS: tuple[object, ...] = ("", "", (), 0, 0, 0, 0, None, None, None, b"")
 
 
 def encode(delta: Delta) -> bytearray:
@@ -119,6 +121,7 @@ def encode(delta: Delta) -> bytearray:
         delta.finish_reason,
         delta.logprobs,
         delta.stop_sequence,
+        delta.edge_nonce,
     ]
     while fields and fields[-1] == _DEFAULTS[len(fields) - 1]:
         fields.pop()

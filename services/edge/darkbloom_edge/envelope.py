@@ -80,6 +80,8 @@ class RequestHeader(msgspec.Struct, frozen=True, kw_only=True):
     """How many providers this request has been sealed to, this one included."""
     edge_nonce: Bytes32
     """Drawn by the edge; whoever stands at the edge can recognise its own request."""
+    end_to_end: bool = False
+    """The edge is the consumer: `edge_nonce` comes back in the first delta and in the terminal."""
     whole: bool = False
     """The consumer takes the answer in one piece: after the first content, chunks may be merged."""
     cache_scope: Annotated[bytes, Meta(max_length=32)] = b""

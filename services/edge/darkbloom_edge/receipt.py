@@ -47,8 +47,16 @@ class Countersign(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict that the request was sealed under."""
     terminal_sha256: HexDigest | None = None
     """SHA-256 of the terminal's exact bytes; absent where the answer broke before it came."""
-    body_digest: HexDigest
-    """Digest of the HTTP body exactly as received, see `transcript.body_digest`."""
+    body_digest: HexDigest | None = None
+    """Digest of the HTTP body exactly as received, see `transcript.body_digest`; absent in
+    end-to-end mode, and only there.
+    """
+    mode: Literal["end_to_end"] | None = None
+    """The gateway relayed ciphertext, and `opened` is what it passed on."""
+    sealed_sha256: HexDigest | None = None
+    """End-to-end mode: SHA-256 of the sealed request exactly as passed on."""
+    relayed_sha256: HexDigest | None = None
+    """End-to-end mode: SHA-256 of all sealed chunks, one after the other, as passed on."""
     requested_model: Name
     """What the consumer asked for, alias included."""
     opened: OpenedCounts

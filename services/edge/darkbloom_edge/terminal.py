@@ -46,6 +46,8 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
     """To how many providers the request had been sealed, this one included."""
     digests: Digests
     outcome: Outcome
+    edge_nonce: Key32 | None = None
+    """In end-to-end mode: the client's nonce, so that no earlier answer passes for this one."""
 
 
 def encode(terminal: Terminal) -> bytes:

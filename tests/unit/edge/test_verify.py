@@ -20,7 +20,7 @@ from darkbloom_edge.receipt import (
     sign_countersign,
     terminal_sha256,
 )
-from darkbloom_edge.report import Report
+from darkbloom_edge.report import Claim, Report
 from darkbloom_edge.request import canonical_bytes
 from darkbloom_edge.signatures import Ed25519Signer, P256Signer, to_base64
 from darkbloom_edge.terminal import Terminal, sign_terminal
@@ -319,3 +319,19 @@ def test_a_receipt_with_unreadable_documents_is_one_failed_claim() -> None:
         assert not report.ok
     with pytest.raises(KeyError):
         report.claim("content")
+
+
+def named(report: Report) -> dict[str, Claim]:
+    return {claim.name: claim for claim in report.claims}
+
+
+def test_a_receipt_of_end_to_end_mode_speaks_of_no_body() -> None:
+    changes = {"body_digest": None, "mode": "end_to_end", "sealed_sha256": "0" * 64}
+    report = verified(receipt(countersign=changes), request_body=BODY)
+    assert named(report)["request_body"].holds is None
+    assert named(report)["provider_request"].holds
+
+
+def test_a_countersign_that_forgets_the_body_does_not_hold() -> None:
+    report = verified(receipt(countersign={"body_digest": None}), request_body=BODY)
+    assert named(report)["request_body"].holds is False

@@ -16,7 +16,7 @@ from darkbloom_edge.envelope import (
 from darkbloom_edge.ids import new_id
 from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_edge.request import ChatRequest, canonical_bytes
-from darkbloom_edge.signatures import P256Signer
+from darkbloom_edge.signatures import P256Signer, to_base64
 from darkbloom_edge.terminal import verify_terminal
 from darkbloom_edge.usage import Usage
 from darkbloom_provider.attempt import PENDING_TOKENS, WHOLE_TOKENS, Attempt, Ending, Hosted
@@ -67,13 +67,14 @@ class Outlet:
 class Bench:
     """An attempt with both ends of its envelope."""
 
-    def __init__(self, credit=32, *, whole=False):
+    def __init__(self, credit=32, *, whole=False, end_to_end=False):
         request_id, attempt_id = new_id("req"), new_id("att")
         self.verdict_id = new_id("ver")
         key_pair = new_key_pair()
         self.edge = EdgeSession.create(
             provider_key=key_pair.public, request_id=request_id, attempt_id=attempt_id
         )
+        self.nonce = new_edge_nonce()
         header = RequestHeader(
             not_after_ms=1_000_000,
             prompt_bound=100,
@@ -81,8 +82,9 @@ class Bench:
             receipt_key=bytes(32),
             verdict_id=self.verdict_id,
             sealed_to=1,
-            edge_nonce=new_edge_nonce(),
+            edge_nonce=self.nonce,
             whole=whole,
+            end_to_end=end_to_end,
         )
         body = canonical_bytes(
             ChatRequest(model="dev/x", messages=[{"role": "user", "content": "hi"}], max_tokens=9)
@@ -303,3 +305,22 @@ def test_an_answer_that_is_taken_whole_is_sealed_in_few_boxes():
     assert [len(d.text) for d in bench.opened()] == [1, WHOLE_TOKENS, WHOLE_TOKENS, 1]
     assert bench.terminal().chunks == 4
     assert bench.engine.said == []
+
+
+def test_the_clients_nonce_comes_back_in_the_first_delta_and_in_the_terminal():
+    bench = Bench(end_to_end=True)
+    bench.attempt.on_delta(Delta(text="a", prompt_tokens=2, completion_tokens=1))
+    bench.attempt.on_delta(Delta(text="b", prompt_tokens=2, completion_tokens=2))
+    bench.attempt.on_end(completed(2))
+    nonces = [delta.edge_nonce for delta in bench.opened()]
+    assert nonces[0] == bench.nonce
+    assert not any(nonces[1:])
+    assert bench.terminal().edge_nonce == to_base64(bench.nonce)
+
+
+def test_in_edge_mode_nobody_hears_of_the_nonce():
+    bench = Bench()
+    bench.attempt.on_delta(Delta(text="a", prompt_tokens=2, completion_tokens=1))
+    bench.attempt.on_end(completed(1))
+    assert not any(delta.edge_nonce for delta in bench.opened())
+    assert bench.terminal().edge_nonce is None
