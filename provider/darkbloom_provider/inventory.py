@@ -20,6 +20,8 @@ from darkbloom_provider.presentation import Model
 _GIB: Final = 1 << 30
 _SCRIPTED: Final = "scripted"
 """The `model_type` of builds without a model."""
+_VISION: Final = "vision_config"
+"""What the configuration of a model with eyes has."""
 
 
 @final
@@ -103,10 +105,12 @@ class _Live:
 
 def build_of(stored: StoredModel) -> Build:
     """Return a version as the engine takes it."""
+    facts = _config_of(stored)
     return Build(
         build_id=stored.manifest.model_id,
         directory=stored.directory,
         weight_hash=stored.manifest.aggregate_sha256,
+        vision=_sees(facts),
     )
 
 
@@ -117,8 +121,7 @@ def model_of(stored: StoredModel) -> Model:
     bits = quantization.get("bits") if isinstance(quantization, dict) else None
     size = stored.manifest.total_size_bytes
     scripted = facts.get("model_type") == _SCRIPTED
-    vision = "vision_config" in facts
-    template = None if scripted else examine(stored.directory, vision=vision)
+    template = None if scripted else examine(stored.directory, vision=_VISION in facts)
     return Model(
         id=stored.manifest.model_id,
         size_bytes=size,
@@ -131,7 +134,13 @@ def model_of(stored: StoredModel) -> Model:
         template_renders=None if template is None else template.tools,
         template_hash="" if template is None else template.sha256,
         constrains_tools=template is not None and template.tools,
+        vision=_sees(facts),
     )
+
+
+def _sees(facts: Mapping[str, Any]) -> bool:
+    """Tell whether images can be answered: of a model that could, our engine runs the text part."""
+    return facts.get("model_type") == _SCRIPTED and _VISION in facts
 
 
 def _hosted(stored: StoredModel) -> Hosted:

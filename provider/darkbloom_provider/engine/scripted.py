@@ -9,6 +9,7 @@ import dataclasses
 from typing import Final
 
 from darkbloom_edge.delta import Delta, FinishReason
+from darkbloom_edge.messages import media_of
 from darkbloom_edge.usage import Usage
 from darkbloom_mesh.clock import Clock
 
@@ -93,6 +94,7 @@ class ScriptedEngine:
         self._clock = clock
         self._max_concurrency = min(max_concurrency, MAX_LIVE)
         self._builds: set[str] = set()
+        self._seeing: set[str] = set()
         self._live: dict[str, _Live] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -117,10 +119,13 @@ class ScriptedEngine:
         if self._script.load_s:
             await self._clock.sleep(self._script.load_s)
         self._builds.add(build.build_id)
+        if build.vision:
+            self._seeing.add(build.build_id)
 
     async def unload(self, build_id: str) -> None:
         """Forget a build."""
         self._builds.discard(build_id)
+        self._seeing.discard(build_id)
         for live in self._live.values():
             if live.job.build_id == build_id:
                 live.cancelled.set()
@@ -145,6 +150,8 @@ class ScriptedEngine:
         script = script_of(job.request, self._script)
         if script.refuse is not None:
             raise capacity("refused by the script", script.refuse)
+        if job.build_id not in self._seeing and any(True for _ in media_of(job.request.messages)):
+            raise invalid("this build takes text only")
         prompt_tokens = prompt_tokens_of(job.request, script)
         if prompt_tokens > job.prompt_bound:
             raise EngineError(

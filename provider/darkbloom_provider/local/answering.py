@@ -27,6 +27,7 @@ from darkbloom_provider.engine.interface import Job, OutcomeKind
 from darkbloom_provider.local.errors import (
     GoneError,
     LocalError,
+    bad_request,
     model_not_found,
     of_engine,
     of_request,
@@ -95,6 +96,8 @@ class Answerer:
             raise of_request(error) from None
         if lowered.requested_model not in self._kitchen.hosted:
             raise model_not_found()
+        if lowered.remote:
+            raise bad_request("nothing is fetched here, use a data: url", lowered.remote[0].param)
         bound = lowered.explicit_output_bound or DEFAULT_MAX_TOKENS
         job = self._new_id()
         now = self._clock.now()

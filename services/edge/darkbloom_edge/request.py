@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from darkbloom_edge.documents import Date
 from darkbloom_edge.errors import MalformedError
-from darkbloom_edge.messages import check_messages
+from darkbloom_edge.media import bound_tokens
+from darkbloom_edge.messages import check_messages, media_of, texts_of
 from darkbloom_edge.strict_json import canonical_json, parse_json_object
 
 MAX_REQUEST_BYTES = 24 * 1024 * 1024
@@ -42,7 +43,7 @@ class ChatRequest(
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     """The build id."""
     messages: list[dict[str, Any]]
-    """Turns with `role` and text `content`; shape as `messages.check_messages` says."""
+    """Turns with `role` and `content`, text or parts; shape as `messages.check_messages` says."""
     max_tokens: PositiveInt
     """The output bound in tokens."""
     temperature: float | None = None
@@ -123,11 +124,13 @@ def prompt_bound_of(
 
     Such a tokenizer never makes more tokens than there are UTF-8 bytes. To the bytes of the text
     comes what a chat template adds: `PROMPT_BASE_TOKENS` once, `PROMPT_MESSAGE_TOKENS` per message,
-    and for tools their instructions plus twice their JSON, because templates print it spaced out.
+    for each image and video what `media.bound_tokens` says, and for tools their instructions plus
+    twice their JSON, because templates print it spaced out.
     """
     bound = PROMPT_BASE_TOKENS
     for message in messages:
         bound += PROMPT_MESSAGE_TOKENS + _text_bytes(message)
+    bound += sum(map(bound_tokens, media_of(messages)))
     if tools:
         bound += PROMPT_TOOLS_TOKENS + 2 * len(canonical_json(tools))
     if response_format:
@@ -137,9 +140,8 @@ def prompt_bound_of(
 
 
 def _text_bytes(message: Mapping[str, Any]) -> int:
-    content = message.get("content")
     rest = {key: value for key, value in message.items() if key not in ("content", "role")}
-    size = len(content.encode()) if isinstance(content, str) else 0
+    size = sum(len(text.encode()) for text in texts_of(message))
 
     return size + len(canonical_json(rest)) if rest else size
 

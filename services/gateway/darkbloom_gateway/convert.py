@@ -144,6 +144,7 @@ def open_message(
             requires_tool_constraint=plan.constrains_tools,
             tool_choice_mode=plan.tool_choice_mode,
             parallel_tool_calls=plan.parallel_tool_calls,
+            requires_vision=plan.vision,
             json_schema=plan.json_schema,
         ),
         prompt_tokens_estimate=plan.prompt_estimate,

@@ -194,6 +194,8 @@ class Plan:
     tool_choice_mode: str = ""
     parallel_tool_calls: bool = True
     json_schema: bool = False
+    vision: bool = False
+    """There are images or videos."""
     claim: Charge | None = None
     """What it takes of the rates; None where nothing limits it."""
     route: Route = Route.PUBLIC

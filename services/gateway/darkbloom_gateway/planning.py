@@ -4,6 +4,8 @@ from datetime import datetime
 from itertools import chain
 
 from darkbloom_edge.dialects.chat import Lowered, prompt_bound
+from darkbloom_edge.media import estimate_tokens
+from darkbloom_edge.messages import media_of, texts_of
 
 from darkbloom_gateway.catalog import Build, Catalog
 from darkbloom_gateway.errors import bad_request, model_not_allowed, prompt_too_large
@@ -89,6 +91,7 @@ def make_plan(
         tool_choice_mode=lowered.tool_policy if lowered.has_tools else "",
         parallel_tool_calls=lowered.fields.get("parallel_tool_calls") is not False,
         json_schema="structured_outputs" in lowered.needs,
+        vision=lowered.has_media,
         claim=tiers.claim(
             key,
             prompt_estimate=estimate,
@@ -105,13 +108,24 @@ def make_plan(
             fields=lowered.fields,
             prompt_tokens=estimate,
         )
-        if hint_secret
+        if hint_secret and not lowered.has_media
         else b"",
     )
 
 
 def _check_needs(lowered: Lowered, build: Build) -> None:
-    """Refuse what the build says that it cannot do; a build without a list is asked anyway."""
+    """Refuse what the build says that it cannot do; a build without a list is asked anyway.
+
+    Not for media: only who says that it sees is shown anything.
+    """
+    if lowered.has_media:
+        if "vision" not in build.capabilities:
+            raise bad_request("the model takes text only, no media", param="messages")
+        if lowered.has_tools and lowered.tool_policy != "auto":
+            raise bad_request(
+                "the model cannot be held to a tool choice when there are media",
+                param="tool_choice",
+            )
     if not build.capabilities:
         return
     for need, param in (
@@ -125,7 +139,7 @@ def _check_needs(lowered: Lowered, build: Build) -> None:
 
 
 def _texts(lowered: Lowered) -> list[str]:
-    return [message.get("content") or "" for message in lowered.fields["messages"]]
+    return [text for message in lowered.fields["messages"] for text in texts_of(message)]
 
 
 def _text_bytes(lowered: Lowered) -> int:
@@ -142,6 +156,7 @@ def _by_count(lowered: Lowered, counted: int, bound: int) -> tuple[int, int]:
     margin = counted // COUNT_MARGIN + TOKENS_PER_MESSAGE * len(texts)
     tools = sum(len(str(tool)) for tool in lowered.fields.get("tools") or ())
     estimate = counted + TOKENS_PER_MESSAGE * len(texts) + tools // BYTES_PER_TOKEN
+    estimate += _media_tokens(lowered)
 
     return min(bound, bound - _text_bytes(lowered) + counted + margin), max(1, estimate)
 
@@ -150,8 +165,13 @@ def _estimate(lowered: Lowered) -> int:
     """Guess the prompt's tokens for routing, never below one."""
     messages = lowered.fields["messages"]
     texts = chain(
-        (message.get("content") or "" for message in messages),
+        _texts(lowered),
         (str(tool) for tool in lowered.fields.get("tools") or ()),
     )
     characters = sum(map(len, texts))
-    return max(1, characters // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)
+    text = max(1, characters // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)
+    return text + _media_tokens(lowered)
+
+
+def _media_tokens(lowered: Lowered) -> int:
+    return sum(map(estimate_tokens, media_of(lowered.fields["messages"])))

@@ -333,7 +333,10 @@ class Seeker:
                     build=offer.build,
                     identity_key=checked.identity_key,
                     now_ms=int(self._clock.now().timestamp() * 1000),
-                ),
+                )
+                # Two images are the same tokens to a cache that compares tokens.
+                if not self._plan.vision
+                else b"",
             )
         except ViolationError:
             raise internal() from None

@@ -235,8 +235,8 @@ def test_a_body_that_is_too_large_is_refused_with_its_own_status() -> None:
     assert raised.value.status == 413
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url", "file"])
-def test_media_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["input_image", "input_audio", "audio_url", "file"])
+def test_parts_that_no_model_takes_are_refused(kind: str) -> None:
     part = {"type": kind, kind: {"url": "data:,"}}
     with pytest.raises(RequestError) as raised:
         lowered(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, part]}])

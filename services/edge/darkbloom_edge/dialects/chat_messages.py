@@ -1,13 +1,14 @@
-"""OpenAI chat messages to canonical ones: text only, one shape for each kind of turn."""
+"""OpenAI chat messages to canonical ones: one shape for each kind of turn."""
 
 from typing import Any
 
+from darkbloom_edge.dialects.media import MediaPart, joined, read_url
 from darkbloom_edge.errors import MalformedError, RequestError
+from darkbloom_edge.media import MediaKind
 from darkbloom_edge.messages import check_messages
 
-_MEDIA = frozenset(
-    {"image_url", "input_image", "video_url", "input_video", "input_audio", "audio_url", "file"}
-)
+_MEDIA = {"image_url": MediaKind.IMAGE, "video_url": MediaKind.VIDEO}
+_UNTAKEN = frozenset({"input_image", "input_video", "input_audio", "audio_url", "file"})
 _TEXT_KEYS = {"text": "text", "refusal": "refusal"}
 _RENAMED = {"developer": "system", "function": "tool"}
 
@@ -17,9 +18,10 @@ def lower_messages(messages: list[Any] | None) -> list[dict[str, Any]]:
 
     Text parts are joined, `developer` becomes `system`, the old `function_call` and `function`
     become tool calls and tool turns, null fields are dropped, other fields are carried along.
+    Images and videos stay parts of their turn, or stand for what is still to be fetched.
 
     Raises:
-        RequestError: missing, empty, of the wrong shape, or with media, which text builds refuse.
+        RequestError: missing, empty, of the wrong shape, or with media that nobody here takes.
     """
     if messages is None:
         raise RequestError("messages is required", "messages")
@@ -33,7 +35,7 @@ def lower_messages(messages: list[Any] | None) -> list[dict[str, Any]]:
         lowered.append(turn)
 
     try:
-        check_messages(lowered)
+        check_messages(lowered, placeholders=True)
     except MalformedError as error:
         raise RequestError(str(error), error.field) from None
 
@@ -59,7 +61,7 @@ def _lower_message(message: Any, path: str, call_id: str, last_call: str) -> dic
 
     may_be_silent = role == "assistant" and "tool_calls" in turn
     turn["content"] = _lower_content(
-        turn.get("content", "" if may_be_silent else None), f"{path}.content"
+        turn.get("content", "" if may_be_silent else None), f"{path}.content", role
     )
 
     return turn
@@ -76,23 +78,30 @@ def _lower_function_call(turn: dict[str, Any], path: str, call_id: str) -> None:
     turn["tool_calls"] = [{"id": call_id, "type": "function", "function": function}]
 
 
-def _lower_content(content: Any, path: str) -> Any:
+def _lower_content(content: Any, path: str, role: Any) -> Any:
     """Join text parts; anything but a list is checked with the canonical shape."""
     if content is None:
         raise RequestError(f"{path} is required", path)
     if not isinstance(content, list):
         return content
 
-    return "".join(_part_text(part, f"{path}[{index}]") for index, part in enumerate(content))
+    return joined([_part(part, f"{path}[{index}]", role) for index, part in enumerate(content)])
 
 
-def _part_text(part: Any, path: str) -> str:
+def _part(part: Any, path: str, role: Any) -> str | MediaPart:
+    if isinstance(part, MediaPart):
+        # Another dialect has read it.
+        return part
     if not isinstance(part, dict):
         raise RequestError(f"{path} must be an object", path)
 
     kind = part.get("type")
     if isinstance(kind, str) and kind in _MEDIA:
-        raise RequestError("this model takes text only, no media parts", f"{path}.type")
+        if role != "user":
+            raise RequestError("media belong into messages of the user", f"{path}.type")
+        return _media(part, kind, f"{path}.{kind}")
+    if isinstance(kind, str) and kind in _UNTAKEN:
+        raise RequestError(f"no model here takes parts of this kind: {path}", f"{path}.type")
     key = _TEXT_KEYS.get(kind) if isinstance(kind, str) else None
     if key is None:
         raise RequestError(f"{path}.type is not a known kind of part", f"{path}.type")
@@ -101,3 +110,9 @@ def _part_text(part: Any, path: str) -> str:
         raise RequestError(f"{path}.{key} must be a string", f"{path}.{key}")
 
     return text
+
+
+def _media(part: dict[str, Any], key: str, path: str) -> MediaPart:
+    given = part.get(key)
+    url = given.get("url") if isinstance(given, dict) else None
+    return read_url(url, _MEDIA[key], f"{path}.url", remote=True)

@@ -5,15 +5,17 @@ Dropped because they would tell the provider who asks: `user`, `metadata`, `safe
 because clients send fields of other vendors along.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkbloom_edge.dialects.chat_messages import lower_messages
 from darkbloom_edge.dialects.chat_sampling import lower_sampling
 from darkbloom_edge.dialects.chat_tools import ToolPolicy, lower_tools
 from darkbloom_edge.dialects.fields import Fields
+from darkbloom_edge.dialects.media import MAX_REMOTE, RemoteMedia
 from darkbloom_edge.errors import MalformedError, RequestError
+from darkbloom_edge.messages import check_messages, media_of
 from darkbloom_edge.request import ChatRequest, prompt_bound_of
 from darkbloom_edge.schema import check_schema
 from darkbloom_edge.strict_json import parse_json_object
@@ -46,14 +48,33 @@ class Lowered:
     tool_policy: ToolPolicy
     has_tools: bool
     has_media: bool
-    """Always false: media parts are refused, because every build is a text build."""
+    """Whether there are images or videos, so that only a `vision` build can answer."""
     needs: frozenset[str]
     """Capabilities that a build must list: `tools`, `tool_grammar`, `json_mode`,
-    `structured_outputs`, `logprobs`."""
+    `structured_outputs`, `logprobs`, `vision`."""
     fields: Mapping[str, Any]
     """Fields of a `ChatRequest` that need no decision of the gateway."""
     echo: Mapping[str, Any] = field(default_factory=dict)
     """What the answer repeats, in dialects that repeat anything."""
+    remote: tuple[RemoteMedia, ...] = ()
+    """What is still to be fetched, in the order of the messages."""
+
+    def with_media(self, fetched: Sequence[Mapping[str, Any]]) -> "Lowered":
+        """Return the request with parts in the places of what was fetched.
+
+        Args:
+            fetched: one part for each of `remote`, made by `media.part_of`.
+
+        Raises:
+            RequestError: all media together are too many bytes.
+        """
+        waiting = iter(fetched)
+        messages = [_filled(message, waiting) for message in self.fields["messages"]]
+        try:
+            check_messages(messages)
+        except MalformedError as error:
+            raise RequestError(str(error), error.field) from None
+        return replace(self, fields={**self.fields, "messages": messages}, remote=())
 
     def to_request(
         self, build: str, output_bound: int, prompt_date: str, choice: int = 0
@@ -66,7 +87,12 @@ class Lowered:
             prompt_date: UTC date, `YYYY-MM-DD`, the same for every attempt of a request.
             choice: which of `n` answers it asks for. A seed counts on from the first one, or else
                 all of them would be the same.
+
+        Raises:
+            RequestError: something is still to be fetched, and nobody here does that.
         """
+        if self.remote:
+            raise RequestError("nothing is fetched here, use a data: url", self.remote[0].param)
         fields = self.fields
         if choice and "seed" in fields:
             fields = {**fields, "seed": _later_seed(fields["seed"], choice)}
@@ -102,6 +128,7 @@ def lower_fields(values: Mapping[str, Any], echo: Mapping[str, Any] | None = Non
     _refuse_unsupported(fields)
 
     messages = lower_messages(fields.array("messages"))
+    media = list(media_of(messages))
     tools = lower_tools(fields)
     sampling = lower_sampling(fields)
     response_format = _lower_format(fields)
@@ -124,10 +151,11 @@ def lower_fields(values: Mapping[str, Any], echo: Mapping[str, Any] | None = Non
         n=fields.integer("n", 1, MAX_CHOICES) or 1,
         tool_policy=tools.policy,
         has_tools=tools.tools is not None,
-        has_media=False,
-        needs=_needs(tools.policy if tools.tools else None, response_format, sampling),
+        has_media=bool(media),
+        needs=_needs(tools.policy if tools.tools else None, response_format, sampling, media),
         fields={name: value for name, value in content.items() if value is not None},
         echo=echo or {},
+        remote=_remote(media),
     )
 
 
@@ -209,9 +237,12 @@ def _lower_format(fields: Fields) -> dict[str, Any] | None:
 
 
 def _needs(
-    policy: ToolPolicy | None, response_format: dict[str, Any] | None, sampling: dict[str, Any]
+    policy: ToolPolicy | None,
+    response_format: dict[str, Any] | None,
+    sampling: dict[str, Any],
+    media: Sequence[Mapping[str, Any]],
 ) -> frozenset[str]:
-    needs = set()
+    needs = {"vision"} if media else set()
     if policy is not None:
         needs.add("tools")
     if policy not in (None, "auto"):
@@ -223,3 +254,18 @@ def _needs(
         needs.add("logprobs")
 
     return frozenset(needs)
+
+
+def _remote(media: Sequence[Mapping[str, Any]]) -> tuple[RemoteMedia, ...]:
+    remote = tuple(part["remote"] for part in media if "remote" in part)
+    if len(remote) > MAX_REMOTE:
+        raise RequestError(f"messages name more than {MAX_REMOTE} urls", "messages")
+    return remote
+
+
+def _filled(message: dict[str, Any], fetched: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
+    content = message["content"]
+    if not isinstance(content, list):
+        return message
+    parts = [dict(next(fetched)) if "remote" in part else part for part in content]
+    return {**message, "content": parts}

@@ -5,7 +5,9 @@ from typing import Any
 
 import orjson
 
+from darkbloom_edge.dialects.media import MediaPart, joined, read_base64, read_url
 from darkbloom_edge.errors import RequestError
+from darkbloom_edge.media import MediaKind
 
 _MEDIA = frozenset({"image", "document", "video", "audio"})
 
@@ -48,22 +50,39 @@ def lower_turn(message: Any, path: str) -> list[dict[str, Any]]:
 
 
 def _user_turns(blocks: list[Mapping[str, Any]], path: str) -> list[dict[str, Any]]:
-    """Keep the order of answers and texts; neighbouring texts are one turn."""
+    """Keep the order of answers, texts and images; neighbours of the user are one turn."""
     turns: list[dict[str, Any]] = []
+    said: list[str | MediaPart] = []
     for index, block in enumerate(blocks):
         at = f"{path}.content[{index}]"
         if block["type"] == "tool_result":
+            if said:
+                turns.append({"role": "user", "content": joined(said)})
+                said = []
             turns.append(_tool_turn(block, at))
         elif block["type"] == "text":
-            text = _text(block, at)
-            if turns and turns[-1]["role"] == "user":
-                turns[-1]["content"] += text
-            else:
-                turns.append({"role": "user", "content": text})
+            said.append(_text(block, at))
+        elif block["type"] == "image":
+            said.append(_image(block, at))
         else:
             _refuse(block, at)
 
-    return turns or [{"role": "user", "content": ""}]
+    if said or not turns:
+        turns.append({"role": "user", "content": joined(said)})
+    return turns
+
+
+def _image(block: Mapping[str, Any], path: str) -> MediaPart:
+    source = block.get("source")
+    if not isinstance(source, dict):
+        raise RequestError(f"{path}.source must be an object", f"{path}.source")
+
+    kind = source.get("type")
+    if kind == "base64":
+        return read_base64(source.get("data"), MediaKind.IMAGE, f"{path}.source.data")
+    if kind == "url":
+        return read_url(source.get("url"), MediaKind.IMAGE, f"{path}.source.url")
+    raise RequestError(f"{path}.source.type must be base64 or url", f"{path}.source.type")
 
 
 def _assistant_turn(blocks: list[Mapping[str, Any]], path: str) -> dict[str, Any]:
@@ -147,5 +166,7 @@ def _text(block: Mapping[str, Any], path: str, key: str = "text") -> str:
 
 def _refuse(block: Mapping[str, Any], path: str) -> None:
     if block["type"] in _MEDIA:
-        raise RequestError("this model takes text only, no media blocks", f"{path}.type")
+        raise RequestError(
+            f"no model here takes such a block at this place: {path}", f"{path}.type"
+        )
     raise RequestError(f"{path}.type is not a known kind of block here", f"{path}.type")

@@ -2,13 +2,18 @@
 
 from typing import Any
 
+from darkbloom_edge.dialects.media import MediaPart, joined, read_url
 from darkbloom_edge.errors import RequestError
+from darkbloom_edge.media import MediaKind
 
 _ROLES = frozenset({"user", "assistant", "system", "developer"})
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-_MEDIA = frozenset(
-    {"input_image", "image_url", "input_file", "input_video", "video_url", "input_audio"}
-)
+_MEDIA = {
+    "input_image": ("image_url", MediaKind.IMAGE),
+    "image_url": ("image_url", MediaKind.IMAGE),
+    "video_url": ("video_url", MediaKind.VIDEO),
+}
+_UNTAKEN = frozenset({"input_file", "input_video", "input_audio"})
 
 
 def lower_input(given: Any) -> list[dict[str, Any]]:
@@ -61,7 +66,29 @@ def _message(item: dict[str, Any], path: str) -> dict[str, Any]:
             f"{path}.role must be user, assistant, system or developer", f"{path}.role"
         )
 
-    return {"role": role, "content": _text(item.get("content"), f"{path}.content")}
+    content, at = item.get("content"), f"{path}.content"
+    if role != "user" or not isinstance(content, list):
+        return {"role": role, "content": _text(content, at)}
+    parts = [_user_part(part, f"{at}[{index}]") for index, part in enumerate(content)]
+    return {"role": role, "content": joined(parts)}
+
+
+def _user_part(part: Any, path: str) -> str | MediaPart:
+    found = _MEDIA.get(part["type"]) if _is_media(part) else None
+    if found is None:
+        return _part(part, path)
+    if part.get("file_id") is not None:
+        raise RequestError("file_id is not supported, nothing is kept here", f"{path}.file_id")
+
+    key, kind = found
+    url = part.get(key)
+    if isinstance(url, dict):
+        return read_url(url.get("url"), kind, f"{path}.{key}.url")
+    return read_url(url, kind, f"{path}.{key}")
+
+
+def _is_media(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("type"), str) and part["type"] in _MEDIA
 
 
 def _call(item: dict[str, Any], path: str, turns: list[dict[str, Any]]) -> None:
@@ -100,8 +127,8 @@ def _part(part: Any, path: str) -> str:
     if not isinstance(part, dict):
         raise RequestError(f"{path} must be an object", path)
     kind = part.get("type")
-    if isinstance(kind, str) and kind in _MEDIA:
-        raise RequestError("this model takes text only, no media parts", f"{path}.type")
+    if isinstance(kind, str) and (kind in _MEDIA or kind in _UNTAKEN):
+        raise RequestError(f"no model here takes such a part at this place: {path}", f"{path}.type")
     key = _TEXTS.get(kind) if isinstance(kind, str) else None
     if key is None:
         raise RequestError(f"{path}.type is not a known kind of part", f"{path}.type")

@@ -6,9 +6,12 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from darkbloom_edge.media import MediaKind, part_of
+from darkbloom_edge.request import ChatRequest
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.testing import FakeClock, settle
 from darkbloom_provider.engine.errors import EngineError, ErrorReason
@@ -18,9 +21,15 @@ from darkbloom_provider.engine.scripted import ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.media import png
 from tests.unit.provider.engine.support import RecordingSink, job
 
 BUILD = "dev/scripted"
+IMAGE = MediaKind.IMAGE
+
+
+def request_of(content: list[dict[str, Any]]) -> ChatRequest:
+    return ChatRequest(model=BUILD, messages=[{"role": "user", "content": content}], max_tokens=64)
 
 
 @asynccontextmanager
@@ -213,3 +222,20 @@ async def test_it_is_fast_enough_to_load_a_mesh() -> None:
 
     assert len(sink.deltas) == 20_000
     assert len(sink.deltas) / spent > 5_000
+
+
+async def test_a_build_with_eyes_says_what_it_was_shown_and_one_without_refuses() -> None:
+    content = [{"type": "text", "text": '/script {"describe": true}'}, part_of(png(), IMAGE)]
+    shown = replace(job(build_id="dev/eyes"), request=request_of(content))
+    async with engine_of() as engine:
+        await engine.load(Build(build_id="dev/eyes", vision=True))
+        sink = RecordingSink()
+        await engine.submit(shown, sink)
+        await sink.end()
+        with pytest.raises(EngineError, match="text only"):
+            await engine.submit(replace(shown, build_id=BUILD), RecordingSink())
+
+    assert sink.text == f"image/png 3x2 {len(png())} bytes"
+    assert sink.outcome is not None
+    # Words of the directive, and the image.
+    assert sink.outcome.usage.prompt_tokens == 3 + 300
