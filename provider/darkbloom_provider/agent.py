@@ -32,6 +32,10 @@ STATE_BURST_S = 0.1
 """Longest and shortest time between two snapshots."""
 SETTLED_S = 5.0
 """A stream that lived for so long has worked; the back-off starts over after it."""
+LEAST_WAIT_S = 1.0
+"""Bound of the wait of who is sent away again and again, however short the grace."""
+PART_OF_GRACE = 0.1
+"""Part of the grace for which a new stream may be waited for."""
 HANDOVER_S = 10.0
 """How long the old stream waits for the new one's verdict before it stops to take work."""
 
@@ -150,6 +154,9 @@ class Agent:
             # A router that sends us away at once, or another machine with our identity, must not
             # make us dial in a tight circle.
             wait_s = 0.0 if settled and left is not None else self._backoff.next_s()
+            if left is not None and not link.hint.superseded:
+                # The stream that we leave is cut at the end of its grace.
+                wait_s = min(wait_s, max(LEAST_WAIT_S, link.hint.grace_s * PART_OF_GRACE))
             wait_s = max(wait_s, link.hint.reconnect_after_s)
             if wait_s and not self._stopping.is_set():
                 await first_of(clock.sleep(wait_s), self._stopping.wait())

@@ -127,6 +127,12 @@ class ProviderLink:
         )
         self._lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
 
+    def fence(self) -> None:
+        """Give the provider no more work on this stream; what runs may end."""
+        if self.provider is not None:
+            self.provider.drain_fence = True
+            self._parts.fleet.refresh(self.provider)
+
     def close(self, reason: str) -> None:
         """Write what waits and end the stream."""
         self._lane.close(reason)

@@ -56,6 +56,11 @@ class ProviderLinks:
         for link in self._links:
             link.go_away(reason, grace_s, min(MAX_SPREAD_S, grace_s / 10))
 
+    def fence(self) -> None:
+        """Give nobody more work: who has not found another replica by now finishes what runs."""
+        for link in self._links:
+            link.fence()
+
     @property
     def held(self) -> tuple[int, int]:
         """How many providers are here to stay, and how many were asked to leave and have not."""

@@ -1,5 +1,6 @@
 """What the router does now and then, and how it leaves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -26,6 +27,8 @@ _GAUGES_S = 15.0
 _RENEW_BATCH = 64
 _RENEW_RETRY_S = 30.0
 _DRAIN_POLL_S = 0.1
+_MOVING = 0.6
+"""Part of the patience of a drain in which providers may move with what they are given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +106,25 @@ class Router:
         self.links.go_away("drain", self.drain_grace_s)
         self.lanes.go_away("drain", self.drain_grace_s)
         # Half of the grace belongs to requests, the rest to billing and to the last frames.
-        patience = self.clock.monotonic() + self.drain_grace_s / 2
-        while self._busy() and self.clock.monotonic() < patience:
-            await self.clock.sleep(_DRAIN_POLL_S)
+        begun_at, half = self.clock.monotonic(), self.drain_grace_s / 2
+        await self._until(begun_at + half * _MOVING, lambda: self._busy() or self._moving())
+        # Who has not moved by now gets no more work, so that nothing is cut in the middle.
+        self.links.fence()
+        await self._until(begun_at + half, self._busy)
         self.lanes.close("drain")
         self.losses.everything()
         await self.closing.flush()
         self.links.close("drain")
         await self.replicas.leave()
 
+    async def _until(self, end: float, needed: Callable[[], bool]) -> None:
+        while needed() and self.clock.monotonic() < end:
+            await self.clock.sleep(_DRAIN_POLL_S)
+
     def _busy(self) -> bool:
-        """Say whether somebody still needs this replica: requests, or providers that can move."""
-        moving = len(self.links) > 0 and self.replicas.has_others
-        return bool(self.requests) or self.replicas.carrying or moving
+        """Say whether requests still need this replica, ours or others'."""
+        return bool(self.requests) or self.replicas.carrying
+
+    def _moving(self) -> bool:
+        """Say whether providers are here that can move."""
+        return len(self.links) > 0 and self.replicas.has_others

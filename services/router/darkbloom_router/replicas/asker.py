@@ -98,7 +98,7 @@ class Peer:
         self.described = False
         """It has told of every provider that it holds."""
         self.leaving = False
-        """It is about to end."""
+        """It is about to end; a process that has said so does not come back."""
         self._mirrors: dict[str, Provider] = {}
         self._loads: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -165,7 +165,7 @@ class Peer:
 
     def _lose(self) -> None:
         self._lane = None
-        self._welcomed = self.described = self.leaving = False
+        self._welcomed = self.described = False
         for provider in self._mirrors.values():
             self._parts.orphaned(provider.candidates)
         for provider_id in list(self._mirrors):
@@ -216,6 +216,7 @@ class Peer:
             for provider_id in list(self._mirrors):
                 self._gone(provider_id, clean=True)
         for provider_id in message.gone_provider_ids:
+            self._fenced(provider_id)
             self._gone(provider_id, clean=message.clean)
         for item in message.providers:
             self._describe(item)
@@ -244,8 +245,18 @@ class Peer:
         if message.HasField("heartbeat"):
             parts.fleet.beat(provider, convert.beat(message.heartbeat), now)
         provider.beat_at = now - message.heartbeat_age_ms / 1000
+        if provider.drain_fence:
+            self._fenced(provider.provider_id)
         parts.fleet.set_verdict(provider, verdict)
         parts.drain_lines(provider)
+
+    def _fenced(self, provider_id: str) -> None:
+        """Expect a machine back whose holder leaves before it has found another one."""
+        mirror = self._mirrors.get(provider_id)
+        if mirror is None or not self.leaving:
+            return
+        if self._parts.fleet.by_identity(mirror.identity_key) in (None, mirror):
+            self._parts.orphaned(mirror.candidates)
 
     def _remind(self, provider: Provider, message: ProviderPresence, now: float) -> None:
         """Tell a holder that knows nothing against a machine what is remembered here.

@@ -32,8 +32,11 @@ class Replicas:
 
     @property
     def has_others(self) -> bool:
-        """Whether providers have somewhere else to go."""
-        return self.cluster is not None and any(peer.connected for peer in self.cluster.peers)
+        """Whether providers have somewhere else to go.
+
+        A replica whose lane is down this moment counts: it may have been restarted just before.
+        """
+        return self.cluster is not None and any(not peer.leaving for peer in self.cluster.peers)
 
     def held_elsewhere(self) -> list[int]:
         """Return how many providers each replica holds that stays and can be asked now."""
