@@ -18,6 +18,7 @@ from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 from fastapi import APIRouter
 
+from darkbloom_gateway.arrivals import Arrivals
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
 from darkbloom_gateway.billing_identity import IdentityClient
@@ -337,6 +338,11 @@ class Worker:
             hot=hot,
             routes=ROUTES,
             cors_origin=self._config.cors_origin,
+            arrivals=Arrivals(
+                self._config.arrivals(),
+                proxies=self._config.proxies,
+                monotonic=self._clock.monotonic,
+            ),
             meters=self.meters,
             entropy=secrets.token_bytes,
         )

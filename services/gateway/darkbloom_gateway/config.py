@@ -106,6 +106,19 @@ class GatewayConfig(RoomConfig):
         float, Setting("calls without a credential per second and address", minimum=0.001)
     ] = 1.0
     address_burst: Annotated[int, Setting("burst of them", minimum=1)] = 20
+    network_rate: Annotated[
+        float,
+        Setting(
+            "requests per second and address before any credential is read, each worker by itself;"
+            " 0 lifts it",
+            minimum=0,
+        ),
+    ] = 400.0
+    network_burst: Annotated[int, Setting("burst of them", minimum=1)] = 4000
+    max_connections: Annotated[int, Setting("connections per worker", minimum=1)] = 8192
+    max_network_connections: Annotated[
+        int, Setting("connections per worker and address, where no proxy stands before", minimum=1)
+    ] = 512
     proxies: Annotated[
         int, Setting("proxies of ours in front that append to X-Forwarded-For", minimum=0)
     ] = 0
@@ -235,6 +248,10 @@ class GatewayConfig(RoomConfig):
         if len(found) < SECRET_BYTES:
             raise ValueError("must hold at least 32 bytes")
         return found
+
+    def arrivals(self) -> Rate | None:
+        """Return how many requests of one network come in at all; None: any number."""
+        return Rate(self.network_rate, self.network_burst) if self.network_rate > 0 else None
 
     def tiers(self) -> Tiers:
         """Return the limits of inference by role."""

@@ -174,6 +174,16 @@ def method_not_allowed(allow: str) -> ApiError:
     )
 
 
+def malformed_http() -> ApiError:
+    """400: not HTTP; nothing after it could be read."""
+    return ApiError(400, "invalid_request_error", "the request is not HTTP/1.1")
+
+
+def headers_too_large() -> ApiError:
+    """431: the target and headers of a request are too many or too large."""
+    return ApiError(431, "invalid_request_error", "the request's headers are too large or too many")
+
+
 def body_too_slow() -> ApiError:
     """408: the body stopped coming."""
     return ApiError(

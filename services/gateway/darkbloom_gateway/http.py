@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from darkbloom_gateway.counting import COUNT_PATH
 from darkbloom_gateway.envelopes import error_body
@@ -166,7 +166,7 @@ def make_app(
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == _METHOD:
-            return _error(request, method_not_allowed((error.headers or {}).get("Allow", "")))
+            return _error(request, method_not_allowed(_allowed(app, request)))
         return _error(
             request, no_such_endpoint() if error.status_code == _NOT_FOUND else internal()
         )
@@ -183,6 +183,19 @@ def make_app(
         return _error(request, internal())
 
     return app
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """Return the methods of a path: it may have a route for each of them."""
+    names = ("DELETE", "GET", "PATCH", "POST", "PUT")
+    scope = request.scope
+    return ", ".join(
+        name
+        for name in names
+        if any(
+            route.matches({**scope, "method": name})[0] is Match.FULL for route in app.router.routes
+        )
+    )
 
 
 def _error(request: Request, error: ApiError) -> Response:

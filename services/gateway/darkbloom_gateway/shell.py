@@ -3,16 +3,18 @@
 Pure functions around `send`; nothing is buffered, so the token path pays for one wrapper only.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import final
-from urllib.parse import urlsplit
 
 import structlog
 from darkbloom_mesh.context import set_request_id
 
+from darkbloom_gateway.arrivals import Arrivals
+from darkbloom_gateway.connection import MAX_BODY_BYTES
 from darkbloom_gateway.envelopes import speaks_anthropic
-from darkbloom_gateway.errors import internal
+from darkbloom_gateway.errors import ApiError, body_too_large, internal, rate_limited
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.wire import (
     App,
@@ -20,6 +22,7 @@ from darkbloom_gateway.wire import (
     Receive,
     Scope,
     Send,
+    forwarded_for,
     header,
     request_id,
     send_error,
@@ -46,7 +49,10 @@ _EXPOSED = (
         for word in (b"Limit", b"Remaining", b"Reset")
     )
 )
-_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOCAL_ORIGIN = re.compile(rb"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
+_PROBES = frozenset({"/health", "/readyz"})
+_VARY = (b"vary", b"Origin")
+_UNAUTHENTICATED = 401
 _KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})
 _MODELS = "/v1/models/"
 _log = structlog.get_logger()
@@ -62,6 +68,7 @@ class Shell:
             which have nothing to do on the token path and sit in each of its sends.
         routes: paths that metrics may name; all others count as `other`.
         cors_origin: the one origin of browsers; empty allows local development ones.
+        arrivals: counts requests by network, before any credential is read.
         meters: counters.
         entropy: for request ids.
     """
@@ -73,13 +80,15 @@ class Shell:
         hot: Mapping[tuple[str, str], App],
         routes: frozenset[str],
         cors_origin: str,
+        arrivals: Arrivals,
         meters: Meters,
         entropy: Callable[[int], bytes],
     ) -> None:
         self._app = app
         self._hot = hot
         self._routes = routes
-        self._cors_origin = cors_origin.rstrip("/")
+        self._cors_origin = cors_origin.rstrip("/").encode()
+        self._arrivals = arrivals
         self._meters = meters
         self._entropy = entropy
 
@@ -110,11 +119,7 @@ class Shell:
             await send(message)
 
         try:
-            if scope["method"] == "OPTIONS":
-                await _no_content(send_with_headers)
-            else:
-                app = self._hot.get((scope["method"], scope["path"]), self._app)
-                await app(scope, receive, send_with_headers)
+            await self._serve(scope, receive, send_with_headers)
         except Exception as error:
             _log.error("request_failed", route=self._route(scope), exc_info=error)
             if status and not complete:
@@ -123,9 +128,34 @@ class Shell:
             if not status:
                 await send_error(send_with_headers, internal(), path=scope["path"])
         finally:
-            method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
-            seconds = time.perf_counter() - started_at
-            self._meters.http(method, self._route(scope), status or 499, seconds)
+            self._note(scope, status, time.perf_counter() - started_at)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._hot.get((scope["method"], scope["path"]), self._app)
+        refusal = self._refusal(scope, read=app is not self._app)
+        if refusal is not None:
+            await send_error(send, refusal, path=scope["path"])
+        elif scope["method"] == "OPTIONS":
+            await _no_content(send)
+        else:
+            await app(scope, receive, send)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count what has ended; a status of 0 is a caller who left."""
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+        self._meters.http(method, self._route(scope), status or 499, seconds)
+        if status == _UNAUTHENTICATED:
+            self._arrivals.guessed(*_whence(scope))
+
+    def _refusal(self, scope: Scope, *, read: bool) -> ApiError | None:
+        """Return why a request is not even looked at; `read`: its route bounds its body itself."""
+        wait_s = 0 if scope["path"] in _PROBES else self._arrivals.come(*_whence(scope))
+        if wait_s:
+            self._meters.rate_limited("", "network")
+            return rate_limited(wait_s)
+        if not read and _says_too_much(scope):
+            return body_too_large(MAX_BODY_BYTES)
+        return None
 
     def _route(self, scope: Scope) -> str:
         path = scope["path"]
@@ -136,12 +166,13 @@ class Shell:
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         origin = header(scope, b"origin")
         if origin is None or not self._may_call(origin):
-            return []
+            # Also this answer must not be kept for a page that may read it, or the other way round.
+            return [_VARY]
         headers = [
             (b"access-control-allow-origin", origin),
             (b"access-control-allow-credentials", b"true"),
             (b"access-control-expose-headers", _EXPOSED),
-            (b"vary", b"Origin"),
+            _VARY,
         ]
         if scope["method"] == "OPTIONS":
             headers += [
@@ -152,14 +183,20 @@ class Shell:
         return headers
 
     def _may_call(self, origin: bytes) -> bool:
-        try:
-            text = origin.decode("ascii")
-            host = urlsplit(text).hostname
-        except ValueError:
-            return False
         if self._cors_origin:
-            return text == self._cors_origin
-        return host in _LOCAL_HOSTS
+            return origin == self._cors_origin
+        return _LOCAL_ORIGIN.fullmatch(origin) is not None
+
+
+def _whence(scope: Scope) -> tuple[str, str | None]:
+    """Return the other end's address and `X-Forwarded-For`."""
+    client = scope.get("client")
+    return client[0] if client else "", forwarded_for(scope)
+
+
+def _says_too_much(scope: Scope) -> bool:
+    said = header(scope, b"content-length")
+    return said is not None and said.isdigit() and int(said) > MAX_BODY_BYTES
 
 
 async def _no_content(send: Send) -> None:

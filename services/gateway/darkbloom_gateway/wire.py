@@ -37,6 +37,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def forwarded_for(scope: Scope) -> str | None:
+    """Return `X-Forwarded-For`; a proxy may append a line of its own to what a caller sent."""
+    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return b",".join(lines).decode("latin-1") if lines else None
+
+
 def presented(scope: Scope) -> bytes | None:
     """Return the credential of an inference request as an `Authorization` header.
 
@@ -54,6 +60,11 @@ def request_id(scope: Scope, entropy: Callable[[int], bytes]) -> bytes:
     given = header(scope, b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
+    return fresh_id(entropy)
+
+
+def fresh_id(entropy: Callable[[int], bytes]) -> bytes:
+    """Return a request id for who has sent none that could be echoed."""
     return bytes(_ID_ALPHABET[byte & 31] for byte in entropy(12))
 
 

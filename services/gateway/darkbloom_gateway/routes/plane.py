@@ -21,6 +21,7 @@ from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.ports import Billing, PriceList, PublicKey
 from darkbloom_gateway.self_route import Route, read_route
 from darkbloom_gateway.stage import CatalogShelf
+from darkbloom_gateway.wire import forwarded_for
 
 Reply: TypeAlias = Response
 _UNAUTHENTICATED = 401
@@ -158,7 +159,7 @@ class ControlPlane:
     def source(self, request: Request) -> bytes:
         """Return a keyed digest of the caller's network: for limits, useless to anybody else."""
         peer = request.client.host if request.client is not None else ""
-        network = self._guards.network(peer, request.headers.get("x-forwarded-for"))
+        network = self._guards.network(peer, forwarded_for(request.scope))
         return hmac.digest(self._source_key, network.encode(), "sha256")
 
     async def _administrator(self, request: Request) -> Caller:
@@ -197,7 +198,7 @@ class ControlPlane:
             ApiError: 429 with Retry-After.
         """
         peer = request.client.host if request.client is not None else ""
-        await self._guards.address(peer, request.headers.get("x-forwarded-for"))
+        await self._guards.address(peer, forwarded_for(request.scope))
 
     async def own_builds(self, request: Request, caller: Caller) -> frozenset[str] | None:
         """Return what the caller's own machines serve; None where he does not ask for those alone.
