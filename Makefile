@@ -27,7 +27,7 @@ help: ## Show this text
 install: $(READY) ## Make .venv with everything, pinned; the other targets do this by themselves
 
 .PHONY: run
-run: $(READY) ## Start the whole mesh here, development mode; ARGS="--engine scripted --port 8080 --stripe local"
+run: $(READY) ## Start the whole mesh here, development mode; ARGS="--engine scripted --port 8080 --stripe local --mtls"
 	@$(PYTHON) -m darkbloom_local up $(ARGS)
 
 .PHONY: ask

@@ -1,4 +1,4 @@
-"""The kit stays small: 2,000 lines of code. Docstrings, comments and blank lines are free."""
+"""The kit stays small: 2,400 lines of code. Docstrings, comments and blank lines are free."""
 
 import ast
 import io
@@ -6,7 +6,7 @@ import tokenize
 from importlib import resources
 from pathlib import Path
 
-BUDGET = 2_000
+BUDGET = 2_400
 SILENT = {
     tokenize.COMMENT,
     tokenize.NL,

@@ -63,10 +63,14 @@ def up(
     stripe: Annotated[
         StripeName, typer.Option(help="local: a Stripe without money, to try payments.")
     ] = StripeName.NONE,
+    *,
+    mtls: Annotated[
+        bool, typer.Option("--mtls", help="Rooms know each other by certificates, not a token.")
+    ] = False,
 ) -> None:
     """Start the mesh and keep it running until Ctrl-C."""
     local_stripe = stripe is StripeName.LOCAL
-    raise typer.Exit(_run(_up(state, engine, port, routers, local_stripe=local_stripe)))
+    raise typer.Exit(_run(_up(state, engine, port, routers, local_stripe=local_stripe, mtls=mtls)))
 
 
 @app.command()
@@ -138,7 +142,7 @@ def why(
 
 
 async def _up(
-    state: Path, engine: EngineName, port: int, routers: int, *, local_stripe: bool
+    state: Path, engine: EngineName, port: int, routers: int, *, local_stripe: bool, mtls: bool
 ) -> int:
     mesh = Mesh(
         state,
@@ -146,6 +150,7 @@ async def _up(
         http_port=port,
         routers=routers,
         local_stripe=local_stripe,
+        mtls=mtls,
         records=True,
         progress=_progress,
     )

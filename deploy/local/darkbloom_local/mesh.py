@@ -18,11 +18,14 @@ from typing import Any, Literal, Self
 
 import grpc
 from darkbloom_edge.sealing_keys import new_file
+from darkbloom_mesh.callers import ROOMS as ROOM_NAMES
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.config import Secret
+from darkbloom_mesh.tls import TlsFiles
 
 from darkbloom_local import health, seeds, stripe
+from darkbloom_local.authority import LocalAuthority, operator_paths
 from darkbloom_local.children import Children
 from darkbloom_local.commands import json_object, output_of
 from darkbloom_local.environment import inherited, refuse_production
@@ -76,6 +79,7 @@ class Mesh:
         programs: Command lines that replace ours, by process name; for hostile stand-ins.
         routers: Replicas of the router: `router`, `router-2` and so on.
         local_stripe: Run a Stripe without money beside the rooms, for trying payments.
+        mtls: Rooms know each other by certificates of a throw-away authority, not by a token.
         records: Let routers keep decision records in the database (`docs/routing.md`).
         durable: False lets commits not wait for the disk, for tests.
         cache: Where downloads are kept; None keeps them in the state directory.
@@ -94,6 +98,7 @@ class Mesh:
         routers: int = 1,
         local_stripe: bool = False,
         records: bool = False,
+        mtls: bool = False,
         durable: bool = True,
         cache: Path | None = None,
         progress: Progress = _silent,
@@ -115,7 +120,10 @@ class Mesh:
             redis_url=Valkey(self.state.root / "valkey").url,
             local_stripe=local_stripe,
             records=records,
+            tls=self.state.root / "keys" / "tls" if mtls else None,
         )
+        self._authority: LocalAuthority | None = None
+        self._tls: TlsFiles | None = None
         self._children = Children(self.state.root / "children.json")
         self._launcher = Launcher(
             wiring=self._wiring,
@@ -193,12 +201,26 @@ class Mesh:
         return self.state.log(name)
 
     def channel(self, listener: str) -> grpc.aio.Channel:
-        """Return a channel with the mesh token to an internal listener, e.g. `billing.grpc`."""
+        """Return an operator's channel to an internal listener, e.g. `billing.grpc`."""
         if listener not in self._channels:
             self._channels[listener] = channel(
-                self.wiring.address(listener), mesh_token=self.mesh_token, room="local"
+                self.wiring.address(listener),
+                mesh_token=None if self._tls else self.mesh_token,
+                room="local",
+                tls=self._tls,
+                peer=listener.partition(".")[0].partition("-")[0],
             )
         return self._channels[listener]
+
+    def renew_certificates(self) -> None:
+        """Give every room a new key and certificate, as `--mtls` meshes do when they start.
+
+        Raises:
+            LocalError: The mesh has no certificates.
+        """
+        if self._authority is None:
+            raise LocalError("this mesh has no certificates")
+        self._authority.issue(ROOM_NAMES)
 
     # -- life -----------------------------------------------------------------------------
 
@@ -338,6 +360,7 @@ class Mesh:
         self.state.secret("sealing-keys", self._new_sealing_keys)
         for name in ("run", "logs"):
             self.state.directory(name)
+        self._certify()
 
         self._progress("stores: PostgreSQL and Valkey")
         async with asyncio.TaskGroup() as tasks:
@@ -371,6 +394,13 @@ class Mesh:
             await self.start_provider()
         await self.reachable()
         self._announce()
+
+    def _certify(self) -> None:
+        if self.wiring.tls is None:
+            return
+        self._authority = LocalAuthority(self.state.directory("keys", "tls"), self._clock)
+        self.renew_certificates()
+        self._tls = TlsFiles(operator_paths(self.wiring.tls), self._clock)
 
     async def _prepare_models(self) -> Sequence[seeds.DevelopmentBuild]:
         setup = self._provider()
@@ -409,6 +439,7 @@ class Mesh:
                 "url": self.url,
                 "engine": self.engine,
                 "api_key_file": str(self.state.root / "keys" / "api-key"),
+                "tls": self.wiring.tls is not None,
                 "listeners": dict(self.wiring.ports),
                 "processes": dict(self.pids),
             }

@@ -5,6 +5,9 @@ import re
 import shlex
 import sys
 
+from darkbloom_mesh.callers import OPERATOR
+
+from darkbloom_local.authority import tls_environment
 from darkbloom_local.commands import output_of
 from darkbloom_local.environment import inherited
 from darkbloom_local.errors import LocalError
@@ -26,7 +29,8 @@ async def register_operator(state: StateDir, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise LocalError("a name has small letters, digits and hyphens, 32 at most")
-    billing = state.running()["listeners"]["billing.grpc"]
+    running = state.running()
+    billing = running["listeners"]["billing.grpc"]
     token = await output_of(
         [sys.executable, "-m", "darkbloom_billing", "operator", name],
         {
@@ -44,6 +48,14 @@ async def register_operator(state: StateDir, name: str) -> str:
     settings = {
         "DARKBLOOM_ADMIN_TARGET": f"{HOST}:{billing}",
         "DARKBLOOM_ADMIN_TOKEN_FILE": str(path.resolve()),
-        "DARKBLOOM_MESH_TOKEN_FILE": str((state.root / "keys" / "mesh-token").resolve()),
+        **_credentials(state, mtls=bool(running.get("tls"))),
     }
     return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in settings.items())
+
+
+def _credentials(state: StateDir, *, mtls: bool) -> dict[str, str]:
+    """Return what a command line shows to a room."""
+    keys = (state.root / "keys").resolve()
+    if mtls:
+        return tls_environment(keys / "tls", OPERATOR)
+    return {"DARKBLOOM_MESH_TOKEN_FILE": str(keys / "mesh-token")}

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from darkbloom_local import stripe
+from darkbloom_local.authority import tls_environment
 from darkbloom_local.issuer import ADMINISTRATOR
 from darkbloom_local.ports import HOST, free_ports
 from darkbloom_local.state import StateDir
@@ -32,6 +33,8 @@ class Wiring:
     """Billing talks to a local Stripe."""
     records: bool = False
     """Routers keep decision records."""
+    tls: Path | None = None
+    """Certificates of the rooms; None where they show each other a token."""
 
     @property
     def issuer_key(self) -> Path:
@@ -181,9 +184,10 @@ def choose_ports(http_port: int | None, routers: int = 1) -> dict[str, int]:
 
 def common_environment(wiring: Wiring, room: str, ready_file: Path) -> Environment:
     """Return what every room is told."""
+    token = {"DARKBLOOM_MESH_TOKEN_FILE": str(wiring.mesh_token_file)}
     return {
         "DARKBLOOM_ENV": "development",
-        "DARKBLOOM_MESH_TOKEN_FILE": str(wiring.mesh_token_file),
+        **(token if wiring.tls is None else tls_environment(wiring.tls, room)),
         f"DARKBLOOM_{room.upper()}_READY_FILE": str(ready_file),
         f"DARKBLOOM_{room.upper()}_DRAIN_GRACE_S": "10",
     }

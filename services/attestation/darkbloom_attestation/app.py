@@ -94,7 +94,13 @@ async def serve(
         await store.put_verdict_keys(keyring.published)
         log = TransparencyLog(PostgresLog(database), store, keyring.signer, clock)
         if config.registry_target is not None:
-            registry = channel(config.registry_target, mesh_token=config.mesh_token(), room=ROOM)
+            registry = channel(
+                config.registry_target,
+                mesh_token=config.mesh_token(),
+                room=ROOM,
+                tls=service.tls,
+                peer="registry",
+            )
             service.on_close(partial(registry.close, None))
             watch = CatalogWatch(registry, store, clock, Backoff(secrets.SystemRandom().random))
             service.spawn(watch.run(), name="catalog")

@@ -89,7 +89,13 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     """
     database = await open_database(config, clock)
     service.on_close(database.close)
-    attestation = channel(config.attestation_target, mesh_token=config.mesh_token(), room=ROOM)
+    attestation = channel(
+        config.attestation_target,
+        mesh_token=config.mesh_token(),
+        room=ROOM,
+        tls=service.tls,
+        peer="attestation",
+    )
     service.on_close(partial(attestation.close, None))
 
     meters = Meters(service.metrics)

@@ -106,6 +106,14 @@ def make_backoff() -> Backoff:
     return Backoff(secrets.SystemRandom().random, first_s=0.25, cap_s=5.0)
 
 
+def _source_key(config: GatewayConfig) -> bytes:
+    """Return a secret of all gateways of this mesh, or of this one where they share none."""
+    token = config.mesh_token()
+    if token is not None:
+        return token.reveal().encode()
+    return config.admin_hash() or secrets.token_bytes(32)
+
+
 class Worker:
     """Everything that one worker process runs, wired; `start` spawns it on a service.
 
@@ -128,11 +136,11 @@ class Worker:
         self.shelf = CatalogShelf()
 
         channels = [
-            channel(target, mesh_token=token, room="gateway")
-            for target in (
-                config.billing_target,
-                config.attestation_target,
-                config.registry_target,
+            channel(target, mesh_token=token, room="gateway", tls=service.tls, peer=peer)
+            for target, peer in (
+                (config.billing_target, "billing"),
+                (config.attestation_target, "attestation"),
+                (config.registry_target, "registry"),
             )
         ]
         for opened in channels:
@@ -265,7 +273,7 @@ class Worker:
             exhibits=Exhibits(attestation.public_evidence, clock),
             manifests=manifests,
             models_url=config.models_url,
-            source_key=token.reveal().encode() if token is not None else b"no mesh token",
+            source_key=_source_key(config),
             issuer=config.name,
             version=version_of("darkbloom-gateway"),
             commit="unknown",
@@ -280,6 +288,8 @@ class Worker:
             room="gateway",
             max_message_bytes=MAX_LANE_BYTES,
             own_connection=True,
+            tls=self._service.tls,
+            peer="router",
         )
         lanes = GatewayLaneServiceStub(opened)
         link = RouterLink(

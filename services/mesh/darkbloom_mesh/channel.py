@@ -7,6 +7,9 @@
 Every call, lanes included, gets token, request id and trace context by itself. A unary call without
 a timeout raises before it leaves. No client interceptors: each costs a task per unary call, and on
 a bidirectional stream one puts a queue between a lane and its call.
+
+With certificates (`tls`, `peer`) a call after a renewal leaves on a new connection; calls and lanes
+that run stay on the one they began on.
 """
 
 from collections.abc import Callable
@@ -19,6 +22,8 @@ from darkbloom_mesh import tracing
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.context import REQUEST_ID_KEY, TOKEN_KEY, request_id
 from darkbloom_mesh.options import MAX_UNARY_BYTES, channel_options
+from darkbloom_mesh.renewal import Renewing
+from darkbloom_mesh.tls import Material, TlsFiles
 
 
 def channel(
@@ -29,6 +34,8 @@ def channel(
     max_message_bytes: int = MAX_UNARY_BYTES,
     credentials: grpc.ChannelCredentials | None = None,
     own_connection: bool = False,
+    tls: TlsFiles | None = None,
+    peer: str = "",
 ) -> grpc.aio.Channel:
     """Open a channel; `dns:///name:port` spreads calls over all addresses of the name.
 
@@ -39,12 +46,27 @@ def channel(
         max_message_bytes: Bound of what is accepted.
         credentials: TLS towards a public listener; None speaks plaintext.
         own_connection: Share no connection with other channels to the same target.
+        tls: Our certificate and whom we believe; None where the mesh has no certificates.
+        peer: The room that must answer, with `tls`.
+
+    Raises:
+        ValueError: `tls` without `peer`.
     """
     options = [
         *channel_options(max_message_bytes=max_message_bytes),
         ("grpc.primary_user_agent", f"darkbloom-{room}"),
-        ("grpc.use_local_subchannel_pool", int(own_connection)),
+        ("grpc.use_local_subchannel_pool", int(own_connection or tls is not None)),
     ]
+    if tls is not None:
+        if not peer:
+            raise ValueError("a channel with certificates names its peer")
+        checked = [*options, ("grpc.ssl_target_name_override", tls.peer_name(peer))]
+
+        def open_line(material: Material) -> grpc.aio.Channel:
+            return grpc.aio.secure_channel(target, material.for_channel(), checked)
+
+        renewing = Renewing(tls, open_line)
+        return MeshChannel(renewing.line().channel, mesh_token, renewing)
     if credentials is None:
         return MeshChannel(grpc.aio.insecure_channel(target, options), mesh_token)
     return MeshChannel(grpc.aio.secure_channel(target, credentials, options), mesh_token)
@@ -60,13 +82,23 @@ def call_metadata(mesh_token: Secret | None) -> tuple[tuple[str, str], ...]:
 class MeshChannel(grpc.aio.Channel):
     """A channel whose calls carry the mesh's metadata; it owns the channel inside."""
 
-    def __init__(self, inner: grpc.aio.Channel, mesh_token: Secret | None) -> None:
-        self._inner = inner
+    def __init__(
+        self,
+        inner: grpc.aio.Channel,
+        mesh_token: Secret | None,
+        renewing: Renewing | None = None,
+    ) -> None:
+        self._first = inner
         self._mesh_token = mesh_token
+        self._renewing = renewing
+
+    @property
+    def _inner(self) -> grpc.aio.Channel:
+        return self._first if self._renewing is None else self._renewing.line().channel
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return a callable that refuses to be called without a timeout."""
-        start = self._carrying(self._inner.unary_unary(method, *args, **kwargs))
+        start = self._carrying("unary_unary", method, *args, **kwargs)
 
         def call(request: Any, *, timeout: float | None = None, **more: Any) -> Any:
             if timeout is None:
@@ -77,26 +109,46 @@ class MeshChannel(grpc.aio.Channel):
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """Return a callable of a watch stream; keep-alive notices a dead peer."""
-        return self._carrying(self._inner.unary_stream(*args, **kwargs))
+        return self._carrying("unary_stream", *args, **kwargs)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         """Return a callable of an upload."""
-        return self._carrying(self._inner.stream_unary(*args, **kwargs))
+        return self._carrying("stream_unary", *args, **kwargs)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """Return a callable of a lane."""
-        return self._carrying(self._inner.stream_stream(*args, **kwargs))
+        return self._carrying("stream_stream", *args, **kwargs)
 
-    def _carrying(self, start: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, metadata: Any = None, **more: Any) -> Any:
+    def _carrying(self, kind: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        renewing = self._renewing
+        if renewing is None:
+            start = getattr(self._first, kind)(*args, **kwargs)
+
+            def call(*given: Any, metadata: Any = None, **more: Any) -> Any:
+                carried = (*call_metadata(self._mesh_token), *(metadata or ()))
+                return start(*given, metadata=carried, **more)
+
+            return call
+
+        bound = renewing.line()
+        begin = getattr(bound.channel, kind)(*args, **kwargs)
+
+        def renewed(*given: Any, metadata: Any = None, **more: Any) -> Any:
+            nonlocal bound, begin
+            line = renewing.line()
+            if line is not bound:
+                bound, begin = line, getattr(line.channel, kind)(*args, **kwargs)
             carried = (*call_metadata(self._mesh_token), *(metadata or ()))
-            return start(*args, metadata=carried, **more)
+            return line.carry(begin(*given, metadata=carried, **more))
 
-        return call
+        return renewed
 
     async def close(self, grace: float | None = None) -> None:
         """Close; calls in flight get `grace` seconds."""
-        await self._inner.close(grace)
+        if self._renewing is not None:
+            await self._renewing.close(grace)
+            return
+        await self._first.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the state of the connection."""

@@ -24,10 +24,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from darkbloom_mesh.tls import TlsFiles, TlsPaths
+
 EX_CONFIG = 78
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MIN_TOKEN_LENGTH = 32
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 # Kubernetes injects these for each service of the namespace when enableServiceLinks is left on.
 _SERVICE_LINK = re.compile(
     r"(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?"
@@ -127,17 +130,55 @@ class RoomConfig(CommonConfig):
         Setting("callers connect anew after so long and find new replicas; 0: never", minimum=0),
     ] = 0.0
 
+    tls_cert_file: Annotated[
+        Path | None,
+        Setting("PEM certificate of this room, and its chain", env="DARKBLOOM_TLS_CERT_FILE"),
+    ] = None
+    tls_key_file: Annotated[
+        Path | None, Setting("PEM key of that certificate", env="DARKBLOOM_TLS_KEY_FILE")
+    ] = None
+    tls_ca_file: Annotated[
+        Path | None,
+        Setting("PEM authorities of the mesh", env="DARKBLOOM_TLS_CA_FILE"),
+    ] = None
+    trust_domain: Annotated[
+        str, Setting("the mesh's name in certificates", env="DARKBLOOM_TRUST_DOMAIN")
+    ] = "darkbloom.local"
+
     def problems(self) -> Iterator[str]:
-        """Refuse production without a mesh token, and a token file that cannot be used."""
+        """Refuse production without token or certificates, and files that cannot be used."""
         yield from super().problems()
-        if self.mesh_token_file is None:
-            if self.environment == "production":
-                yield "DARKBLOOM_MESH_TOKEN_FILE: required in production"
-            return
+        unguarded = self.mesh_token_file is None and self.tls_paths() is None
+        if unguarded and self.environment == "production":
+            yield (
+                "DARKBLOOM_MESH_TOKEN_FILE: required in production, or the three DARKBLOOM_TLS_*"
+            )
         try:
             self.mesh_token()
         except (OSError, UnicodeError, ValueError) as error:
             yield f"DARKBLOOM_MESH_TOKEN_FILE: unusable ({type(error).__name__})"
+        yield from _tls_problems(self)
+
+    def tls_paths(self) -> TlsPaths | None:
+        """Return where the certificate is; None unless all three files are set."""
+        if self.tls_cert_file is None or self.tls_key_file is None or self.tls_ca_file is None:
+            return None
+        return TlsPaths(
+            certificate=self.tls_cert_file,
+            key=self.tls_key_file,
+            authorities=self.tls_ca_file,
+            trust_domain=self.trust_domain,
+        )
+
+    def tls(self) -> TlsFiles | None:
+        """Read the certificate; None where the mesh has none.
+
+        Raises:
+            OSError: A file cannot be read.
+            ValueError: The files do not fit together.
+        """
+        paths = self.tls_paths()
+        return TlsFiles(paths) if paths else None
 
     def mesh_token(self) -> Secret | None:
         """Read the token; None where no file is set.
@@ -154,7 +195,38 @@ class RoomConfig(CommonConfig):
         return Secret(token)
 
 
+def _tls_problems(config: RoomConfig) -> Iterator[str]:
+    files = (config.tls_cert_file, config.tls_key_file, config.tls_ca_file)
+    if not _DOMAIN.fullmatch(config.trust_domain):
+        yield "DARKBLOOM_TRUST_DOMAIN: not a domain name"
+    elif any(files) and not all(files):
+        yield "DARKBLOOM_TLS_*: CERT_FILE, KEY_FILE and CA_FILE are set together or not at all"
+    else:
+        try:
+            config.tls()
+        except OSError as error:
+            yield f"DARKBLOOM_TLS_*: unusable ({type(error).__name__})"
+        except ValueError as error:
+            yield f"DARKBLOOM_TLS_*: {error}"
+
+
 ConfigT = TypeVar("ConfigT", bound=CommonConfig)
+
+
+def operator_tls() -> TlsFiles | None:
+    """Return the certificate of whoever runs a command, from `DARKBLOOM_TLS_*`.
+
+    Raises:
+        ConfigError: The variables or files cannot be used.
+    """
+    config = load(RoomConfig, "operator", {"DARKBLOOM_ENV": "development"} | _tls_environment())
+    return config.tls()
+
+
+def _tls_environment() -> dict[str, str]:
+    environ = os.environ  # noqa: TID251 - one of two places that read it
+    wanted = ("DARKBLOOM_TLS_", "DARKBLOOM_TRUST_DOMAIN")
+    return {name: value for name, value in environ.items() if name.startswith(wanted)}
 
 
 @dataclass(frozen=True)

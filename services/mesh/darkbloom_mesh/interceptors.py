@@ -1,15 +1,16 @@
 """What happens around every call that a room serves, in one interceptor.
 
-In order: the request id and trace context are adopted, the mesh token is checked (health
-excepted), a unary call must carry a deadline, the call is counted and timed, and errors become
-statuses. A `MeshError` goes out with its status, message and reason. Anything else is INTERNAL
-"internal error" with the request id; its type and frames go to the log, its text goes nowhere.
+In order: the request id and trace context are adopted, the mesh token and, with certificates, the
+caller's right to this method are checked (health excepted; once per call or lane), a unary call
+must carry a deadline, the call is counted and timed, and errors become statuses. A `MeshError` goes
+out with its status, message and reason. Anything else is INTERNAL "internal error" with the request
+id; its type and frames go to the log, its text goes nowhere.
 """
 
 import asyncio
 import hmac
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, cast
 
@@ -17,15 +18,18 @@ import grpc
 import structlog
 
 from darkbloom_mesh import telemetry, tracing
+from darkbloom_mesh.callers import MATRIX, ROOMS, flat
 from darkbloom_mesh.context import REQUEST_ID_KEY, TOKEN_KEY, set_request_id
 from darkbloom_mesh.errors import (
     DeadlineError,
     DrainingError,
+    ForbiddenError,
     InternalError,
     MeshError,
     UnauthenticatedError,
     UnavailableError,
 )
+from darkbloom_mesh.tls import TlsFiles
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """The one name by which servicers annotate their context."""
@@ -47,9 +51,20 @@ class CallGuard(grpc.aio.ServerInterceptor):
     Args:
         mesh_token: What callers must bring; None checks nobody.
         metrics: Where served calls are counted.
+        tls: Who tells rooms apart by certificate; None does not.
+        callers: Rooms by method, with `tls`; None takes the mesh's own table.
     """
 
-    def __init__(self, *, mesh_token: str | None, metrics: telemetry.Metrics | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        mesh_token: str | None,
+        metrics: telemetry.Metrics | None = None,
+        tls: TlsFiles | None = None,
+        callers: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        self._tls = tls
+        self._callers = flat(MATRIX) if callers is None else callers
         self._draining = False
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -143,6 +158,23 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if not isinstance(given, str) or not hmac.compare_digest(given.encode(), self._token):
             raise UnauthenticatedError("mesh token is missing or wrong")
 
+    def authorise(self, method: str, context: Context) -> None:
+        """Compare the caller's certificate with the row of the method.
+
+        Raises:
+            ForbiddenError: The caller is another room, or none of ours.
+        """
+        if self._tls is None:
+            return
+        caller = self._tls.caller(context.auth_context())
+        if caller in self._callers.get(method, frozenset()):
+            return
+        named = caller if caller in ROOMS else telemetry.UNKNOWN
+        _log.warning("caller_refused", method=method, caller=named)
+        if self._metrics is not None:
+            self._metrics.counter(telemetry.CALLERS_REFUSED).labels(method.lstrip("/"), named).inc()
+        raise ForbiddenError("this caller may not call this method")
+
 
 class _Guarded:
     """One call from its first check to its status."""
@@ -165,6 +197,7 @@ class _Guarded:
         try:
             self._guard.enter()
             self._guard.check(metadata)
+            self._guard.authorise(self._method, self._context)
             self._check_deadline()
         except MeshError as error:
             await self._abort(error)

@@ -43,10 +43,10 @@ from prometheus_client import start_http_server
 
 from darkbloom_mesh import logs
 from darkbloom_mesh.clock import Clock, SystemClock
-from darkbloom_mesh.config import CommonConfig, RoomConfig, Secret
+from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, Secret
 from darkbloom_mesh.interceptors import CallGuard, Context
 from darkbloom_mesh.options import MAX_UNARY_BYTES, server_options
-from darkbloom_mesh.telemetry import LOOP_LAG, Metrics
+from darkbloom_mesh.telemetry import LOOP_LAG, TLS_EXPIRY, TLS_RELOADS, Metrics
 from darkbloom_mesh.tracing import Tracing
 
 __all__ = ["Context", "Service", "run"]
@@ -108,6 +108,8 @@ class Service:
         self.metrics = Metrics(version=version, commit=commit)
         self.stopping = asyncio.Event()
         self.listeners: dict[str, str] = {}
+        self.tls = config.tls() if isinstance(config, RoomConfig) else None
+        """Our certificate, for channels; None where the mesh has none."""
         self._config = config
         self._version = version
         self._clock = clock or SystemClock()
@@ -131,13 +133,16 @@ class Service:
         self._serve_metrics()
         if isinstance(config, RoomConfig) and config.health_listen:
             # Kubelets cannot speak TLS, so health has a listener of its own that never does.
-            self.add_listener("health", config.health_listen, registrars=[], mesh_token=None)
+            self.add_listener(
+                "health", config.health_listen, registrars=[], mesh_token=None, public=True
+            )
         if self._signals:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
         await self._tasks.__aenter__()
         self.spawn(self._watch_lag(), name="lag")
+        self._check_certificate()
         return self
 
     async def __aexit__(
@@ -166,6 +171,7 @@ class Service:
         reflection: Sequence[str] = (),
         max_message_bytes: int = MAX_UNARY_BYTES,
         connection_age_s: float = 0.0,
+        public: bool = False,
     ) -> str:
         """Bind a gRPC listener, health included; it serves once `wait()` runs.
 
@@ -177,6 +183,7 @@ class Service:
             reflection: Full names of the services to reflect; none on a public listener.
             max_message_bytes: Bound of what is accepted.
             connection_age_s: See `server_options`.
+            public: For strangers: no certificate is asked for, none is shown.
 
         Returns:
             The bound address.
@@ -185,7 +192,8 @@ class Service:
             RuntimeError: The address cannot be bound.
         """
         token = mesh_token.reveal() if mesh_token else None
-        guard = CallGuard(mesh_token=token, metrics=self.metrics)
+        tls = None if public else self.tls
+        guard = CallGuard(mesh_token=token, metrics=self.metrics, tls=tls)
         server = grpc.aio.server(
             interceptors=[guard],
             options=server_options(
@@ -198,10 +206,22 @@ class Service:
         if reflection:
             names = (*reflection, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             grpc_reflection.enable_server_reflection(names, server)
-        port = server.add_insecure_port(address)
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, tls.for_server())
         self._servers.append(server)
         self._guards.append(guard)
         return self.announce(name, f"{address.rpartition(':')[0]}:{port}")
+
+    def _check_certificate(self) -> None:
+        """Refuse a certificate of another room.
+
+        Raises:
+            ConfigError: It is.
+        """
+        if self.tls is not None and (named := self.tls.current().room) != self.room:
+            raise ConfigError([f"DARKBLOOM_TLS_CERT_FILE: the certificate names {named!r}"])
 
     def announce(self, name: str, address: str) -> str:
         """Name a bound address in the ready file, also of a listener that is not gRPC."""
@@ -314,8 +334,17 @@ class Service:
 
     async def _watch_readiness(self) -> None:
         while True:
+            self._watch_certificate()
             await self._clock.sleep(_READINESS_PERIOD_S)
             await self._set_health()
+
+    def _watch_certificate(self) -> None:
+        if (tls := self.tls) is None:
+            return
+        expiry = tls.current().not_after.timestamp()
+        self.metrics.gauge(TLS_EXPIRY).set(expiry)
+        self.metrics.gauge(TLS_RELOADS).labels("taken").set(tls.reloads)
+        self.metrics.gauge(TLS_RELOADS).labels("refused").set(tls.refused)
 
     async def _watch_lag(self) -> None:
         lag = self.metrics.histogram(LOOP_LAG)

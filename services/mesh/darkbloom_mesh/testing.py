@@ -12,6 +12,7 @@ import grpc
 
 from darkbloom_mesh.interceptors import CallGuard
 from darkbloom_mesh.options import server_options
+from darkbloom_mesh.tls import TlsFiles
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _SETTLE_TURNS = 20
@@ -85,6 +86,7 @@ async def serve_ephemeral(
     *registrars: Callable[[grpc.aio.Server], object],
     mesh_token: str | None = None,
     interceptors: Iterable[grpc.aio.ServerInterceptor] | None = None,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[str]:
     """Serve on a loopback port with the mesh's own options; yields the target to dial.
 
@@ -92,13 +94,17 @@ async def serve_ephemeral(
         registrars: For example `partial(add_XServiceServicer_to_server, servicer)`.
         mesh_token: Where given, callers need it.
         interceptors: Instead of the mesh's own, for example none.
+        tls: Certificate that is shown, and those that are asked for.
     """
     if interceptors is None:
         interceptors = [CallGuard(mesh_token=mesh_token)]
     server = grpc.aio.server(interceptors=list(interceptors), options=server_options())
     for register in registrars:
         register(server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", tls.for_server())
     await server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -93,9 +93,10 @@ async def serve(config: RouterConfig) -> int:
 
 async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     """Make every part, bind the listeners and start the background work."""
-    dial = partial(channel, mesh_token=config.mesh_token(), room="router")
-    targets = (config.attestation_target, config.billing_target, config.registry_target)
-    to_attestation, to_billing, to_registry = map(dial, targets)
+    dial = partial(channel, mesh_token=config.mesh_token(), room="router", tls=service.tls)
+    to_attestation = dial(config.attestation_target, peer="attestation")
+    to_billing = dial(config.billing_target, peer="billing")
+    to_registry = dial(config.registry_target, peer="registry")
     for opened in (to_attestation, to_billing, to_registry):
         service.on_close(partial(_close, opened))
     attestation = AttestationClient(to_attestation, clock, config.call_timeout_s)
@@ -341,6 +342,7 @@ def _listen(
         registrars=[partial(add_ProviderLinkServiceServicer_to_server, provider_link)],
         mesh_token=None,
         max_message_bytes=MAX_LANE_BYTES,
+        public=True,
     )
     clock = router.clock
     unix_offset_s = clock.now().timestamp() - clock.monotonic()

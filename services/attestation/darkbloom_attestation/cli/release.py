@@ -27,7 +27,7 @@ from darkbloom_edge.release import (
 from darkbloom_edge.signatures import Ed25519Signer, from_base64, to_base64
 from darkbloom_edge.strict_json import parse_json_object
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.config import Secret
+from darkbloom_mesh.config import ConfigError, Secret, operator_tls
 from darkbloom_mesh.errors import MeshError, from_rpc_error
 from google.protobuf.message import Message
 
@@ -168,7 +168,10 @@ def _ask(method: str, request: Message, target: str, mesh_token_file: Path | Non
         token = Secret(_read(mesh_token_file).decode("utf-8", "replace").strip())
 
     async def asked() -> Any:
-        async with channel(target, mesh_token=token, room="operator") as dialled:
+        tls = operator_tls()
+        async with channel(
+            target, mesh_token=token, room="operator", tls=tls, peer="attestation"
+        ) as dialled:
             try:
                 stub = AttestationServiceStub(dialled)
                 return await getattr(stub, method)(request, timeout=TIMEOUT_S)
@@ -179,6 +182,8 @@ def _ask(method: str, request: Message, target: str, mesh_token_file: Path | Non
         return asyncio.run(asked())
     except MeshError as error:
         _fail("refused", error.message)
+    except ConfigError as error:
+        _fail("refused", str(error))
 
 
 def _signed(path: Path) -> SignedDocument:

@@ -19,7 +19,7 @@ from darkbloom.billing.v1.operator_service_pb2 import GetAccountViewRequest
 from darkbloom.billing.v1.operator_service_pb2_grpc import OperatorServiceStub
 from darkbloom.billing.v1.payment_service_pb2_grpc import PaymentServiceStub
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.config import Secret
+from darkbloom_mesh.config import ConfigError, Secret, operator_tls
 from darkbloom_mesh.errors import (
     ForbiddenError,
     MeshError,
@@ -79,7 +79,13 @@ class Desk:
         """Dial, work, hang up; a refusal ends the process with its code."""
 
         async def dial() -> T:
-            dialled = channel(self.target, mesh_token=self.mesh_token, room="admin")
+            dialled = channel(
+                self.target,
+                mesh_token=self.mesh_token,
+                room="admin",
+                tls=operator_tls(),
+                peer="billing",
+            )
             async with dialled:
                 return await work(Stubs(OperatorServiceStub(dialled), PaymentServiceStub(dialled)))
 
@@ -87,6 +93,8 @@ class Desk:
             return asyncio.run(dial())
         except grpc.aio.AioRpcError as error:
             self.refuse(from_rpc_error(error))
+        except ConfigError as error:
+            self.fail(USAGE, str(error))
 
     def account(self, named: str) -> str:
         """Return the id of an account that is named by it, or by the e-mail of one of its users."""
