@@ -143,6 +143,21 @@ lock: $(READY) ## Compile constraints.txt from every pyproject.toml
 lock-check: $(READY) ## constraints.txt is fresh
 	@$(PYTHON) tools/lock.py --check
 
+##@ Deployment
+
+IMAGE_ROOMS := gateway router billing attestation registry local
+
+.PHONY: images
+images: ## Build every image with docker, tagged as deploy/images.env names them; ROOMS_ONLY="router" for one
+	@for room in $(or $(ROOMS_ONLY),$(IMAGE_ROOMS)); do \
+	  docker build --file deploy/Dockerfile --build-arg ROOM=$$room \
+	    --build-arg COMMIT=$$(git rev-parse HEAD) --tag darkbloom-$$room:0.1.0 . || exit 1; \
+	done
+
+.PHONY: manifests
+manifests: $(READY) ## Print what an environment would be given: make manifests OVERLAY=production
+	@$(BIN)/kubectl kustomize deploy/kustomize/overlays/$(or $(OVERLAY),dev)
+
 ##@ Everything
 
 # The tests come last: the end of the output is pytest's own summary. A mesh has as many processes as

@@ -133,6 +133,7 @@ class Worker:
         token = config.mesh_token()
         self.meters = Meters(service.metrics)
         self.gate = Gate(config.max_inflight)
+        self.meters.follow(lambda: self.gate.inflight)
         self.shelf = CatalogShelf()
 
         channels = [

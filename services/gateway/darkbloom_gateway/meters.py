@@ -1,5 +1,7 @@
 """The gateway's metrics: declared names, closed labels."""
 
+from collections.abc import Callable
+
 from darkbloom_mesh import telemetry
 from darkbloom_mesh.telemetry import Metrics
 
@@ -33,6 +35,10 @@ class Meters:
         labels = (method, route, str(status))
         self._metrics.counter(telemetry.HTTP_REQUESTS).labels(*labels).inc()
         self._metrics.histogram(telemetry.HTTP_SECONDS).labels(*labels).observe(seconds)
+
+    def follow(self, inflight: Callable[[], int]) -> None:
+        """Ask how many requests are being answered, whenever somebody looks."""
+        self._metrics.gauge(telemetry.INFLIGHT).set_function(lambda: float(inflight()))
 
     def received(self) -> None:
         """Count an inference request."""

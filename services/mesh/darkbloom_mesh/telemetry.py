@@ -62,6 +62,7 @@ PREFIX_COUNTS = _spec("provider_prefix", "the prefix cache since the engine's st
 HTTP_REQUESTS = _spec("http_requests_total", "HTTP requests", "method route status")
 HTTP_SECONDS = _spec("http_request_seconds", "time to answer", "method route status")
 RECEIVED = _spec("requests_received_total", "inference requests", "endpoint")
+INFLIGHT = _spec("requests_inflight", "inference requests that are being answered")
 OUTCOMES = _spec("request_outcomes_total", "ended inference requests", "model class")
 PHASE_SECONDS = _spec("request_phase_seconds", "where time goes", "phase", _FAST_SECONDS)
 TTFT_SECONDS = _spec("ttft_seconds", "time to first content", "model", _TTFT_SECONDS)
