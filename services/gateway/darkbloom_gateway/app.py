@@ -50,6 +50,7 @@ from darkbloom_gateway.link import RouterLink
 from darkbloom_gateway.links import Router, RouterLinks
 from darkbloom_gateway.listener import Listener, make_listener
 from darkbloom_gateway.mailbox import ring_alarms
+from darkbloom_gateway.media.fetcher import make_fetcher
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
@@ -235,6 +236,8 @@ class Worker:
         self.tokenizers = Tokenizers(
             config.tokenizers_dir, manifests, lambda: self.shelf.catalog, clock
         )
+        fetcher = make_fetcher(enabled=config.remote_media, blocked=config.blocked_hosts())
+        service.on_close(fetcher.close)
         self.stage = Stage(
             config=config,
             clock=clock,
@@ -247,6 +250,7 @@ class Worker:
             verdicts=desk,
             shelf=self.shelf,
             tokenizers=self.tokenizers,
+            fetcher=fetcher,
             press=self.press,
             meters=self.meters,
             spans=Spans(enabled=config.otlp_endpoint is not None),

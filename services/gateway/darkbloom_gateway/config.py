@@ -127,6 +127,10 @@ class GatewayConfig(RoomConfig):
         int, Setting("tokens, where neither request nor catalog says", minimum=1)
     ] = 8192
     max_inflight: Annotated[int, Setting("inference requests per worker", minimum=1)] = 1024
+    remote_media: Annotated[bool, Setting("whether chat fetches images named by https urls")] = True
+    media_blocked_hosts: Annotated[
+        str, Setting("hosts that are never asked for them, with all below them; commas")
+    ] = ""
     max_body_bytes: Annotated[int, Setting("largest inference body", minimum=1)] = 16 * 1024 * 1024
 
     enrolment_base_url: Annotated[
@@ -232,6 +236,11 @@ class GatewayConfig(RoomConfig):
         return EnrolmentSettings(
             base_url=self.enrolment_base_url or "", push_topic=self.enrolment_push_topic or ""
         )
+
+    def blocked_hosts(self) -> frozenset[str]:
+        """Return the hosts that are never asked for media."""
+        names = (name.strip().strip(".").lower() for name in self.media_blocked_hosts.split(","))
+        return frozenset(filter(None, names))
 
     def hint_secret(self) -> bytes:
         """Return the secret of prefix hints; empty where every worker makes its own.

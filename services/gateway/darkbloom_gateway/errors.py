@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import final
 
+from darkbloom_edge.errors import RequestError
 from darkbloom_mesh.errors import MeshError
 
 MAX_RETRY_AFTER_S = 60
@@ -88,6 +89,11 @@ def clamp_retry_after(seconds: float) -> int:
 def bad_request(message: str, *, param: str | None = None, code: str | None = None) -> ApiError:
     """400: the request itself is wrong."""
     return ApiError(400, "invalid_request_error", message, param=param, code=code)
+
+
+def of_request(error: RequestError) -> ApiError:
+    """Return what a dialect found wrong as the answer that it is."""
+    return ApiError(error.status, error.type, error.message, code=error.code, param=error.param)
 
 
 def unauthenticated(message: str) -> ApiError:

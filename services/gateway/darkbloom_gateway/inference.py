@@ -10,6 +10,7 @@ from darkbloom_gateway.choices import Choices
 from darkbloom_gateway.errors import ApiError, ClientGoneError
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.manner import Manner
+from darkbloom_gateway.media.attachments import Attachments
 from darkbloom_gateway.model import KeyRecord
 from darkbloom_gateway.prompt import Prompt
 from darkbloom_gateway.reading import Reader
@@ -79,8 +80,9 @@ class Inference:
     ) -> tuple[Manner, list[Prompt]]:
         asked = await self._reader.read(scope, receive, key)
         lowered, plan = asked.lowered, asked.plan
+        waiting = Attachments(lowered, self._stage.fetcher) if lowered.remote else None
         prompts = [
-            Prompt(lowered, asked.body, plan, asked.catalog.builds, choice)
+            Prompt(lowered, asked.body, plan, asked.catalog.builds, choice, waiting)
             for choice in range(lowered.n)
         ]
         return Manner.of(lowered, plan, scope), prompts

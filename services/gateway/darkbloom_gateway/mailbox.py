@@ -3,8 +3,8 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
-from typing import final
+from collections.abc import Coroutine, Iterable
+from typing import Any, final
 
 from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom_mesh.clock import Clock
@@ -78,6 +78,26 @@ class Mailbox:
         finally:
             self._waiter = None
             self.alarm_at = math.inf
+
+    async def during(self, work: Coroutine[Any, Any, None]) -> None:
+        """Return when some work is done, or has been given up because the consumer left.
+
+        Raises:
+            Exception: what the work raised.
+        """
+        task = asyncio.get_running_loop().create_task(work, name="during")
+        task.add_done_callback(lambda _done: self.wake())
+        try:
+            while not (task.done() or self.gone):
+                await self.wait(math.inf)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            # A fault that comes as the consumer leaves is nobody's any more.
+            if not task.cancelled():
+                task.exception()
 
 
 async def ring_alarms(mailboxes: Iterable[Mailbox], clock: Clock, tick_s: float = TICK_S) -> None:

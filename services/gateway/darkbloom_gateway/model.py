@@ -223,6 +223,8 @@ class Timing:
 
     parse_us: int = 0
     reserve_us: int = 0
+    media_fetch_us: int | None = None
+    """None where nothing was fetched, and then it is not said."""
     route_us: int = 0
     queue_us: int = 0
     encrypt_us: int = 0
@@ -231,7 +233,8 @@ class Timing:
 
     def as_json(self) -> bytes:
         """Write the header's value."""
-        pairs = (f'"{name}":{getattr(self, name)}' for name in self.__slots__)
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        pairs = (f'"{name}":{value}' for name, value in values if value is not None)
         return ("{" + ",".join(pairs) + "}").encode("ascii")
 
 

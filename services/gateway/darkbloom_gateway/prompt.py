@@ -13,6 +13,7 @@ from darkbloom_edge.request import canonical_bytes
 from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.catalog import Build
 from darkbloom_gateway.errors import bad_request
+from darkbloom_gateway.media.attachments import Attachments
 from darkbloom_gateway.model import Plan
 
 THREAD_BYTES = 256 * 1024
@@ -31,7 +32,16 @@ class SealedBody:
 class Prompt:
     """Seals one request as often as failover needs; repr shows no content."""
 
-    __slots__ = ("_body", "_builds", "_canonical", "_choice", "_lowered", "_whole", "plan")
+    __slots__ = (
+        "_body",
+        "_builds",
+        "_canonical",
+        "_choice",
+        "_lowered",
+        "_waiting",
+        "_whole",
+        "plan",
+    )
 
     def __init__(
         self,
@@ -40,7 +50,9 @@ class Prompt:
         plan: Plan,
         builds: Mapping[str, Build],
         choice: int = 0,
+        waiting: Attachments | None = None,
     ) -> None:
+        self._waiting = waiting
         self.plan = plan
         self._choice = choice
         self._lowered: Lowered | None = lowered
@@ -57,19 +69,34 @@ class Prompt:
         known = self._builds.get(build)
         return known.accepted_weight_hashes if known is not None else frozenset()
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything is here that is to be sealed."""
+        return self._waiting is None
+
+    async def fetch(self) -> None:
+        """Fetch what the request only names.
+
+        Raises:
+            ApiError: 400 or 503: something cannot be had.
+        """
+        if self._waiting is not None:
+            self._lowered = await self._waiting.completed()
+            self._waiting = None
+
     async def seal(self, attempt: Attempt, *, not_after_ms: int) -> SealedBody:
         """Seal the request to the attempt's provider.
 
         Raises:
             ApiError: 400: the request cannot be written canonically.
         """
-        if len(self._body) > THREAD_BYTES:
+        if len(self._body) > THREAD_BYTES or self.plan.vision:
             return await asyncio.to_thread(self._seal, attempt, not_after_ms)
         return self._seal(attempt, not_after_ms)
 
     def forget(self) -> None:
         """Drop body and request: from here on nobody else will be asked."""
-        self._lowered = None
+        self._lowered = self._waiting = None
         self._body = b""
         self._canonical.clear()
 

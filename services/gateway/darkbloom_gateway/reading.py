@@ -10,13 +10,13 @@ from darkbloom_edge.dialects.dialect import Dialect
 from darkbloom_edge.errors import RequestError
 
 from darkbloom_gateway.catalog import Catalog
-from darkbloom_gateway.errors import ApiError, unavailable
+from darkbloom_gateway.errors import bad_request, of_request, unavailable
 from darkbloom_gateway.model import KeyRecord, Plan
 from darkbloom_gateway.planning import make_plan
 from darkbloom_gateway.prompt import THREAD_BYTES
 from darkbloom_gateway.self_route import read_route
 from darkbloom_gateway.stage import Stage
-from darkbloom_gateway.wire import Receive, Scope, read_body
+from darkbloom_gateway.wire import SEALED, Receive, Scope, read_body
 
 COUNTED_INLINE_BYTES = 2048
 """Bodies above this are tokenized off the loop."""
@@ -67,9 +67,8 @@ class Reader:
             else:
                 lowered = self._dialect.lower(body)
         except RequestError as error:
-            raise ApiError(
-                error.status, error.type, error.message, code=error.code, param=error.param
-            ) from None
+            raise of_request(error) from None
+        self._check_remote(lowered, scope)
         plan = partial(
             make_plan,
             lowered,
@@ -83,9 +82,21 @@ class Reader:
             hint_secret=stage.hint_secret,
             tokenizers=stage.tokenizers,
         )
-        if len(body) > COUNTED_INLINE_BYTES and stage.tokenizers.any:
+        if len(body) > (COUNTED_INLINE_BYTES if stage.tokenizers.any else THREAD_BYTES):
             planned = await asyncio.to_thread(plan)
         else:
             planned = plan()
         stage.meters.phase("parse", clock.monotonic() - started_at)
         return Asked(body, lowered, planned, catalog)
+
+    def _check_remote(self, lowered: Lowered, scope: Scope) -> None:
+        """Refuse addresses where nothing is fetched; what came sealed is named to nobody."""
+        if not lowered.remote:
+            return
+        param = lowered.remote[0].param
+        if scope.get(SEALED):
+            raise bad_request(
+                f"{param} must be a data: url, for a sealed request nothing is fetched", param=param
+            )
+        if not self._stage.fetcher.enabled:
+            raise bad_request(f"{param} must be a data: url, nothing is fetched here", param=param)

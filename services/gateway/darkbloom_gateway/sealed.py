@@ -34,6 +34,7 @@ from darkbloom_gateway.sealed_answer import SealedSend
 from darkbloom_gateway.sealing_ring import SealingRing
 from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.wire import (
+    SEALED,
     App,
     Message,
     Receive,
@@ -45,7 +46,6 @@ from darkbloom_gateway.wire import (
     send_error,
 )
 
-SEALED = "darkbloom.sealed"
 """Key in the scope of a request that was opened: nothing that it names may be fetched from here."""
 _TYPES = frozenset({PLAIN_TYPE, FRAMED_TYPE})
 _GONE = 499

@@ -117,6 +117,8 @@ class Seeker:
         """
         if self._plan.route is not Route.PUBLIC:
             await self._offers.know_own(again=False)
+        if not self._prompt.complete:
+            await self._fetch()
         wait_s = self._stage.config.lane_wait_s
         for _ in range(MAX_ROUNDS):
             if not await self._stage.links.until_accepting(wait_s):
@@ -165,14 +167,12 @@ class Seeker:
     async def _round(self) -> None:
         """Open the request once; rate, hold and provider are waited for side by side."""
         self.mailbox.reset()
-        if self._reservation is None:
-            request_id = new_id("req", self._stage.entropy(16))
-            self._reservation = Reservation(self._stage, self._plan, request_id)
+        reservation = self._reserve()
         exchange = self.exchange = Exchange(self._stage.links.choose(), self.mailbox)
         opened_at = self._clock.monotonic()
         exchange.open(
             self._plan,
-            self._reservation.request_id,
+            reservation.request_id,
             trust_floor=self._stage.config.trust_floor,
             deadline=self._clock.now() + timedelta(seconds=self._deadline_at - opened_at),
         )
@@ -183,12 +183,31 @@ class Seeker:
             raise
         try:
             with self._stage.spans.step("billing.reserve"):
-                await self._reservation.held()
+                await reservation.held()
         except ApiError:
             self.withdraw(abandon=gateway_lane_pb2.ABANDON_REASON_HOLD_REFUSED)
             raise
         self.timing.reserve_us += _micros(self._clock.monotonic() - opened_at)
-        await self._until_content(exchange, self._reservation)
+        await self._until_content(exchange, reservation)
+
+    def _reserve(self) -> Reservation:
+        if self._reservation is None:
+            request_id = new_id("req", self._stage.entropy(16))
+            self._reservation = Reservation(self._stage, self._plan, request_id)
+        return self._reservation
+
+    async def _fetch(self) -> None:
+        """Fetch what the prompt names, for those only who may ask and can pay for the answer.
+
+        The hold is one for the largest files that could come, so it needs no more money later.
+        """
+        reservation = self._reserve()
+        await self._claim.allowed()
+        await reservation.held()
+        began_at = self._clock.monotonic()
+        await self.mailbox.during(self._prompt.fetch())
+        self._look()
+        self.timing.media_fetch_us = _micros(self._clock.monotonic() - began_at)
 
     def _retreat(self) -> None:
         """Leave this round without a trace of it."""

@@ -10,6 +10,7 @@ from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.ledger import Ledger
 from darkbloom_gateway.limits import RateLimiter
 from darkbloom_gateway.links import RouterLinks
+from darkbloom_gateway.media.fetcher import Fetcher
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
@@ -42,6 +43,7 @@ class Stage:
     verdicts: VerdictDesk
     shelf: CatalogShelf
     tokenizers: Tokenizers
+    fetcher: Fetcher
     press: ReceiptPress
     meters: Meters
     spans: Spans

@@ -20,6 +20,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+SEALED = "darkbloom.sealed"
+"""Key of a scope whose body came sealed to the gateway."""
 MIN_BODY_RATE = 16 * 1024
 """Bytes per second that a body must reach after its first pause."""
 _JSON = (b"content-type", b"application/json")

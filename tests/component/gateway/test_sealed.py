@@ -16,6 +16,7 @@ from darkbloom_mesh.clock import SystemClock
 
 from tests.component.gateway.harness import API_KEY, Harness, gateway
 from tests.fakes.router import scripted
+from tests.media import seen
 from tests.sealed_client import (
     CHAT,
     FRAMED,
@@ -522,3 +523,17 @@ async def test_a_crowd_of_sealed_requests_passes_once_each(
 
     for one, copy in zip(answers[:40], answers[40:], strict=True):
         assert {one.status_code, copy.status_code} == {200, 400}
+
+
+@BOTH
+async def test_for_a_sealed_request_nothing_is_fetched(
+    sealing: Harness, page: dict[str, Any], media_type: str
+) -> None:
+    messages = seen("https://pictures.example/a.png")
+    call = SealedCall(page, API_KEY, chat_body(messages=messages), media_type=media_type)
+
+    answer = await call.post(sealing.http)
+
+    error = json.loads(call.whole(answer))["error"]
+    assert (answer.status_code, error["param"]) == (400, "messages[0].content[1].image_url.url")
+    assert "sealed" in error["message"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from darkbloom_edge.errors import RequestError
 from darkbloom_gateway import errors
 from darkbloom_gateway.errors import ApiError
 from darkbloom_router import refusals
@@ -27,6 +28,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "rate_limited": (1.0,),
     "envelope_unreadable": (errors.body_too_slow(),),
     "account_frozen": (None,),
+    "of_request": (RequestError("x", "y"),),
 }
 
 
