@@ -106,7 +106,9 @@ class SealedRequests:
             return
 
         self._meters.sealed("opened")
-        outward = SealedSend(send, opened.answer, kid=kid, media_type=media_type)
+        outward = SealedSend(
+            send, opened.answer, kid=kid, media_type=media_type, path=scope["path"]
+        )
         inner, inward = _plain(scope, opened.body), _receive(opened.body, receive)
         # The handler drops the prompt once its answer begins; nothing here may keep it.
         del opened

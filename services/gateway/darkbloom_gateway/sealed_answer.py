@@ -27,13 +27,17 @@ class SealedSend:
         sealer: of this answer.
         kid: names the key that the request was sealed to.
         media_type: of the request, and of a whole answer.
+        path: of the request.
     """
 
-    def __init__(self, send: Send, sealer: AnswerSealer, *, kid: str, media_type: bytes) -> None:
+    def __init__(
+        self, send: Send, sealer: AnswerSealer, *, kid: str, media_type: bytes, path: str
+    ) -> None:
         self._send = send
         self._sealer = sealer
         self._kid = kid
         self._media_type = media_type
+        self._path = path
         self._start: Message | None = None
         self._streams = False
         self._parts: list[bytes] = []
@@ -81,7 +85,7 @@ class SealedSend:
         except EdgeError as error:
             _log.error("answer_not_sealed", reason=str(error))
             self.started = True
-            await send_error(self._send, encryption_failed())
+            await send_error(self._send, encryption_failed(), path=self._path)
             return
         content = orjson.dumps({"kid": self._kid, "ciphertext": sealed.decode("ascii")})
         start["headers"].append((b"content-length", b"%d" % len(content)))
@@ -98,7 +102,7 @@ class SealedSend:
             written = self._written(events, more=more)
         except EdgeError as error:
             _log.error("answer_not_sealed", reason=str(error))
-            event = b"data: " + error_body(encryption_failed()) + _BREAK
+            event = b"data: " + error_body(encryption_failed(), self._path) + _BREAK
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
             # The terminator is out; whoever writes this answer must stop.
             raise ClientGoneError from None

@@ -83,6 +83,7 @@ from darkbloom_edge.receipt import Countersign
 from darkbloom_edge.revocation import Revocation, sign_revocation
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.errors import (
+    ForbiddenError,
     InvalidArgumentError,
     MeshError,
     NotFoundError,
@@ -113,6 +114,8 @@ PRICE = PriceRow(
 class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceServicer):
     keys: dict[bytes, ApiKey] = field(default_factory=dict)
     refusal: HoldResult | None = None
+    closing: bool = False
+    """Every account is being deleted."""
     store_down: bool = False
     reads_down: bool = False
     """Balances and prices cannot be read; holds can be placed."""
@@ -164,6 +167,10 @@ class FakeBilling(AccountServiceServicer, LedgerServiceServicer, PriceServiceSer
     async def ResolveKey(self, request, context):
         self._check_store()
         self.lookups += 1
+        if self.closing:
+            raise ForbiddenError(
+                "closing", reason=ErrorReason.ERROR_REASON_ACCOUNT_PENDING_DELETION
+            )
         key = self.keys.get(request.key_hash)
         if key is None:
             raise UnauthenticatedError("no such key", reason=ErrorReason.ERROR_REASON_KEY_UNKNOWN)

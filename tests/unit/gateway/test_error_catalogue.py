@@ -1,6 +1,8 @@
 """`docs/errors.md` says what the code can say, and nothing else."""
 
+import ast
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,3 +73,36 @@ def test_every_refusal_of_the_router_has_a_row() -> None:
 
     assert made
     assert made <= rows(2)
+
+
+SOURCE = Path(errors.__file__).parent
+
+
+def literal_kinds() -> set[tuple[int, str]]:
+    """Return status and type of every error that a route names in its source."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ApiError":
+                parts = node.args[:2]
+            elif isinstance(node, ast.Tuple) and len(node.elts) == 3:
+                parts = node.elts[:2]
+            else:
+                continue
+            values = [part.value for part in parts if isinstance(part, ast.Constant)]
+            match values:
+                case [int() as status, str() as kind] if 400 <= status < 600:
+                    found.add((status, kind))
+    return found
+
+
+def test_every_error_of_the_other_routes_is_on_the_page() -> None:
+    named = {(status, kind) for status, kind, _, _ in rows(1) | rows(2)}
+    for line in PAGE.read_text().split("\n## 3. ")[1].split("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0].isdigit():
+            named |= {(int(cells[0]), kind) for kind in re.findall("`([a-z_]+)`", cells[1])}
+
+    made = literal_kinds()
+    assert (409, "stripe_account_gone") in made
+    assert made <= named

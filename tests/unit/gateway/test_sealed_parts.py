@@ -100,7 +100,7 @@ def sealing(wire: Wire, *, framed: bool = True, spent: bool = False) -> SealedSe
     if spent:
         # The one thing that makes sealing fail: everything has been said.
         sealer.seal(b"", status=200, final=True)
-    return SealedSend(wire, sealer, kid="k", media_type=b"application/x")
+    return SealedSend(wire, sealer, kid="k", media_type=b"application/x", path="")
 
 
 def start(kind: bytes) -> dict[str, Any]:
