@@ -128,6 +128,10 @@ protos: $(READY) ## Generate protos/gen
 protos-check: $(READY) ## protos/gen is fresh
 	@$(PYTHON) tools/protos.py --check
 
+.PHONY: openapi
+openapi: $(READY) ## Write docs/openapi.json, the document that a gateway serves
+	@$(PYTHON) tools/openapi.py
+
 .PHONY: proto-lint
 proto-lint: $(READY) ## buf lint, and buf breaking against the last release tag
 	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf lint

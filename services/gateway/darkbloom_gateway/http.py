@@ -22,8 +22,10 @@ from darkbloom_gateway.errors import (
     method_not_allowed,
     no_such_endpoint,
 )
+from darkbloom_gateway.openapi.document import describe
 from darkbloom_gateway.routes import (
     capacity,
+    document,
     encryption,
     enrolment,
     evidence,
@@ -104,6 +106,7 @@ ROUTES = frozenset(
         "/readyz",
         *install.ROUTES,
         *capacity.ROUTES,
+        *document.ROUTES,
         *version.ROUTES,
         *encryption.ROUTES,
         *enrolment.ROUTES,
@@ -158,6 +161,9 @@ def make_app(
     app.include_router(health.make_router(plane, health_reason))
     for router in routers:
         app.include_router(router)
+    app.include_router(
+        document.make_router(lambda: describe(app.routes, hot.keys(), version=plane.version))
+    )
 
     @app.exception_handler(ApiError)
     async def on_api_error(request: Request, error: ApiError) -> Response:

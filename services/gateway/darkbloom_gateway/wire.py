@@ -29,6 +29,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _ID_ALPHABET = b"0123456789abcdefghijklmnopqrstuv"
 _UNSHOWN = re.compile(r"[^ -~]")
 _MAX_SHOWN = 64
+_UNAUTHENTICATED = 401
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -78,6 +79,8 @@ def shown(text: str) -> bytes:
 def error_headers(error: ApiError) -> list[tuple[bytes, bytes]]:
     """Return the headers that an error adds."""
     headers = list(error.headers)
+    if error.http_status == _UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     return headers

@@ -16,6 +16,7 @@ from darkbloom_mesh.config import Secret
 from darkbloom_mesh.serve import Service
 from openai import AsyncOpenAI
 
+from tests.component.gateway.conformance import Checked
 from tests.component.gateway.neighbours import (
     API_KEY,
     BUILD,
@@ -110,7 +111,7 @@ async def gateway(
             host, port = public.getsockname()[:2]
             url = f"http://{host}:{port}"
             running = asyncio.get_running_loop().create_task(service.wait())
-            async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+            async with Checked(base_url=url, timeout=20) as http:
                 harness = Harness(
                     url, worker, service, router, billing, attestation, registry, http
                 )

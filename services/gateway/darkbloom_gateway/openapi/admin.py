@@ -1,0 +1,137 @@
+"""What operators do."""
+
+from collections.abc import Mapping
+
+from darkbloom_edge.dialects.schemas.parts import (
+    BOOLEAN,
+    COUNT,
+    STRING,
+    Schema,
+    array,
+    const,
+    nullable,
+    obj,
+    ref,
+    text,
+    whole,
+    words,
+)
+
+from darkbloom_gateway.openapi.money import DOLLARS, USD
+from darkbloom_gateway.openapi.operation import (
+    BINARY,
+    BYTES,
+    IDEMPOTENCY,
+    Access,
+    Answer,
+    Key,
+    Limit,
+    Operation,
+    answer,
+    json_body,
+)
+from darkbloom_gateway.openapi.people import TIME
+
+_WHO: Mapping[str, Schema] = {
+    "email": nullable(text(maxLength=200)),
+    "account_id": nullable(text(maxLength=200)),
+}
+_CREDIT = Operation(
+    tag="Admin",
+    access=Access.ADMIN,
+    limit=Limit.FINANCIAL,
+    headers=IDEMPOTENCY,
+    required_headers=frozenset(IDEMPOTENCY),
+    body=json_body(obj({"amount_usd": DOLLARS}, {**_WHO, "note": nullable(text(maxLength=200))})),
+    answers=answer(
+        obj(
+            {
+                "ok": BOOLEAN,
+                "account_id": STRING,
+                "email": STRING,
+                "withdrawable": BOOLEAN,
+                "balance_after": USD,
+            },
+            {"rewarded_usd": USD, "credited_usd": USD, "withdrawable_after": USD},
+        )
+    ),
+    refusals=(404, 409),
+)
+_USER: Mapping[str, Schema] = {
+    "status": const("updated"),
+    "account_id": STRING,
+    "email": STRING,
+}
+SCHEMAS: Mapping[str, Schema] = {
+    "InviteCode": obj(
+        {
+            "code": STRING,
+            "amount_usd": USD,
+            "max_uses": COUNT,
+            "used_count": COUNT,
+            "active": BOOLEAN,
+            "expires_at": nullable(TIME),
+            "created_at": TIME,
+        }
+    )
+}
+TABLE: Mapping[Key, Operation] = {
+    ("POST", "/v1/admin/credit"): _CREDIT,
+    ("POST", "/v1/admin/reward"): _CREDIT,
+    ("PUT", "/v1/admin/users/role"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        body=json_body(obj({}, {**_WHO, "role": nullable(words("", "service"))})),
+        answers=answer(obj({**_USER, "role": STRING})),
+        refusals=(404, 409),
+    ),
+    ("PUT", "/v1/admin/users/platform-fee"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        body=json_body(obj({"fee_percent": nullable(whole(0, 100))}, _WHO)),
+        answers=answer(obj({**_USER, "fee_percent": nullable(COUNT)})),
+        refusals=(404, 409),
+    ),
+    ("POST", "/v1/admin/invite-codes"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        limit=Limit.FINANCIAL,
+        headers=IDEMPOTENCY,
+        body=json_body(
+            obj(
+                {"amount_usd": DOLLARS},
+                {
+                    "code": nullable(text(maxLength=40)),
+                    "max_uses": nullable(whole(1, 1_000_000)),
+                    "expires_at": nullable(TIME),
+                },
+            )
+        ),
+        answers=answer(ref("InviteCode"), status=201),
+        refusals=(404, 409),
+        name="create_invite",
+    ),
+    ("GET", "/v1/admin/invite-codes"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        answers=answer(
+            obj({"invite_codes": array(ref("InviteCode"))}, {"next_page_token": STRING})
+        ),
+        refusals=(404, 409),
+    ),
+    ("DELETE", "/v1/admin/invite-codes"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        body=json_body(obj({"code": text(minLength=1, maxLength=200)})),
+        answers=answer(obj({"status": const("deactivated"), "code": STRING})),
+        refusals=(404, 409),
+        name="deactivate_invite",
+    ),
+    ("GET", "/v1/admin/log-reports/{report_id}"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        answers={200: Answer("the bytes", {BYTES: BINARY})},
+        refusals=(404,),
+        name="read_log_report",
+    ),
+}
