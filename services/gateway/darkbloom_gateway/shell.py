@@ -50,7 +50,7 @@ _EXPOSED = (
     )
 )
 _LOCAL_ORIGIN = re.compile(rb"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
-_PROBES = frozenset({"/health", "/readyz"})
+PROBES = frozenset({"/health", "/readyz"})
 _VARY = (b"vary", b"Origin")
 _UNAUTHENTICATED = 401
 _KNOWN_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})
@@ -149,7 +149,7 @@ class Shell:
 
     def _refusal(self, scope: Scope, *, read: bool) -> ApiError | None:
         """Return why a request is not even looked at; `read`: its route bounds its body itself."""
-        wait_s = 0 if scope["path"] in _PROBES else self._arrivals.come(*_whence(scope))
+        wait_s = 0 if scope["path"] in PROBES else self._arrivals.come(*_whence(scope))
         if wait_s:
             self._meters.rate_limited("", "network")
             return rate_limited(wait_s)

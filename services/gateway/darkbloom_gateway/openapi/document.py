@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 
 from darkbloom_gateway.openapi import admin, inference, models, money, network, people, refusals
 from darkbloom_gateway.openapi.operation import Access, Answer, Key, Operation
+from darkbloom_gateway.shell import PROBES
 
 TABLE: Mapping[Key, Operation] = {
     **inference.TABLE,
@@ -119,7 +120,7 @@ def _operation(method: str, path: str, generated: Mapping[str, Any]) -> dict[str
             **{str(status): _success(one) for status, one in sorted(table.answers.items())},
             **refusals.responses(
                 path,
-                _refusals(table, generated),
+                _refusals(path, table, generated),
                 table.other_errors,
                 inference=is_inference,
             ),
@@ -128,15 +129,18 @@ def _operation(method: str, path: str, generated: Mapping[str, Any]) -> dict[str
     }
 
 
-def _refusals(table: Operation, generated: Mapping[str, Any]) -> Iterable[int]:
+def _refusals(path: str, table: Operation, generated: Mapping[str, Any]) -> Iterable[int]:
     """Return every status that is no success."""
-    statuses = {500, *table.access.refusals, *table.limit.refusals, *table.refusals}
+    statuses = {431, 500, *table.access.refusals, *table.limit.refusals, *table.refusals}
     if table.body is not None:
         statuses.update(_WITH_BODY)
     if table.headers or any(one["in"] == "query" for one in generated.get("parameters", ())):
         statuses.add(400)
     if table.asks_others:
         statuses.add(503)
+    if path not in PROBES:
+        # Networks are limited before anything else is looked at.
+        statuses.add(429)
     return statuses - table.answers.keys()
 
 

@@ -89,6 +89,7 @@ EXAMPLES: Mapping[int, tuple[ApiError, ...]] = {
         ),
     ),
     429: (errors.rate_limited(7), errors.draining()),
+    431: (errors.headers_too_large(),),
     500: (errors.internal(),),
     502: (errors.provider_failed(), ApiError(502, "stripe_error", "stripe has not answered")),
     503: (errors.unavailable(), errors.alias_unroutable()),
@@ -107,6 +108,7 @@ WORDS: Mapping[int, str] = {
     413: "too large",
     422: "a schema that cannot be enforced",
     429: "too many requests: wait as `Retry-After` says",
+    431: "target and headers are too large, or too many",
     500: "a fault of ours",
     502: "somebody behind us failed",
     503: "not available now",
@@ -142,11 +144,17 @@ def responses(
     family = _ANTHROPIC if speaks_anthropic(path) else _INFERENCE if inference else _PLAIN
     found: dict[str, Any] = {}
     for status in sorted(set(statuses)):
-        if status in other:
+        if status == _OF_THE_CONNECTION:
+            # Said before anybody knows whose route it is.
+            found[str(status)] = {"$ref": f"#/components/responses/{_PLAIN.name}{status}"}
+        elif status in other:
             found[str(status)] = _response(status, family, other[status])
         else:
             found[str(status)] = {"$ref": f"#/components/responses/{family.name}{status}"}
     return found
+
+
+_OF_THE_CONNECTION = 431
 
 
 class _Family(NamedTuple):
