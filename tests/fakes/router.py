@@ -56,6 +56,8 @@ class Script:
     texts: Sequence[str] = ("Hello", " world")
     deltas: Sequence[Delta] | None = None
     """Instead of `texts`: whole deltas, the last one being final."""
+    echo: bool = False
+    """Say the last message instead of `texts`."""
     refused: lane_pb.Refused | None = None
     """Instead of an offer."""
     fails: bool = False
@@ -385,6 +387,7 @@ class _Session:
     async def answer(self, attempt: _Attempt) -> None:
         script = attempt.script
         opened = self.open_request(attempt)
+        asked = self.router.seen.requests[-1]
         self.router.note()
         if script.cut_lane:
             self.lane.close("cut")
@@ -403,7 +406,7 @@ class _Session:
         preamble = Delta(text=script.preamble_text, prompt_tokens=script.prompt_tokens)
         sequence = 0
         self.chunk(attempt, opened.session, preamble, sequence, FrameKind.FRAME_KIND_PREAMBLE)
-        deltas = list(script.deltas if script.deltas is not None else _deltas(script))
+        deltas = list(script.deltas if script.deltas is not None else _deltas(script, asked))
         for index, delta in enumerate(deltas):
             sequence += 1
             while sequence >= attempt.granted and delta is not deltas[-1]:
@@ -476,13 +479,14 @@ class _Session:
         self.lane.send_ordered(FrameKind.FRAME_KIND_TERMINAL, attempt.stream, message)
 
 
-def _deltas(script: Script) -> list[Delta]:
+def _deltas(script: Script, asked: ChatRequest) -> list[Delta]:
     prompt = script.prompt_tokens
+    texts = [asked.messages[-1]["content"]] if script.echo else script.texts
     deltas = [
         Delta(text=text, prompt_tokens=prompt, completion_tokens=index + 1)
-        for index, text in enumerate(script.texts)
+        for index, text in enumerate(texts)
     ]
-    count = len(script.texts)
+    count = len(texts)
     end = Delta(prompt_tokens=prompt, completion_tokens=count, finish_reason="stop")
     return [*deltas, end]
 

@@ -141,10 +141,10 @@ class Answerer:
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(kitchen.loads.held(build))
-                for choice in range(lowered.n):
-                    job_id = f"local_{job}_{choice}"
+                for number, (prompt, choice) in enumerate(lowered.jobs):
+                    job_id = f"local_{job}_{number}"
                     pipe = Pipe(kitchen.engine, job_id, ready)
-                    request = lowered.to_request(build, bound, today, choice)
+                    request = prompt.to_request(build, bound, today, choice)
                     await kitchen.engine.submit(
                         Job(
                             job_id=job_id,

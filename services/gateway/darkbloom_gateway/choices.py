@@ -1,8 +1,8 @@
 """Several answers to one request (`n`): each is a job with its own hold, provider and receipt.
 
 Streamed, they are interleaved as they come, told apart by index, and the first content of any of
-them commits. Whole, none is concluded before each has begun. The usage is the sum, because each of
-them is paid for.
+them commits, or an early commit where one was asked for. Whole, none is concluded before each has
+begun. The usage is the sum, because each of them is paid for.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from darkbloom_gateway.answer import Answer
 from darkbloom_gateway.bookkeeping import note_end, note_first
 from darkbloom_gateway.errors import ApiError, ClientGoneError, internal, provider_failed
 from darkbloom_gateway.facts import metadata_json
+from darkbloom_gateway.heartbeat import STARTED
 from darkbloom_gateway.manner import Manner
 from darkbloom_gateway.model import KeyRecord
 from darkbloom_gateway.presence import Presence
@@ -36,6 +37,8 @@ from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.wire import Receive, Send
 from darkbloom_gateway.writer import Writer
 
+_LEAST_BEAT_S = 0.05
+"""Between two looks at a line that may have become silent."""
 _log = structlog.get_logger()
 
 
@@ -70,6 +73,7 @@ class Choices:
         self._kept: Setting | None = None
         self._turn = asyncio.Lock()
         self._started_at = self._clock.monotonic()
+        self._written_at = self._started_at
 
     async def run(self, receive: Receive, send: Send) -> int:
         """Answer, and return the HTTP status for the meters; 0 where they were told already."""
@@ -108,7 +112,7 @@ class Choices:
 
     async def _stream(self, writer: Writer) -> int:
         try:
-            await self._together(lambda index: self._pass_on(index, writer))
+            await self._together(lambda index: self._pass_on(index, writer), self._beat(writer))
             stream = self._dialect.stream(self._setting())
             await writer.write(stream.closing(self._usage(), self._extras()), more=False)
         except ClientGoneError:
@@ -125,14 +129,48 @@ class Choices:
             return await self._break(writer, internal())
         return 200
 
-    async def _together(self, serve: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-        """Serve all choices at once; what ends one of them ends all."""
+    async def _together(
+        self,
+        serve: Callable[[int], Coroutine[Any, Any, None]],
+        beside: Coroutine[Any, Any, None] | None = None,
+    ) -> None:
+        """Serve all choices at once; what ends one of them ends all, and what runs beside them."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for index in range(len(self._answers)):
-                    tasks.create_task(serve(index), name=f"choice {index}")
+            async with asyncio.TaskGroup() as others:
+                beating = others.create_task(beside, name="beat") if beside is not None else None
+                async with asyncio.TaskGroup() as tasks:
+                    for index in range(len(self._answers)):
+                        tasks.create_task(serve(index), name=f"choice {index}")
+                if beating is not None:
+                    beating.cancel()
         except ExceptionGroup as group:
             raise _cause(group) from None
+
+    async def _beat(self, writer: Writer) -> None:
+        """Keep the line alive while every choice is silent, until cancelled.
+
+        A stream begins here where the caller has asked for that before there is any answer.
+        """
+        config, clock = self._stage.config, self._clock
+        comment = self._dialect.stream(self._manner.setting("", 0)).keep_alive
+        if self._manner.early:
+            await clock.sleep(config.early_commit_s)
+            async with self._turn:
+                if not writer.started:
+                    await writer.start(STARTED)
+                    await self._write(writer, comment)
+        while True:
+            silent_s = clock.monotonic() - self._written_at
+            if not writer.started or silent_s < config.keepalive_s:
+                await clock.sleep(max(config.keepalive_s - silent_s, _LEAST_BEAT_S))
+                continue
+            async with self._turn:
+                await self._write(writer, comment)
+
+    async def _write(self, writer: Writer, events: bytes) -> None:
+        """Write while it is one's turn."""
+        await writer.write(events)
+        self._written_at = self._clock.monotonic()
 
     async def _all_begun(self) -> dict[int, float]:
         """Wait for the first content of every choice, and return when each came.
@@ -171,31 +209,26 @@ class Choices:
         await self._conclude(index, first_at)
 
     async def _pass_on(self, index: int, writer: Writer) -> None:
-        answer, clock = self._answers[index], self._clock
-        keepalive_s = self._stage.config.keepalive_s
+        answer = self._answers[index]
         first_at = await self._begin(answer)
         stream = self._dialect.stream(self._setting(), index)
         events = render(stream, answer.take())
         async with self._turn:
             if not writer.started:
                 await writer.start(answer_headers(answer))
-            await writer.write(events)
+            await self._write(writer, events)
         answer.passed_on()
-        written_at = clock.monotonic()
         while not answer.final:
-            await answer.more(written_at + keepalive_s)
+            await answer.more(math.inf)
             events = render(stream, answer.take())
-            if not events and clock.monotonic() >= written_at + keepalive_s:
-                events = stream.keep_alive
             if events:
                 async with self._turn:
-                    await writer.write(events)
-                written_at = clock.monotonic()
+                    await self._write(writer, events)
             answer.passed_on()
         await self._conclude(index, first_at)
         last = answer.winner.last
         async with self._turn:
-            await writer.write(stream.ending(last, usage_of(last)))
+            await self._write(writer, stream.ending(last, usage_of(last)))
 
     async def _begin(self, answer: Answer) -> float:
         """Wait for the first content of one choice, and return when it came."""

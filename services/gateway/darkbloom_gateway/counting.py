@@ -11,7 +11,7 @@ from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.reading import Reader
 from darkbloom_gateway.reservation import RateClaim
 from darkbloom_gateway.stage import Stage
-from darkbloom_gateway.wire import Receive, Scope, Send, presented, send_error, send_json
+from darkbloom_gateway.wire import Headers, Receive, Scope, Send, presented, send_error, send_json
 
 COUNT_PATH = "/v1/messages/count_tokens"
 GONE_STATUS = 499
@@ -39,16 +39,20 @@ class CountTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        patience_s = self._stage.config.send_stall_s
         try:
-            async with asyncio.timeout(self._stage.config.send_stall_s):
-                try:
-                    await self._count(scope, receive, send)
-                except ApiError as error:
+            try:
+                count, headers = await self._count(scope, receive)
+                async with asyncio.timeout(patience_s):
+                    await send_json(send, 200, b'{"input_tokens":%d}' % count, headers)
+            except ApiError as error:
+                async with asyncio.timeout(patience_s):
                     await send_error(send, error, path=scope["path"])
         except (ClientGoneError, TimeoutError):
             return
 
-    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _count(self, scope: Scope, receive: Receive) -> tuple[int, Headers]:
+        """Count; a body has the time that `read_body` gives it, whatever its length."""
         with self._gate.entered():
             key = await self._authenticator.authenticate(presented(scope))
             plan = (await self._reader.read(scope, receive, key)).plan
@@ -56,5 +60,4 @@ class CountTokens:
             await claim.allowed()
             claim.settle(0, 0)
         how = b"tokenizer" if plan.counted else b"estimate"
-        headers = [*claim.headers, (b"x-darkbloom-token-count", how)]
-        await send_json(send, 200, b'{"input_tokens":%d}' % plan.prompt_estimate, headers)
+        return plan.prompt_estimate, [*claim.headers, (b"x-darkbloom-token-count", how)]

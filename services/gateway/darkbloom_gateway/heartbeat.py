@@ -10,7 +10,8 @@ from darkbloom_gateway.errors import ClientGoneError
 from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.writer import Writer
 
-_STARTED = ((b"x-darkbloom-early-commit", b"true"),)
+STARTED = ((b"x-darkbloom-early-commit", b"true"),)
+"""Headers of a stream that began before its answer did."""
 
 
 @final
@@ -66,7 +67,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         try:
             await self._clock.sleep(self._first_s)
-            await self._writer.start(_STARTED)
+            await self._writer.start(STARTED)
             while True:
                 await self._writer.write(self._comment)
                 await self._clock.sleep(self._then_s)

@@ -79,10 +79,10 @@ class Inference:
         self, scope: Scope, receive: Receive, key: KeyRecord
     ) -> tuple[Manner, list[Prompt]]:
         asked = await self._reader.read(scope, receive, key)
-        lowered, plan = asked.lowered, asked.plan
+        lowered = asked.lowered
         waiting = Attachments(lowered, self._stage.fetcher) if lowered.remote else None
         prompts = [
-            Prompt(lowered, asked.body, plan, asked.catalog.builds, choice, waiting)
-            for choice in range(lowered.n)
+            Prompt(one, asked.body, plan, asked.catalog.builds, choice, waiting)
+            for one, choice, plan in asked.jobs
         ]
-        return Manner.of(lowered, plan, scope), prompts
+        return Manner.of(lowered, asked.plan, scope), prompts

@@ -10,12 +10,15 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError, NotFoundError
 
 from darkbloom_gateway.cached import Cached
-from darkbloom_gateway.errors import model_not_found, unavailable
+from darkbloom_gateway.errors import ApiError, model_not_found, unavailable
 
 MAX_KEPT_BYTES = 8 << 20
-"""Manifests that a worker keeps; they never change, so only room ends one."""
+"""Manifests that a worker keeps; only their signatures may change, so room ends one."""
+FRESH_S = 300.0
+"""How long a manifest's signature counts as the newest: a key may sign later, or change."""
 _KEYS_S = 60.0
 _STALE_S = 600.0
+_AWAY = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class Manifests:
         self.keys = Cached(reader.manifest_keys, clock=clock, fresh_s=_KEYS_S, stale_s=_STALE_S)
         """The keys that sign."""
         self._reader = reader
-        self._kept: OrderedDict[tuple[str, str], SignedManifest] = OrderedDict()
+        self._clock = clock
+        self._kept: OrderedDict[tuple[str, str], tuple[SignedManifest, float]] = OrderedDict()
         self._lock = asyncio.Lock()
 
     async def get(self, build: str, version: str) -> SignedManifest:
@@ -95,14 +99,25 @@ class Manifests:
         """
         key = build, version
         async with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                found = await self._read(build, version)
-                self._kept[key] = found
+            found, due_at = self._kept.get(key, (None, 0.0))
+            if found is None or self._clock.monotonic() >= due_at:
+                found = await self._renewed(build, version, found)
+                self._kept[key] = found, self._clock.monotonic() + FRESH_S
             self._kept.move_to_end(key)
-            while sum(len(one.document) for one in self._kept.values()) > MAX_KEPT_BYTES:
+            while sum(len(one.document) for one, _ in self._kept.values()) > MAX_KEPT_BYTES:
                 self._kept.popitem(last=False)
         return found
+
+    async def _renewed(
+        self, build: str, version: str, old: SignedManifest | None
+    ) -> SignedManifest:
+        """Read again; while the registry is away the old one still tells the truth."""
+        try:
+            return await self._read(build, version)
+        except ApiError as error:
+            if old is None or error.http_status != _AWAY:
+                raise
+            return old
 
     async def _read(self, build: str, version: str) -> SignedManifest:
         try:

@@ -38,6 +38,7 @@ def make_plan(
     machine: str = "",
     hint_secret: bytes = b"",
     tokenizers: Tokenizers | None = None,
+    choices: int = 1,
 ) -> Plan:
     """Decide everything that does not need another room.
 
@@ -53,6 +54,7 @@ def make_plan(
         tokenizers: of builds; without one, or where texts are too long to be counted, the prompt's
             bound is that of its bytes.
         now: for the prompt's date, set once so that a retry renders the same prompt.
+        choices: answers that the whole request wants, each with a claim of its own.
 
     Raises:
         ApiError: 400, 403, 404, 413 or 503.
@@ -97,7 +99,7 @@ def make_plan(
             prompt_estimate=estimate,
             output_bound=output_bound,
             asked=bool(asked),
-            choices=lowered.n,
+            choices=choices,
         ),
         route=route,
         machine=machine,

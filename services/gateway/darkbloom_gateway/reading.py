@@ -1,6 +1,7 @@
 """From the bytes of a request to a plan: the part that all inference endpoints have in common."""
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -27,9 +28,19 @@ class Asked:
     """What was asked, and what it takes."""
 
     body: bytes
-    lowered: Lowered
-    plan: Plan
+    jobs: Sequence[tuple[Lowered, int, Plan]]
+    """Every answer that is wanted: its prompt, which choice of it, and what it takes."""
     catalog: Catalog
+
+    @property
+    def lowered(self) -> Lowered:
+        """What all answers have in common, such as whether they are streamed."""
+        return self.jobs[0][0]
+
+    @property
+    def plan(self) -> Plan:
+        """What the first one takes."""
+        return self.jobs[0][2]
 
 
 @final
@@ -71,10 +82,10 @@ class Reader:
         self._check_remote(lowered, scope)
         plan = partial(
             make_plan,
-            lowered,
-            key,
-            catalog,
-            stage.tiers,
+            key=key,
+            catalog=catalog,
+            tiers=stage.tiers,
+            choices=len(lowered.jobs),
             default_bound=config.default_output_bound,
             now=clock.now(),
             route=route,
@@ -83,11 +94,12 @@ class Reader:
             tokenizers=stage.tokenizers,
         )
         if len(body) > (COUNTED_INLINE_BYTES if stage.tokenizers.any else THREAD_BYTES):
-            planned = await asyncio.to_thread(plan)
+            plans = await asyncio.to_thread(_planned, plan, lowered)
         else:
-            planned = plan()
+            plans = _planned(plan, lowered)
+        jobs = [(one, choice, plans[id(one)]) for one, choice in lowered.jobs]
         stage.meters.phase("parse", clock.monotonic() - started_at)
-        return Asked(body, lowered, planned, catalog)
+        return Asked(body, jobs, catalog)
 
     def _check_remote(self, lowered: Lowered, scope: Scope) -> None:
         """Refuse addresses where nothing is fetched; what came sealed is named to nobody."""
@@ -100,3 +112,8 @@ class Reader:
             )
         if not self._stage.fetcher.enabled:
             raise bad_request(f"{param} must be a data: url, nothing is fetched here", param=param)
+
+
+def _planned(plan: Callable[[Lowered], Plan], lowered: Lowered) -> Mapping[int, Plan]:
+    """Plan each prompt once, by its identity."""
+    return {id(one): plan(one) for one in (lowered, *lowered.others)}

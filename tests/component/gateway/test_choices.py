@@ -165,3 +165,80 @@ async def test_a_choice_that_is_refused_leaves_nothing_of_the_others_to_pay(mesh
     assert [cancel.opened.frames for cancel in mesh.router.seen.cancels] == [0]
     assert not mesh.router.seen.closes
     assert not mesh.billing.records
+
+
+async def test_a_line_is_kept_alive_while_one_of_several_choices_waits(valkey_url: str) -> None:
+    async with gateway(valkey_url, keepalive_s=0.1) as mesh:
+        late = asyncio.Event()
+        mesh.router.scripts = [scripted("a"), scripted("b", late=late)]
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "x"}],
+            "stream": True,
+            "n": 2,
+        }
+        text = ""
+        async with mesh.http.stream(
+            "POST", "/v1/chat/completions", json=body, headers=BEARER
+        ) as response:
+            async for part in response.aiter_text():
+                text += part
+                if text.count(": keep-alive\n\n") == 2:
+                    late.set()
+
+    assert response.headers["x-provider-id"]
+    said = [event for event in text.split("\n\n") if event and event != ": keep-alive"]
+    assert said[-1] == "data: [DONE]"
+    assert text.index('"content":"a"') < text.index(": keep-alive") < text.index('"content":"b"')
+
+
+async def test_an_early_commit_holds_for_several_choices_too(valkey_url: str) -> None:
+    async with gateway(valkey_url, early_commit_s=0.0, keepalive_s=0.1) as mesh:
+        late = asyncio.Event()
+        mesh.router.scripts = [scripted("a", late=late), scripted("b", late=late)]
+        early = {**BEARER, "x-darkbloom-early-commit": "true"}
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "x"}],
+            "stream": True,
+            "n": 2,
+        }
+        text = ""
+        async with mesh.http.stream(
+            "POST", "/v1/chat/completions", json=body, headers=early
+        ) as response:
+            assert response.status_code == 200
+            assert response.headers["x-darkbloom-early-commit"] == "true"
+            assert "x-provider-id" not in response.headers
+            async for part in response.aiter_text():
+                text += part
+                if text.count(": keep-alive\n\n") == 2:
+                    late.set()
+        assert '"content":"a"' in text
+        assert '"content":"b"' in text
+        assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_after_an_early_commit_several_choices_fail_in_band(valkey_url: str) -> None:
+    async with gateway(valkey_url, early_commit_s=0.0, keepalive_s=0.1) as mesh:
+        late = asyncio.Event()
+        # Both providers were asked; then one of them is lost and nobody else is there.
+        mesh.router.scripts = [
+            scripted("a", late=late, breaks_after=1),
+            scripted("b", late=late, breaks_after=1),
+        ]
+        early = {**BEARER, "x-darkbloom-early-commit": "true"}
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "n": 2}
+        text = ""
+        async with mesh.http.stream(
+            "POST", "/v1/chat/completions", json={**body, "stream": True}, headers=early
+        ) as response:
+            async for part in response.aiter_text():
+                text += part
+                late.set()
+
+    assert response.status_code == 200
+    assert text.startswith(": keep-alive\n\n")
+    last = [event for event in text.split("\n\n") if event][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "provider_error"
+    assert "[DONE]" not in text

@@ -69,3 +69,32 @@ async def test_several_completions_have_their_own_index(house: Harness) -> None:
     assert [choice["index"] for choice in answer["choices"]] == [0, 1]
     assert sorted(choice["text"] for choice in answer["choices"]) == ["a", "b"]
     assert answer["usage"]["prompt_tokens"] == 14
+
+
+async def test_each_prompt_of_an_array_is_answered_in_its_place(house: Harness) -> None:
+    body = {"model": "tiny", "prompt": ["Once", "Twice"], "n": 2, "seed": 5, "max_tokens": 9}
+
+    whole = (await house.http.post(PATH, json=body, headers=BEARER)).json()
+    asked = [
+        (request.messages[0]["content"], request.seed) for request in house.router.seen.requests
+    ]
+    stream = await house.http.post(PATH, json={**body, "stream": True}, headers=BEARER)
+
+    assert sorted(asked) == [("Once", 5), ("Once", 6), ("Twice", 5), ("Twice", 6)]
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2, 3]
+    assert whole["usage"]["prompt_tokens"] == 4 * 7
+    assert len(whole["receipts"]) == 4
+    events = [line for line in stream.text.split("\n\n") if line]
+    assert events[-1] == "data: [DONE]"
+    found = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
+    indices = {choice["index"] for event in found for choice in event["choices"]}
+    assert indices == {0, 1, 2, 3}
+
+
+async def test_an_answer_stands_at_the_index_of_its_prompt(house: Harness) -> None:
+    body = {"model": "tiny", "prompt": ["first", "second", "third"]}
+    house.router.default = scripted(echo=True)
+
+    answer = (await house.http.post(PATH, json=body, headers=BEARER)).json()
+
+    assert [choice["text"] for choice in answer["choices"]] == body["prompt"]

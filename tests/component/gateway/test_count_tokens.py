@@ -1,10 +1,13 @@
 """Prompts counted by the model's own tokenizer: `count_tokens`, and holds that come close."""
 
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from anthropic import AsyncAnthropic
 from darkbloom_edge.manifest import store_name
+from darkbloom_mesh.clock import SystemClock
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import API_KEY, BUILD, FakeRegistry
@@ -74,3 +77,18 @@ async def test_counting_refuses_as_the_endpoint_itself_does(mesh: Harness) -> No
     assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "not_found_error")
     assert (stranger.status_code, stranger.json()["type"]) == (401, "error")
     assert not mesh.billing.holds
+
+
+async def test_a_slow_upload_is_not_cut_by_the_patience_for_readers(valkey_url: str) -> None:
+    body = json.dumps(ASK).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:10]
+        await SystemClock().sleep(0.5)
+        yield body[10:]
+
+    async with gateway(valkey_url, send_stall_s=0.1) as mesh:
+        answer = await mesh.http.post(PATH, content=slowly(), headers=BEARER)
+
+    assert answer.status_code == 200
+    assert answer.json()["input_tokens"] > 0

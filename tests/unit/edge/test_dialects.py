@@ -271,7 +271,11 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "completions": [
         ({"prompt": None}, "prompt"),
         ({"prompt": ""}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": ["a", ""]}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": ["a"] * 9}, "prompt"),
+        ({"prompt": ["a"] * 3, "n": 3}, "prompt"),
+        ({"prompt": [[1, 2], [3]]}, "prompt"),
         ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),

@@ -58,6 +58,13 @@ class Lowered:
     """What the answer repeats, in dialects that repeat anything."""
     remote: tuple[RemoteMedia, ...] = ()
     """What is still to be fetched, in the order of the messages."""
+    others: tuple["Lowered", ...] = ()
+    """More prompts of the same body, each wanted `n` times, in dialects that take several."""
+
+    @property
+    def jobs(self) -> list[tuple["Lowered", int]]:
+        """Every answer that is wanted, in the order of its index: of which prompt, which choice."""
+        return [(one, choice) for one in (self, *self.others) for choice in range(self.n)]
 
     def with_media(self, fetched: Sequence[Mapping[str, Any]]) -> "Lowered":
         """Return the request with parts in the places of what was fetched.

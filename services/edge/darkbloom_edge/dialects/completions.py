@@ -1,8 +1,9 @@
-"""The legacy completions dialect of OpenAI: `POST /v1/completions`, one prompt as one message."""
+"""The legacy completions dialect of OpenAI: `POST /v1/completions`, each prompt as one message."""
 
+from dataclasses import replace
 from typing import Any, final
 
-from darkbloom_edge.dialects.chat_request import Lowered, lower_fields, parse_body
+from darkbloom_edge.dialects.chat_request import MAX_CHOICES, Lowered, lower_fields, parse_body
 from darkbloom_edge.dialects.completions_answer import CompletionCollector, CompletionStream
 from darkbloom_edge.dialects.dialect import Setting
 from darkbloom_edge.errors import RequestError
@@ -39,15 +40,21 @@ class Completions:
         """Read a completion body.
 
         Raises:
-            RequestError: as for chat, or the prompt is not one text, or it asks for what only a
-                raw engine could do: `suffix`, `echo`, `best_of`, `logprobs`.
+            RequestError: as for chat, or a prompt is no text, or there are too many of them, or it
+                asks for what only a raw engine could do: `suffix`, `echo`, `best_of`, `logprobs`.
         """
         values = parse_body(body)
         _refuse(values)
-        message = {"role": "user", "content": _prompt(values.get("prompt"))}
+        prompts = _prompts(values.get("prompt"))
         chat = {name: values[name] for name in _TAKEN if name in values}
+        first, *others = (
+            lower_fields({**chat, "messages": [{"role": "user", "content": prompt}]})
+            for prompt in prompts
+        )
+        if first.n * len(prompts) > MAX_CHOICES:
+            raise RequestError(f"prompt and n ask for more than {MAX_CHOICES} answers", "prompt")
 
-        return lower_fields({**chat, "messages": [message]})
+        return replace(first, others=tuple(others))
 
     def stream(self, setting: Setting, choice: int = 0) -> CompletionStream:
         """Begin `text_completion` events."""
@@ -61,20 +68,19 @@ class Completions:
 COMPLETIONS = Completions()
 
 
-def _prompt(prompt: Any) -> str:
-    """Return the one prompt; an array of one is that one."""
-    if isinstance(prompt, list):
-        if len(prompt) > 1 and all(isinstance(item, str) for item in prompt):
-            raise RequestError("prompt must be one text, send one request for each", "prompt")
-        prompt = prompt[0] if prompt and isinstance(prompt[0], str) else None
-        if prompt is None:
-            raise RequestError("prompt must be a text, not tokens", "prompt")
-    if prompt is None:
+def _prompts(given: Any) -> list[str]:
+    """Return the prompts: one text, or several, each with answers of its own."""
+    if given is None:
         raise RequestError("prompt is required", "prompt")
-    if not isinstance(prompt, str) or not prompt:
+    prompts = given if isinstance(given, list) else [given]
+    if not prompts or any(not isinstance(prompt, str) for prompt in prompts):
+        raise RequestError("prompt must be a text or an array of texts, not tokens", "prompt")
+    if not all(prompts):
         raise RequestError("prompt must be a text that is not empty", "prompt")
+    if len(prompts) > MAX_CHOICES:
+        raise RequestError(f"prompt has more than {MAX_CHOICES} texts", "prompt")
 
-    return prompt
+    return prompts
 
 
 def _refuse(values: dict[str, Any]) -> None:
