@@ -33,6 +33,7 @@ def main() -> None:
     server = uvicorn.Server(uvicorn.Config(make_app(world), log_level="warning", ws="none"))
     with socket.create_server(("127.0.0.1", given.port)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
+        world.pages = f"http://{address}"
         sys.stderr.write(f"local stripe on {address}: no real money\n")
         if given.ready_file is not None:
             staged = given.ready_file.with_suffix(".tmp")

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tests.stripe_local import control, delivery
+from tests.stripe_local import control, delivery, pages
 from tests.stripe_local.api import Call, answer
 from tests.stripe_local.form import parse
 from tests.stripe_local.problems import ProblemError
@@ -60,8 +60,21 @@ def make_app(world: World) -> Starlette:
         courier.wake()
         return JSONResponse(made)
 
+    async def page(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            if request.method == "GET":
+                return pages.show(world, name)
+            answered = await pages.answer(world, request, name)
+        except ProblemError as problem:
+            return JSONResponse(problem.body(), problem.status)
+        world.save()
+        courier.wake()
+        return answered
+
     return Starlette(
         routes=[
+            Route("/pay/{name}", page, methods=["GET", "POST"]),
             Route("/control/{name}", command, methods=["POST"]),
             Route("/v1/{path:path}", api, methods=_METHODS),
         ],

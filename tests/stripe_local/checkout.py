@@ -48,7 +48,7 @@ def create(world: World, params: dict[str, Any]) -> Any:
         total_details={"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         ui_mode="hosted",
     )
-    session["url"] = f"https://checkout.stripe.invalid/pay/{session['id']}"
+    session["url"] = f"{world.pages}/pay/{session['id']}"
     # What the intent will carry; a real session keeps it out of sight as well.
     world.objects[session["id"]]["payment_method_options"] = {
         "_intent": params.get("payment_intent_data", {})

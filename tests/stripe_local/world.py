@@ -40,6 +40,8 @@ class World:
     """Deliver events as they happen; otherwise they wait for the control API."""
     calls: list[str] = field(default_factory=list)
     """Method and path of the latest calls."""
+    pages: str = "https://checkout.stripe.invalid"
+    """Base URL of the pages of Checkout; nobody can open those of this name."""
 
     _KEPT = ("objects", "owners", "counter", "answers", "endpoints", "queue", "automatic")
 

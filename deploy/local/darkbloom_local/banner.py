@@ -16,6 +16,7 @@ def banner(mesh: Mesh, model: str) -> str:
 {"=" * 92}
 
   gateway   {mesh.url}/v1
+  console   {mesh.url}/console/
   model     {model}
   API key   {mesh.api_key}   (kept in {key_file})
   logs      {mesh.state.root / "logs"}

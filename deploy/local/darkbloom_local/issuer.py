@@ -51,8 +51,14 @@ class DevelopmentIssuer:
         """The public key, as issuers publish theirs."""
         return {"keys": [self._jwk]}
 
-    def token(self, email: str = DEVELOPER, *, now: datetime | None = None) -> str:
-        """Return a login token of that person, good for an hour."""
+    def token(self, email: str = DEVELOPER, *, nonce: str = "", now: datetime | None = None) -> str:
+        """Return a login token of that person, good for an hour.
+
+        Args:
+            email: who signs in.
+            nonce: of the page that asked; comes back in the token.
+            now: the present; None asks the clock.
+        """
         at = int((now or datetime.now(UTC)).timestamp())  # noqa: TID251 - a tool of one moment
         claims = {
             "iss": ISSUER,
@@ -63,6 +69,7 @@ class DevelopmentIssuer:
             "name": email.partition("@")[0],
             "iat": at,
             "exp": at + LIFE_S,
+            **({"nonce": nonce} if nonce else {}),
         }
         return jwt.encode(claims, self._key, ALGORITHM, headers={"kid": self.key_id})
 

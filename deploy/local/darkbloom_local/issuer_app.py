@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import uvicorn
 
 from darkbloom_local.issuer import ALGORITHM, AUDIENCE, DEVELOPER, ISSUER, LIFE_S, DevelopmentIssuer
+from darkbloom_local.issuer_page import sign_in_page
 
 HOST = "127.0.0.1"
 MAX_CODES = 100
@@ -34,6 +35,7 @@ class _Grant:
     email: str
     redirect_uri: str
     challenge: str
+    nonce: str
 
 
 class IssuerApp:
@@ -60,9 +62,10 @@ class IssuerApp:
         elif route == ("GET", "/.well-known/openid-configuration"):
             await _answer(send, 200, self._configuration())
         elif route == ("GET", "/authorize"):
-            await self._authorize(query, send)
+            await self._authorize(query, send, _header(scope, b"accept"))
         elif route == ("POST", "/token"):
-            await self._exchange(_form(await _body(receive)), send)
+            form = _form(await _body(receive))
+            await self._exchange(form, send, _may_read(_header(scope, b"origin")))
         else:
             await _answer(send, 404, {"error": "not_found"})
 
@@ -78,15 +81,22 @@ class IssuerApp:
             "code_challenge_methods_supported": ["S256"],
         }
 
-    async def _authorize(self, query: Mapping[str, str], send: Send) -> None:
-        """Sign in whom `login_hint` names, and go back to a page of this machine only."""
+    async def _authorize(self, query: Mapping[str, str], send: Send, accept: str) -> None:
+        """Sign in whom `login_hint` names, and go back to a page of this machine only.
+
+        A browser that names nobody is asked who it is.
+        """
         target = query.get("redirect_uri", "")
         if urlsplit(target).hostname not in _LOOPBACK or query.get("client_id") != AUDIENCE:
             await _answer(send, 400, {"error": "invalid_request"})
             return
+        if "login_hint" not in query and "text/html" in accept:
+            await _send(send, 200, b"text/html; charset=utf-8", sign_in_page(query))
+            return
         code = secrets.token_urlsafe(24)
         email = query.get("login_hint") or DEVELOPER
-        self._codes[code] = _Grant(email, target, query.get("code_challenge", ""))
+        challenge, nonce = query.get("code_challenge", ""), query.get("nonce", "")
+        self._codes[code] = _Grant(email, target, challenge, nonce)
         while len(self._codes) > MAX_CODES:
             self._codes.popitem(last=False)
         parameters = urlencode({"code": code, "state": query.get("state", "")})
@@ -94,7 +104,9 @@ class IssuerApp:
         location = f"{target}{joint}{parameters}".encode("latin-1", "replace")
         await _answer(send, 302, {}, ((b"location", location),))
 
-    async def _exchange(self, form: Mapping[str, str], send: Send) -> None:
+    async def _exchange(
+        self, form: Mapping[str, str], send: Send, headers: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
         grant = self._codes.pop(form.get("code", ""), None)
         verifier = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(verifier).rstrip(b"=").decode()
@@ -104,11 +116,11 @@ class IssuerApp:
             or form.get("redirect_uri") != grant.redirect_uri
             or (grant.challenge and challenge != grant.challenge)
         ):
-            await _answer(send, 400, {"error": "invalid_grant"})
+            await _answer(send, 400, {"error": "invalid_grant"}, headers)
             return
-        token = self._issuer.token(grant.email)
+        token = self._issuer.token(grant.email, nonce=grant.nonce)
         content = {"id_token": token, "access_token": token, "token_type": "Bearer"}
-        await _answer(send, 200, {**content, "expires_in": LIFE_S})
+        await _answer(send, 200, {**content, "expires_in": LIFE_S}, headers)
 
 
 def _form(raw: bytes) -> dict[str, str]:
@@ -131,9 +143,35 @@ async def _answer(
     content: Mapping[str, Any],
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> None:
-    ours = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    await _send(send, status, b"application/json", json.dumps(content).encode(), headers)
+
+
+async def _send(
+    send: Send,
+    status: int,
+    media_type: bytes,
+    body: bytes,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    ours = [(b"content-type", media_type), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": status, "headers": [*ours, *headers]})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    found = (value for key, value in scope["headers"] if key == name)
+    return str(next(found, b"").decode("latin-1"))
+
+
+def _may_read(origin: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return what lets a page of this machine read an answer; nothing for any other page."""
+    try:
+        ours = urlsplit(origin).hostname in _LOOPBACK
+    except ValueError:
+        ours = False
+    if not ours:
+        return ()
+    return ((b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin"))
 
 
 class _Server(uvicorn.Server):

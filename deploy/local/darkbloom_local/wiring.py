@@ -8,7 +8,7 @@ from pathlib import Path
 
 from darkbloom_local import stripe
 from darkbloom_local.authority import tls_environment
-from darkbloom_local.issuer import ADMINISTRATOR
+from darkbloom_local.issuer import ADMINISTRATOR, AUDIENCE
 from darkbloom_local.ports import HOST, free_ports
 from darkbloom_local.state import StateDir
 
@@ -53,6 +53,11 @@ class Wiring:
     def router_names(self) -> tuple[str, ...]:
         """Process names of the replicas."""
         return router_names(self.routers)
+
+    @property
+    def console(self) -> str:
+        """URL of the console."""
+        return f"http://{self.address('gateway.http')}/console"
 
     def addresses(self, listener: str) -> str:
         """Return host:port of one listener of every replica, with commas between."""
@@ -112,6 +117,10 @@ def _billing(wiring: Wiring) -> Environment:
         "DARKBLOOM_BILLING_ANCHOR_PERIOD_S": "1",
         "DARKBLOOM_BILLING_LOGIN_ISSUERS_FILE": str(wiring.issuers_file),
         "DARKBLOOM_BILLING_ADMIN_EMAILS": ADMINISTRATOR,
+        "DARKBLOOM_BILLING_STRIPE_SUCCESS_URL": f"{wiring.console}/money?paid=1",
+        "DARKBLOOM_BILLING_STRIPE_CANCEL_URL": f"{wiring.console}/money?left=1",
+        "DARKBLOOM_BILLING_STRIPE_CONNECT_RETURN_URL": f"{wiring.console}/earnings",
+        "DARKBLOOM_BILLING_STRIPE_CONNECT_REFRESH_URL": f"{wiring.console}/earnings?again=1",
         "DATABASE_URL": wiring.database_url,
         **(
             stripe.billing_environment(wiring.address("stripe.http")) if wiring.local_stripe else {}
@@ -134,6 +143,7 @@ def _router(wiring: Wiring, name: str = "router") -> Environment:
 
 
 def _gateway(wiring: Wiring) -> Environment:
+    issuer = f"http://{wiring.address('issuer.http')}"
     return {
         "DARKBLOOM_GATEWAY_LISTEN": wiring.address("gateway.http"),
         "DARKBLOOM_GATEWAY_ROUTER_TARGET": wiring.addresses("internal"),
@@ -141,6 +151,10 @@ def _gateway(wiring: Wiring) -> Environment:
         "DARKBLOOM_GATEWAY_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
         "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.address("registry.grpc"),
         "DARKBLOOM_GATEWAY_ADMIN_KEY_FILE": str(wiring.state.root / "keys" / "admin-key"),
+        "DARKBLOOM_GATEWAY_CONSOLE_URL": wiring.console,
+        "DARKBLOOM_GATEWAY_SIGN_IN_AUTHORIZE_URL": f"{issuer}/authorize",
+        "DARKBLOOM_GATEWAY_SIGN_IN_TOKEN_URL": f"{issuer}/token",
+        "DARKBLOOM_GATEWAY_SIGN_IN_CLIENT_ID": AUDIENCE,
         "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory("gateway")),
         "DARKBLOOM_GATEWAY_SEALING_KEYS_FILE": str(wiring.state.root / "keys" / "sealing-keys"),
         "REDIS_URL": wiring.redis_url,

@@ -34,6 +34,7 @@ from darkbloom_gateway.clients import (
     RegistryClient,
 )
 from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH, CountTokens
 from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
@@ -349,6 +350,11 @@ class Worker:
                 receipts.make_router(self.plane, self.transparency),
                 releases.make_router(self.transparency),
                 version.make_router(self.plane, self.transparency),
+                console.make_router(
+                    self._config.sign_in(),
+                    environment=self._config.environment,
+                    version=self.plane.version,
+                ),
             ),
             hot=hot,
             routes=ROUTES,

@@ -1,6 +1,6 @@
 """Configuration of the gateway: `DARKBLOOM_GATEWAY_<FIELD>`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +11,7 @@ from darkbloom_edge.sealing_keys import KeyRing
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
 from darkbloom_gateway.buckets import Rate
+from darkbloom_gateway.console.sign_in import SignIn
 from darkbloom_gateway.hints import SECRET_BYTES
 from darkbloom_gateway.pins import read_admin_key, read_pins
 from darkbloom_gateway.sealing_ring import read_ring
@@ -70,7 +71,14 @@ class GatewayConfig(RoomConfig):
     service_burst: Annotated[int, Setting("burst of a service account", minimum=1)] = 600
     console_url: Annotated[
         str, Setting("where people sign in; device codes are typed at its /link")
-    ] = "http://localhost:3000"
+    ] = "http://localhost:8080/console"
+    sign_in_authorize_url: Annotated[
+        str, Setting("the issuer's page that the console sends people to; empty: no sign-in")
+    ] = ""
+    sign_in_token_url: Annotated[
+        str, Setting("where the console changes its code for a login; must allow its origin")
+    ] = ""
+    sign_in_client_id: Annotated[str, Setting("what the issuer calls the console")] = ""
     admin_key_file: Annotated[
         Path | None, Setting("file with the operator's key; unset: there is none")
     ] = None
@@ -188,26 +196,31 @@ class GatewayConfig(RoomConfig):
                 yield "DARKBLOOM_GATEWAY_ROUTER_TARGET: not host:port"
         if self.environment == "production" and self.trust_floor != "hardware":
             yield "DARKBLOOM_GATEWAY_TRUST_FLOOR: below hardware only in development"
-        try:
-            self.pins()
-        except ValueError as error:
-            yield f"DARKBLOOM_GATEWAY_VERDICT_KEYS_FILE: {error}"
-        try:
-            self.admin_hash()
-        except ValueError as error:
-            yield f"DARKBLOOM_GATEWAY_ADMIN_KEY_FILE: {error}"
-        try:
-            self.sealing_ring()
-        except ValueError as error:
-            yield f"DARKBLOOM_GATEWAY_SEALING_KEYS_FILE: {error}"
+        checks: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("SIGN_IN_TOKEN_URL", self.sign_in),
+            ("VERDICT_KEYS_FILE", self.pins),
+            ("ADMIN_KEY_FILE", self.admin_hash),
+            ("SEALING_KEYS_FILE", self.sealing_ring),
+            ("HINT_KEY_FILE", self.hint_secret),
+        )
+        for name, check in checks:
+            try:
+                check()
+            except ValueError as error:
+                yield f"DARKBLOOM_GATEWAY_{name}: {error}"
         try:
             self.enrolment()
         except MalformedError as error:
             yield f"DARKBLOOM_GATEWAY_ENROLMENT_{(error.field or '').upper()}: {error.what}"
-        try:
-            self.hint_secret()
-        except ValueError as error:
-            yield f"DARKBLOOM_GATEWAY_HINT_KEY_FILE: {error}"
+
+    def sign_in(self) -> SignIn | None:
+        """Return where people of the console sign in; None where they cannot.
+
+        Raises:
+            ValueError: only some of it is set, or a URL is not https.
+        """
+        parts = (self.sign_in_authorize_url, self.sign_in_token_url, self.sign_in_client_id)
+        return SignIn(*parts) if any(parts) else None
 
     def admin_hash(self) -> bytes | None:
         """Return the hash of the operator's key; None where there is none.

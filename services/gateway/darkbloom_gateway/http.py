@@ -13,6 +13,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH
 from darkbloom_gateway.envelopes import error_body
 from darkbloom_gateway.errors import (
@@ -113,6 +114,7 @@ ROUTES = frozenset(
         *mdm.ROUTES,
         *stripe.ROUTES,
         *payouts.ROUTES,
+        *console.ROUTES,
     }
 )
 """Paths that metrics may name."""

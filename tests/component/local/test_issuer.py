@@ -49,7 +49,9 @@ async def test_a_browser_gets_a_code_and_changes_it_for_a_token_once(
             "state": "s",
             "code_challenge": challenge.decode(),
             "login_hint": "ann@example.org",
+            "nonce": "once",
         },
+        headers={"accept": "text/html"},
     )
     assert went.status_code == 302
     assert went.headers["location"].startswith(BACK)
@@ -64,7 +66,7 @@ async def test_a_browser_gets_a_code_and_changes_it_for_a_token_once(
     }
     given = (await http.post("/token", data=form)).json()
     claims = jwt.decode(given["id_token"], options={"verify_signature": False})
-    assert claims["email"] == "ann@example.org"
+    assert (claims["email"], claims["nonce"]) == ("ann@example.org", "once")
     assert (await http.post("/token", data=form)).json() == {"error": "invalid_grant"}
 
 
@@ -73,3 +75,28 @@ async def test_nobody_is_sent_elsewhere(http: httpx.AsyncClient, target: str) ->
     query = {"client_id": AUDIENCE, "redirect_uri": target}
     assert (await http.get("/authorize", params=query)).status_code == 400
     assert (await http.get("/elsewhere")).status_code == 404
+
+
+async def test_a_browser_that_names_nobody_is_asked_who_it_is(http: httpx.AsyncClient) -> None:
+    query = {"client_id": AUDIENCE, "redirect_uri": BACK, "state": '"><script>'}
+    page = await http.get("/authorize", params=query, headers={"accept": "text/html,*/*"})
+
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "<script>" not in page.text
+    assert 'name="state" value="&quot;&gt;&lt;script&gt;"' in page.text
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://evil.example", None),
+        ("http://[", None),
+    ],
+)
+async def test_only_a_page_of_this_machine_may_read_a_token(
+    http: httpx.AsyncClient, origin: str, allowed: str | None
+) -> None:
+    answer = await http.post("/token", data={"code": "none"}, headers={"origin": origin})
+
+    assert answer.headers.get("access-control-allow-origin") == allowed

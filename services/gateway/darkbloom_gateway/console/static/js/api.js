@@ -1,0 +1,74 @@
+// Every call to the gateway: same origin, the login in a header, a time limit, errors as they come.
+
+import { session } from "./session.js";
+
+const PATIENCE_MS = 20_000;
+
+/** What the gateway answered instead of what was asked for. */
+export class ApiError extends Error {
+  constructor(status, type, message, requestId, retryAfter) {
+    super(
+      message +
+        (retryAfter ? ` (try again in ${retryAfter} s)` : "") +
+        (requestId ? ` — request ${requestId}` : ""),
+    );
+    this.status = status;
+    this.type = type;
+    this.requestId = requestId;
+  }
+}
+
+/**
+ * Calls the gateway and returns the raw answer.
+ * @param {object} [options] method, body (an object becomes JSON), headers, patience (ms), signal
+ */
+export async function reach(path, { method = "GET", body, headers = {}, patience = PATIENCE_MS, signal } = {}) {
+  const limit = AbortSignal.timeout(patience);
+  const token = session.token();
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
+      headers: {
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...(token ? { Authorization: `Bearer ${token}` } : {}),
+        ...headers,
+      },
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "unreachable", limit.aborted ? "the gateway took too long" : "the gateway cannot be reached");
+  }
+  if (answer.status === 401 && token) session.expired();
+  if (!answer.ok) throw await fault(answer);
+  return answer;
+}
+
+/** Calls the gateway and returns what the JSON says. */
+export async function call(path, options) {
+  const answer = await reach(path, options);
+  return answer.json();
+}
+
+async function fault(answer) {
+  const request = answer.headers.get("x-request-id");
+  let found = {};
+  try {
+    found = (await answer.json()).error ?? {};
+  } catch {
+    // Not ours: a proxy answered in HTML.
+  }
+  const message = found.message ?? `the gateway answered ${answer.status}`;
+  return new ApiError(answer.status, found.type ?? "error", message, request, answer.headers.get("retry-after"));
+}
+
+/** A path with a query; what is empty is left out. */
+export function query(path, values) {
+  const text = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== "" && value !== undefined && value !== null));
+  return text.size ? `${path}?${text}` : path;
+}
