@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import grpc
 from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
 from darkbloom.router.v1 import gateway_lane_pb2 as lane_pb
 from darkbloom.router.v1 import provider_link_pb2 as link_pb
-from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
+from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Explanation, Provider
 from darkbloom.router.v1.fleet_service_pb2 import (
+    ExplainProviderRequest,
+    ExplainProviderResponse,
     ListBuildCapacityRequest,
     ListBuildCapacityResponse,
     ListProvidersRequest,
@@ -114,6 +117,7 @@ class FakeRouter(GatewayLaneServiceServicer, FleetServiceServicer):
         self.signer = signer
         self.build = build
         self.scripts: list[Script] = []
+        self.explanations: list[Explanation] = []
         self.default = Script()
         self.seen = Seen()
         self.changed = asyncio.Event()
@@ -147,6 +151,13 @@ class FakeRouter(GatewayLaneServiceServicer, FleetServiceServicer):
             verdict=signed,
         )
         return ListProvidersResponse(providers=[row])
+
+    async def ExplainProvider(
+        self, request: ExplainProviderRequest, context: Context
+    ) -> ExplainProviderResponse:
+        if request.provider != to_base64(self.identity.public):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "not connected here")
+        return ExplainProviderResponse(explanations=self.explanations)
 
     async def ListBuildCapacity(
         self, request: ListBuildCapacityRequest, context: Context

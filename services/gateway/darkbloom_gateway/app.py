@@ -88,6 +88,7 @@ from darkbloom_gateway.shell import Shell
 from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.stage import CatalogShelf, Stage
+from darkbloom_gateway.standings import Standings
 from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
 from darkbloom_gateway.tokenizers import Tokenizers
 from darkbloom_gateway.transparency import TransparencyClient
@@ -276,6 +277,7 @@ class Worker:
             receipt_keys=Cached(
                 attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
             ),
+            standings=Standings(self.links.explain, clock),
             exhibits=Exhibits(attestation.public_evidence, clock),
             manifests=manifests,
             models_url=config.models_url,

@@ -23,6 +23,7 @@ from darkbloom.registry.v1.registry_service_pb2 import (
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom.router.v1 import fleet_pb2, fleet_service_pb2
 from darkbloom.router.v1.fleet_service_pb2_grpc import FleetServiceStub
+from darkbloom_edge.signatures import to_base64
 from darkbloom_mesh.errors import MeshError, from_rpc_error
 
 from darkbloom_gateway import convert
@@ -320,6 +321,16 @@ class FleetClient:
     async def everybody(self) -> Sequence[fleet_pb2.Provider]:
         """Return every provider, also those that serve only their owners."""
         return await self._list(public_only=False)
+
+    async def explain(self, identity_key: bytes) -> Sequence[fleet_pb2.Explanation]:
+        """Return for each build of a machine why requests for it come or do not.
+
+        Raises:
+            NotFoundError: it is not connected to this replica.
+        """
+        request = fleet_service_pb2.ExplainProviderRequest(provider=to_base64(identity_key))
+        response = await answer(self._stub.ExplainProvider(request, timeout=self._timeout_s))
+        return response.explanations
 
     async def _list(self, *, public_only: bool) -> Sequence[fleet_pb2.Provider]:
         found: list[fleet_pb2.Provider] = []

@@ -6,6 +6,7 @@ broken, but not the money: what this edge has opened is handed in through whoeve
 """
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
-from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
+from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Explanation, Provider
 from darkbloom.router.v1.gateway_lane_pb2 import SettleOpened
 from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import NotFoundError
 
 from darkbloom_gateway import kinds
 from darkbloom_gateway.errors import LaneLostError
@@ -47,6 +49,10 @@ class FleetReads(Protocol):
 
     async def capacity(self) -> dict[str, BuildCapacity]:
         """Return live capacity by build."""
+        ...
+
+    async def explain(self, identity_key: bytes) -> Sequence[Explanation]:
+        """Return for each build of a machine why requests for it come or do not."""
         ...
 
 
@@ -152,6 +158,14 @@ class RouterLinks:
         """Return live capacity by build, from any replica."""
         return await self._reader().capacity()
 
+    async def explain(self, identity_key: bytes) -> Sequence[Explanation]:
+        """Return what shuts a machine out, build by build; nothing where it is not connected."""
+        for router in tuple(self._routers.values()):
+            if router.link.connected:
+                with contextlib.suppress(NotFoundError):
+                    return await router.fleet.explain(identity_key)
+        return ()
+
     def close(self) -> None:
         """Half-close every lane; `run` is to be cancelled afterwards."""
         for router in self._routers.values():
@@ -244,3 +258,7 @@ class _Nobody:
     async def capacity(self) -> dict[str, BuildCapacity]:
         """Return nothing."""
         return {}
+
+    async def explain(self, identity_key: bytes) -> Sequence[Explanation]:  # noqa: ARG002 - nobody is known
+        """Return nothing."""
+        return ()

@@ -2,6 +2,8 @@
 
 import pytest
 from darkbloom.attestation.v1.attestation_pb2 import CodeRelease
+from darkbloom.router.v1.fleet_pb2 import Explanation
+from darkbloom.router.v1.provider_link_pb2 import GateReason
 from darkbloom_edge.signatures import to_base64
 
 from tests.component.gateway.harness import BEARER, Harness
@@ -32,11 +34,35 @@ async def test_a_connected_machine_is_shown_with_what_it_runs_and_has_earned(mes
     assert (row["name"], row["status"], row["models"]) == ("mac", "online", [BUILD])
     assert row["provider_id"] == mesh.router.provider_id
     assert (row["earnings_micro_usd"], row["jobs"]) == (1_000, 2)
-    assert row["has_verdict"] is True
+    assert (row["has_verdict"], row["blockers"]) == (True, [])
 
     (model,) = (await mesh.http.get("/v1/me/self-route-models", headers=LOGIN)).json()["data"]
     assert (model["id"], model["machines"]) == (BUILD, [mesh.router.provider_id])
     assert "tiny" in model["names"]
+
+
+async def test_a_shut_gate_is_named_with_what_was_compared_and_what_to_do(mesh: Harness) -> None:
+    mesh.billing.identity.add_login()
+    mesh.billing.reports.machine = mesh.router.identity.public
+    mesh.router.explanations = [
+        Explanation(build="open", eligible=True),
+        Explanation(
+            build="shut",
+            reason=GateReason.GATE_REASON_TRUST_FLOOR,
+            evidence="level none, floor hardware",
+            remedy="enrol the machine",
+        ),
+    ]
+    (row,) = (await mesh.http.get("/v1/me/providers", headers=LOGIN)).json()["data"]
+
+    assert row["blockers"] == [
+        {
+            "id": "trust_floor",
+            "model": "shut",
+            "evidence": "level none, floor hardware",
+            "remedy": "enrol the machine",
+        }
+    ]
 
 
 async def test_a_machine_that_is_away_is_offline_and_serves_nothing(mesh: Harness) -> None:
@@ -44,6 +70,7 @@ async def test_a_machine_that_is_away_is_offline_and_serves_nothing(mesh: Harnes
     (row,) = (await mesh.http.get("/v1/me/providers", headers=LOGIN)).json()["data"]
     assert (row["machine_key"], row["status"]) == (to_base64(MACHINE), "offline")
     assert "provider_id" not in row
+    assert "blockers" not in row
     models = (await mesh.http.get("/v1/me/self-route-models", headers=LOGIN)).json()
     assert models == {"object": "list", "data": []}
 

@@ -7,7 +7,7 @@ from typing import Any
 from darkbloom.attestation.v1.attestation_pb2 import CodeRelease
 from darkbloom.billing.v1 import report_pb2 as pb
 from darkbloom.router.v1.fleet_pb2 import Provider
-from darkbloom.router.v1.provider_link_pb2 import SlotState
+from darkbloom.router.v1.provider_link_pb2 import GateReason, SlotState
 from darkbloom_edge.signatures import to_base64
 from fastapi import APIRouter, Request
 
@@ -16,10 +16,12 @@ from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.routes import tables
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
+from darkbloom_gateway.standings import Standing
 
 OFFLINE = "offline"
 _NUMBER = re.compile(r"\d+")
 _STATE = "SLOT_STATE_"
+_GATE = "GATE_REASON_"
 
 
 def make_router(
@@ -34,7 +36,8 @@ def make_router(
         caller = await plane.login(request)
         linked = _linked((await reports.summary(caller.account_id)).machines)
         live = _live(await plane.machines.get(), linked)
-        rows = [_row(work, live.get(key)) for key, work in linked.items()]
+        standings = await plane.standings.of(live)
+        rows = [_row(work, live.get(key), standings.get(key)) for key, work in linked.items()]
         return reply({"object": "list", "data": rows, **await versions(releases)})
 
     @router.get("/v1/me/self-route-models")
@@ -98,7 +101,7 @@ def _live(fleet: Iterable[Provider], linked: Collection[bytes]) -> Mapping[bytes
     return found
 
 
-def _row(work: pb.MachineWork, live: Provider | None) -> dict[str, Any]:
+def _row(work: pb.MachineWork, live: Provider | None, standing: Standing | None) -> dict[str, Any]:
     done = work.work
     return {
         "machine_key": to_base64(work.identity_key),
@@ -109,7 +112,22 @@ def _row(work: pb.MachineWork, live: Provider | None) -> dict[str, Any]:
         "jobs": done.jobs,
         "tokens": done.tokens,
         **(_present(live) if live is not None else {}),
+        **({"blockers": _blockers(standing)} if standing is not None else {}),
     }
+
+
+def _blockers(standing: Standing) -> list[dict[str, str]]:
+    """Return the first shut gate of each build, as the agent shows it to its owner too."""
+    return [
+        {
+            "id": GateReason.Name(one.reason).removeprefix(_GATE).lower(),
+            "model": one.build,
+            "evidence": one.evidence,
+            "remedy": one.remedy,
+        }
+        for one in standing
+        if not one.eligible
+    ]
 
 
 def _present(live: Provider) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.ports import Billing, PriceList, PublicKey
 from darkbloom_gateway.self_route import Route, read_route
 from darkbloom_gateway.stage import CatalogShelf
+from darkbloom_gateway.standings import Standings
 from darkbloom_gateway.wire import forwarded_for
 
 Reply: TypeAlias = Response
@@ -59,6 +60,7 @@ class ControlPlane:
         verdict_keys: Cached[Sequence[PublicKey]],
         receipt_keys: Cached[Sequence[PublicKey]],
         exhibits: Exhibits,
+        standings: Standings,
         manifests: Manifests,
         models_url: str,
         source_key: bytes,
@@ -79,6 +81,7 @@ class ControlPlane:
         self.verdict_keys = verdict_keys
         self.receipt_keys = receipt_keys
         self.exhibits = exhibits
+        self.standings = standings
         self.manifests = manifests
         self.models_url = models_url
         self._source_key = source_key
