@@ -61,6 +61,11 @@ test-rooms: $(READY) ## All but the mesh, two files at a time
 test-mesh: $(READY) ## Only those that start a whole mesh
 	@$(BIN)/pytest tests/mesh $(ARGS)
 
+.PHONY: test-browser
+test-browser: export DARKBLOOM_TEST_ARTEFACTS ?= .state/artefacts
+test-browser: $(READY) ## People's journeys through the console; needs chromium; pictures in .state/artefacts
+	@$(BIN)/pytest tests/browser $(ARGS)
+
 .PHONY: soak-replicas
 soak-replicas: $(READY) ## Drain and kill both router replicas under load with 200 providers, ROUNDS=3 times
 	@DARKBLOOM_SOAK_ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/mesh/test_fleet_of_links.py $(ARGS)
@@ -175,6 +180,7 @@ check: $(READY) ## All that CI runs
 	done
 	@echo "== bench, the smallest run"; $(MAKE) bench ARGS="--quick --no-litellm"
 	@echo "== test, rooms"; $(MAKE) test-rooms
+	@echo "== test, browser"; $(MAKE) test-browser
 	@echo "== test, mesh"; $(MAKE) test-mesh
 
 .PHONY: clean

@@ -31,7 +31,7 @@ export async function show(page, { signal }) {
       tile("earned in 7 days", dollars(summary.last_7d_micro_usd), "/console/earnings"),
       tile("answered in 7 days", brief(summary.last_7d_jobs), "/console/earnings"),
     ),
-    money.frozen ? el("p.fault", {}, "This account is frozen. A deposit heals a debt; otherwise ask your operator.") : null,
+    el("p.fault", {}, money.frozen ? "This account is frozen. A deposit heals a debt; otherwise ask your operator." : null),
     el("h2", {}, "From a program"),
     el("pre", { tabindex: "0", "aria-label": "Example" }, snippet()),
   );
