@@ -195,7 +195,7 @@ def make_app(
 
 def _allowed(app: FastAPI, request: Request) -> str:
     """Return the methods of a path: it may have a route for each of them."""
-    names = ("DELETE", "GET", "PATCH", "POST", "PUT")
+    names = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
     scope = request.scope
     return ", ".join(
         name
