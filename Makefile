@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTHON := $(BIN)/python
 READY  := $(VENV)/.ready
-ROOMS  := $(wildcard protos/pyproject.toml provider/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)
+ROOMS  := $(wildcard protos/pyproject.toml provider/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml clients/python/pyproject.toml)
 # The certificates of the machine count, for uv as for pip.
 export UV_SYSTEM_CERTS := true
 LAST_TAG := $(shell git describe --tags --abbrev=0 2>/dev/null)

@@ -34,7 +34,8 @@ UNIMPORTED = {
 def rooms() -> list[Path]:
     """Return the folder of every room that has code of its own."""
     found = [*ROOT.glob("services/*/pyproject.toml"), ROOT / "provider/pyproject.toml"]
-    return sorted(path.parent for path in [*found, ROOT / "deploy/local/pyproject.toml"])
+    found += [ROOT / "deploy/local/pyproject.toml", ROOT / "clients/python/pyproject.toml"]
+    return sorted(path.parent for path in found)
 
 
 def check(room: Path) -> bool:

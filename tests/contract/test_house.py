@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = ("protos", "services/*", "provider", "deploy/local")
+PLACES = ("protos", "services/*", "provider", "deploy/local", "clients/python")
 PROJECTS = sorted(path for place in PLACES for path in ROOT.glob(f"{place}/pyproject.toml"))
 
 

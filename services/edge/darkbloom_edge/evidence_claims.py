@@ -148,7 +148,7 @@ def _app_attest(
         return Claim(name, holds=None, detail="no app id was given", backed_by=APPLE)
 
     try:
-        statement = _proven(piece, roots, app_id)
+        statement = proven_statement(piece, roots, app_id)
     except (AppleRejected, EdgeError, ValueError) as error:
         return Claim(name, holds=False, detail=str(error), backed_by=APPLE)
     same = (
@@ -165,7 +165,7 @@ def _app_attest(
     return Claim(name, same, detail, APPLE)
 
 
-def _proven(piece: BundledEvidence, roots: AppleRoots, app_id: str) -> DeviceStatement:
+def proven_statement(piece: BundledEvidence, roots: AppleRoots, app_id: str) -> DeviceStatement:
     """Check attestation and assertion; return what the app said with its key.
 
     The leaf lives for days, the key for months: the chain is checked for when the key was made.
