@@ -119,7 +119,9 @@ class ProxyApp:
             headers = [(k.lower(), v) for k, v in response.headers.items() if k.lower() not in _HOP]
             await _start(send, response.status_code, headers)
             begun = True
-            async for piece in response.aiter_raw():
+            # Not `aiter_raw`, which has nothing to give of a refusal that was made here.
+            pieces: Any = response.stream
+            async for piece in pieces:
                 await _more(send, piece, more=True)
             await _more(send, b"", more=False)
         except httpx.TransportError:
