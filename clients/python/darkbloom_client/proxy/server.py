@@ -1,7 +1,11 @@
 """Opens the proxy's port on this machine, and serves until a signal."""
 
+import asyncio
+import contextlib
+import signal
 import socket
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, final
 
 import uvicorn
 
@@ -52,7 +56,7 @@ def base_url(listener: socket.socket) -> str:
 
 def make_server(app: Any) -> uvicorn.Server:
     """Return a server that writes no access log: paths and queries are the caller's."""
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             http="h11",
@@ -68,3 +72,19 @@ def make_server(app: Any) -> uvicorn.Server:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+
+
+@final
+class _Server(uvicorn.Server):
+    """Ends when it is told to, and then says so: uvicorn would die of the signal in the end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
