@@ -15,7 +15,7 @@ import uvloop
 from darkbloom_mesh.clock import SystemClock
 
 from tests.bench.placement import pin_self
-from tests.bench.task import PATH, Task, decode
+from tests.bench.task import Task, decode
 from tests.bench.wire import Connection, Exchange, request_bytes
 
 LATE_S = 0.05
@@ -32,7 +32,7 @@ class Generator:
         self._task = task
         self._payload = request_bytes(
             host=f"{task.host}:{task.port}",
-            path=PATH,
+            path=task.path,
             body=task.body.encode(),
             api_key=task.api_key,
         )
@@ -79,7 +79,9 @@ class Generator:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_CONNECT_S):
             _, connection = await loop.create_connection(
-                lambda: Connection(keep_arrivals=bool(self._task.interval_s)),
+                lambda: Connection(
+                    done=self._task.done.encode(), keep_arrivals=bool(self._task.interval_s)
+                ),
                 self._task.host,
                 self._task.port,
             )

@@ -69,6 +69,8 @@ async def measure(system: System, scenario: Scenario) -> Sample:
     task = Task(
         host=HOST,
         port=system.port,
+        path=scenario.endpoint.path,
+        done=scenario.endpoint.done,
         body=scenario.body(system.model),
         api_key=system.api_key,
         concurrency=scenario.concurrency,

@@ -10,6 +10,7 @@ from darkbloom_local import models, seeds
 from darkbloom_local.mesh import Mesh
 
 from tests.bench import placement
+from tests.bench.scenarios import ENDPOINTS
 from tests.bench.systems import System
 
 _PROVIDER = "provider"
@@ -59,6 +60,7 @@ async def mesh(
             api_key=running.api_key,
             model=models.SCRIPTED,
             processes=pids,
+            endpoints=[endpoint.name for endpoint in ENDPOINTS],
             stores=_STORES,
         )
 

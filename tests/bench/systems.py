@@ -19,6 +19,8 @@ class System:
     model: str
     processes: Mapping[str, int] = field(default_factory=dict)
     """Those under test, by name: the root of each process tree."""
+    endpoints: Sequence[str] = ("chat",)
+    """Names of those that are measured."""
     stores: Sequence[str] = ()
     """Which of them are PostgreSQL and Valkey."""
 

@@ -3,8 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 
-PATH = "/v1/chat/completions"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
@@ -12,6 +10,9 @@ class Task:
 
     host: str
     port: int
+    path: str
+    done: str
+    """What only the end of a whole stream has in it."""
     body: str
     """The JSON body of every request."""
     api_key: str

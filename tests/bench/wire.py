@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 EVENT = b"data: "
-DONE = b"data: [DONE]"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -32,7 +31,8 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """A connection that carries one request at a time."""
 
-    def __init__(self, *, keep_arrivals: bool) -> None:
+    def __init__(self, *, done: bytes, keep_arrivals: bool) -> None:
+        self._done = done
         self._keep_arrivals = keep_arrivals
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
@@ -93,8 +93,8 @@ class Connection(asyncio.Protocol):
             exchange.first_byte = now
         if self._keep_arrivals and events:
             exchange.arrivals.append((now, events))
-        exchange.done = exchange.done or DONE in seen
-        self._tail = seen[-(len(DONE) - 1) :]
+        exchange.done = exchange.done or self._done in seen
+        self._tail = seen[-(len(self._done) - 1) :]
         if self._left is not None:
             self._left -= len(data)
             ended = self._left <= 0

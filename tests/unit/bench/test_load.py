@@ -10,6 +10,7 @@ from tests.bench.wire import Connection, Exchange
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"9\r\ndata: {}\n\n\r\n"
+DONE = b"data: [DONE]"
 END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
@@ -19,7 +20,7 @@ class Wire(asyncio.Transport):
 
 
 async def exchange(pieces: list[bytes]) -> Exchange:
-    connection = Connection(keep_arrivals=True)
+    connection = Connection(done=DONE, keep_arrivals=True)
     connection.connection_made(Wire())
     asking = asyncio.ensure_future(connection.send(b"POST"))
     await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop
@@ -45,7 +46,7 @@ async def test_a_whole_answer_ends_with_its_length() -> None:
 
 
 async def test_a_lost_connection_fails_the_exchange() -> None:
-    connection = Connection(keep_arrivals=False)
+    connection = Connection(done=DONE, keep_arrivals=False)
     connection.connection_made(cast("asyncio.BaseTransport", Wire()))
     asking = asyncio.ensure_future(connection.send(b"POST"))
     await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop
