@@ -165,18 +165,18 @@ def verdict_sha256(verdict: bytes) -> str:
     return hashlib.sha256(verdict).hexdigest()
 
 
-def offer_id(replica: str, attempt_id: str) -> str:
-    """Name an offer: a tag of the replica that keeps it, and the attempt.
+def offer_id(tag: str, attempt_id: str) -> str:
+    """Name an offer.
 
     Args:
-        replica: id of the router's replica; only a hash of it is shown.
+        tag: of the router's replica that keeps it, see `replica_tag`.
         attempt_id: `att_…`.
     """
-    return f"off_{replica_tag(replica)}{attempt_id.partition('_')[2]}"
+    return f"off_{tag}{attempt_id.partition('_')[2]}"
 
 
 def replica_tag(replica: str) -> str:
-    """Return 16 hex digits that stand for a replica."""
+    """Return 16 hex digits that stand for a router's replica, whose name is nobody's business."""
     data = b"darkbloom:replica:v1\x00" + replica.encode()
     return hashlib.sha256(data).digest()[:_ROUTE_BYTES].hex()
 

@@ -212,7 +212,7 @@ class Answer:
             links.closed(self._exchange.link, last_word, fresh_s=BROKEN_S)
 
     @property
-    def _exchange(self) -> Exchange:
+    def _exchange(self) -> Exchange[Attempt]:
         if self._seeker.exchange is None:
             raise RuntimeError("the request is not on a lane")
         return self._seeker.exchange

@@ -36,6 +36,15 @@ from darkbloom_gateway.clients import (
 from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH, CountTokens
+from darkbloom_gateway.end_to_end.answering import (
+    ANSWER_PATH,
+    DECLINE_PATH,
+    Answers,
+    Declines,
+    Desk,
+)
+from darkbloom_gateway.end_to_end.asking import OFFERS_PATH, Offers
+from darkbloom_gateway.end_to_end.slots import Slots, ValkeySlots
 from darkbloom_gateway.exhibits import Exhibits
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
@@ -93,6 +102,7 @@ from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
 from darkbloom_gateway.tokenizers import Tokenizers
 from darkbloom_gateway.transparency import TransparencyClient
 from darkbloom_gateway.verdicts import VerdictDesk
+from darkbloom_gateway.wire import App
 
 PRICES_S = 60.0
 FLEET_S = 2.0
@@ -321,12 +331,13 @@ class Worker:
             replays=self.replays,
             entropy=secrets.token_bytes,
         )
-        hot = {
+        hot: dict[tuple[str, str], App] = {
             ("POST", path): sealed(Inference(dialect, self.stage, self.authenticator, self.gate))
             for path, dialect in DIALECTS.items()
         }
         counting = CountTokens(self.stage, self.authenticator, self.gate)
         hot["POST", COUNT_PATH] = sealed(counting)
+        hot |= self._end_to_end()
         return Shell(
             make_app(
                 hot,
@@ -369,6 +380,18 @@ class Worker:
             meters=self.meters,
             entropy=secrets.token_bytes,
         )
+
+    def _end_to_end(self) -> dict[tuple[str, str], App]:
+        """Return the endpoints of end-to-end mode."""
+        store = ValkeySlots(self._config.redis_url)
+        self._service.on_close(store.close)
+        slots = Slots(store, self._clock)
+        desk = Desk(self.stage, self.authenticator, self.gate, slots)
+        return {
+            ("POST", OFFERS_PATH): Offers(self.stage, self.authenticator, self.gate, slots),
+            ("POST", ANSWER_PATH): Answers(desk),
+            ("POST", DECLINE_PATH): Declines(desk),
+        }
 
     def _money_routes(self) -> Sequence[APIRouter]:
         """Return the routes of prices, payments, earnings and public figures."""

@@ -12,7 +12,7 @@ from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.carried import Carried
 from darkbloom_gateway.catalog import Alias, Build, Catalog
 from darkbloom_gateway.errors import ApiError, ViolationFault, provider_failed
 from darkbloom_gateway.install import Install, InstallVersion
@@ -195,7 +195,7 @@ def document(signed_bytes: SignedBytes) -> SignedDocument:
     )
 
 
-def settle_opened(attempt: Attempt, terminal: SignedBytes | None) -> gateway_lane_pb2.SettleOpened:
+def settle_opened(attempt: Carried, terminal: SignedBytes | None) -> gateway_lane_pb2.SettleOpened:
     """Write the last word on an answer whose replica is lost, or may be."""
     offer_made = attempt.offer
     message = gateway_lane_pb2.SettleOpened(

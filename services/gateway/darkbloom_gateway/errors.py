@@ -287,6 +287,45 @@ def timed_out() -> ApiError:
     return ApiError(504, "timeout", "the provider stopped answering")
 
 
+def offer_expired() -> ApiError:
+    """410: end-to-end mode: used, declined, somebody else's, or too late."""
+    return ApiError(
+        410, "offer_expired", "this offer is over: it was used or given back, or its time is up"
+    )
+
+
+def offer_unreachable() -> ApiError:
+    """503: end-to-end mode: no lane leads to the replica that keeps the offer."""
+    return ApiError(
+        503,
+        "service_unavailable",
+        "the router that keeps this offer cannot be reached from here: ask for another one",
+        code="offer_unreachable",
+    )
+
+
+def offer_exceeded() -> ApiError:
+    """413: end-to-end mode: more ciphertext than was asked for."""
+    return ApiError(
+        413,
+        "invalid_request_error",
+        "the sealed body is larger than the offer's body_bytes",
+        code="offer_exceeded",
+        headers=_HANG_UP,
+    )
+
+
+def too_many_open_offers() -> ApiError:
+    """429: end-to-end mode: as many as may be are open for this account."""
+    return ApiError(
+        429,
+        "rate_limit_exceeded",
+        "too many offers of this account are open at once",
+        code="too_many_open_offers",
+        retry_after_s=2,
+    )
+
+
 def encryption_unavailable() -> ApiError:
     """503: no key is configured; requests that are not sealed still work."""
     return ApiError(503, "encryption_unavailable", "sealed requests are not available here")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypeAlias, final
+from typing import Generic, TypeAlias, final
 
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from darkbloom_mesh import tracing
@@ -10,7 +10,7 @@ from darkbloom_mesh.credits import CreditMeter
 from google.protobuf.message import Message
 
 from darkbloom_gateway import convert, kinds
-from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.carried import AttemptT
 from darkbloom_gateway.errors import ViolationFault
 from darkbloom_gateway.link import RouterLink
 from darkbloom_gateway.mailbox import Mailbox
@@ -23,7 +23,7 @@ DeclineReason: TypeAlias = gateway_lane_pb2.DeclineReason.ValueType
 
 
 @final
-class Exchange:
+class Exchange(Generic[AttemptT]):
     """One opening of a request on the lane; all sends are synchronous and never wait.
 
     Invariant: it ends once, by `close`, by `withdraw`, or because the router said so first.
@@ -47,20 +47,25 @@ class Exchange:
         "live",
     )
 
-    def __init__(self, link: RouterLink, mailbox: Mailbox) -> None:
+    def __init__(self, link: RouterLink, mailbox: Mailbox, *, late: bool = False) -> None:
         """Join the lane.
+
+        Args:
+            link: the lane.
+            mailbox: where its frames go.
+            late: for something that the router knows already, so that it may be leaving.
 
         Raises:
             LaneLostError: there is no lane now.
         """
         self._link = link
         self._mailbox = mailbox
-        self._request_stream = link.join(mailbox)
+        self._request_stream = link.join(mailbox, late=late)
         self._streams = [self._request_stream]
         self._meter = CreditMeter()
         self._granted = link.initial_credit
         self._over = False
-        self.live: dict[int, Attempt] = {}
+        self.live: dict[int, AttemptT] = {}
         self.dispatched = False
         self.ended_by_router = False
 
@@ -84,7 +89,21 @@ class Exchange:
         )
         self._send(kinds.OPEN, self._request_stream, message)
 
-    def dispatch(self, attempt: Attempt, body: SealedBody) -> bool:
+    def ask(self, message: gateway_lane_pb2.Open) -> None:
+        """Ask for an offer of end-to-end mode."""
+        self._send(kinds.OPEN, self._request_stream, message)
+
+    def claim(self, message: gateway_lane_pb2.Claim) -> None:
+        """Take over an offer that was made on any lane of this router."""
+        self._send(kinds.CLAIM, self._request_stream, message)
+
+    def hand_over(self) -> None:
+        """Leave without a word: the router keeps the offer for whoever claims it."""
+        if not self._over:
+            self._over = True
+            self._link.leave(self._mailbox, self._streams)
+
+    def dispatch(self, attempt: AttemptT, body: SealedBody) -> bool:
         """Send a sealed request; False where too many bodies wait, and then nothing was sent."""
         stream = attempt.offer.stream
         if not self._link.send_body(stream, body.ciphertext):
@@ -108,7 +127,7 @@ class Exchange:
         self.dispatched = True
         return True
 
-    def credit(self, attempt: Attempt, passed_on: int) -> None:
+    def credit(self, attempt: AttemptT, passed_on: int) -> None:
         """Grant credits once enough chunks were passed on to the consumer."""
         due = self._meter.consumed(passed_on)
         if not due or attempt.final:
@@ -122,7 +141,7 @@ class Exchange:
             ),
         )
 
-    def report(self, attempt: Attempt, fault: ViolationFault, opened: OpenedCounts) -> None:
+    def report(self, attempt: AttemptT, fault: ViolationFault, opened: OpenedCounts) -> None:
         """Tell the router that a provider broke the rules; nothing more is taken from it.
 
         Args:
@@ -144,7 +163,7 @@ class Exchange:
         kept = set(streams)
         self.live = {stream: self.live[stream] for stream in self.live if stream in kept}
 
-    def close(self, attempt: Attempt) -> None:
+    def close(self, attempt: AttemptT) -> None:
         """End a request whose answer is complete and checked."""
         if self._over:
             return

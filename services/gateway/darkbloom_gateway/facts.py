@@ -4,6 +4,7 @@ import orjson
 from darkbloom_edge.signatures import to_base64
 
 from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.carried import Carried
 from darkbloom_gateway.model import Timing
 from darkbloom_gateway.wire import shown
 
@@ -14,7 +15,7 @@ _DEVICE_ATTESTATION = "mda_"
 _BOOLEANS = {True: b"true", False: b"false"}
 
 
-def provider_headers(attempt: Attempt, timing: Timing) -> list[tuple[bytes, bytes]]:
+def provider_headers(attempt: Carried, timing: Timing) -> list[tuple[bytes, bytes]]:
     """Return the `X-Provider-*` headers; the verdict, not the router, backs the trust words."""
     verdict, offer = attempt.checked.verdict, attempt.offer
     attested = verdict.trust_level == _HARDWARE
@@ -62,7 +63,7 @@ def metadata_json(attempt: Attempt, timing: Timing) -> bytes:
     return orjson.dumps({name: value for name, value in content.items() if value is not None})
 
 
-def _mda_verified(attempt: Attempt) -> bool:
+def _mda_verified(attempt: Carried) -> bool:
     """Whether the signed verdict names a device attestation by Apple."""
     verdict = attempt.checked.verdict
     attested = verdict.trust_level == _HARDWARE

@@ -15,6 +15,8 @@ from starlette.routing import Match, Route
 
 from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH
+from darkbloom_gateway.end_to_end.answering import ANSWER_PATH, DECLINE_PATH
+from darkbloom_gateway.end_to_end.asking import OFFERS_PATH
 from darkbloom_gateway.envelopes import error_body
 from darkbloom_gateway.errors import (
     ApiError,
@@ -52,6 +54,9 @@ ROUTES = frozenset(
     {
         *DIALECTS,
         COUNT_PATH,
+        OFFERS_PATH,
+        ANSWER_PATH,
+        DECLINE_PATH,
         "/v1/models",
         "/v1/pricing",
         "/v1/payments/balance",

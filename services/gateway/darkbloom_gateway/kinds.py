@@ -23,6 +23,7 @@ VIOLATION: Final = int(FrameKind.FRAME_KIND_VIOLATION)
 ABANDON: Final = int(FrameKind.FRAME_KIND_ABANDON)
 DECLINE: Final = int(FrameKind.FRAME_KIND_DECLINE)
 SETTLE_OPENED: Final = int(FrameKind.FRAME_KIND_SETTLE_OPENED)
+CLAIM: Final = int(FrameKind.FRAME_KIND_CLAIM)
 ATTEMPT_FAILED: Final = int(FrameKind.FRAME_KIND_ATTEMPT_FAILED)
 CONTENT: Final = (CHUNK, CHUNK_FINAL)
 """Kinds that commit."""

@@ -111,6 +111,10 @@ class Ledger:
         else:
             answer.add_done_callback(settle)
 
+    def give_back(self, request_id: str, reason: str) -> None:
+        """Give a hold back that another worker has placed; moves nothing where it has ended."""
+        self._releases.put((request_id, reason))
+
     def record(self, record: ReceiptRecord) -> None:
         """Hand in a countersigned record, off the path."""
         self._receipts.put(record)

@@ -7,6 +7,7 @@ from typing import Protocol, final
 import structlog
 from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1.gateway_lane_pb2 import LaneHello, LaneWelcome
+from darkbloom_edge.offers import replica_tag
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.lane import Lane, LaneCall
@@ -82,6 +83,8 @@ class RouterLink:
         self._streams: dict[int, Mailbox] = {}
         self.mailboxes: set[Mailbox] = set()
         """Everything that waits for this link."""
+        self.tag = ""
+        """Stands for the replica at the other end, in ids of offers."""
         self.initial_credit = 0
         """Chunk frames per attempt before the first credit."""
 
@@ -99,13 +102,15 @@ class RouterLink:
         """Take no new request on this lane: its router is leaving."""
         self._accepting = False
 
-    def join(self, mailbox: Mailbox) -> int:
-        """Give a mailbox its request stream.
+    def join(self, mailbox: Mailbox, *, late: bool = False) -> int:
+        """Give a mailbox its request stream; a late one joins also while the router is leaving.
 
         Raises:
             LaneLostError: there is no lane now.
         """
-        if self._lane is None or not self._lane.open or not self._accepting:
+        if self._lane is None or not self._lane.open or not self._welcomed:
+            raise LaneLostError
+        if not self._accepting and not late:
             raise LaneLostError
         self._counter = (self._counter + 1) & _COUNTER_MASK
         stream = self._prefix << PREFIX_SHIFT | self._counter
@@ -204,6 +209,7 @@ class RouterLink:
             return
         self._welcomed = True
         self._prefix = welcome.prefix
+        self.tag = replica_tag(welcome.replica)
         self._counter = 0
         self.initial_credit = max(1, welcome.initial_credit)
         self._metrics.lane_up()

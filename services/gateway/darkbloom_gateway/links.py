@@ -116,6 +116,13 @@ class RouterLinks:
         second = open_now[self._pick(len(open_now))]
         return first if len(first.mailboxes) <= len(second.mailboxes) else second
 
+    def keeper(self, tag: str) -> RouterLink | None:
+        """Return the lane to the replica that keeps an offer, also one that is leaving."""
+        for router in self._routers.values():
+            if router.link.connected and router.link.tag == tag:
+                return router.link
+        return None
+
     async def until_accepting(self, seconds: float) -> bool:
         """Wait for a lane; False where none came in time."""
         if self.accepting:

@@ -1,9 +1,11 @@
 """Receipts: the gateway's countersignature over what a provider has signed."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, final
 
 from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.offers import OfferDocument, sign_offer
 from darkbloom_edge.receipt import (
     Countersign,
     OpenedCounts,
@@ -15,7 +17,18 @@ from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_edge.terminal import Outcome, Terminal
 
 from darkbloom_gateway.attempt import Attempt
+from darkbloom_gateway.carried import Carried
 from darkbloom_gateway.model import Plan, SignedBytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """What a gateway can say of an answer that it could not open; hashes in hex."""
+
+    sealed_sha256: str
+    relayed_sha256: str
+    outcome: Outcome | Literal["broken"]
+    terminal_sha256: str | None = None
 
 
 @final
@@ -87,6 +100,38 @@ class ReceiptPress:
         return self._sign(
             attempt, plan, terminal_hash=None, outcome="broken", now=now, sealed_to=sealed_to
         )
+
+    def relayed(self, attempt: Carried, plan: Plan, seen: Relayed, now: datetime) -> SignedBytes:
+        """Return the record of an answer of end-to-end mode, of which only ciphertext was seen."""
+        opened = attempt.opened
+        document, signature = sign_countersign(
+            Countersign(
+                request_id=attempt.request_id,
+                attempt_id=attempt.offer.attempt_id,
+                verdict_id=attempt.checked.verdict.verdict_id,
+                terminal_sha256=seen.terminal_sha256,
+                mode="end_to_end",
+                sealed_sha256=seen.sealed_sha256,
+                relayed_sha256=seen.relayed_sha256,
+                requested_model=plan.requested_model,
+                opened=OpenedCounts(
+                    frames=opened.frames,
+                    prompt_tokens=opened.prompt_tokens,
+                    completion_tokens=opened.completion_tokens,
+                    cached_tokens=opened.cached_tokens,
+                ),
+                outcome=seen.outcome,
+                issued_at=rfc3339(now),
+                output_bound=plan.output_bound,
+            ),
+            self._signer,
+        )
+        return SignedBytes(document, signature, self._signer.key_id)
+
+    def promise(self, document: OfferDocument) -> SignedBytes:
+        """Sign an offer of end-to-end mode."""
+        data, signature = sign_offer(document, self._signer)
+        return SignedBytes(data, signature, self._signer.key_id)
 
     def _sign(
         self,

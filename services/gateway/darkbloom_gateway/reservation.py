@@ -91,6 +91,11 @@ class Reservation:
             self._first = self._price = hold.price
             self.micros = hold.amount_micros
 
+    @property
+    def price(self) -> Price | None:
+        """The row that is held for now; None where nobody pays, or before it is known."""
+        return self._price
+
     async def cover(self, price: Price | None, *, alone: bool) -> bool:
         """Raise the hold where an offer is dearer than what it covers; False: money is missing.
 

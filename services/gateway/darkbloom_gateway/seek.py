@@ -79,7 +79,7 @@ class Seeker:
         self._blamed_stream = 0
         self._blamed_at = 0.0
         self.mailbox = Mailbox()
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange[Attempt] | None = None
         self.winner: Attempt | None = None
         self.deltas: list[Delta] = []
         self.terminal: bytes | None = None
@@ -168,7 +168,7 @@ class Seeker:
         """Open the request once; rate, hold and provider are waited for side by side."""
         self.mailbox.reset()
         reservation = self._reserve()
-        exchange = self.exchange = Exchange(self._stage.links.choose(), self.mailbox)
+        exchange = self.exchange = Exchange[Attempt](self._stage.links.choose(), self.mailbox)
         opened_at = self._clock.monotonic()
         exchange.open(
             self._plan,
@@ -222,7 +222,7 @@ class Seeker:
         self.terminal = None
         self._blamed_stream = 0
 
-    async def _until_content(self, exchange: Exchange, reservation: Reservation) -> None:
+    async def _until_content(self, exchange: Exchange[Attempt], reservation: Reservation) -> None:
         mailbox = self.mailbox
         while True:
             self._look()
@@ -248,7 +248,9 @@ class Seeker:
         if self.mailbox.overflowed:
             raise internal()
 
-    async def _advance(self, frame: Frame, exchange: Exchange, reservation: Reservation) -> None:
+    async def _advance(
+        self, frame: Frame, exchange: Exchange[Attempt], reservation: Reservation
+    ) -> None:
         kind = frame.kind
         try:
             if kind == kinds.OFFER:
@@ -271,7 +273,9 @@ class Seeker:
         except DecodeError:
             raise internal() from None
 
-    async def _take_offer(self, offer: Offer, exchange: Exchange, reservation: Reservation) -> None:
+    async def _take_offer(
+        self, offer: Offer, exchange: Exchange[Attempt], reservation: Reservation
+    ) -> None:
         """Check the verdict, cover the price, seal and send; nothing leaves before all are done."""
         if self.winner is not None:
             return
@@ -295,7 +299,9 @@ class Seeker:
         elif not await self._seal(offer, checked, exchange, reservation):
             raise overloaded()
 
-    async def _take_hedge(self, offer: Offer, exchange: Exchange, reservation: Reservation) -> None:
+    async def _take_hedge(
+        self, offer: Offer, exchange: Exchange[Attempt], reservation: Reservation
+    ) -> None:
         """Let a second provider race; whatever is wrong with it, the first one still runs."""
         reason = gateway_lane_pb2.DECLINE_REASON_VERDICT
         try:
@@ -319,7 +325,7 @@ class Seeker:
         return await reservation.cover(offer.price, alone=not offer.hedge)
 
     async def _seal(
-        self, offer: Offer, checked: Checked, exchange: Exchange, reservation: Reservation
+        self, offer: Offer, checked: Checked, exchange: Exchange[Attempt], reservation: Reservation
     ) -> bool:
         """Seal and send; False where too many bodies wait, and then nothing was sent."""
         attempt = self._attempt(offer, checked, reservation.request_id)
@@ -360,7 +366,7 @@ class Seeker:
         except ViolationError:
             raise internal() from None
 
-    def _take_refusal(self, message: gateway_lane_pb2.Refused, exchange: Exchange) -> None:
+    def _take_refusal(self, message: gateway_lane_pb2.Refused, exchange: Exchange[Attempt]) -> None:
         exchange.ended_by_router = True
         exchange.keep_only(())
         if message.reason == gateway_lane_pb2.REFUSAL_REASON_DRAINING:
@@ -368,7 +374,7 @@ class Seeker:
             raise LaneLostError
         raise convert.refusal(message)
 
-    def _take_failure(self, frame: Frame, exchange: Exchange) -> None:
+    def _take_failure(self, frame: Frame, exchange: Exchange[Attempt]) -> None:
         """The router had committed, and nobody else will answer."""
         if frame.stream not in exchange.live and frame.stream != self._blamed_stream:
             return
@@ -376,7 +382,7 @@ class Seeker:
         exchange.keep_only(())
         raise convert.attempt_failure(gateway_lane_pb2.AttemptFailed.FromString(frame.payload))
 
-    def _take_chunk(self, frame: Frame, exchange: Exchange) -> None:
+    def _take_chunk(self, frame: Frame, exchange: Exchange[Attempt]) -> None:
         attempt = exchange.live.get(frame.stream)
         if attempt is None:
             return
@@ -393,14 +399,14 @@ class Seeker:
         if attempt is self.winner:
             self.deltas.append(delta)
 
-    def _win(self, stream: int, exchange: Exchange) -> None:
+    def _win(self, stream: int, exchange: Exchange[Attempt]) -> None:
         if self.winner is not None or stream not in exchange.live:
             return
         self.winner = exchange.live[stream]
         exchange.keep_only((stream,))
         self.timing.dispatch_us = _micros(self._clock.monotonic() - self._sealed_at)
 
-    def _blame(self, attempt: Attempt, error: ViolationError, exchange: Exchange) -> None:
+    def _blame(self, attempt: Attempt, error: ViolationError, exchange: Exchange[Attempt]) -> None:
         """Report a provider; nothing was handed out yet, so another one may still answer."""
         self._stage.meters.attempt_failed(self._plan.build, f"violation_{error.fault.value}")
         exchange.report(attempt, error.fault, OpenedCounts())

@@ -33,14 +33,15 @@ _ALLOWED = (
     b"Authorization, Content-Type, X-Request-ID, X-Api-Key, Anthropic-Version, Anthropic-Beta, "
     b"Anthropic-Dangerous-Direct-Browser-Access, "
     b"X-Darkbloom-Early-Commit, X-Darkbloom-Metadata-Details, "
-    b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce, X-Darkbloom-Route, X-Darkbloom-Machine"
+    b"X-Darkbloom-Receipt, X-Darkbloom-Receipt-Nonce, X-Darkbloom-Route, X-Darkbloom-Machine, "
+    b"X-Darkbloom-Offer"
 )
 _EXPOSED = (
     b"X-Request-ID, Request-ID, X-Inference-Job-ID, X-Provider-Id, X-Provider-Attested, "
     b"X-Provider-Trust-Level, X-Provider-Encrypted, X-Provider-Scripted, X-Timing, "
     b"X-Provider-Chip, X-Provider-Model, X-Provider-Secure-Enclave, X-Provider-Mda-Verified, "
     b"X-Attestation-Se-Public-Key, X-Eigen-Sealed, X-Eigen-Sealed-Kid, X-Darkbloom-Sealed, "
-    b"X-Darkbloom-Sealed-Kid, "
+    b"X-Darkbloom-Sealed-Kid, X-Darkbloom-Retry, "
     b"X-Darkbloom-Receipt-Job-ID, X-Darkbloom-Receipt-Hash, X-Hold-Micro-USD, Retry-After, "
     b"X-RateLimit-Reset, "
     + b", ".join(

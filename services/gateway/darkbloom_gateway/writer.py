@@ -7,7 +7,6 @@ from darkbloom_gateway.errors import ClientGoneError
 from darkbloom_gateway.wire import Headers, Message, Send, send_json
 
 _STREAM_HEADERS = (
-    (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
@@ -20,12 +19,16 @@ class Writer:
     Args:
         send: of the request.
         stall_s: the patience.
+        media_type: of a stream.
     """
 
-    __slots__ = ("_send", "_stall_s", "started")
+    __slots__ = ("_media_type", "_send", "_stall_s", "started")
 
-    def __init__(self, send: Send, stall_s: float) -> None:
+    def __init__(
+        self, send: Send, stall_s: float, *, media_type: bytes = b"text/event-stream"
+    ) -> None:
         self._send = send
+        self._media_type = media_type
         self._stall_s = stall_s
         self.started = False
         """Whether status and headers of a stream have left."""
@@ -48,7 +51,7 @@ class Writer:
         message = {
             "type": "http.response.start",
             "status": 200,
-            "headers": [*_STREAM_HEADERS, *headers],
+            "headers": [(b"content-type", self._media_type), *_STREAM_HEADERS, *headers],
         }
         await self._within_patience(message)
 

@@ -85,6 +85,10 @@ class Request:
     """Build of the line it stands in; empty while it stands in none."""
     sealed: bool = False
     """Something was dispatched: from here on the router ends the hold, not the gateway."""
+    promised: bool = False
+    """End-to-end mode: its offer was made, and no other one follows."""
+    claimed: bool = False
+    """A gateway has taken the promised offer over; until then nobody listens."""
     committed: bool = False
     routed: bool = False
     """It has had its first offer."""
@@ -93,6 +97,11 @@ class Request:
     timer: Timer | None = None
     hedge_timer: Timer | None = None
     queue_timer: Timer | None = None
+
+    @property
+    def unclaimed(self) -> bool:
+        """Whether an offer waits for whoever claims it."""
+        return self.promised and not self.claimed
 
     @property
     def racers(self) -> list["Attempt"]:

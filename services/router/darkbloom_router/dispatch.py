@@ -21,10 +21,11 @@ from darkbloom_router.attempts import (
     Phase,
     Request,
 )
+from darkbloom_router.claims import Claims
 from darkbloom_router.conditions import View
 from darkbloom_router.decisions import Decisions
 from darkbloom_router.ends import TIMED_OUT, Ends
-from darkbloom_router.entry import DispatchLimits, reserve_s, time_left, unservable
+from darkbloom_router.entry import DispatchLimits, excluded, reserve_s, time_left, unservable
 from darkbloom_router.failures import Ladder
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.last_words import LastWords
@@ -65,6 +66,7 @@ class Dispatcher:
         offers: Makes attempts of choices.
         decisions: Chooses, and checks itself.
         last_words: Refuses.
+        claims: Hands promised offers over.
         unix_now: Wall clock, for deadlines that others name.
     """
 
@@ -83,6 +85,7 @@ class Dispatcher:
         offers: Offers,
         decisions: Decisions,
         last_words: LastWords,
+        claims: Claims,
         unix_now: Callable[[], float],
     ) -> None:
         self.draining = False
@@ -99,6 +102,7 @@ class Dispatcher:
         self._offers = offers
         self._decisions = decisions
         self.last_words = last_words
+        self.claims = claims
         self._unix_now = unix_now
         self._passes = Passes(timers, self._serve_line, line.depth, line.hold_s)
         line.longer = lambda build: ends.service_times.depth(build, fleet.index(build).active)
@@ -161,6 +165,7 @@ class Dispatcher:
             opened_unix_ns=self._spans.now_ns(),
             traceparent=message.traceparent,
             reserve_s=reserve_s(message),
+            excluded=excluded(message, self._fleet),
         )
         self._requests.add(request)
         request.timer = self._timers.at(request.deadline, partial(self._deadline, request))
@@ -189,8 +194,11 @@ class Dispatcher:
         self.last_words.refuse(attempt.request, refusal)
 
     def retry(self, request: Request) -> None:
-        """Offer another provider after a failed attempt, or refuse; nobody waits twice."""
-        if request.ladder.ended:
+        """Offer another provider after a failed attempt, or refuse; nobody waits twice.
+
+        Where the consumer himself has sealed, only he can seal again.
+        """
+        if request.ladder.ended or request.promised:
             verdict = request.ladder.verdict or request.ladder.undecided
             self.last_words.refuse(request, verdict or refusals.NO_PROVIDER)
         else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from darkbloom_router.attempts import Attempts
+from darkbloom_router.claims import Claims
 from darkbloom_router.decisions import Decisions
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.ends import Ends
@@ -82,6 +83,13 @@ def make_dispatching(parts: DispatchParts) -> tuple[Offers, Hedging, Dispatcher]
         offers=offers,
         decisions=decisions,
         last_words=last_words,
+        claims=Claims(
+            parts.attempts,
+            offers,
+            last_words,
+            meter,
+            max_requests=parts.limits.requests_per_lane,
+        ),
         unix_now=parts.unix_now,
     )
     offers.wire(last_words.refuse)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from darkbloom.router.v1.gateway_lane_pb2 import Open
 
 from darkbloom_router import refusals
+from darkbloom_router.fleet import Fleet
 from darkbloom_router.model import Build, Demand
+from darkbloom_router.provider import Provider
 from darkbloom_router.refusals import Refusal
 
 _MAX_RESERVE_S = 2.0
+_MAX_EXCLUDED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,12 @@ def reserve_s(message: Open) -> float:
     if not message.HasField("reserve_for"):
         return 0.0
     return min(message.reserve_for.ToTimedelta().total_seconds(), _MAX_RESERVE_S)
+
+
+def excluded(message: Open, fleet: Fleet) -> set[Provider]:
+    """Return those that the consumer has tried under earlier requests, as far as they are here."""
+    found = (fleet.providers.get(name) for name in message.excluded_providers[:_MAX_EXCLUDED])
+    return {provider for provider in found if provider is not None}
 
 
 def unservable(

@@ -64,6 +64,10 @@ class LastWords:
         """Refuse what makes no sense."""
         self._say(gateway, stream, refusals.INTERNAL, {})
 
+    def too_late(self, gateway: GatewayLink, stream: int) -> None:
+        """Refuse to hand over an offer that is not there, or not for this account."""
+        self._say(gateway, stream, refusals.OFFER_EXPIRED, {})
+
     def refuse(
         self, request: Request, refusal: Refusal, gates: Mapping[Gate, int] | None = None
     ) -> None:
@@ -75,7 +79,8 @@ class LastWords:
             self.sign(request.demand.build, signal)
         if self.scribe is not None:
             self.scribe.refused(request, refusal, gates)
-        self._say(request.gateway, request.stream, refusal, dict(gates or {}))
+        if not request.unclaimed:
+            self._say(request.gateway, request.stream, refusal, dict(gates or {}))
         self._meter.decided(request.demand.build, refusal.reason.name.lower(), 0.0)
         if request.ladder.attempts:
             self._meter.dispatched("failure")

@@ -55,10 +55,18 @@ class Losses:
         """
         for request in list(gateway.requests.values()):
             attempt = request.attempt
+            if request.unclaimed:
+                # Any other lane may still claim it.
+                continue
             if attempt is not None and request.committed and attempt.opened.frames:
                 self._ends.stop_by_edge(attempt, _CLIENT_GONE, "lane_lost")
                 continue
             self._ends.stop_all(request, _CLIENT_GONE)
+            if request.promised:
+                # Only the consumer could seal it again, and he asks for a new offer.
+                self._requests.finish(request)
+                self._release(request)
+                continue
             self._requests.orphan(request, self._orphan_s, self._release)
         for attempt in list(self._attempts.by_stream.values()):
             if attempt.request.gateway is gateway:

@@ -137,6 +137,16 @@ class Offers:
         if attempt.phase is Phase.RESERVING:
             self._ends.fail(attempt, failures.MOVED, tell=False)
 
+    def hand_over(self, attempt: Attempt, seconds: float) -> None:
+        """Repeat a promised offer to the lane that has claimed it, and wait for its body.
+
+        Args:
+            attempt: Whose request is on that lane by now.
+            seconds: How long the sealed body may take.
+        """
+        self._say(attempt, attempt.request.message.offer_context)
+        attempt.arm(self._timers, seconds, self._unsealed)
+
     def _reserve(self, attempt: Attempt, lane: RemoteLane) -> None:
         """Ask the replica that holds the provider's stream; it has the last word on its places."""
         attempt.phase = Phase.RESERVING
@@ -151,6 +161,13 @@ class Offers:
         lane.peer.send_control(FrameKind.FRAME_KIND_RESERVE, attempt.stream, message)
 
     def _announce(self, attempt: Attempt) -> None:
+        request = attempt.request
+        self._say(attempt)
+        if request.reserve_s:
+            request.promised = True
+            attempt.arm(self._timers, request.reserve_s, self._unsealed)
+
+    def _say(self, attempt: Attempt, context: bytes = b"") -> None:
         request, candidate = attempt.request, attempt.candidate
         offer = Offer(
             attempt_id=attempt.attempt_id,
@@ -163,10 +180,9 @@ class Offers:
             # Whoever it was to race against may have failed while another replica was asked.
             hedge=attempt is request.hedge,
             scripted=candidate.build.scripted,
+            context=context,
         )
         request.gateway.lane.send_control(_OFFER, request.stream, offer)
-        if request.reserve_s:
-            attempt.timer = self._timers.after(request.reserve_s, partial(self._unsealed, attempt))
 
     def _price(self, request: Request, candidate: Candidate) -> PriceRow | None:
         """Return the provider's own row; None: the hold's price counts.

@@ -36,6 +36,7 @@ class Reason(IntEnum):
     PRICE = 18
     MACHINE_OFFLINE = 20
     MODEL_NOT_LOADED = 21
+    OFFER_EXPIRED = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,13 @@ TOO_DEAR = Refusal(
     "provider_error",
     Reason.PRICE,
     "every machine that could answer charges more: insufficient funds for provider price",
+)
+OFFER_EXPIRED = Refusal(
+    410,
+    "offer_expired",
+    "offer_expired",
+    Reason.OFFER_EXPIRED,
+    "this offer is over: it was used or given back, or its time is up",
 )
 INTERNAL = Refusal(
     500,

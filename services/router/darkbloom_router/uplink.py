@@ -6,6 +6,7 @@ from darkbloom.common.v1.frame_pb2 import Frame, FrameKind
 from darkbloom.router.v1.gateway_lane_pb2 import (
     Abandon,
     AbandonReason,
+    Claim,
     Close,
     Decline,
     DeclineReason,
@@ -37,6 +38,7 @@ from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 
 _OPEN = FrameKind.FRAME_KIND_OPEN
+_CLAIM = FrameKind.FRAME_KIND_CLAIM
 _REQUEST = FrameKind.FRAME_KIND_REQUEST
 _CREDIT = FrameKind.FRAME_KIND_CREDIT
 _BODY_PART = FrameKind.FRAME_KIND_BODY_PART
@@ -132,6 +134,11 @@ class Uplink:
             message = read(Open, frame.payload, self._meter, _LINK)
             if message is not None:
                 self._dispatcher.open(gateway, frame.stream, message)
+            return
+        if frame.kind == _CLAIM:
+            claim = read(Claim, frame.payload, self._meter, _LINK)
+            if claim is not None:
+                self._dispatcher.claims.take(gateway, frame.stream, claim)
             return
         request = gateway.requests.get(frame.stream)
         if request is None or frame.kind != FrameKind.FRAME_KIND_ABANDON or request.committed:
@@ -252,6 +259,8 @@ class Uplink:
         if message is None or attempt.phase is not Phase.OFFERED:
             self._meter.ignored(_LINK, "unexpected")
             return
+        # The gateway has not shown it to anybody, so that another one may be promised.
+        attempt.request.promised = attempt.request.claimed
         dear = message.reason != DeclineReason.DECLINE_REASON_VERDICT
         failure = failures.TOO_DEAR if dear else failures.UNTRUSTED
         self._ends.fail(attempt, failure, tell=False)

@@ -35,7 +35,7 @@ ASKED = {
 
 def a_document(**changes: Any) -> OfferDocument:
     fields = {
-        "offer_id": offer_id("replica", new_id("att", bytes(16))),
+        "offer_id": offer_id(replica_tag("replica"), new_id("att", bytes(16))),
         "nonce": to_base64(bytes(32)),
         "request_id": new_id("req", bytes(16)),
         "attempt_id": new_id("att", bytes(16)),
@@ -100,7 +100,10 @@ def test_an_offer_without_a_price_is_free() -> None:
 
 def test_an_offer_id_names_replica_and_attempt() -> None:
     attempt = new_id("att")
-    assert parse_offer_id(offer_id("router-0", attempt)) == (replica_tag("router-0"), attempt)
+    assert parse_offer_id(offer_id(replica_tag("router-0"), attempt)) == (
+        replica_tag("router-0"),
+        attempt,
+    )
     assert replica_tag("router-0") != replica_tag("router-1")
 
 

@@ -35,6 +35,7 @@ from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 from darkbloom_router.uplink import Uplink
+from google.protobuf.duration_pb2 import Duration
 
 from tests.unit.router.fleets import BUILD, CATALOG, FACTS, capacity, provider, verdict
 
@@ -266,7 +267,7 @@ class Desk:
         """Return what an offer stands for."""
         return self.attempts.by_stream[offer.attempt_stream]
 
-    def seal(self, offer: gw.Offer) -> Attempt:
+    def seal(self, offer: gw.Offer, gateway: GatewayLink | None = None) -> Attempt:
         """Take an offer."""
         attempt = self.attempt(offer)
         message = gw.Sealed(
@@ -277,7 +278,7 @@ class Desk:
             prompt_bound=200,
             output_bound=200,
         )
-        self._up(K.FRAME_KIND_SEALED, offer.attempt_stream, message)
+        self._up(K.FRAME_KIND_SEALED, offer.attempt_stream, message, gateway)
         return attempt
 
     def dispatched(self, **changes: Any) -> tuple[int, Attempt]:
@@ -326,6 +327,37 @@ class Desk:
         message = gw.Violation(kind=gw.VIOLATION_KIND_UNOPENABLE)
         self._up(K.FRAME_KIND_VIOLATION, attempt.stream, message)
 
+    def promise(self, seconds: float = 2.0, **changes: Any) -> gw.Offer:
+        """Ask for an offer of end-to-end mode."""
+        changes.setdefault("reserve_for", Duration(nanos=int(seconds * 1e9) % 10**9))
+        changes["reserve_for"].seconds = int(seconds)
+        return self.offers(self.open(**changes))[-1]
+
+    def claim(
+        self, offer: gw.Offer, account_id: str = "consumer", gateway: GatewayLink | None = None
+    ) -> int:
+        """Claim an offer on a new stream, of another lane perhaps; returns the stream."""
+        at = gateway or self.gateway
+        stream = at.prefix << 40 | next(self._streams)
+        message = gw.Claim(attempt_id=offer.attempt_id, account_id=account_id)
+        message.body_time.FromSeconds(5)
+        self._up(K.FRAME_KIND_CLAIM, stream, message, at)
+        return stream
+
+    def abandon(self, stream: int) -> None:
+        """Let the gateway give a request up."""
+        message = gw.Abandon(reason=gw.ABANDON_REASON_CLIENT_GONE)
+        self._up(K.FRAME_KIND_ABANDON, stream, message)
+
+    def attempt_is_over(self, offer: gw.Offer) -> bool:
+        """Whether nothing is left of an attempt."""
+        return offer.attempt_stream not in self.attempts.by_stream
+
+    def worker(self, prefix: int) -> tuple[GatewayLink, MemoryLane]:
+        """Connect another gateway worker."""
+        lane = MemoryLane()
+        return GatewayLink(lane, prefix=prefix), lane  # type: ignore[arg-type] - see above
+
     def decline(self, offer: gw.Offer, reason: int = gw.DECLINE_REASON_PRICE) -> None:
         """Let the gateway refuse an offer."""
         message = gw.Decline(reason=gw.DeclineReason.ValueType(reason))
@@ -340,9 +372,9 @@ class Desk:
         """Return a counter."""
         return self.metrics.registry.get_sample_value(f"darkbloom_{name}", labels) or 0.0
 
-    def _up(self, kind: int, stream: int, message: Any) -> None:
+    def _up(self, kind: int, stream: int, message: Any, gateway: GatewayLink | None = None) -> None:
         frame = Frame(kind=kind, stream=stream, payload=message.SerializeToString())
-        self.uplink.take(self.gateway, frame)
+        self.uplink.take(gateway or self.gateway, frame)
 
 
 def settled(billing: MemoryBilling) -> list[Settle]:

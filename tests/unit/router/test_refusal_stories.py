@@ -148,6 +148,11 @@ def too_dear() -> Made:
     return desk, stream
 
 
+def claimed_too_late() -> Made:
+    desk = Desk("a")
+    return desk, desk.claim(gw.Offer(attempt_id="att_" + "0" * 32))
+
+
 STORIES: dict[str, Callable[[], Any]] = {
     "MACHINE_BUSY": full,
     "NO_PROVIDER": lambda: asked(Desk()),
@@ -183,6 +188,7 @@ STORIES: dict[str, Callable[[], Any]] = {
     "PROVIDER_TIMEOUT": lambda: all_say(Code.INTERNAL_FAILURE, 0, 504),
     "ENCRYPTION_FAILED": unopenable,
     "TOO_DEAR": too_dear,
+    "OFFER_EXPIRED": claimed_too_late,
     "INTERNAL": unreadable,
 }
 

@@ -9,12 +9,22 @@ from darkbloom_edge.dialects.schemas import COMPONENTS, SHAPES
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
-from darkbloom_gateway.openapi import admin, inference, models, money, network, people, refusals
-from darkbloom_gateway.openapi.operation import Access, Answer, Key, Operation
+from darkbloom_gateway.openapi import (
+    admin,
+    end_to_end,
+    inference,
+    models,
+    money,
+    network,
+    people,
+    refusals,
+)
+from darkbloom_gateway.openapi.operation import SEALED, Access, Answer, Key, Operation
 from darkbloom_gateway.shell import PROBES
 
 TABLE: Mapping[Key, Operation] = {
     **inference.TABLE,
+    **end_to_end.TABLE,
     **models.TABLE,
     **people.TABLE,
     **money.TABLE,
@@ -25,6 +35,7 @@ TABLE: Mapping[Key, Operation] = {
 _SCHEMAS: Mapping[str, Any] = {
     **refusals.SCHEMAS,
     **inference.SCHEMAS,
+    **end_to_end.SCHEMAS,
     **COMPONENTS,
     **models.SCHEMAS,
     **people.SCHEMAS,
@@ -63,8 +74,9 @@ def describe(routes: Sequence[BaseRoute], hot: Collection[Key], *, version: str)
         title="Darkbloom", version=version, description=_ABOUT, routes=routes
     )
     found: dict[str, dict[str, Any]] = document.get("paths", {})
+    summaries = {**inference.SUMMARIES, **end_to_end.SUMMARIES}
     for method, path in hot:
-        summary = inference.SUMMARIES[path]
+        summary = summaries[path]
         found.setdefault(path, {})[method.lower()] = {
             "description": summary,
             "parameters": [inference.DETAILS_QUERY] if path in SHAPES else [],
@@ -168,7 +180,7 @@ def _request_body(table: Operation) -> dict[str, Any]:
         return {}
     sealed = {"$ref": "#/components/schemas/SealedEnvelope"}
     content = {
-        kind: {"schema": sealed if "sealed" in kind else body.schema} for kind in body.media_types
+        kind: {"schema": sealed if kind in SEALED else body.schema} for kind in body.media_types
     }
     return {"requestBody": {"required": body.required, "content": content}}
 

@@ -30,7 +30,7 @@ from darkbloom_gateway.openapi.operation import (
 from darkbloom_gateway.openapi.refusals import RATES
 
 _REFUSALS = (400, 402, 404, 408, 409, 413, 422, 429, 502, 503, 504)
-_PROVIDER = (
+PROVIDER = (
     "X-Inference-Job-ID",
     "X-Provider-Id",
     "X-Provider-Attested",
@@ -77,7 +77,7 @@ HEADERS: Mapping[str, dict[str, Any]] = {
 }
 """Components of headers, as answers have them."""
 
-_ROUTING: Mapping[str, Schema] = {
+ROUTING: Mapping[str, Schema] = {
     "X-Darkbloom-Route": said(
         STRING, "`self`: only one's own machines, free; `prefer`: those first; else ignored"
     ),
@@ -86,7 +86,7 @@ _ROUTING: Mapping[str, Schema] = {
     ),
 }
 _WISHES: Mapping[str, Schema] = {
-    **_ROUTING,
+    **ROUTING,
     "X-Darkbloom-Metadata-Details": said(STRING, "`true` adds `metadata`"),
     "X-Darkbloom-Early-Commit": said(STRING, "`true`: a stream may begin before its answer"),
 }
@@ -132,7 +132,7 @@ def _complete(path: str) -> Operation:
             200: Answer(
                 "the answer, whole or streamed; sealed where the request was",
                 content,
-                {name: name for name in ("X-Request-ID", *_PROVIDER, *RATES)},
+                {name: name for name in ("X-Request-ID", *PROVIDER, *RATES)},
             )
         },
         refusals=_REFUSALS,
@@ -154,7 +154,7 @@ TABLE: Mapping[Key, Operation] = {
             )
         },
         refusals=(400, 404, 408, 413, 422, 429, 503),
-        headers=_ROUTING,
+        headers=ROUTING,
         asks_others=True,
     ),
 }

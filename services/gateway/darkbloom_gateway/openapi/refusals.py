@@ -75,7 +75,7 @@ EXAMPLES: Mapping[int, tuple[ApiError, ...]] = {
         errors.no_linked_machine(),
         ApiError(409, "conflict", "this Idempotency-Key came before with another request"),
     ),
-    410: (ApiError(410, "expired_code", "this code has expired"),),
+    410: (ApiError(410, "expired_code", "this code has expired"), errors.offer_expired()),
     413: (
         errors.body_too_large(16 * 1024 * 1024),
         errors.prompt_above_limit("account", "prompt tokens", 2_000_000, 1_000_000),

@@ -125,6 +125,8 @@ class _FrameKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameKind.V
     """G to R on the attempt stream, instead of SEALED: not this provider, another one may do. router.v1.Decline."""
     FRAME_KIND_SETTLE_OPENED: _FrameKind.ValueType  # 112
     """G to R, stream 0: an answer broke because its replica was lost; settle what was opened. router.v1.SettleOpened."""
+    FRAME_KIND_CLAIM: _FrameKind.ValueType  # 113
+    """gateway -> router: `router.v1.Claim`."""
     FRAME_KIND_PEER_HELLO: _FrameKind.ValueType  # 120
     """R to R, first frame of a peer lane. router.v1.PeerHello."""
     FRAME_KIND_PEER_WELCOME: _FrameKind.ValueType  # 121
@@ -254,6 +256,8 @@ FRAME_KIND_DECLINE: FrameKind.ValueType  # 111
 """G to R on the attempt stream, instead of SEALED: not this provider, another one may do. router.v1.Decline."""
 FRAME_KIND_SETTLE_OPENED: FrameKind.ValueType  # 112
 """G to R, stream 0: an answer broke because its replica was lost; settle what was opened. router.v1.SettleOpened."""
+FRAME_KIND_CLAIM: FrameKind.ValueType  # 113
+"""gateway -> router: `router.v1.Claim`."""
 FRAME_KIND_PEER_HELLO: FrameKind.ValueType  # 120
 """R to R, first frame of a peer lane. router.v1.PeerHello."""
 FRAME_KIND_PEER_WELCOME: FrameKind.ValueType  # 121

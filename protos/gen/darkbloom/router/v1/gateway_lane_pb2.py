@@ -28,55 +28,57 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&darkbloom/router/v1/gateway_lane.proto\x12\x13\x64\x61rkbloom.router.v1\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\'darkbloom/router/v1/provider_link.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\tLaneHello\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\x05\"F\n\x0bLaneWelcome\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\r\x12\x16\n\x0einitial_credit\x18\x03 \x01(\x05\"\xea\x03\n\x04Open\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x16\n\x0e\x66\x61llback_build\x18\x03 \x01(\t\x12+\n\x06traits\x18\x04 \x01(\x0b\x32\x1b.darkbloom.router.v1.Traits\x12\x1e\n\x16prompt_tokens_estimate\x18\x05 \x01(\x05\x12\x14\n\x0cprompt_bound\x18\x06 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x07 \x01(\x05\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x36\n\x0cowner_policy\x18\t \x01(\x0e\x32 .darkbloom.router.v1.OwnerPolicy\x12\x31\n\rdeadline_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btrust_floor\x18\x0b \x01(\t\x12\x15\n\ravoid_version\x18\x0c \x01(\t\x12.\n\x0breserve_for\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x13\n\x0bprefix_hint\x18\x0f \x01(\x0c\x12\x18\n\x10provider_serials\x18\x10 \x03(\t\x12\x0f\n\x07machine\x18\x14 \x01(\t\"\xc3\x01\n\x06Traits\x12\r\n\x05tools\x18\x01 \x01(\x08\x12 \n\x18requires_tool_constraint\x18\x02 \x01(\x08\x12\x18\n\x10tool_choice_mode\x18\x03 \x01(\t\x12\x1b\n\x13parallel_tool_calls\x18\x04 \x01(\x08\x12\x17\n\x0frequires_vision\x18\x05 \x01(\x08\x12#\n\x1brequires_native_media_tools\x18\x06 \x01(\x08\x12\x13\n\x0bjson_schema\x18\x07 \x01(\x08\"\xa4\x02\n\x05Offer\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttempt_stream\x18\x02 \x01(\x06\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\x05\x12\x34\n\x07verdict\x18\x04 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12\x31\n\x05price\x18\x05 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRowH\x00\x88\x01\x01\x12\r\n\x05\x62uild\x18\x06 \x01(\t\x12\x34\n\x08provider\x18\x07 \x01(\x0b\x32\".darkbloom.router.v1.ProviderFacts\x12\r\n\x05hedge\x18\x08 \x01(\x08\x12\x10\n\x08scripted\x18\t \x01(\x08\x42\x08\n\x06_price\"p\n\rProviderFacts\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x11\n\tchip_name\x18\x02 \x01(\t\x12\x15\n\rmachine_model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\"\xf3\x01\n\x07Refused\x12\x13\n\x0bhttp_status\x18\x01 \x01(\x05\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x32\n\x06reason\x18\x04 \x01(\x0e\x32\".darkbloom.router.v1.RefusalReason\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x33\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12-\n\x05gates\x18\x07 \x03(\x0b\x32\x1e.darkbloom.router.v1.GateCountB\x0e\n\x0c_retry_after\"O\n\tGateCount\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.darkbloom.router.v1.GateReason\x12\x11\n\tproviders\x18\x02 \x01(\x05\"\x85\x01\n\x06Sealed\x12\x12\n\nsender_key\x18\x01 \x01(\x0c\x12\x12\n\nbody_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x62ody_sha256\x18\x03 \x01(\x0c\x12\x12\n\nverdict_id\x18\x04 \x01(\t\x12\x14\n\x0cprompt_bound\x18\x05 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x06 \x01(\x05\"2\n\tCommitted\x12\x10\n\x08queue_ms\x18\x01 \x01(\x05\x12\x13\n\x0bprovider_ms\x18\x02 \x01(\x05\"E\n\rAttemptFailed\x12\x34\n\x07\x66\x61ilure\x18\x01 \x01(\x0e\x32#.darkbloom.router.v1.AttemptFailure\"4\n\x05\x43lose\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.darkbloom.router.v1.Opened\"j\n\tViolation\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".darkbloom.router.v1.ViolationKind\x12+\n\x06opened\x18\x02 \x01(\x0b\x32\x1b.darkbloom.router.v1.Opened\"\x89\x02\n\x0cSettleOpened\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x34\n\x07verdict\x18\x03 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12+\n\x06opened\x18\x04 \x01(\x0b\x32\x1b.darkbloom.router.v1.Opened\x12\x10\n\x08price_id\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12:\n\x08terminal\x18\x07 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocumentH\x00\x88\x01\x01\x42\x0b\n\t_terminal\"=\n\x07\x41\x62\x61ndon\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\".darkbloom.router.v1.AbandonReason\"=\n\x07\x44\x65\x63line\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\".darkbloom.router.v1.DeclineReason*y\n\x0bOwnerPolicy\x12\x1c\n\x18OWNER_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OWNER_POLICY_PUBLIC\x10\x01\x12\x17\n\x13OWNER_POLICY_PREFER\x10\x02\x12\x1a\n\x16OWNER_POLICY_EXCLUSIVE\x10\x03*\xf8\x05\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREFUSAL_REASON_MACHINE_BUSY\x10\x01\x12\x1e\n\x1aREFUSAL_REASON_NO_PROVIDER\x10\x02\x12\"\n\x1eREFUSAL_REASON_MODEL_TOO_LARGE\x10\x03\x12 \n\x1cREFUSAL_REASON_TTFT_TOO_SLOW\x10\x04\x12\x1d\n\x19REFUSAL_REASON_QUEUE_FULL\x10\x05\x12!\n\x1dREFUSAL_REASON_QUEUE_DEADLINE\x10\x06\x12$\n REFUSAL_REASON_ROUTING_SATURATED\x10\x07\x12#\n\x1fREFUSAL_REASON_CONTEXT_EXCEEDED\x10\x08\x12\"\n\x1eREFUSAL_REASON_PROMPT_TOO_LONG\x10\t\x12$\n REFUSAL_REASON_OVERSIZED_REQUEST\x10\n\x12\'\n#REFUSAL_REASON_DEADLINE_UNREACHABLE\x10\x0b\x12&\n\"REFUSAL_REASON_FIRST_CHUNK_TIMEOUT\x10\x0c\x12%\n!REFUSAL_REASON_DISPATCH_EXHAUSTED\x10\r\x12\x1f\n\x1bREFUSAL_REASON_CLIENT_ERROR\x10\x0e\x12)\n%REFUSAL_REASON_TEMPLATE_RENDER_FAILED\x10\x0f\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x10\x12%\n!REFUSAL_REASON_ENCRYPTION_FAILURE\x10\x11\x12\x18\n\x14REFUSAL_REASON_PRICE\x10\x12\x12\"\n\x1eREFUSAL_REASON_MACHINE_OFFLINE\x10\x14\x12#\n\x1fREFUSAL_REASON_MODEL_NOT_LOADED\x10\x15*\xdb\x01\n\x0e\x41ttemptFailure\x12\x1f\n\x1b\x41TTEMPT_FAILURE_UNSPECIFIED\x10\x00\x12!\n\x1d\x41TTEMPT_FAILURE_PROVIDER_LOST\x10\x01\x12\"\n\x1e\x41TTEMPT_FAILURE_PROVIDER_ERROR\x10\x02\x12\x1b\n\x17\x41TTEMPT_FAILURE_TIMEOUT\x10\x03\x12&\n\"ATTEMPT_FAILURE_ENCRYPTION_FAILURE\x10\x04\x12\x1c\n\x18\x41TTEMPT_FAILURE_PROTOCOL\x10\x05*\xbb\x01\n\rViolationKind\x12\x1e\n\x1aVIOLATION_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19VIOLATION_KIND_UNOPENABLE\x10\x01\x12\x19\n\x15VIOLATION_KIND_HEADER\x10\x02\x12\x19\n\x15VIOLATION_KIND_COUNTS\x10\x03\x12\x1b\n\x17VIOLATION_KIND_TERMINAL\x10\x04\x12\x18\n\x14VIOLATION_KIND_DELTA\x10\x05*e\n\rDeclineReason\x12\x1e\n\x1a\x44\x45\x43LINE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x43LINE_REASON_PRICE\x10\x01\x12\x1a\n\x16\x44\x45\x43LINE_REASON_VERDICT\x10\x02*\xb0\x01\n\rAbandonReason\x12\x1e\n\x1a\x41\x42\x41NDON_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41\x42\x41NDON_REASON_CLIENT_GONE\x10\x01\x12\x1f\n\x1b\x41\x42\x41NDON_REASON_HOLD_REFUSED\x10\x02\x12\"\n\x1e\x41\x42\x41NDON_REASON_VERDICT_REFUSED\x10\x03\x12\x1a\n\x16\x41\x42\x41NDON_REASON_LIMITED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&darkbloom/router/v1/gateway_lane.proto\x12\x13\x64\x61rkbloom.router.v1\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\'darkbloom/router/v1/provider_link.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\tLaneHello\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\x05\"F\n\x0bLaneWelcome\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\r\x12\x16\n\x0einitial_credit\x18\x03 \x01(\x05\"\x9d\x04\n\x04Open\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x62uild\x18\x02 \x01(\t\x12\x16\n\x0e\x66\x61llback_build\x18\x03 \x01(\t\x12+\n\x06traits\x18\x04 \x01(\x0b\x32\x1b.darkbloom.router.v1.Traits\x12\x1e\n\x16prompt_tokens_estimate\x18\x05 \x01(\x05\x12\x14\n\x0cprompt_bound\x18\x06 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x07 \x01(\x05\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x36\n\x0cowner_policy\x18\t \x01(\x0e\x32 .darkbloom.router.v1.OwnerPolicy\x12\x31\n\rdeadline_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btrust_floor\x18\x0b \x01(\t\x12\x15\n\ravoid_version\x18\x0c \x01(\t\x12.\n\x0breserve_for\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x13\n\x0bprefix_hint\x18\x0f \x01(\x0c\x12\x18\n\x10provider_serials\x18\x10 \x03(\t\x12\x0f\n\x07machine\x18\x14 \x01(\t\x12\x1a\n\x12\x65xcluded_providers\x18\x15 \x03(\t\x12\x15\n\roffer_context\x18\x16 \x01(\x0c\"\xc3\x01\n\x06Traits\x12\r\n\x05tools\x18\x01 \x01(\x08\x12 \n\x18requires_tool_constraint\x18\x02 \x01(\x08\x12\x18\n\x10tool_choice_mode\x18\x03 \x01(\t\x12\x1b\n\x13parallel_tool_calls\x18\x04 \x01(\x08\x12\x17\n\x0frequires_vision\x18\x05 \x01(\x08\x12#\n\x1brequires_native_media_tools\x18\x06 \x01(\x08\x12\x13\n\x0bjson_schema\x18\x07 \x01(\x08\"\xb5\x02\n\x05Offer\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ttempt_stream\x18\x02 \x01(\x06\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\x05\x12\x34\n\x07verdict\x18\x04 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12\x31\n\x05price\x18\x05 \x01(\x0b\x32\x1d.darkbloom.common.v1.PriceRowH\x00\x88\x01\x01\x12\r\n\x05\x62uild\x18\x06 \x01(\t\x12\x34\n\x08provider\x18\x07 \x01(\x0b\x32\".darkbloom.router.v1.ProviderFacts\x12\r\n\x05hedge\x18\x08 \x01(\x08\x12\x10\n\x08scripted\x18\t \x01(\x08\x12\x0f\n\x07\x63ontext\x18\n \x01(\x0c\x42\x08\n\x06_price\"]\n\x05\x43laim\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12,\n\tbody_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"p\n\rProviderFacts\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x11\n\tchip_name\x18\x02 \x01(\t\x12\x15\n\rmachine_model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\"\xf3\x01\n\x07Refused\x12\x13\n\x0bhttp_status\x18\x01 \x01(\x05\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x32\n\x06reason\x18\x04 \x01(\x0e\x32\".darkbloom.router.v1.RefusalReason\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x33\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12-\n\x05gates\x18\x07 \x03(\x0b\x32\x1e.darkbloom.router.v1.GateCountB\x0e\n\x0c_retry_after\"O\n\tGateCount\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.darkbloom.router.v1.GateReason\x12\x11\n\tproviders\x18\x02 \x01(\x05\"\x85\x01\n\x06Sealed\x12\x12\n\nsender_key\x18\x01 \x01(\x0c\x12\x12\n\nbody_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x62ody_sha256\x18\x03 \x01(\x0c\x12\x12\n\nverdict_id\x18\x04 \x01(\t\x12\x14\n\x0cprompt_bound\x18\x05 \x01(\x05\x12\x14\n\x0coutput_bound\x18\x06 \x01(\x05\"2\n\tCommitted\x12\x10\n\x08queue_ms\x18\x01 \x01(\x05\x12\x13\n\x0bprovider_ms\x18\x02 \x01(\x05\"E\n\rAttemptFailed\x12\x34\n\x07\x66\x61ilure\x18\x01 \x01(\x0e\x32#.darkbloom.router.v1.AttemptFailure\"4\n\x05\x43lose\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.darkbloom.router.v1.Opened\"j\n\tViolation\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".darkbloom.router.v1.ViolationKind\x12+\n\x06opened\x18\x02 \x01(\x0b\x32\x1b.darkbloom.router.v1.Opened\"\x89\x02\n\x0cSettleOpened\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x34\n\x07verdict\x18\x03 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocument\x12+\n\x06opened\x18\x04 \x01(\x0b\x32\x1b.darkbloom.router.v1.Opened\x12\x10\n\x08price_id\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12:\n\x08terminal\x18\x07 \x01(\x0b\x32#.darkbloom.common.v1.SignedDocumentH\x00\x88\x01\x01\x42\x0b\n\t_terminal\"=\n\x07\x41\x62\x61ndon\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\".darkbloom.router.v1.AbandonReason\"=\n\x07\x44\x65\x63line\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\".darkbloom.router.v1.DeclineReason*y\n\x0bOwnerPolicy\x12\x1c\n\x18OWNER_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OWNER_POLICY_PUBLIC\x10\x01\x12\x17\n\x13OWNER_POLICY_PREFER\x10\x02\x12\x1a\n\x16OWNER_POLICY_EXCLUSIVE\x10\x03*\x9a\x06\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREFUSAL_REASON_MACHINE_BUSY\x10\x01\x12\x1e\n\x1aREFUSAL_REASON_NO_PROVIDER\x10\x02\x12\"\n\x1eREFUSAL_REASON_MODEL_TOO_LARGE\x10\x03\x12 \n\x1cREFUSAL_REASON_TTFT_TOO_SLOW\x10\x04\x12\x1d\n\x19REFUSAL_REASON_QUEUE_FULL\x10\x05\x12!\n\x1dREFUSAL_REASON_QUEUE_DEADLINE\x10\x06\x12$\n REFUSAL_REASON_ROUTING_SATURATED\x10\x07\x12#\n\x1fREFUSAL_REASON_CONTEXT_EXCEEDED\x10\x08\x12\"\n\x1eREFUSAL_REASON_PROMPT_TOO_LONG\x10\t\x12$\n REFUSAL_REASON_OVERSIZED_REQUEST\x10\n\x12\'\n#REFUSAL_REASON_DEADLINE_UNREACHABLE\x10\x0b\x12&\n\"REFUSAL_REASON_FIRST_CHUNK_TIMEOUT\x10\x0c\x12%\n!REFUSAL_REASON_DISPATCH_EXHAUSTED\x10\r\x12\x1f\n\x1bREFUSAL_REASON_CLIENT_ERROR\x10\x0e\x12)\n%REFUSAL_REASON_TEMPLATE_RENDER_FAILED\x10\x0f\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x10\x12%\n!REFUSAL_REASON_ENCRYPTION_FAILURE\x10\x11\x12\x18\n\x14REFUSAL_REASON_PRICE\x10\x12\x12\"\n\x1eREFUSAL_REASON_MACHINE_OFFLINE\x10\x14\x12#\n\x1fREFUSAL_REASON_MODEL_NOT_LOADED\x10\x15\x12 \n\x1cREFUSAL_REASON_OFFER_EXPIRED\x10\x16*\xdb\x01\n\x0e\x41ttemptFailure\x12\x1f\n\x1b\x41TTEMPT_FAILURE_UNSPECIFIED\x10\x00\x12!\n\x1d\x41TTEMPT_FAILURE_PROVIDER_LOST\x10\x01\x12\"\n\x1e\x41TTEMPT_FAILURE_PROVIDER_ERROR\x10\x02\x12\x1b\n\x17\x41TTEMPT_FAILURE_TIMEOUT\x10\x03\x12&\n\"ATTEMPT_FAILURE_ENCRYPTION_FAILURE\x10\x04\x12\x1c\n\x18\x41TTEMPT_FAILURE_PROTOCOL\x10\x05*\xbb\x01\n\rViolationKind\x12\x1e\n\x1aVIOLATION_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19VIOLATION_KIND_UNOPENABLE\x10\x01\x12\x19\n\x15VIOLATION_KIND_HEADER\x10\x02\x12\x19\n\x15VIOLATION_KIND_COUNTS\x10\x03\x12\x1b\n\x17VIOLATION_KIND_TERMINAL\x10\x04\x12\x18\n\x14VIOLATION_KIND_DELTA\x10\x05*e\n\rDeclineReason\x12\x1e\n\x1a\x44\x45\x43LINE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x43LINE_REASON_PRICE\x10\x01\x12\x1a\n\x16\x44\x45\x43LINE_REASON_VERDICT\x10\x02*\xb0\x01\n\rAbandonReason\x12\x1e\n\x1a\x41\x42\x41NDON_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41\x42\x41NDON_REASON_CLIENT_GONE\x10\x01\x12\x1f\n\x1b\x41\x42\x41NDON_REASON_HOLD_REFUSED\x10\x02\x12\"\n\x1e\x41\x42\x41NDON_REASON_VERDICT_REFUSED\x10\x03\x12\x1a\n\x16\x41\x42\x41NDON_REASON_LIMITED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'darkbloom.router.v1.gateway_lane_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OWNERPOLICY']._serialized_start=2562
-  _globals['_OWNERPOLICY']._serialized_end=2683
-  _globals['_REFUSALREASON']._serialized_start=2686
-  _globals['_REFUSALREASON']._serialized_end=3446
-  _globals['_ATTEMPTFAILURE']._serialized_start=3449
-  _globals['_ATTEMPTFAILURE']._serialized_end=3668
-  _globals['_VIOLATIONKIND']._serialized_start=3671
-  _globals['_VIOLATIONKIND']._serialized_end=3858
-  _globals['_DECLINEREASON']._serialized_start=3860
-  _globals['_DECLINEREASON']._serialized_end=3961
-  _globals['_ABANDONREASON']._serialized_start=3964
-  _globals['_ABANDONREASON']._serialized_end=4140
+  _globals['_OWNERPOLICY']._serialized_start=2725
+  _globals['_OWNERPOLICY']._serialized_end=2846
+  _globals['_REFUSALREASON']._serialized_start=2849
+  _globals['_REFUSALREASON']._serialized_end=3643
+  _globals['_ATTEMPTFAILURE']._serialized_start=3646
+  _globals['_ATTEMPTFAILURE']._serialized_end=3865
+  _globals['_VIOLATIONKIND']._serialized_start=3868
+  _globals['_VIOLATIONKIND']._serialized_end=4055
+  _globals['_DECLINEREASON']._serialized_start=4057
+  _globals['_DECLINEREASON']._serialized_end=4158
+  _globals['_ABANDONREASON']._serialized_start=4161
+  _globals['_ABANDONREASON']._serialized_end=4337
   _globals['_LANEHELLO']._serialized_start=202
   _globals['_LANEHELLO']._serialized_end=246
   _globals['_LANEWELCOME']._serialized_start=248
   _globals['_LANEWELCOME']._serialized_end=318
   _globals['_OPEN']._serialized_start=321
-  _globals['_OPEN']._serialized_end=811
-  _globals['_TRAITS']._serialized_start=814
-  _globals['_TRAITS']._serialized_end=1009
-  _globals['_OFFER']._serialized_start=1012
-  _globals['_OFFER']._serialized_end=1304
-  _globals['_PROVIDERFACTS']._serialized_start=1306
-  _globals['_PROVIDERFACTS']._serialized_end=1418
-  _globals['_REFUSED']._serialized_start=1421
-  _globals['_REFUSED']._serialized_end=1664
-  _globals['_GATECOUNT']._serialized_start=1666
-  _globals['_GATECOUNT']._serialized_end=1745
-  _globals['_SEALED']._serialized_start=1748
-  _globals['_SEALED']._serialized_end=1881
-  _globals['_COMMITTED']._serialized_start=1883
-  _globals['_COMMITTED']._serialized_end=1933
-  _globals['_ATTEMPTFAILED']._serialized_start=1935
-  _globals['_ATTEMPTFAILED']._serialized_end=2004
-  _globals['_CLOSE']._serialized_start=2006
-  _globals['_CLOSE']._serialized_end=2058
-  _globals['_VIOLATION']._serialized_start=2060
-  _globals['_VIOLATION']._serialized_end=2166
-  _globals['_SETTLEOPENED']._serialized_start=2169
-  _globals['_SETTLEOPENED']._serialized_end=2434
-  _globals['_ABANDON']._serialized_start=2436
-  _globals['_ABANDON']._serialized_end=2497
-  _globals['_DECLINE']._serialized_start=2499
-  _globals['_DECLINE']._serialized_end=2560
+  _globals['_OPEN']._serialized_end=862
+  _globals['_TRAITS']._serialized_start=865
+  _globals['_TRAITS']._serialized_end=1060
+  _globals['_OFFER']._serialized_start=1063
+  _globals['_OFFER']._serialized_end=1372
+  _globals['_CLAIM']._serialized_start=1374
+  _globals['_CLAIM']._serialized_end=1467
+  _globals['_PROVIDERFACTS']._serialized_start=1469
+  _globals['_PROVIDERFACTS']._serialized_end=1581
+  _globals['_REFUSED']._serialized_start=1584
+  _globals['_REFUSED']._serialized_end=1827
+  _globals['_GATECOUNT']._serialized_start=1829
+  _globals['_GATECOUNT']._serialized_end=1908
+  _globals['_SEALED']._serialized_start=1911
+  _globals['_SEALED']._serialized_end=2044
+  _globals['_COMMITTED']._serialized_start=2046
+  _globals['_COMMITTED']._serialized_end=2096
+  _globals['_ATTEMPTFAILED']._serialized_start=2098
+  _globals['_ATTEMPTFAILED']._serialized_end=2167
+  _globals['_CLOSE']._serialized_start=2169
+  _globals['_CLOSE']._serialized_end=2221
+  _globals['_VIOLATION']._serialized_start=2223
+  _globals['_VIOLATION']._serialized_end=2329
+  _globals['_SETTLEOPENED']._serialized_start=2332
+  _globals['_SETTLEOPENED']._serialized_end=2597
+  _globals['_ABANDON']._serialized_start=2599
+  _globals['_ABANDON']._serialized_end=2660
+  _globals['_DECLINE']._serialized_start=2662
+  _globals['_DECLINE']._serialized_end=2723
 # @@protoc_insertion_point(module_scope)

@@ -79,6 +79,8 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     """Self-route: none of the caller's machines is there, or not the one he named."""
     REFUSAL_REASON_MODEL_NOT_LOADED: _RefusalReason.ValueType  # 21
     """Self-route: the caller's machine is there without this model."""
+    REFUSAL_REASON_OFFER_EXPIRED: _RefusalReason.ValueType  # 22
+    """End-to-end mode: the offer was used, given back, is somebody else's, or its time is up."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why a request was refused (routing section 10, reason codes)."""
@@ -107,6 +109,8 @@ REFUSAL_REASON_MACHINE_OFFLINE: RefusalReason.ValueType  # 20
 """Self-route: none of the caller's machines is there, or not the one he named."""
 REFUSAL_REASON_MODEL_NOT_LOADED: RefusalReason.ValueType  # 21
 """Self-route: the caller's machine is there without this model."""
+REFUSAL_REASON_OFFER_EXPIRED: RefusalReason.ValueType  # 22
+"""End-to-end mode: the offer was used, given back, is somebody else's, or its time is up."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 class _AttemptFailure:
@@ -216,7 +220,8 @@ Global___AbandonReason: _TypeAlias = AbandonReason  # noqa: Y015
 @_typing.final
 class LaneHello(_message.Message):
     """Payloads of gateway lane frames. In end-to-end mode the same frames carry a consumer's own offer and ciphertext:
-    the gateway then relays `Offer` outward and `Sealed` inward and holds no key.
+    the gateway then relays `Offer` outward and `Sealed` inward and holds no key. Between the two the reservation is the
+    router's alone, so that any worker's lane may claim it.
 
     First frame of a gateway lane.
     """
@@ -296,6 +301,8 @@ class Open(_message.Message):
     PREFIX_HINT_FIELD_NUMBER: _builtins.int
     PROVIDER_SERIALS_FIELD_NUMBER: _builtins.int
     MACHINE_FIELD_NUMBER: _builtins.int
+    EXCLUDED_PROVIDERS_FIELD_NUMBER: _builtins.int
+    OFFER_CONTEXT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     build: _builtins.str
     """Build after alias resolution, and the one to fall back to (alias previous build), may be empty."""
@@ -321,6 +328,8 @@ class Open(_message.Message):
     """
     machine: _builtins.str
     """With OWNER_POLICY_EXCLUSIVE: only this connection of the caller's; empty for any of his."""
+    offer_context: _builtins.bytes
+    """End-to-end mode: what the worker that claims the offer must know of it. Opaque to the router; at most 4 KiB."""
     @_builtins.property
     def traits(self) -> Global___Traits: ...
     @_builtins.property
@@ -334,6 +343,10 @@ class Open(_message.Message):
     @_builtins.property
     def provider_serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Serials of which one must serve; empty is any."""
+
+    @_builtins.property
+    def excluded_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """End-to-end mode: providers that have failed this prompt under earlier requests; at most 16 ids."""
 
     def __init__(
         self,
@@ -355,10 +368,12 @@ class Open(_message.Message):
         prefix_hint: _builtins.bytes = ...,
         provider_serials: _abc.Iterable[_builtins.str] | None = ...,
         machine: _builtins.str = ...,
+        excluded_providers: _abc.Iterable[_builtins.str] | None = ...,
+        offer_context: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "reserve_for", b"reserve_for", "traits", b"traits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "avoid_version", b"avoid_version", "build", b"build", "deadline_time", b"deadline_time", "fallback_build", b"fallback_build", "machine", b"machine", "output_bound", b"output_bound", "owner_policy", b"owner_policy", "prefix_hint", b"prefix_hint", "prompt_bound", b"prompt_bound", "prompt_tokens_estimate", b"prompt_tokens_estimate", "provider_serials", b"provider_serials", "request_id", b"request_id", "reserve_for", b"reserve_for", "traceparent", b"traceparent", "traits", b"traits", "trust_floor", b"trust_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "avoid_version", b"avoid_version", "build", b"build", "deadline_time", b"deadline_time", "excluded_providers", b"excluded_providers", "fallback_build", b"fallback_build", "machine", b"machine", "offer_context", b"offer_context", "output_bound", b"output_bound", "owner_policy", b"owner_policy", "prefix_hint", b"prefix_hint", "prompt_bound", b"prompt_bound", "prompt_tokens_estimate", b"prompt_tokens_estimate", "provider_serials", b"provider_serials", "request_id", b"request_id", "reserve_for", b"reserve_for", "traceparent", b"traceparent", "traits", b"traits", "trust_floor", b"trust_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,6 +433,7 @@ class Offer(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     HEDGE_FIELD_NUMBER: _builtins.int
     SCRIPTED_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     attempt_stream: _builtins.int
     """Stream number of the attempt, the same on both lanes."""
@@ -429,6 +445,8 @@ class Offer(_message.Message):
     """True while another offer of the same request is live: the first content wins."""
     scripted: _builtins.bool
     """True for the scripted engine of the `dev/` namespace."""
+    context: _builtins.bytes
+    """In the answer to a Claim: `Open.offer_context`."""
     @_builtins.property
     def verdict(self) -> _price_pb2.SignedDocument:
         """kind `verdict`, signed by attestation."""
@@ -453,16 +471,50 @@ class Offer(_message.Message):
         provider: Global___ProviderFacts | None = ...,
         hedge: _builtins.bool = ...,
         scripted: _builtins.bool = ...,
+        context: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "price", b"price", "provider", b"provider", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "attempt_stream", b"attempt_stream", "build", b"build", "hedge", b"hedge", "price", b"price", "provider", b"provider", "scripted", b"scripted", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price", b"_price", "attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "attempt_stream", b"attempt_stream", "build", b"build", "context", b"context", "hedge", b"hedge", "price", b"price", "provider", b"provider", "scripted", b"scripted", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__price: _TypeAlias = _typing.Literal["price"]  # noqa: Y015
     _WhichOneofArgType__price: _TypeAlias = _typing.Literal["_price", b"_price"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price) -> _WhichOneofReturnType__price | None: ...
 
 Global___Offer: _TypeAlias = Offer  # noqa: Y015
+
+@_typing.final
+class Claim(_message.Message):
+    """End-to-end mode: take over an offer that was made on any lane of this router. Sent on a new request stream of the
+    claiming lane; answered there by the same Offer, or by Refused with OFFER_EXPIRED. The offer then waits for `Sealed`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    BODY_TIME_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    account_id: _builtins.str
+    """Whose offer it must be."""
+    @_builtins.property
+    def body_time(self) -> _duration_pb2.Duration:
+        """How long the sealed body may take from here, at most 10 s."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        body_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body_time", b"body_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "attempt_id", b"attempt_id", "body_time", b"body_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Claim: _TypeAlias = Claim  # noqa: Y015
 
 @_typing.final
 class ProviderFacts(_message.Message):
