@@ -75,8 +75,9 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     f"{_REGISTRY}.RegistryService": {
         "gateway router attestation": "WatchCatalog",
         "gateway": "GetManifest ListManifestKeys",
-        "gateway operator": "GetBuild ListBuilds",
-        "operator": "RegisterBuild PromoteVersion UpsertAlias",
+        "gateway operator": "GetBuild ListBuilds GetRollout ListRollouts ListModelStates",
+        "router": "ReportModelStates",
+        "operator": "RegisterBuild PromoteVersion UpsertAlias StartRollout ChangeRollout",
     },
     f"{_ROUTER}.FleetService": {
         "gateway operator": "ListProviders ListBuildCapacity ExplainProvider",

@@ -13,6 +13,7 @@ from darkbloom_mesh.serve import Service
 from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.publishing import Publishing
+from darkbloom_registry.rolling import Rolling
 from darkbloom_registry.server import RegistryServer
 from darkbloom_registry.store import PostgresStore
 
@@ -33,6 +34,8 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
         service.on_drain(feed.close)
         service.spawn(feed.follow(), name="feed")
 
+        rolling = Rolling(store, clock, config.rollout_period_s)
+        service.spawn(rolling.run(), name="rollouts")
         development = config.environment == "development"
         server = RegistryServer(
             store,
@@ -40,6 +43,8 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
             feed,
             service.metrics,
             config.signer(),
+            rolling=rolling,
+            clock=clock,
         )
         service.add_listener(
             "grpc",

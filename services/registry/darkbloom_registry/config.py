@@ -28,6 +28,10 @@ class RegistryConfig(RoomConfig):
         Setting("Ed25519 key that signs manifests, base64, mode 0600; unset: agents download none"),
     ] = None
 
+    rollout_period_s: Annotated[
+        float, Setting("between two looks at rollouts that nobody reports on", minimum=0.1)
+    ] = 5.0
+
     def problems(self) -> Iterator[str]:
         """Refuse a key file that cannot be used."""
         yield from super().problems()

@@ -39,3 +39,19 @@ class NameTakenError(PreconditionError):
 
 class DevelopmentOnlyError(PreconditionError):
     """Builds of `dev/` belong to the scripted engine and exist only in development."""
+
+
+class AliasNotFoundError(NotFoundError):
+    """No such active alias."""
+
+
+class RolloutNotFoundError(NotFoundError):
+    """No such rollout."""
+
+
+class RolloutRunsError(PreconditionError):
+    """A rollout moves this alias; pause or revert it first."""
+
+
+class RolloutEndedError(PreconditionError):
+    """It has ended, and not in the way that is asked for."""

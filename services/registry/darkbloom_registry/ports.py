@@ -8,6 +8,8 @@ from typing import Protocol
 from darkbloom_edge.manifest import Manifest
 
 from darkbloom_registry.model import Alias, Build, BuildFacts, Catalog, Version
+from darkbloom_registry.model_states import ModelState
+from darkbloom_registry.rollouts import Rollout
 
 
 class Writing(Protocol):
@@ -53,6 +55,30 @@ class Writing(Protocol):
         """Write an alias, new or not."""
         ...
 
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """Return a rollout, if there is one."""
+        ...
+
+    async def live_rollouts(self) -> Sequence[Rollout]:
+        """Return those between two builds."""
+        ...
+
+    async def live_rollout(self, alias_id: str) -> Rollout | None:
+        """Return the one that moves this alias, if there is one."""
+        ...
+
+    async def put_rollout(self, rollout: Rollout) -> None:
+        """Write a rollout, new or not."""
+        ...
+
+    async def take_report(self, session: str, sequence: int, now: datetime) -> bool:
+        """Note a report; False where it, or a later one, came before."""
+        ...
+
+    async def put_model_states(self, states: Sequence[ModelState]) -> None:
+        """Write how far machines are with builds."""
+        ...
+
     async def bump(self) -> None:
         """Count one generation up and tell every watcher at commit."""
         ...
@@ -75,6 +101,20 @@ class Store(Protocol):
 
     async def build(self, build: str) -> Build | None:
         """Return a build, if there is one."""
+        ...
+
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """Return a rollout, if there is one."""
+        ...
+
+    async def rollouts(self, alias: str, before: str, limit: int) -> Sequence[Rollout]:
+        """Return rollouts older than `before` (an id; empty: all), newest first."""
+        ...
+
+    async def model_states(
+        self, build: str, after: tuple[str, str], limit: int
+    ) -> Sequence[ModelState]:
+        """Return states by build and machine, after a pair of those."""
         ...
 
     async def builds(self, after: str, limit: int) -> Sequence[Build]:

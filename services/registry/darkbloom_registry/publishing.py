@@ -14,6 +14,7 @@ from darkbloom_registry.errors import (
     ImmutableError,
     ManifestInvalidError,
     NameTakenError,
+    RolloutRunsError,
 )
 from darkbloom_registry.facts import (
     check_facts,
@@ -117,6 +118,7 @@ class Publishing:
         Raises:
             InvalidArgumentError: a field is wrong, or names a build that is not registered.
             NameTakenError: a build has this name.
+            RolloutRunsError: a rollout moves this alias.
         """
         wanted = check_alias(wanted)
 
@@ -128,6 +130,8 @@ class Publishing:
                 if target and await writing.build(target) is None:
                     raise InvalidArgumentError("not a registered build", f"alias.{field}")
 
+            if await writing.live_rollout(wanted.alias_id) is not None:
+                raise RolloutRunsError("a rollout moves this alias; revert it first")
             current = await writing.alias(wanted.alias_id)
             successor = succeed(wanted, current)
             if successor == current:

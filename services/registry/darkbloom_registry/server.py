@@ -7,14 +7,20 @@ from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceServicer
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_edge.signed_manifest import sign_manifest
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.interceptors import Context
 from darkbloom_mesh.telemetry import CATALOG_READS, Metrics
 
-from darkbloom_registry import convert
-from darkbloom_registry.errors import BuildNotFoundError, VersionNotFoundError
+from darkbloom_registry import convert, rollout_convert
+from darkbloom_registry.errors import (
+    BuildNotFoundError,
+    RolloutNotFoundError,
+    VersionNotFoundError,
+)
 from darkbloom_registry.feed import CatalogFeed, Heartbeat
 from darkbloom_registry.ports import Store
 from darkbloom_registry.publishing import Publishing
+from darkbloom_registry.rolling import Rolling
 
 
 @final
@@ -32,7 +38,12 @@ class RegistryServer(RegistryServiceServicer):
         feed: CatalogFeed,
         metrics: Metrics,
         signer: Ed25519Signer | None = None,
+        *,
+        rolling: Rolling,
+        clock: Clock,
     ) -> None:
+        self._rolling = rolling
+        self._clock = clock
         self._store = store
         self._publishing = publishing
         self._feed = feed
@@ -128,3 +139,85 @@ class RegistryServer(RegistryServiceServicer):
         """Create or change an alias."""
         alias, generation = await self._publishing.upsert_alias(convert.alias_from(request.alias))
         return pb.UpsertAliasResponse(alias=convert.alias_to(alias), generation=generation)
+
+    async def StartRollout(
+        self, request: pb.StartRolloutRequest, context: Context
+    ) -> pb.StartRolloutResponse:
+        """Move an alias to another build in steps."""
+        rollout, generation = await self._rolling.start(
+            request.request_id,
+            convert.key_from(request.alias, "alias"),
+            convert.key_from(request.to_build, "to_build"),
+            steps=request.steps,
+            gates=rollout_convert.gates_from(request.gates),
+            actor=request.actor,
+        )
+        return pb.StartRolloutResponse(
+            rollout=rollout_convert.rollout_to(rollout), generation=generation
+        )
+
+    async def GetRollout(
+        self, request: pb.GetRolloutRequest, context: Context
+    ) -> pb.GetRolloutResponse:
+        """Return one rollout."""
+        rollout = await self._store.rollout(convert.key_from(request.rollout_id, "rollout_id"))
+        if rollout is None:
+            raise RolloutNotFoundError("no such rollout")
+
+        return pb.GetRolloutResponse(rollout=rollout_convert.rollout_to(rollout))
+
+    async def ListRollouts(
+        self, request: pb.ListRolloutsRequest, context: Context
+    ) -> pb.ListRolloutsResponse:
+        """Return a page of rollouts."""
+        before, size = convert.page_from(request.page)
+        alias = convert.key_from(request.alias, "alias")
+        found = await self._store.rollouts(alias, before, size + 1)
+        page, more = found[:size], len(found) > size
+
+        return pb.ListRolloutsResponse(
+            rollouts=map(rollout_convert.rollout_to, page),
+            next_page_token=convert.page_token(page[-1].rollout_id) if more else "",
+        )
+
+    async def ChangeRollout(
+        self, request: pb.ChangeRolloutRequest, context: Context
+    ) -> pb.ChangeRolloutResponse:
+        """Pause, resume or revert."""
+        rollout, generation = await self._rolling.change(
+            convert.key_from(request.rollout_id, "rollout_id"),
+            rollout_convert.action_from(request.action),
+            request.reason,
+        )
+        return pb.ChangeRolloutResponse(
+            rollout=rollout_convert.rollout_to(rollout), generation=generation
+        )
+
+    async def ReportModelStates(
+        self, request: pb.ReportModelStatesRequest, context: Context
+    ) -> pb.ReportModelStatesResponse:
+        """Take what a router saw."""
+        session, sequence = rollout_convert.session_from(request.session, request.sequence)
+        await self._rolling.report(
+            session,
+            sequence,
+            rollout_convert.counts_from(request.builds),
+            rollout_convert.states_from(request.states, self._clock.now()),
+        )
+        return pb.ReportModelStatesResponse()
+
+    async def ListModelStates(
+        self, request: pb.ListModelStatesRequest, context: Context
+    ) -> pb.ListModelStatesResponse:
+        """Return a page of what machines do with builds."""
+        after, size = convert.page_from(request.page)
+        build, _, provider = after.partition("\n")
+        wanted = convert.key_from(request.build, "build")
+        found = await self._store.model_states(wanted, (build, provider), size + 1)
+        page, more = found[:size], len(found) > size
+        last = f"{page[-1].build}\n{page[-1].provider_id}" if more else ""
+
+        return pb.ListModelStatesResponse(
+            states=map(rollout_convert.state_to, page),
+            next_page_token=convert.page_token(last) if more else "",
+        )

@@ -9,6 +9,7 @@ import asyncpg
 from darkbloom_edge.manifest import Manifest
 from darkbloom_mesh.postgres import Connection, Database
 
+from darkbloom_registry import rollout_rows
 from darkbloom_registry.model import (
     LISTED,
     Alias,
@@ -19,6 +20,8 @@ from darkbloom_registry.model import (
     Version,
     VersionState,
 )
+from darkbloom_registry.model_states import ModelState
+from darkbloom_registry.rollouts import Rollout
 
 CHANNEL = "registry_catalog"
 """Notified at the commit of every write."""
@@ -99,6 +102,23 @@ class PostgresStore:
         """Return builds whose id follows `after`, by id."""
         async with self._snapshot() as connection:
             return await _builds(connection, "WHERE id > $1 ORDER BY id LIMIT $2", after, limit)
+
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """Return a rollout, if there is one."""
+        async with self._database.acquire() as connection:
+            return await rollout_rows.one(connection, rollout_id)
+
+    async def rollouts(self, alias: str, before: str, limit: int) -> Sequence[Rollout]:
+        """Return rollouts older than `before` (an id; empty: all), newest first."""
+        async with self._database.acquire() as connection:
+            return await rollout_rows.page(connection, alias, before, limit)
+
+    async def model_states(
+        self, build: str, after: tuple[str, str], limit: int
+    ) -> Sequence[ModelState]:
+        """Return states by build and machine, after a pair of those."""
+        async with self._database.acquire() as connection:
+            return await rollout_rows.states(connection, build, after, limit)
 
     async def manifest(self, build: str, version: str) -> bytes | None:
         """Return the manifest of a version as registered; an empty version means the active one."""
@@ -210,6 +230,31 @@ class Write:
             alias.traffic_percent,
             alias.retired_builds,
         )
+
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """Return a rollout, if there is one."""
+        return await rollout_rows.one(self._connection, rollout_id)
+
+    async def live_rollouts(self) -> Sequence[Rollout]:
+        """Return those between two builds."""
+        return await rollout_rows.live(self._connection)
+
+    async def live_rollout(self, alias_id: str) -> Rollout | None:
+        """Return the one that moves this alias, if there is one."""
+        found = await rollout_rows.live(self._connection)
+        return next((rollout for rollout in found if rollout.alias == alias_id), None)
+
+    async def put_rollout(self, rollout: Rollout) -> None:
+        """Write a rollout, new or not."""
+        await rollout_rows.put(self._connection, rollout)
+
+    async def take_report(self, session: str, sequence: int, now: datetime) -> bool:
+        """Note a report; False where it, or a later one, came before."""
+        return await rollout_rows.take_report(self._connection, session, sequence, now)
+
+    async def put_model_states(self, states: Sequence[ModelState]) -> None:
+        """Write how far machines are with builds."""
+        await rollout_rows.put_states(self._connection, states)
 
     async def bump(self) -> None:
         """Count one generation up and tell every watcher at commit."""

@@ -45,6 +45,7 @@ from darkbloom_router.hedging import HedgeLimits
 from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
+from darkbloom_router.model_reports import ModelReports
 from darkbloom_router.own_prices import OwnPrices, OwnPriceWatch
 from darkbloom_router.provider import Provider
 from darkbloom_router.provider_links import ProviderLinks
@@ -223,6 +224,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             links=accounts,
             replicas=replicas,
             warm=warm,
+            seen=ends.seen,
             limits=LinkLimits(
                 max_links=config.max_providers,
                 heartbeat_s=config.heartbeat_s,
@@ -255,6 +257,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         drain_grace_s=config.drain_grace_s,
         renew_interval_s=config.renew_interval_s,
         hold_lease_s=config.hold_lease_s,
+        seen=ends.seen,
     )
 
     catalog = CatalogWatch(
@@ -311,6 +314,17 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
         ("catalog", catalog.run()),
         ("revocations", revocations.run()),
         ("own_prices", price_watch.run()),
+        (
+            "model_reports",
+            ModelReports(
+                to_registry,
+                ends.seen,
+                clock,
+                Backoff(uniform),
+                session=_new_id("seen"),
+                timeout_s=config.call_timeout_s,
+            ).run(),
+        ),
         ("sweeps", router.sweep()),
         ("gauges", router.gauge()),
         ("renewals", router.renew()),

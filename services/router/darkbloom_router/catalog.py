@@ -1,9 +1,12 @@
 """Which public names a provider should hold builds for."""
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from darkbloom_router.model import Catalog
+from darkbloom_router.model import Alias, Catalog
+
+_ALL = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +20,42 @@ class Desired:
     weight_hash: str
 
 
-def desired_models(catalog: Catalog, held: Collection[str]) -> list[Desired]:
+def in_share(alias: Alias, identity_key: bytes, peers: Iterable[bytes]) -> bool:
+    """Return whether a machine belongs to the share that has reached an alias's desired build.
+
+    The same machines at every replica and at each larger share; of the machines concerned
+    (`peers`) at least one, so that a rollout of one in a hundred begins in a small fleet too.
+    """
+    if alias.percent >= _ALL or not alias.previous:
+        return True
+    if alias.percent <= 0:
+        return False
+    own = _place(alias.alias, identity_key)
+    return own < alias.percent / _ALL or all(own <= _place(alias.alias, peer) for peer in peers)
+
+
+def _place(name: str, identity_key: bytes) -> float:
+    """Return where in [0, 1) a machine stands in the line for a name."""
+    digest = hashlib.sha256(name.encode() + b"\0" + identity_key).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def desired_models(
+    catalog: Catalog, held: Collection[str], taken: Callable[[Alias], bool]
+) -> list[Desired]:
     """Return the names of which the provider already holds a member.
 
-    A build that no name covers goes by its own: its new versions concern whoever holds it too.
+    A name on its way to another build (`taken` says no) is wished at the build that it comes from,
+    and a build that no name covers goes by its own: its new versions concern whoever holds it too.
     """
     found, covered = [], set[str]()
     for alias in catalog.aliases:
         covered |= {alias.desired, alias.previous}
         if alias.desired in held or alias.previous in held:
-            found.append(_desired(catalog, alias.alias, alias.desired, alias.previous))
+            if taken(alias):
+                found.append(_desired(catalog, alias.alias, alias.desired, alias.previous))
+            else:
+                found.append(_desired(catalog, alias.alias, alias.previous, ""))
     found += [
         _desired(catalog, build, build, "")
         for build in sorted(held)

@@ -218,7 +218,12 @@ def catalog(message: catalog_pb2.Catalog) -> Catalog:
         generation=message.generation,
         builds={build.id: _build(build) for build in message.builds},
         aliases=tuple(
-            Alias(alias=item.alias_id, desired=item.desired_build, previous=item.previous_build)
+            Alias(
+                alias=item.alias_id,
+                desired=item.desired_build,
+                previous=item.previous_build,
+                percent=item.traffic_percent if item.HasField("traffic_percent") else 100,
+            )
             for item in message.aliases
             if item.active
         ),

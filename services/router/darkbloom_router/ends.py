@@ -22,6 +22,7 @@ from darkbloom_router.health import Health
 from darkbloom_router.hints import HintMemory
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Blame
+from darkbloom_router.observations import Observations
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import ServiceTimes
 from darkbloom_router.replicas.lane import ProviderLane, RemoteLane
@@ -60,6 +61,7 @@ class Ends:
         self.health = health
         self.cancels = cancels
         self.hints = HintMemory()
+        self.seen = Observations()
         self.over: Callable[[Attempt], None] = _unnoticed
         """Hears of every attempt that is over."""
         self.service_times = ServiceTimes()
@@ -136,6 +138,8 @@ class Ends:
             if attempt.live and attempt.phase > Phase.OFFERED and attempt.terminal is None
         ]
         self.health.lost(provider, (*broken, *others), self._timers.now())
+        for build, _ in broken:
+            self.seen.failed(build)
 
     def began(self, attempt: Attempt) -> None:
         """Note the first content: it has won, and whoever raced against it is stopped."""
@@ -226,6 +230,8 @@ class Ends:
         attempt.opened_final = True
         now = self._timers.now()
         self.health.succeeded(attempt.candidate, now)
+        ttft_s = attempt.content_at - attempt.started_at
+        self.seen.succeeded(attempt.candidate.build.build, ttft_s)
         self._remember_prefix(attempt, now)
         self._leave(attempt, "success")
         self._money.park(attempt)
@@ -257,6 +263,10 @@ class Ends:
         if attempt.phase > Phase.OFFERED:
             shape = wants(attempt.request.demand)
             self.health.failed(attempt.candidate, blame, shape, self._timers.now())
+            if blame is Blame.MACHINE:
+                self.seen.failed(attempt.candidate.build.build)
+            elif blame is Blame.LOAD:
+                self.seen.load_failed(attempt.candidate.build.build)
 
     def _remember_prefix(self, attempt: Attempt, now: float) -> None:
         """Note who read this prompt; a hint that did not hold is dropped."""

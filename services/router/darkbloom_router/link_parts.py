@@ -12,6 +12,7 @@ from darkbloom_router.downlink import Downlink
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
+from darkbloom_router.observations import Observations
 from darkbloom_router.ports import Attestation, Links
 from darkbloom_router.provider import Provider
 from darkbloom_router.replicas.lane import ProviderLane
@@ -57,6 +58,7 @@ class LinkParts:
     links: Links
     replicas: Replicas
     warm: WarmKeeper
+    seen: Observations
     limits: LinkLimits
     initial_credit: int
     new_id: Callable[[str], str]

@@ -217,6 +217,8 @@ class Alias:
     alias: str
     desired: str
     previous: str = ""
+    percent: int = 100
+    """Share of machines, and of accounts, that the desired build has reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     Heartbeat,
     LoadModelStatus,
     ModelsUpdate,
+    PrefetchModelStatus,
     ProviderDrain,
     ProviderDrainAck,
     Register,
@@ -26,7 +27,7 @@ from darkbloom_mesh.errors import InvalidArgumentError, MeshError
 from darkbloom_mesh.lane import Lane, LaneCall, LaneEnd
 from google.protobuf.message import DecodeError
 
-from darkbloom_router import convert, registration
+from darkbloom_router import convert, progress, registration
 from darkbloom_router.attempts import ATTEMPT_BIT
 from darkbloom_router.catalog import desired_models
 from darkbloom_router.challenges import Challenges
@@ -34,6 +35,7 @@ from darkbloom_router.code_answers import CodeAnswers
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
 from darkbloom_router.inventory import Rejection
 from darkbloom_router.link_parts import LinkParts
+from darkbloom_router.observations import Progress
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Trigger
 from darkbloom_router.standing import Standing
@@ -66,6 +68,7 @@ class ProviderLink:
             FrameKind.FRAME_KIND_MODELS_UPDATE: self._models,
             FrameKind.FRAME_KIND_PROVIDER_DRAIN: self._drain,
             FrameKind.FRAME_KIND_LOAD_MODEL_STATUS: self._load_status,
+            FrameKind.FRAME_KIND_PREFETCH_MODEL_STATUS: self._prefetch_status,
         }
 
     async def live(self) -> str:
@@ -113,7 +116,9 @@ class ProviderLink:
         provider, fleet = self.provider, self._parts.fleet
         if provider is None or not provider.connected:
             return
-        wanted = desired_models(fleet.catalog, provider.candidates)
+        wanted = desired_models(
+            fleet.catalog, provider.candidates, progress.shares(provider, fleet.providers.values())
+        )
         message = convert.desired_models(wanted, fleet.catalog.generation)
         self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
 
@@ -359,7 +364,17 @@ class ProviderLink:
         self._parts.dispatcher.drain_lines(provider)
 
     def _load_status(self, provider: Provider, payload: bytes) -> None:
-        self._parts.warm.answered(provider, LoadModelStatus.FromString(payload))
+        message = LoadModelStatus.FromString(payload)
+        self._parts.warm.answered(provider, message)
+        self._note(provider, message.model_id, progress.of_load(message))
+
+    def _prefetch_status(self, provider: Provider, payload: bytes) -> None:
+        message = PrefetchModelStatus.FromString(payload)
+        self._note(provider, message.model_id, progress.of_fetch(message))
+
+    def _note(self, provider: Provider, build: str, found: Progress | None) -> None:
+        if found is not None:
+            self._parts.seen.progress(provider.provider_id, build, found)
 
     def _drain(self, provider: Provider, payload: bytes) -> None:
         message = ProviderDrain.FromString(payload)

@@ -86,6 +86,7 @@ class Trust:
 
     def struck(self, provider: Provider, failure: str) -> None:
         """Take the verdict away after a hard failure; the next pass brings one back."""
+        self._note(provider)
         provider.passed_at = None
         self._fleet.set_verdict(provider, None)
         self._meter.distrusted("challenge")
@@ -104,6 +105,7 @@ class Trust:
 
     def distrust(self, provider: Provider, reason: str) -> None:
         """Stop trusting for the rest of this connection."""
+        self._note(provider)
         provider.untrusted = reason
         provider.untrusted_for_good = True
         self._fleet.set_verdict(provider, None)
@@ -113,6 +115,11 @@ class Trust:
         if provider.remote:
             self._caught(provider, reason)
         self._losses.trust(provider, failures.VIOLATION)
+
+    def _note(self, provider: Provider) -> None:
+        """Count it against what the machine holds, once, where its stream is."""
+        if not provider.remote and not provider.untrusted_for_good:
+            self._ends.seen.untrusted(provider.candidates)
 
     def violated(self, attempt: Attempt, kind: str) -> None:
         """End an attempt whose provider broke the envelope, a count or its credit, and report it.

@@ -15,6 +15,7 @@ from darkbloom_router.health import Health
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
 from darkbloom_router.model import Catalog
+from darkbloom_router.observations import Observations
 from darkbloom_router.ports import Ledger
 from darkbloom_router.provider_links import ProviderLinks
 from darkbloom_router.queueing import Trigger
@@ -50,10 +51,11 @@ class Router:
     drain_grace_s: float
     renew_interval_s: float
     hold_lease_s: float
+    seen: Observations
 
     def apply_catalog(self, catalog: Catalog) -> None:
         """Route by another catalog from now on."""
-        self.meter.catalog = catalog.builds
+        self.meter.catalog = self.seen.catalog = catalog.builds
         self.fleet.set_catalog(catalog)
         self.links.catalog_changed()
         for provider in list(self.fleet.providers.values()):

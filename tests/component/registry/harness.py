@@ -24,6 +24,7 @@ from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import serve_ephemeral
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.publishing import Publishing
+from darkbloom_registry.rolling import Rolling
 from darkbloom_registry.server import RegistryServer
 from darkbloom_registry.store import PostgresStore
 
@@ -151,9 +152,12 @@ async def served(
         feed,
         Metrics(version="test"),
         signer,
+        rolling=(rolling := Rolling(store, clock, period_s=1.0)),
+        clock=clock,
     )
     async with asyncio.TaskGroup() as tasks:
         follower = tasks.create_task(feed.follow())
+        judging = tasks.create_task(rolling.run())
         async with (
             serve_ephemeral(partial(add_RegistryServiceServicer_to_server, server)) as target,
             channel(target, mesh_token=None, room="test") as dialled,
@@ -161,3 +165,4 @@ async def served(
             yield Registry(RegistryServiceStub(dialled), feed)
             await feed.close()
         follower.cancel()
+        judging.cancel()

@@ -75,6 +75,36 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.FromString,
                 _registered_method=True)
+        self.StartRollout = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/StartRollout',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutResponse.FromString,
+                _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/GetRollout',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ListRollouts',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.ChangeRollout = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ChangeRollout',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ChangeRolloutRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ChangeRolloutResponse.FromString,
+                _registered_method=True)
+        self.ReportModelStates = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ReportModelStates',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesResponse.FromString,
+                _registered_method=True)
+        self.ListModelStates = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ListModelStates',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer(object):
@@ -139,6 +169,49 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartRollout(self, request, context):
+        """Move an alias to another build in steps. One rollout runs for an alias at a time; until it ends UpsertAlias is FAILED_PRECONDITION.
+        Idempotent by request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRollout(self, request, context):
+        """One rollout with what was seen. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """Rollouts, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeRollout(self, request, context):
+        """Stay at this step, go on, or go back now. Idempotent; FAILED_PRECONDITION once it has ended otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportModelStates(self, request, context):
+        """What a router saw since its last report. Caller: routers, every few seconds. Idempotent by session and sequence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelStates(self, request, context):
+        """How far machines are with a build.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +254,36 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.UpsertAlias,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.SerializeToString,
+            ),
+            'StartRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRollout,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutResponse.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetRolloutRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetRolloutResponse.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'ChangeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeRollout,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ChangeRolloutRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ChangeRolloutResponse.SerializeToString,
+            ),
+            'ReportModelStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportModelStates,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesResponse.SerializeToString,
+            ),
+            'ListModelStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelStates,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +503,168 @@ class RegistryService(object):
             '/darkbloom.registry.v1.RegistryService/UpsertAlias',
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/StartRollout',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/GetRollout',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetRolloutRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ListRollouts',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListRolloutsRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ChangeRollout',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ChangeRolloutRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ChangeRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportModelStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ReportModelStates',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ListModelStates',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,20 @@ class RegistryServiceStub:
     """Make a ready version the active one; the one before is retained, its hash stays accepted. Idempotent."""
     UpsertAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpsertAliasRequest, _registry_service_pb2.UpsertAliasResponse]
     """Create or change an alias (registry section 8). Idempotent."""
+    StartRollout: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.StartRolloutRequest, _registry_service_pb2.StartRolloutResponse]
+    """Move an alias to another build in steps. One rollout runs for an alias at a time; until it ends UpsertAlias is FAILED_PRECONDITION.
+    Idempotent by request_id.
+    """
+    GetRollout: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetRolloutRequest, _registry_service_pb2.GetRolloutResponse]
+    """One rollout with what was seen. NOT_FOUND."""
+    ListRollouts: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListRolloutsRequest, _registry_service_pb2.ListRolloutsResponse]
+    """Rollouts, newest first."""
+    ChangeRollout: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ChangeRolloutRequest, _registry_service_pb2.ChangeRolloutResponse]
+    """Stay at this step, go on, or go back now. Idempotent; FAILED_PRECONDITION once it has ended otherwise."""
+    ReportModelStates: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ReportModelStatesRequest, _registry_service_pb2.ReportModelStatesResponse]
+    """What a router saw since its last report. Caller: routers, every few seconds. Idempotent by session and sequence."""
+    ListModelStates: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelStatesRequest, _registry_service_pb2.ListModelStatesResponse]
+    """How far machines are with a build."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction."""
@@ -107,5 +121,55 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_service_pb2.UpsertAliasRequest, _abc.Awaitable[_registry_service_pb2.UpsertAliasResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.UpsertAliasResponse]:
         """Create or change an alias (registry section 8). Idempotent."""
+
+    @_abc_1.abstractmethod
+    def StartRollout(
+        self,
+        request: _registry_service_pb2.StartRolloutRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.StartRolloutRequest, _abc.Awaitable[_registry_service_pb2.StartRolloutResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.StartRolloutResponse]:
+        """Move an alias to another build in steps. One rollout runs for an alias at a time; until it ends UpsertAlias is FAILED_PRECONDITION.
+        Idempotent by request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRollout(
+        self,
+        request: _registry_service_pb2.GetRolloutRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.GetRolloutRequest, _abc.Awaitable[_registry_service_pb2.GetRolloutResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.GetRolloutResponse]:
+        """One rollout with what was seen. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListRollouts(
+        self,
+        request: _registry_service_pb2.ListRolloutsRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListRolloutsRequest, _abc.Awaitable[_registry_service_pb2.ListRolloutsResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListRolloutsResponse]:
+        """Rollouts, newest first."""
+
+    @_abc_1.abstractmethod
+    def ChangeRollout(
+        self,
+        request: _registry_service_pb2.ChangeRolloutRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ChangeRolloutRequest, _abc.Awaitable[_registry_service_pb2.ChangeRolloutResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ChangeRolloutResponse]:
+        """Stay at this step, go on, or go back now. Idempotent; FAILED_PRECONDITION once it has ended otherwise."""
+
+    @_abc_1.abstractmethod
+    def ReportModelStates(
+        self,
+        request: _registry_service_pb2.ReportModelStatesRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ReportModelStatesRequest, _abc.Awaitable[_registry_service_pb2.ReportModelStatesResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ReportModelStatesResponse]:
+        """What a router saw since its last report. Caller: routers, every few seconds. Idempotent by session and sequence."""
+
+    @_abc_1.abstractmethod
+    def ListModelStates(
+        self,
+        request: _registry_service_pb2.ListModelStatesRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListModelStatesRequest, _abc.Awaitable[_registry_service_pb2.ListModelStatesResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListModelStatesResponse]:
+        """How far machines are with a build."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _aio.Server) -> None: ...

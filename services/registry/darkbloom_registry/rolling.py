@@ -1,0 +1,187 @@
+"""Rollouts at work: started, reported on, judged; the alias moves in the same transaction."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import structlog
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import InvalidArgumentError, StoreUnavailableError
+
+from darkbloom_registry.aliases import succeed
+from darkbloom_registry.errors import (
+    AliasNotFoundError,
+    RolloutNotFoundError,
+    RolloutRunsError,
+)
+from darkbloom_registry.model import Alias
+from darkbloom_registry.model_states import ModelState
+from darkbloom_registry.ports import Store, Writing
+from darkbloom_registry.rollouts import (
+    LIVE,
+    Action,
+    Counts,
+    Gates,
+    Rollout,
+    RolloutState,
+    change,
+    check_gates,
+    check_steps,
+    judge,
+)
+
+_ID_CHARS = 32
+_MAX_ID = 128
+_MAX_ACTOR = 128
+_log = structlog.get_logger()
+
+
+@final
+class Rolling:
+    """Every write holds the one lock of the generation; a repeated call changes nothing."""
+
+    def __init__(self, store: Store, clock: Clock, period_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._period_s = period_s
+
+    async def start(
+        self,
+        request_id: str,
+        alias_id: str,
+        to_build: str,
+        *,
+        steps: Sequence[int],
+        gates: Gates,
+        actor: str,
+    ) -> tuple[Rollout, int]:
+        """Begin at the first step; return the rollout and the generation.
+
+        Raises:
+            InvalidArgumentError: a field is wrong, or `to_build` is not routable.
+            AliasNotFoundError: there is no such active alias.
+            RolloutRunsError: another rollout moves this alias.
+        """
+        if not 0 < len(request_id) <= _MAX_ID or not request_id.isprintable():
+            raise InvalidArgumentError("must be 1 to 128 printable characters", "request_id")
+        if len(actor) > _MAX_ACTOR or not actor.isprintable():
+            raise InvalidArgumentError("too long, or not printable", "actor")
+        found_steps, checked = check_steps(steps), check_gates(gates)
+        rollout_id = f"roll_{hashlib.sha256(request_id.encode()).hexdigest()[:_ID_CHARS]}"
+
+        async with self._store.write() as writing:
+            known = await writing.rollout(rollout_id)
+            if known is not None:
+                return known, writing.generation
+            alias = await writing.alias(alias_id)
+            if alias is None or not alias.active:
+                raise AliasNotFoundError("no such active alias")
+            if await writing.live_rollout(alias_id) is not None:
+                raise RolloutRunsError("a rollout moves this alias already")
+            if alias.desired_build == to_build:
+                raise InvalidArgumentError("is the desired build already", "to_build")
+            target = await writing.build(to_build)
+            if target is None or not target.routable:
+                raise InvalidArgumentError("not a routable build", "to_build")
+            now = self._clock.now()
+            rollout = Rollout(
+                rollout_id=rollout_id,
+                alias=alias_id,
+                from_build=alias.desired_build,
+                to_build=to_build,
+                steps=found_steps,
+                gates=checked,
+                actor=actor,
+                create_time=now,
+                step_time=now,
+                update_time=now,
+            )
+            await self._write(writing, rollout, alias)
+            return rollout, writing.generation
+
+    async def change(self, rollout_id: str, action: Action, reason: str) -> tuple[Rollout, int]:
+        """Pause, resume or revert; return the rollout and the generation.
+
+        Raises:
+            InvalidArgumentError: the reason is too long.
+            RolloutNotFoundError: there is none of this id.
+            RolloutEndedError: it has ended, and not in this way.
+        """
+        async with self._store.write() as writing:
+            rollout = await writing.rollout(rollout_id)
+            if rollout is None:
+                raise RolloutNotFoundError("no such rollout")
+            changed = change(rollout, action, reason, self._clock.now())
+            if changed is not rollout:
+                await self._write(writing, changed, await writing.alias(rollout.alias))
+            return changed, writing.generation
+
+    async def report(
+        self,
+        session: str,
+        sequence: int,
+        builds: Mapping[str, Counts],
+        states: Sequence[ModelState],
+    ) -> None:
+        """Take what a router saw; what breaks a gate turns its rollout back at once."""
+        async with self._store.write() as writing:
+            if not await writing.take_report(session, sequence, self._clock.now()):
+                return
+            await writing.put_model_states(states)
+            for rollout in await writing.live_rollouts():
+                more = builds.get(rollout.to_build)
+                if more is not None:
+                    counted = dataclasses.replace(rollout, counts=rollout.counts.plus(more))
+                    await writing.put_rollout(counted)
+                    await self._judge(writing, counted)
+
+    async def run(self) -> None:
+        """Let time pass for rollouts that nobody reports on, for ever."""
+        while True:
+            await self._clock.sleep(self._period_s)
+            try:
+                async with self._store.write() as writing:
+                    for rollout in await writing.live_rollouts():
+                        await self._judge(writing, rollout)
+            except StoreUnavailableError:
+                _log.warning("rollouts_not_judged")
+
+    async def _judge(self, writing: Writing, rollout: Rollout) -> None:
+        judged = judge(rollout, self._clock.now())
+        if judged is not rollout:
+            await self._write(writing, judged, await writing.alias(rollout.alias))
+
+    async def _write(self, writing: Writing, rollout: Rollout, alias: Alias | None) -> None:
+        """Store a rollout, and point its alias to where it now stands."""
+        await writing.put_rollout(rollout)
+        if alias is not None:
+            moved = succeed(moved_alias(alias, rollout), alias)
+            if moved != alias:
+                await writing.put_alias(moved)
+                await writing.bump()
+        _log.info(
+            "rollout",
+            rollout_id=rollout.rollout_id,
+            alias=rollout.alias,
+            state=rollout.state.value,
+            percent=rollout.percent,
+            reason=rollout.reason,
+        )
+
+
+def moved_alias(alias: Alias, rollout: Rollout) -> Alias:
+    """Return what the name points at while, and after, a rollout stands as it does."""
+    if rollout.state in LIVE:
+        return dataclasses.replace(
+            alias,
+            desired_build=rollout.to_build,
+            previous_build=rollout.from_build,
+            traffic_percent=rollout.percent,
+        )
+    if rollout.state is RolloutState.DONE:
+        return dataclasses.replace(alias, traffic_percent=None)
+    # Nobody falls back to what was just found bad.
+    return dataclasses.replace(
+        alias, desired_build=rollout.from_build, previous_build="", traffic_percent=None
+    )

@@ -1,0 +1,151 @@
+"""Rollouts, reporters and model states as rows, each in its caller's transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+from darkbloom_mesh.postgres import Connection
+
+from darkbloom_registry.model_states import ModelStage, ModelState
+from darkbloom_registry.rollouts import LIVE, Counts, Gates, Rollout, RolloutState
+
+KEEP = timedelta(days=1)
+"""How long a silent router's sequence, and a machine's state, are kept."""
+_GATES = (
+    "min_requests",
+    "soak",
+    "min_success_percent",
+    "max_load_failures",
+    "max_ttft_p95",
+    "max_untrusted",
+)
+_COUNTS = ("successes", "failures", "load_failures", "untrusted", "ttft_buckets")
+_PLAIN = (
+    "rollout_id",
+    "alias",
+    "from_build",
+    "to_build",
+    "steps",
+    "step",
+    "state",
+    "reason",
+    "actor",
+    "create_time",
+    "step_time",
+    "update_time",
+)
+_COLUMNS = (*_PLAIN, *_GATES, *_COUNTS)
+_LIVE = [state.value for state in LIVE]
+
+
+async def one(connection: Connection, rollout_id: str) -> Rollout | None:
+    """Return a rollout, if there is one."""
+    row = await connection.fetchrow(
+        "SELECT * FROM registry.rollouts WHERE rollout_id = $1", rollout_id
+    )
+    return None if row is None else _rollout(row)
+
+
+async def live(connection: Connection) -> Sequence[Rollout]:
+    """Return those between two builds."""
+    rows = await connection.fetch("SELECT * FROM registry.rollouts WHERE state = ANY($1)", _LIVE)
+    return tuple(map(_rollout, rows))
+
+
+async def page(connection: Connection, alias: str, before: str, limit: int) -> Sequence[Rollout]:
+    """Return rollouts older than `before` (an id; empty: all), newest first."""
+    rows = await connection.fetch(
+        "SELECT * FROM registry.rollouts WHERE ($1 = '' OR alias = $1) AND ($2 = '' OR"
+        " (create_time, rollout_id) < (SELECT create_time, rollout_id FROM registry.rollouts"
+        " WHERE rollout_id = $2)) ORDER BY create_time DESC, rollout_id DESC LIMIT $3",
+        alias,
+        before,
+        limit,
+    )
+    return tuple(map(_rollout, rows))
+
+
+async def put(connection: Connection, rollout: Rollout) -> None:
+    """Write a rollout, new or not."""
+    values: list[Any] = [getattr(rollout, name) for name in _PLAIN]
+    values[_PLAIN.index("state")] = rollout.state.value
+    values += [getattr(rollout.gates, name) for name in _GATES]
+    values += [getattr(rollout.counts, name) for name in _COUNTS]
+    places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in _COLUMNS[1:])
+    await connection.execute(
+        f"INSERT INTO registry.rollouts ({', '.join(_COLUMNS)}) VALUES ({places})"  # noqa: S608 - constants only
+        f" ON CONFLICT (rollout_id) DO UPDATE SET {changes}",
+        *values,
+    )
+
+
+async def take_report(connection: Connection, session: str, sequence: int, now: datetime) -> bool:
+    """Note a report; False where it, or a later one, came before."""
+    await connection.execute("DELETE FROM registry.reporters WHERE report_time < $1", now - KEEP)
+    taken = await connection.fetchval(
+        "INSERT INTO registry.reporters AS r (session, sequence, report_time) VALUES ($1, $2, $3)"
+        " ON CONFLICT (session) DO UPDATE SET sequence = $2, report_time = $3"
+        " WHERE r.sequence < $2 RETURNING true",
+        session,
+        sequence,
+        now,
+    )
+    return bool(taken)
+
+
+async def put_states(connection: Connection, states: Sequence[ModelState]) -> None:
+    """Write how far machines are."""
+    if not states:
+        return
+    await connection.executemany(
+        "INSERT INTO registry.model_states (build, provider_id, stage, bytes_done, bytes_total,"
+        " error, report_time) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " ON CONFLICT (build, provider_id) DO UPDATE SET stage = $3, bytes_done = $4,"
+        " bytes_total = $5, error = $6, report_time = $7",
+        [
+            (
+                state.build,
+                state.provider_id,
+                state.stage.value,
+                state.bytes_done,
+                state.bytes_total,
+                state.error,
+                state.report_time,
+            )
+            for state in states
+        ],
+    )
+    newest = max(state.report_time for state in states)
+    await connection.execute(
+        "DELETE FROM registry.model_states WHERE report_time < $1", newest - KEEP
+    )
+
+
+async def states(
+    connection: Connection, build: str, after: tuple[str, str], limit: int
+) -> Sequence[ModelState]:
+    """Return states by build and machine, after a pair of those."""
+    rows = await connection.fetch(
+        "SELECT * FROM registry.model_states WHERE ($1 = '' OR build = $1)"
+        " AND (build, provider_id) > ($2, $3) ORDER BY build, provider_id LIMIT $4",
+        build,
+        *after,
+        limit,
+    )
+    return tuple(ModelState(**{**dict(row), "stage": ModelStage(row["stage"])}) for row in rows)
+
+
+def _rollout(row: asyncpg.Record) -> Rollout:
+    counts = {name: row[name] for name in _COUNTS}
+    plain = {name: row[name] for name in _PLAIN}
+    return Rollout(
+        **{
+            **plain,
+            "steps": tuple(row["steps"]),
+            "state": RolloutState(row["state"]),
+            "gates": Gates(**{name: row[name] for name in _GATES}),
+            "counts": Counts(**{**counts, "ttft_buckets": tuple(row["ttft_buckets"])}),
+        }
+    )
