@@ -1,10 +1,13 @@
 """The catalog as requests see it: names to builds."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from darkbloom_gateway.errors import alias_unroutable, model_not_found
 from darkbloom_gateway.install import Install
+
+_ALL = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Alias:
     desired_build: str
     previous_build: str
     active: bool
+    percent: int = 100
+    """Share of accounts that get the desired build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,12 @@ class Resolution:
     """Build that may serve instead, empty for none."""
 
 
+def in_share(alias: Alias, account_id: str) -> bool:
+    """Return whether an account belongs to the share that a rollout has reached."""
+    digest = hashlib.sha256(f"{alias.alias_id}\0{account_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < alias.percent / _ALL
+
+
 class Catalog:
     """One generation of the catalog; immutable."""
 
@@ -60,8 +71,15 @@ class Catalog:
         self.builds = builds
         self._aliases = {name: alias for name, alias in aliases.items() if alias.active}
 
-    def resolve(self, name: str) -> Resolution:
+    def resolve(self, name: str, account_id: str = "") -> Resolution:
         """Resolve what a consumer called a model.
+
+        While a rollout moves a name, an account outside of its share gets the build before and
+        never the new one; the others get the new one, and the one before where that cannot serve.
+
+        Args:
+            name: alias or build.
+            account_id: who asks; empty where nobody does, and the desired build is shown.
 
         Raises:
             ApiError: 404 for an unknown name, 503 for an alias whose builds are all gone.
@@ -77,6 +95,8 @@ class Catalog:
         routable = [build_id for build_id in named if build_id in self.builds]
         if not routable:
             raise alias_unroutable()
+        if account_id and alias.percent < _ALL and len(routable) > 1:
+            routable = routable if in_share(alias, account_id) else routable[1:]
         return Resolution(
             name,
             alias.display_name or name,

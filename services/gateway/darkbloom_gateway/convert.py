@@ -262,7 +262,12 @@ def catalog(message: catalog_pb2.Catalog) -> Catalog:
         {row.id: _build(row) for row in message.builds},
         {
             row.alias_id: Alias(
-                row.alias_id, row.display_name, row.desired_build, row.previous_build, row.active
+                row.alias_id,
+                row.display_name,
+                row.desired_build,
+                row.previous_build,
+                row.active,
+                row.traffic_percent if row.HasField("traffic_percent") else 100,
             )
             for row in message.aliases
         },

@@ -62,7 +62,7 @@ def make_plan(
     name = lowered.requested_model
     if not key.allows(name):
         raise model_not_allowed()
-    found = catalog.resolve(name)
+    found = catalog.resolve(name, key.account_id)
     _check_needs(lowered, found.build)
 
     bound, estimate = prompt_bound(lowered), _estimate(lowered)

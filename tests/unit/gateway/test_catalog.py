@@ -11,6 +11,48 @@ def catalog(*builds: str, **aliases: tuple[str, str]) -> Catalog:
     )
 
 
+ACCOUNTS = [f"acct_{number}" for number in range(2000)]
+
+
+def moving(percent: int) -> Catalog:
+    alias = Alias("name", "", "org/new", "org/old", active=True, percent=percent)
+    builds = {build: Build(build) for build in ("org/new", "org/old")}
+    return Catalog(1, builds, {"name": alias})
+
+
+def on_new(percent: int) -> set[str]:
+    catalog = moving(percent)
+    return {
+        account
+        for account in ACCOUNTS
+        if catalog.resolve("name", account).build.build_id == "org/new"
+    }
+
+
+def test_a_rollout_keeps_each_account_on_its_side_and_takes_more_with_each_step() -> None:
+    assert on_new(0) == set()
+    assert 5 < len(on_new(1)) < 60
+    assert on_new(1) < on_new(10) < on_new(50)
+    assert on_new(100) == set(ACCOUNTS)
+
+
+def test_who_is_outside_never_falls_on_the_new_build_and_who_is_inside_may_fall_back() -> None:
+    catalog, inside = moving(50), on_new(50)
+    for account in ACCOUNTS[:50]:
+        found = catalog.resolve("name", account)
+        if account in inside:
+            assert (found.build.build_id, found.fallback_build) == ("org/new", "org/old")
+        else:
+            assert (found.build.build_id, found.fallback_build) == ("org/old", "")
+
+
+def test_where_only_one_build_is_left_everybody_gets_it() -> None:
+    alias = Alias("name", "", "org/new", "org/gone", active=True, percent=1)
+    catalog = Catalog(1, {"org/new": Build("org/new")}, {"name": alias})
+    found = {catalog.resolve("name", account).build.build_id for account in ACCOUNTS[:50]}
+    assert found == {"org/new"}
+
+
 def test_an_alias_stands_for_its_desired_build_and_falls_back() -> None:
     found = catalog("new", "old", m=("new", "old")).resolve("m")
 
