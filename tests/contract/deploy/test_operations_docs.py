@@ -1,0 +1,58 @@
+"""The operations pages name things that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from darkbloom_mesh.config import describe, load
+from darkbloom_mesh.telemetry import DECLARED
+
+from tests.contract.deploy.manifests import DEPLOY, ROOMS, ROOT
+from tests.contract.test_environment_tables import config_of
+
+PAGES = sorted((ROOT / "docs" / "operations").rglob("*.md"))
+RUNBOOKS = [path for path in PAGES if path.parent.name == "runbooks"]
+SECTIONS = ["When", "Before", "Steps", "Check", "Back"]
+# Of the operators' and agents' command lines.
+OTHERS = {"DARKBLOOM_ADMIN_TARGET", "DARKBLOOM_ADMIN_TOKEN_FILE", "DARKBLOOM_ENV"}
+VARIABLES = OTHERS | {
+    name
+    for room in ROOMS
+    for row in describe(config_of(room), room)
+    for name in (row.name, *row.aliases)
+}
+NAME = {"ids": lambda path: path.stem}
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, **NAME)
+def test_a_runbook_says_when_what_how_to_check_and_the_way_back(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r"(?m)^## (.+)$", text) == SECTIONS
+    for part in re.split(r"(?m)^## .+$", text)[1:]:
+        assert part.strip()
+    index = (ROOT / "docs" / "operations" / "README.md").read_text()
+    assert f"(runbooks/{page.name})" in index
+
+
+@pytest.mark.parametrize("page", [*PAGES, DEPLOY / "README.md"], ids=lambda path: path.stem)
+def test_what_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    for variable in re.findall(r"\bDARKBLOOM_[A-Z_]+[A-Z]\b", text):
+        assert variable in VARIABLES, variable
+    known = {spec.name for spec in DECLARED}
+    for metric in re.findall(r"\bdarkbloom_[a-z_]+_(?:total|seconds|micros|overdue)\b", text):
+        assert metric in known, metric
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_kill_switch_takes_the_value_that_its_page_names() -> None:
+    text = (ROOT / "docs" / "operations" / "runbooks" / "kill-switches.md").read_text()
+    settings = re.findall(r"`DARKBLOOM_ROUTER_([A-Z_]+)=([^`]+)`", text)
+    assert len(settings) >= 8
+    fields = config_of("router").__dataclass_fields__
+    for name, value in settings:
+        environ = {f"DARKBLOOM_ROUTER_{name}": value, "DARKBLOOM_ENV": "development"}
+        assert name.lower() in fields
+        load(config_of("router"), "router", environ)
