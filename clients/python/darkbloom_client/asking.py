@@ -1,13 +1,15 @@
 """What a request needs of a provider, told in sizes and abilities: nothing of its content."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import get_args
 
 from darkbloom_edge.dialects.chat import Lowered, prompt_bound
 from darkbloom_edge.envelope import MAX_REQUEST_BYTES
 from darkbloom_edge.errors import MalformedError, RequestError
-from darkbloom_edge.offers import Need, OfferRequest, most_bound
+from darkbloom_edge.media import estimate_tokens
+from darkbloom_edge.messages import media_of, texts_of
+from darkbloom_edge.offers import BOUND_FACTOR, BOUND_SLACK, Need, OfferRequest
 from darkbloom_edge.request import canonical_bytes
 from darkbloom_edge.signatures import to_base64
 from darkbloom_edge.verdict import TrustLevel
@@ -78,22 +80,34 @@ def ask(lowered: Lowered, choice: int, now: datetime) -> Asked:
     Raises:
         RequestError: it is larger than any request may be.
     """
-    messages = lowered.fields["messages"]
-    bound = prompt_bound(lowered)
-    texts = sum(len(message.get("content") or "") for message in messages)
-    tools = sum(len(str(tool)) for tool in lowered.fields.get("tools") or ())
-    estimate = (texts + tools) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
-    tokens = max(1, min(bound, estimate))
+    if lowered.remote:
+        raise RequestError(
+            "images are not fetched here, where their host would learn who asks; send data: URLs",
+            lowered.remote[0].param,
+        )
+    bound, tokens = prompt_bound(lowered), _estimate(lowered)
+    # The gateway takes no bound that is many times the estimate.
+    tokens = max(tokens, -(-(bound - BOUND_SLACK) // BOUND_FACTOR))
     asked = Asked(
         lowered,
         choice,
         now.strftime("%Y-%m-%d"),
-        prompt_tokens=tokens,
-        prompt_bound=min(bound, most_bound(tokens)),
+        prompt_tokens=min(bound, tokens),
+        prompt_bound=bound,
         body_bytes=0,
     )
     size = len(asked.canonical("b", MAX_BOUND)) + _NAME_BYTES + _ENVELOPE_BYTES
     if bound > MAX_BOUND or size > MAX_REQUEST_BYTES:
         raise RequestError("the prompt is too large", "messages", status=413)
 
-    return Asked(lowered, choice, asked.prompt_date, asked.prompt_tokens, asked.prompt_bound, size)
+    return replace(asked, body_bytes=size)
+
+
+def _estimate(lowered: Lowered) -> int:
+    """Guess the prompt's tokens, never below one."""
+    messages = lowered.fields["messages"]
+    texts = sum(len(text) for message in messages for text in texts_of(message))
+    tools = sum(len(str(tool)) for tool in lowered.fields.get("tools") or ())
+    media = sum(map(estimate_tokens, media_of(messages)))
+
+    return max(1, (texts + tools) // _BYTES_PER_TOKEN) + media + _TOKENS_PER_MESSAGE * len(messages)

@@ -89,7 +89,7 @@ class _Exchange:
         now = desk.clock.now()
         self._created = int(now.timestamp())
         self._relays = [
-            Relay(ask(lowered, choice, now), body.headers, desk) for choice in range(lowered.n)
+            Relay(ask(one, choice, now), body.headers, desk) for one, choice in lowered.jobs
         ]
 
     def whole(self) -> Flow[None]:

@@ -158,6 +158,32 @@ def test_openai_responses_and_completions(mesh: BlindMesh) -> None:
     nothing_leaked(mesh)
 
 
+def test_several_prompts_are_each_sealed(mesh: BlindMesh) -> None:
+    answer = openai_client(mesh).completions.create(model=MODEL, prompt=[SECRET, "another"])
+
+    assert [choice.text for choice in answer.choices] == ["Hello, world."] * 2
+    assert ["another" in str(prompt.messages) for prompt in mesh.prompts] == [False, True]
+
+
+def test_an_image_by_address_is_not_fetched(mesh: BlindMesh) -> None:
+    image: Any = {"type": "image_url", "image_url": {"url": "https://images.example/a.png"}}
+    asked: Any = [{"role": "user", "content": [image]}]
+
+    with pytest.raises(openai.BadRequestError, match="data: URLs"):
+        openai_client(mesh).chat.completions.create(model=MODEL, messages=asked)
+
+    assert mesh.calls == []
+
+
+def test_a_long_prompt_keeps_its_bound(mesh: BlindMesh) -> None:
+    asked: Any = [{"role": "user", "content": "é" * 40_000}]
+
+    openai_client(mesh).chat.completions.create(model=MODEL, messages=asked)
+
+    (offer,) = mesh.offers.values()
+    assert offer.prompt_bound >= 80_000
+
+
 def test_anthropic_streams(mesh: BlindMesh) -> None:
     client = claude_client(mesh)
 
