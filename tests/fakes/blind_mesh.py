@@ -34,6 +34,7 @@ from darkbloom_edge.offers import (
     OfferedPrice,
     offer_id,
     parse_offer_request,
+    replica_tag,
     sign_offer,
     verdict_sha256,
 )
@@ -247,7 +248,7 @@ class BlindMesh:
         document, signature = self.verdict()
         attempt = new_id("att")
         fields: Json = {
-            "offer_id": offer_id("replica", attempt),
+            "offer_id": offer_id(replica_tag("replica"), attempt),
             "nonce": asked.nonce,
             "request_id": new_id("req"),
             "attempt_id": attempt,
