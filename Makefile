@@ -66,6 +66,11 @@ test-browser: export DARKBLOOM_TEST_ARTEFACTS ?= .state/artefacts
 test-browser: $(READY) ## People's journeys through the console; needs chromium; pictures in .state/artefacts
 	@$(BIN)/pytest tests/browser $(ARGS)
 
+.PHONY: test-node
+test-node: $(READY) ## The stock Node clients against the gateway; installs them under tests/node
+	@cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@$(BIN)/pytest tests/component/gateway/test_node.py tests/component/gateway/test_quickstart.py $(ARGS)
+
 .PHONY: soak-replicas
 soak-replicas: $(READY) ## Drain and kill both router replicas under load with 200 providers, ROUNDS=3 times
 	@DARKBLOOM_SOAK_ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/mesh/test_fleet_of_links.py $(ARGS)
@@ -93,6 +98,10 @@ json-runs: $(READY) ## Schemas and forced calls through the mesh, every answer v
 .PHONY: chaos-billing
 chaos-billing: $(READY) ## Tear the database from under every command of billing; ARGS="--seed 1 --seconds 30"
 	@$(PYTHON) -m tests.chaos $(ARGS)
+
+.PHONY: schemathesis
+schemathesis: $(READY) ## Many requests out of nothing against both OpenAPI documents; EXAMPLES=100
+	@DARKBLOOM_SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/pytest --timeout 3600 tests/component/gateway/test_schemathesis.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(READY) ## Fuzz every decoder of what strangers send; last line is JSON; ARGS="--seconds 600 --only receipt"

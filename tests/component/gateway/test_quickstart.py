@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.component.gateway import node
 from tests.component.gateway.harness import Harness
 from tests.component.gateway.neighbours import API_KEY
 
@@ -27,7 +28,10 @@ def run_here(source: str, output: io.StringIO) -> None:
 
 async def run_there(command: list[str], output: io.StringIO) -> None:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        cwd=node.ROOM,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(100):
         said, errors = await process.communicate()
@@ -39,11 +43,12 @@ async def run_there(command: list[str], output: io.StringIO) -> None:
 async def test_a_block_works_as_it_is_printed(
     house: Harness, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "python", "js"]
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "python", "js", "js"]
     language, source = BLOCKS[number]
-    needed = {"sh": "curl", "js": "node"}.get(language)
-    if needed is not None and shutil.which(needed) is None:
-        pytest.skip(f"no {needed} on this machine")
+    if language == "sh" and shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    if language == "js":
+        node.needed(*(name for name in node.PACKAGES if f'from "{name}"' in source))
     monkeypatch.setenv("DARKBLOOM_URL", house.url)
     monkeypatch.setenv("DARKBLOOM_API_KEY", API_KEY)
     monkeypatch.setenv("DARKBLOOM_MODEL", "tiny")

@@ -6,7 +6,13 @@ from typing import Any, TypeVar
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom_edge.errors import EdgeError
 from darkbloom_edge.signatures import from_base64, parse_p256_public, to_base64
-from darkbloom_mesh.errors import ConflictError, MeshError, NotFoundError, PreconditionError
+from darkbloom_mesh.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    MeshError,
+    NotFoundError,
+    PreconditionError,
+)
 from fastapi import APIRouter, Request
 
 from darkbloom_gateway import convert
@@ -65,7 +71,10 @@ def make_router(plane: ControlPlane, identity: IdentityClient) -> APIRouter:
         """Revoke a provider token; the machines that it linked stay linked."""
         caller = await plane.login(request)
         await plane.financial(caller, revokes=True)
-        await _answered(identity.revoke_provider_token(caller.account_id, token_id))
+        # What cannot be a name is nobody's name.
+        await _answered(
+            identity.revoke_provider_token(caller.account_id, token_id), malformed=_nothing()
+        )
         return reply({"status": "revoked"})
 
     @router.delete("/v1/me/providers/{machine:path}")
@@ -154,6 +163,10 @@ async def _machine(plane: ControlPlane, named: str) -> bytes:
         raise _no_machine() from None
 
 
+def _nothing() -> ApiError:
+    return not_found("there is no such thing on this account")
+
+
 def _no_machine() -> ApiError:
     return ApiError(404, "machine_not_found", "this account has no such machine")
 
@@ -165,11 +178,15 @@ def _encoded(body: Body, name: str) -> bytes:
         raise bad_request(f"{name} must be base64", param=name) from None
 
 
-async def _answered(call: Awaitable[T], *, missing: ApiError | None = None) -> T:
+async def _answered(
+    call: Awaitable[T], *, missing: ApiError | None = None, malformed: ApiError | None = None
+) -> T:
     try:
         return await call
     except NotFoundError:
-        raise missing or not_found("there is no such thing on this account") from None
+        raise missing or _nothing() from None
+    except InvalidArgumentError as error:
+        raise malformed or bad_request("the request is not valid", param=error.field) from None
     except ConflictError:
         raise ApiError(409, "conflict", "this machine is linked to another account") from None
     except MeshError as error:
