@@ -85,8 +85,16 @@ _PART = either(
     obj({"type": const("refusal"), "refusal": STRING}),
 )
 _CONTENT = either(STRING, array(_PART))
+_URL = said(SOME, "a `data:` URI; chat also takes https addresses, where fetching is on")
+_SHOWN = obj({"url": _URL})
+_USER_PART = either(
+    _PART,
+    obj({"type": const("image_url"), "image_url": _SHOWN}),
+    obj({"type": const("video_url"), "video_url": _SHOWN}),
+)
 _MESSAGE = either(
-    obj({"role": words("system", "developer", "user"), "content": _CONTENT}),
+    obj({"role": words("system", "developer"), "content": _CONTENT}),
+    obj({"role": const("user"), "content": either(STRING, array(_USER_PART))}),
     obj(
         {"role": const("assistant"), "content": _CONTENT},
         {"tool_calls": nullable(array(_CALL, maxItems=128)), "reasoning_content": nullable(STRING)},

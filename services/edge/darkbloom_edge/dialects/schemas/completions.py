@@ -48,8 +48,8 @@ COMPONENTS: Mapping[str, Schema] = {
         {
             "model": MODEL,
             "prompt": said(
-                either(SOME, array(SOME, minItems=1, maxItems=1)),
-                "one text, which becomes one user message",
+                either(SOME, array(SOME, minItems=1, maxItems=MAX_CHOICES)),
+                "each text becomes one user message, and one job for each of `n`",
             ),
         },
         options(

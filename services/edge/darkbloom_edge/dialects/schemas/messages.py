@@ -36,6 +36,15 @@ REQUEST, ANSWER, EVENT = "MessagesRequest", "Message", "MessageEvent"
 
 _TEXT_BLOCK = obj({"type": const("text"), "text": STRING})
 _TEXT = either(STRING, array(_TEXT_BLOCK))
+_IMAGE = obj(
+    {
+        "type": const("image"),
+        "source": either(
+            obj({"type": const("base64"), "data": SOME}, {"media_type": STRING}),
+            obj({"type": const("url"), "url": said(SOME, "a `data:` URI")}),
+        ),
+    }
+)
 _USER = obj(
     {
         "role": const("user"),
@@ -44,6 +53,7 @@ _USER = obj(
             array(
                 either(
                     _TEXT_BLOCK,
+                    _IMAGE,
                     obj(
                         {"type": const("tool_result"), "tool_use_id": SOME},
                         {"content": nullable(_TEXT)},

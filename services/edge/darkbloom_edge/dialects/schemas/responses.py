@@ -39,12 +39,22 @@ _PART = either(
     obj({"type": const("refusal"), "refusal": STRING}),
 )
 _TEXT = either(STRING, array(_PART))
-_MESSAGE_FIELDS: Mapping[str, Schema] = {
-    "role": words("user", "assistant", "system", "developer"),
-    "content": _TEXT,
-}
+_URL = said(SOME, "a `data:` URI")
+_SHOWN = either(_URL, obj({"url": _URL}))
+_USER_PART = either(
+    _PART,
+    obj({"type": words("input_image", "image_url"), "image_url": _SHOWN}),
+    obj({"type": const("video_url"), "video_url": _SHOWN}),
+)
 _ITEM = either(
-    obj(_MESSAGE_FIELDS, {"type": const("message")}),
+    obj(
+        {"role": words("assistant", "system", "developer"), "content": _TEXT},
+        {"type": const("message")},
+    ),
+    obj(
+        {"role": const("user"), "content": either(STRING, array(_USER_PART))},
+        {"type": const("message")},
+    ),
     obj({"type": const("function_call"), "call_id": SOME, "name": SOME, "arguments": STRING}),
     obj({"type": const("function_call_output"), "call_id": SOME, "output": _TEXT}),
 )
