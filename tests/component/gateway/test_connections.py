@@ -351,3 +351,36 @@ async def test_a_wrong_key_costs_its_network_more(valkey_url: str) -> None:
         assert await models("203.0.113.1", NOBODY) == 401
         assert await models("203.0.113.1", BEARER) == 429
         assert [await models("203.0.113.2", BEARER) for _ in range(2)] == [200, 200]
+
+
+async def test_only_the_line_that_our_proxy_wrote_is_believed(valkey_url: str) -> None:
+    """A proxy may append a header of its own instead of to the one that the caller has sent."""
+    async with gateway(valkey_url, network_rate=0.01, network_burst=1, proxies=1) as mesh:
+
+        async def come(*lines: str) -> int:
+            headers = [("x-forwarded-for", each) for each in lines]
+            return (await mesh.http.get("/v1/pricing", headers=headers)).status_code
+
+        assert await come("6.6.6.6", "203.0.113.1") == 200
+        assert await come("7.7.7.7", "203.0.113.1") == 429
+        assert await come("203.0.113.1", "203.0.113.2") == 200
+
+
+async def test_nothing_of_what_is_refused_reaches_the_log(
+    house: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary = b"canary-0ddba11"
+    for sent in (
+        canary + b"\r\n\r\n",
+        b"GET /" + canary + b"\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+        HEALTH + (b"x-%b: y\r\n" % canary) * 200 + b"\r\n",
+        HEALTH + b"upgrade: " + canary + b"\r\nconnection: upgrade\r\n\r\n",
+        b"GET /v1/" + canary + b" HTTP/1.1\r\nhost: x\r\norigin: " + canary + b"\r\n\r\n",
+    ):
+        async with line(house) as end:
+            end.say(sent)
+            _, _, body = await end.answer()
+            assert canary not in body
+
+    said = capsys.readouterr()
+    assert canary.decode() not in said.out + said.err
