@@ -156,6 +156,8 @@ def _gateway(wiring: Wiring) -> Environment:
         "DARKBLOOM_GATEWAY_SIGN_IN_TOKEN_URL": f"{issuer}/token",
         "DARKBLOOM_GATEWAY_SIGN_IN_CLIENT_ID": AUDIENCE,
         "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory("gateway")),
+        # What providers of this mesh have imported: holds come close to the price by themselves.
+        "DARKBLOOM_GATEWAY_TOKENIZERS_DIR": str(wiring.state.directory("models")),
         "DARKBLOOM_GATEWAY_SEALING_KEYS_FILE": str(wiring.state.root / "keys" / "sealing-keys"),
         "REDIS_URL": wiring.redis_url,
     }

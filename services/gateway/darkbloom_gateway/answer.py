@@ -24,6 +24,7 @@ from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import KeyRecord, SignedBytes, Timing
 from darkbloom_gateway.ports import ReceiptRecord
 from darkbloom_gateway.prompt import Prompt
+from darkbloom_gateway.recount import Claim
 from darkbloom_gateway.seek import Seeker
 from darkbloom_gateway.stage import Stage
 
@@ -47,6 +48,7 @@ class Answer:
         self._passed_on = 0
         self._heard_at = 0.0
         self._recorded = False
+        self._sample = stage.recounts.sample()
 
     @property
     def mailbox(self) -> Mailbox:
@@ -100,6 +102,9 @@ class Answer:
         """Return when the first content is there; raises as `Seeker.seek`."""
         await self._seeker.seek()
         self._deltas = self._seeker.deltas
+        if self._sample is not None:
+            for delta in self._deltas:
+                self._sample.feed(delta)
         self._terminal = self._seeker.terminal or b""
         self._heard_at = self._clock.monotonic()
 
@@ -178,6 +183,7 @@ class Answer:
         if terminal.outcome != "completed":
             raise provider_failed("the provider stopped the answer")
         self._stage.meters.receipt("made")
+        self._recount(winner)
         return terminal, receipt
 
     def abort(self) -> None:
@@ -234,6 +240,18 @@ class Answer:
             )
         )
 
+    def _recount(self, winner: Attempt) -> None:
+        """Let the answer be counted again, if it was drawn for that."""
+        sample, self._sample = self._sample, None
+        if sample is None or not sample.usable:
+            return
+        last = winner.last
+        # The string that ended it was made and not delivered.
+        texts = [*sample.texts(), last.stop_sequence or ""]
+        offer = winner.offer
+        claim = Claim(offer.build, offer.provider_id, last.completion_tokens, texts)
+        self._stage.recounts.submit(claim)
+
     def _look(self) -> None:
         mailbox = self.mailbox
         if mailbox.gone:
@@ -262,6 +280,8 @@ class Answer:
                     self._report(error.fault)
                     raise provider_failed("the provider's answer was not authentic") from None
                 self._deltas.append(delta)
+                if self._sample is not None:
+                    self._sample.feed(delta)
             elif kind == kinds.TERMINAL:
                 self._terminal = self._terminal or frame.payload
             elif kind == kinds.ATTEMPT_FAILED:

@@ -65,6 +65,7 @@ from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.recount import Recounts
 from darkbloom_gateway.replays import Replays, ValkeyMarks
 from darkbloom_gateway.routes import (
     admin,
@@ -248,8 +249,7 @@ class Worker:
         self.tokenizers = Tokenizers(
             config.tokenizers_dir, manifests, lambda: self.shelf.catalog, clock
         )
-        fetcher = make_fetcher(enabled=config.remote_media, blocked=config.blocked_hosts())
-        service.on_close(fetcher.close)
+        self.recounts = Recounts(self.tokenizers, self.meters, secrets.token_bytes)
         self.stage = Stage(
             config=config,
             clock=clock,
@@ -262,7 +262,10 @@ class Worker:
             verdicts=desk,
             shelf=self.shelf,
             tokenizers=self.tokenizers,
-            fetcher=fetcher,
+            fetcher=make_fetcher(
+                service.on_close, enabled=config.remote_media, blocked=config.blocked_hosts()
+            ),
+            recounts=self.recounts,
             press=self.press,
             meters=self.meters,
             spans=Spans(enabled=config.otlp_endpoint is not None),
@@ -435,6 +438,7 @@ class Worker:
         spawn(self.ring.run(), name="sealing_keys")
         spawn(self.catalog.run(backoff), name="catalog")
         spawn(self.tokenizers.run(), name="tokenizers")
+        spawn(self.recounts.run(), name="recounts")
         spawn(self.trust.run_keys(backoff), name="trust")
         spawn(self.trust.run_revocations(backoff), name="revocations")
 

@@ -99,6 +99,11 @@ class Meters:
         """Count a sealed request: `opened`, or why it was not."""
         self._sealed.labels(outcome).inc()
 
+    def recounted(self, model: str, *, drifts: bool) -> None:
+        """Count an answer whose tokens were counted again."""
+        outcome = "drift" if drifts else "agrees"
+        self._metrics.counter(telemetry.RECOUNTS).labels(model, outcome).inc()
+
     def attempt_failed(self, model: str, reason: str) -> None:
         """Count a failed attempt by closed reason."""
         self._metrics.counter(telemetry.INFERENCE_ERRORS).labels(model, reason).inc()

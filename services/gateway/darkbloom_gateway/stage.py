@@ -14,6 +14,7 @@ from darkbloom_gateway.media.fetcher import Fetcher
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.receipts import ReceiptPress
+from darkbloom_gateway.recount import Recounts
 from darkbloom_gateway.shortfall import Shortfalls
 from darkbloom_gateway.spans import Spans
 from darkbloom_gateway.tiers import Tiers
@@ -44,6 +45,7 @@ class Stage:
     shelf: CatalogShelf
     tokenizers: Tokenizers
     fetcher: Fetcher
+    recounts: Recounts
     press: ReceiptPress
     meters: Meters
     spans: Spans

@@ -56,6 +56,7 @@ class Tokenizers:
         self._catalog = catalog
         self._clock = clock
         self._read: dict[str, Tokenizer] = {}
+        self._missed: set[tuple[str, str]] = set()
         self._known: Mapping[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._by_build: Mapping[str, tuple[Tokenizer, ...]] = {}
 
@@ -122,7 +123,10 @@ class Tokenizers:
                 if wanted.sha256 not in self._read:
                     self._read[wanted.sha256] = await asyncio.to_thread(_load, path, wanted.sha256)
             except (ApiError, MalformedError, OSError, StopIteration) as error:
-                _log.info("tokenizer_not_read", build=build, error_type=type(error).__name__)
+                # Every look would say the same again.
+                if (build, version) not in self._missed:
+                    self._missed.add((build, version))
+                    _log.info("tokenizer_not_read", build=build, error_type=type(error).__name__)
                 return ()
             digests.append(wanted.sha256)
         return tuple(dict.fromkeys(digests))

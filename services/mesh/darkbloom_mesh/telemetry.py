@@ -68,6 +68,7 @@ PHASE_SECONDS = _spec("request_phase_seconds", "where time goes", "phase", _FAST
 TTFT_SECONDS = _spec("ttft_seconds", "time to first content", "model", _TTFT_SECONDS)
 DECODE_RATE = _spec("decode_tokens_per_second", "pace", "model", _TOKENS_PER_SECOND)
 TOKENS = _spec("tokens_total", "tokens opened", "model kind")
+RECOUNTS = _spec("token_recounts_total", "answers whose tokens were counted again", "model outcome")
 CLIENT_GONE = _spec("client_gone_total", "consumers that left", "model phase")
 RATE_LIMITED = _spec("ratelimit_rejections_total", "refused for pace", "tier dimension")
 RECEIPTS = _spec("receipts_total", "receipts made", "outcome")

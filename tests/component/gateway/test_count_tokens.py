@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from anthropic import AsyncAnthropic
+from darkbloom_edge.delta import Delta
 from darkbloom_edge.manifest import store_name
 from darkbloom_mesh.clock import SystemClock
+from prometheus_client import generate_latest
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import API_KEY, BUILD, FakeRegistry
+from tests.fakes.router import scripted
 from tests.tokenizers import byte_level, manifest_of
 
 PATH = "/v1/messages/count_tokens"
@@ -92,3 +96,26 @@ async def test_a_slow_upload_is_not_cut_by_the_patience_for_readers(valkey_url: 
 
     assert answer.status_code == 200
     assert answer.json()["input_tokens"] > 0
+
+
+async def test_an_answer_that_was_drawn_is_counted_again(valkey_url: str, tmp_path: Path) -> None:
+    made = byte_level(WORDS)
+    registry = registry_of(tmp_path, made, made)
+    honest = [
+        Delta(text=f"{word} ", completion_tokens=n + 1) for n, word in enumerate(WORDS.split())
+    ]
+    liar = [Delta(text="the", completion_tokens=200)]
+    async with gateway(valkey_url, registry=registry, tokenizers_dir=tmp_path) as mesh:
+        await mesh.until(lambda: mesh.worker.tokenizers.any)
+        mesh.worker.recounts._below = 1 << 16
+        for deltas in (honest, liar):
+            end = replace(deltas[-1], text="", finish_reason="stop")
+            mesh.router.scripts = [scripted(deltas=[*deltas, end])]
+            response = await mesh.http.post("/v1/chat/completions", json=ASK, headers=BEARER)
+            assert response.status_code == 200, response.text
+
+        def seen() -> bool:
+            said = generate_latest(mesh.service.metrics.registry).decode()
+            return said.count("darkbloom_token_recounts_total{") == 2
+
+        await mesh.until(seen)

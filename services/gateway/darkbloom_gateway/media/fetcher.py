@@ -8,7 +8,7 @@ kind of a file is what its bytes say. No error and no log says anything of an ad
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, final
 
 import certifi
@@ -72,10 +72,6 @@ class Fetcher:
         self.trust = trust
         self._blocked = blocked
         self._places = asyncio.Semaphore(MAX_FETCHES)
-
-    async def close(self) -> None:
-        """Ask no more names."""
-        await self.network.close()
 
     async def fetch(self, wanted: Sequence[RemoteMedia]) -> list[Mapping[str, Any]]:
         """Return a part for each address, in their order.
@@ -163,10 +159,22 @@ class Fetcher:
                 await response.aclose()
 
 
-def make_fetcher(*, enabled: bool, blocked: frozenset[str]) -> Fetcher:
-    """Return a fetcher on the internet as it is."""
+def make_fetcher(
+    on_close: Callable[[Callable[[], Awaitable[object]]], None],
+    *,
+    enabled: bool,
+    blocked: frozenset[str],
+) -> Fetcher:
+    """Return a fetcher on the internet as it is.
+
+    Args:
+        on_close: is given what ends it.
+        enabled: as `Fetcher`.
+        blocked: as `Fetcher`.
+    """
     resolver = Resolver(MAX_FETCHES)
-    return Fetcher(PublicNetwork(resolver, close=resolver.close), enabled=enabled, blocked=blocked)
+    on_close(resolver.close)
+    return Fetcher(PublicNetwork(resolver), enabled=enabled, blocked=blocked)
 
 
 class Budget:

@@ -61,24 +61,11 @@ class PublicNetwork(AsyncNetworkBackend):
     Args:
         resolve: from a name to addresses.
         wire: opens connections to addresses.
-        close: ends what `resolve` needs.
     """
 
-    def __init__(
-        self,
-        resolve: Resolve,
-        wire: AsyncNetworkBackend | None = None,
-        *,
-        close: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, resolve: Resolve, wire: AsyncNetworkBackend | None = None) -> None:
         self._resolve = resolve
         self._wire = wire or AnyIOBackend()
-        self._close = close
-
-    async def close(self) -> None:
-        """Resolve no more names."""
-        if self._close is not None:
-            await self._close()
 
     async def connect_tcp(
         self,
