@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from anthropic import AsyncAnthropic
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.manifest import store_name
 from darkbloom_mesh.clock import SystemClock
+from msgspec.structs import replace
 from prometheus_client import generate_latest
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
@@ -102,9 +102,10 @@ async def test_an_answer_that_was_drawn_is_counted_again(valkey_url: str, tmp_pa
     made = byte_level(WORDS)
     registry = registry_of(tmp_path, made, made)
     honest = [
-        Delta(text=f"{word} ", completion_tokens=n + 1) for n, word in enumerate(WORDS.split())
+        Delta(text=f"{word} ", prompt_tokens=7, completion_tokens=number + 1)
+        for number, word in enumerate(WORDS.split())
     ]
-    liar = [Delta(text="the", completion_tokens=200)]
+    liar = [Delta(text="the", prompt_tokens=7, completion_tokens=200)]
     async with gateway(valkey_url, registry=registry, tokenizers_dir=tmp_path) as mesh:
         await mesh.until(lambda: mesh.worker.tokenizers.any)
         mesh.worker.recounts._below = 1 << 16
