@@ -129,10 +129,15 @@ def test_an_alert_leads_to_its_runbook_and_the_index_knows_it(alert: dict[str, A
     assert re.search(row, index)
 
 
-def test_promtool_takes_the_rules(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
         pytest.skip("promtool is not installed here (Debian: prometheus)")
+    return found
+
+
+def test_promtool_takes_the_rules(promtool: str, tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(RULES))
     done = subprocess.run(
@@ -160,3 +165,105 @@ def test_a_dashboard_is_whole_and_its_panels_do_not_overlap(path: Path) -> None:
         taken |= cells
     listed = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
     assert f"dashboards/{path.name}" in listed["configMapGenerator"][0]["files"]
+
+
+OUTCOME = 'darkbloom_request_outcomes_total{job="gateway", model="m", class="%s"}'
+PROVIDERS = 'darkbloom_providers{job="router", state="online", trust="%s"}'
+WARM = 'darkbloom_warm_pool_machines{job="router", model="m", which="warm"}'
+ASKED = 'darkbloom_routing_decisions_total{job="router", model="m", outcome="no_provider"}'
+
+# What happens, minute by minute (promtool's notation); which alert; when; whether it fires.
+STORIES = {
+    "one in ten fails": (
+        {OUTCOME % "success": "0+90x120", OUTCOME % "provider_5xx": "0+10x120"},
+        ("RequestsFailFast", "2h", True),
+    ),
+    "one in a thousand fails": (
+        {OUTCOME % "success": "0+999x120", OUTCOME % "provider_5xx": "0+1x120"},
+        ("RequestsFailFast", "2h", False),
+    ),
+    "nothing fails and refusals do not count": (
+        {OUTCOME % "success": "0+10x120", OUTCOME % "rate_limited": "0+90x120"},
+        ("RequestsFailFast", "2h", False),
+    ),
+    "a third of the streams leaves at once": (
+        {"darkbloom_provider_streams": "300x20 200x20"},
+        ("FleetDrop", "23m", True),
+    ),
+    "a third leaves within an hour": (
+        {"darkbloom_provider_streams": "300-2x60"},
+        ("FleetDrop", "45m", False),
+    ),
+    "half of the hardware trust goes": (
+        {PROVIDERS % "hardware": "90x20 45x20", PROVIDERS % "self_signed": "10x20 55x20"},
+        ("TrustCollapse", "24m", True),
+    ),
+    "all hardware trust goes, and its series with it": (
+        {PROVIDERS % "hardware": "90x20 stale", PROVIDERS % "self_signed": "10x20 100x20"},
+        ("TrustCollapse", "24m", True),
+    ),
+    "a model is asked for and nobody holds it": (
+        {WARM: "0x30", ASKED: "0+5x30"},
+        ("NoCapacity", "20m", True),
+    ),
+    "nobody holds it and nobody asks": (
+        {WARM: "0x30", ASKED: "7x30"},
+        ("NoCapacity", "20m", False),
+    ),
+    "a cent is missing": (
+        {'darkbloom_billing_ledger_imbalance_micros{job="billing"}': "0x5 -10000x5"},
+        ("BooksDoNotBalance", "8m", True),
+    ),
+    "no billing can be scraped": (
+        {
+            'up{job="billing", instance="a"}': "1x5 0x10",
+            **{f'up{{job="{room}"}}': "1x20" for room in ROOMS if room != "billing"},
+        },
+        ("RoomDown", "12m", True),
+    ),
+    "one of two replicas is down": (
+        {
+            'up{job="billing", instance="a"}': "1x5 0x10",
+            'up{job="billing", instance="b"}': "1x20",
+            **{f'up{{job="{room}"}}': "1x20" for room in ROOMS if room != "billing"},
+        },
+        ("RoomDown", "12m", False),
+    ),
+    "a certificate was not renewed": (
+        {'darkbloom_tls_certificate_expiry_seconds{job="router"}': "14000x30"},
+        ("RoomCertificateExpires", "20m", True),
+    ),
+    "routers differ from the full scan": (
+        {'darkbloom_routing_audits_total{job="router", outcome="disagreed"}': "0x5 1x60"},
+        ("RoutingDisagrees", "20m", True),
+    ),
+}
+
+
+def test_alerts_fire_when_they_should_and_not_before(promtool: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(RULES))
+    tests = []
+    for name, (series, (alert, at, fires)) in STORIES.items():
+        # A record's name alone decides: labels and texts of what fires are the rule's own.
+        expression = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)'
+        tests.append(
+            {
+                "name": name,
+                "interval": "1m",
+                "input_series": [{"series": k, "values": v} for k, v in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": expression,
+                        "eval_time": at,
+                        "exp_samples": [{"labels": "{}", "value": int(fires)}],
+                    }
+                ],
+            }
+        )
+    document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
+    done = subprocess.run(
+        [promtool, "test", "rules", "tests.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
