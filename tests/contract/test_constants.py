@@ -13,8 +13,11 @@ from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.identity import devices
 from darkbloom_billing.payments import model as payments
 from darkbloom_billing.pricing import MINIMUM_CHARGE_MICROS
+from darkbloom_edge import media
+from darkbloom_edge.dialects import chat_sampling
 from darkbloom_gateway import connection, errors, guards, seek, wire
 from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.media import fetcher
 from darkbloom_gateway.routes import bodies, log_reports
 from darkbloom_gateway.store import _IDLE_MS
 from darkbloom_router.config import RouterConfig
@@ -57,6 +60,17 @@ CONSTANTS: list[tuple[str, object, object]] = [
     ("any body", connection.MAX_BODY_BYTES, 64 << 20),
     ("inference body", gateway("max_body_bytes"), 16 << 20),
     ("control-plane body", bodies.MAX_BODY, 64 << 10),
+    ("remote file", media.MAX_FILE_BYTES, 8 << 20),
+    ("remote media of a request", media.MAX_TOTAL_BYTES, 10 << 20),
+    ("pixels of an image", media.MAX_PIXELS, 100_000_000),
+    ("time for a remote file", fetcher.FILE_S, 15.0),
+    ("time for remote media", fetcher.TOTAL_S, 25.0),
+    ("fetches at a time", fetcher.MAX_FETCHES, 32),
+    ("routing estimate of an image", media.IMAGE_ESTIMATE_TOKENS, 300),
+    ("routing estimate of a video", media.VIDEO_ESTIMATE_TOKENS, 1500),
+    ("stop strings beside a grammar", chat_sampling.MAX_STOPS_BESIDE_GRAMMAR, 4),
+    ("bytes of a stop string", chat_sampling.MAX_STOP_BYTES, 256),
+    ("silence before a comment", gateway("keepalive_s"), 15.0),
     ("log upload", log_reports.MAX_BYTES, 10 << 20),
     ("header timeout", gateway("headers_s"), 10.0),
     ("idle timeout", gateway("idle_s"), 120.0),

@@ -1,5 +1,6 @@
 """Images that a request names: what is fetched, what never is, and when."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from anthropic import AsyncAnthropic
 from darkbloom.billing.v1.ledger_pb2 import HoldResult
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom_edge.dialects.media import RemoteMedia
@@ -16,7 +18,7 @@ from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.media.fetcher import Fetcher
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
-from tests.component.gateway.neighbours import FakeRegistry
+from tests.component.gateway.neighbours import API_KEY, FakeRegistry
 from tests.fakes.media_server import HOST, OTHER, PUBLIC, Internet, MediaServer, media_server
 from tests.media import MP4, data_url, image_part, jpeg, png, seen
 
@@ -179,8 +181,8 @@ async def test_who_leaves_ends_the_fetch(mesh: Harness, server: MediaServer) -> 
     assert mesh.router.seen.opens == []
 
 
-def fetcher(server: MediaServer) -> Fetcher:
-    return Fetcher(Internet(server.port).network(), enabled=True, trust=server.trust)
+def fetcher(server: MediaServer, **limits: Any) -> Fetcher:
+    return Fetcher(Internet(server.port).network(), enabled=True, trust=server.trust, **limits)
 
 
 def wanted(url: str, kind: MediaKind = MediaKind.IMAGE) -> RemoteMedia:
@@ -231,3 +233,63 @@ async def test_several_images_keep_their_places(mesh: Harness, server: MediaServ
     (request,) = mesh.router.seen.requests
     kinds = [part["media_type"] for part in request.messages[0]["content"]]
     assert kinds == ["image/png", "image/png", "image/jpeg"]
+
+
+async def test_a_server_that_stalls_is_given_up_and_holds_its_place_no_longer(
+    server: MediaServer,
+) -> None:
+    stalled, image = wanted(f"https://{HOST}/stall"), wanted(server.file("/a.png", png()))
+    for limits in ({"file_s": 0.2}, {"total_s": 0.2}):
+        hurried = fetcher(server, places=1, **limits)
+        with pytest.raises(ApiError, match="in time") as late:
+            await hurried.fetch([stalled])
+        assert (late.value.http_status, late.value.param) == (400, "p")
+    assert len(await fetcher(server, places=1).fetch([image])) == 1
+
+
+async def test_where_all_places_are_taken_the_gateway_is_busy(server: MediaServer) -> None:
+    full = fetcher(server, places=0, file_s=0.05)
+
+    with pytest.raises(ApiError) as refused:
+        await full.fetch([wanted(f"https://{HOST}/a.png")])
+
+    assert (refused.value.http_status, refused.value.retry_after_s) == (503, 1)
+    assert server.asked == []
+
+
+async def test_every_stock_sdk_shows_an_image(mesh: Harness) -> None:
+    text = base64.b64encode(png()).decode()
+    async with mesh.sdk() as client:
+        said = await client.responses.create(
+            model="tiny",
+            input=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_text", "text": "what is this?"},
+                        {"type": "input_image", "image_url": data_url(png()), "detail": "auto"},
+                    ],
+                }
+            ],
+        )
+    async with AsyncAnthropic(api_key=API_KEY, base_url=mesh.url, max_retries=0) as anthropic:
+        source: Any = {"type": "base64", "media_type": "image/png", "data": text}
+        message = await anthropic.messages.create(
+            model="tiny",
+            max_tokens=9,
+            messages=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "what is this?"},
+                        {"type": "image", "source": source},
+                    ],
+                }
+            ],
+        )
+
+    assert said.output_text == "Hello world"
+    assert message.content[0].type == "text"
+    first, second = [request.messages for request in mesh.router.seen.requests]
+    assert first == second
+    assert first[0]["content"][1]["media_type"] == "image/png"

@@ -387,3 +387,13 @@ def test_refusals_and_repr_quote_no_content() -> None:
         with pytest.raises(RequestError) as raised:
             lowered(**changes)
         assert "canary" not in f"{raised.value} {raised.value.message} {raised.value.param}"
+
+
+def test_beside_a_grammar_there_are_at_most_four_stop_strings() -> None:
+    stops = ["a", "b", "c", "d", "e"]
+    assert lowered(stop=stops, tools=[TOOL]).fields["stop"] == stops
+    assert lowered(stop=stops[:4], tools=[TOOL], tool_choice="required").has_tools
+    for choice in ("required", "none", NAMED):
+        with pytest.raises(RequestError) as refused:
+            lowered(stop=stops, tools=[TOOL], tool_choice=choice)
+        assert (refused.value.param, refused.value.status) == ("stop", 400)

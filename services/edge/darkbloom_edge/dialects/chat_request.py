@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkbloom_edge.dialects.chat_messages import lower_messages
-from darkbloom_edge.dialects.chat_sampling import lower_sampling
+from darkbloom_edge.dialects.chat_sampling import MAX_STOPS_BESIDE_GRAMMAR, lower_sampling
 from darkbloom_edge.dialects.chat_tools import ToolPolicy, lower_tools
 from darkbloom_edge.dialects.fields import Fields
 from darkbloom_edge.dialects.media import MAX_REMOTE, RemoteMedia
@@ -138,6 +138,8 @@ def lower_fields(values: Mapping[str, Any], echo: Mapping[str, Any] | None = Non
     media = list(media_of(messages))
     tools = lower_tools(fields)
     sampling = lower_sampling(fields)
+    if tools.tools and tools.policy != "auto":
+        _check_stops(sampling["stop"])
     response_format = _lower_format(fields)
     content = {
         "messages": messages,
@@ -216,6 +218,13 @@ def _output_bound(fields: Fields) -> int | None:
     bounds = [fields.integer(name, 0) for name in _OUTPUT_BOUNDS]
 
     return next((bound for bound in bounds if bound), None)
+
+
+def _check_stops(stops: list[str] | None) -> None:
+    if stops and len(stops) > MAX_STOPS_BESIDE_GRAMMAR:
+        raise RequestError(
+            f"stop has more than {MAX_STOPS_BESIDE_GRAMMAR} entries beside this tool_choice", "stop"
+        )
 
 
 def _lower_format(fields: Fields) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from darkbloom_edge.errors import RequestError
 
 MAX_STOPS = 16
 """Most stop strings of one request."""
+MAX_STOPS_BESIDE_GRAMMAR = 4
+"""The same where a tool choice is held by a grammar."""
 MAX_STOP_BYTES = 256
 """Longest stop string in UTF-8 bytes."""
 MAX_BIASES = 1024

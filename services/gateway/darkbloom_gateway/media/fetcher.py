@@ -55,6 +55,9 @@ class Fetcher:
         enabled: whether anything is fetched.
         blocked: hosts that are not asked, with all below them.
         trust: roots of servers; None takes those of the web.
+        places: files at a time.
+        file_s: seconds for one file, and for a place before.
+        total_s: seconds for all files of a request.
     """
 
     def __init__(
@@ -64,6 +67,9 @@ class Fetcher:
         enabled: bool,
         blocked: frozenset[str] = frozenset(),
         trust: ssl.SSLContext | None = None,
+        places: int = MAX_FETCHES,
+        file_s: float = FILE_S,
+        total_s: float = TOTAL_S,
     ) -> None:
         # It would log hosts and headers.
         logging.getLogger("httpcore").setLevel(logging.WARNING)
@@ -71,7 +77,9 @@ class Fetcher:
         self.network = network
         self.trust = trust
         self._blocked = blocked
-        self._places = asyncio.Semaphore(MAX_FETCHES)
+        self._places = asyncio.Semaphore(places)
+        self._file_s = file_s
+        self._total_s = total_s
 
     async def fetch(self, wanted: Sequence[RemoteMedia]) -> list[Mapping[str, Any]]:
         """Return a part for each address, in their order.
@@ -81,7 +89,7 @@ class Fetcher:
         """
         budget = Budget(MAX_TOTAL_BYTES)
         try:
-            async with asyncio.timeout(TOTAL_S), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(self._total_s), asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(self._fetch(one, budget), name="media") for one in wanted
                 ]
@@ -94,12 +102,12 @@ class Fetcher:
     async def _fetch(self, wanted: RemoteMedia, budget: "Budget") -> Mapping[str, Any]:
         param = wanted.param
         try:
-            async with asyncio.timeout(FILE_S):
+            async with asyncio.timeout(self._file_s):
                 await self._places.acquire()
         except TimeoutError:
             raise overloaded() from None
         try:
-            async with asyncio.timeout(FILE_S):
+            async with asyncio.timeout(self._file_s):
                 data = await self._follow(target_of(wanted.url), budget)
             return await asyncio.to_thread(part_of, data, wanted.kind)
         except MalformedError as error:
