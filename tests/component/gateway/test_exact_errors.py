@@ -104,8 +104,9 @@ async def test_a_refusal_of_the_router_is_passed_on_exactly(scene: Scene, row: R
     assert response.headers.get("retry-after") == ("7" if retry else None)
     assert error["message"] == "in its words"
     assert not [name for name in response.headers if name.startswith("x-provider-")]
-    await scene.mesh.billing.until(lambda: scene.mesh.billing.releases)
-    assert scene.mesh.billing.releases == scene.mesh.billing.holds
+    billing = scene.mesh.billing
+    # Those of an earlier test may still be on their way.
+    await billing.until(lambda: billing.holds and set(billing.holds) <= set(billing.releases))
 
 
 @pytest.mark.parametrize(("said", "shown"), [(0, "1"), (61, "60"), (600, "60"), (30, "30")])
