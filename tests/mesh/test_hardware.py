@@ -4,6 +4,7 @@ The router runs by the rules of production, so nothing below `hardware` gets a r
 """
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -11,16 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 import pytest_asyncio
+from darkbloom_client import AsyncTransport, Policy
+from darkbloom_client import Pins as ClientPins
 from darkbloom_edge.apple.roots import apple_roots
 from darkbloom_edge.verify_bundle import Pins, verify_bundle
 from darkbloom_local.mesh import Mesh
+from darkbloom_local.models import SCRIPTED
 from darkbloom_provider.collecting import Collector
 
 from tests.fakes.apple_service import AppleService
-from tests.mesh.harness import QUICK, Books, Consumer, Fleet, darkbloom, until
+from tests.mesh.harness import PATIENCE_S, QUICK, Books, Consumer, Fleet, darkbloom, script, until
 from tests.mesh.hostile.mischief import Mischief
 from tests.mesh.minted import authority
 
@@ -167,3 +172,42 @@ async def test_a_posture_that_ends_takes_hardware_with_it_and_a_new_one_brings_i
     assert refused.status_code == 429
     mischief.behave()
     await standing(minted, "hardware", "hardware_proven")
+
+
+async def test_end_to_end_apples_evidence_decides_and_no_word_of_ours_stands_in_for_it(
+    minted: Mesh, mischief: Mischief, apple: AppleService
+) -> None:
+    mischief.behave()
+    await standing(minted, "hardware", "hardware_proven")
+    await Fleet(minted).wait_routable()
+    [shown] = (await Consumer(minted).get("/v1/providers/attestation")).json()["providers"]
+    release = json.loads(base64.b64decode(shown["verdict"]["document"]))["code_release"]
+    verdict_keys, _ = await Consumer(minted).keys()
+    policy = Policy(
+        pins=ClientPins(verdict_keys=verdict_keys, log_keys=verdict_keys),
+        app_id=authority.APP_ID,
+        allowed_releases={release},
+        apple=apple.roots,
+    )
+
+    async def ask(policy: Policy) -> httpx.Response:
+        headers = {"authorization": f"Bearer {minted.api_key}"}
+        body = {"model": SCRIPTED, "messages": script(tokens=3)}
+        async with httpx.AsyncClient(
+            transport=AsyncTransport(policy),
+            base_url=minted.url,
+            headers=headers,
+            timeout=PATIENCE_S,
+        ) as client:
+            return await client.post("/v1/chat/completions", json=body)
+
+    answer = await ask(policy)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-darkbloom-mode"] == "end-to-end"
+    for changes, reason in (
+        ({"apple": apple_roots()}, "evidence_forged"),
+        ({"app_id": "9876543210.io.darkbloom.provider"}, "evidence_forged"),
+        ({"allowed_releases": None}, "release_not_allowed"),
+    ):
+        refused = await ask(replace(policy, **changes))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, reason)

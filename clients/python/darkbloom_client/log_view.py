@@ -183,7 +183,9 @@ def check_release(entries: Sequence[Entry], verdict: Verdict, policy: Policy) ->
             expected="a release in force",
             found=f"{verdict.code_release}, taken back at {found[-1].time}",
         )
-    if blessed[-1].development and not policy.allow_unattested:
+    # Whoever names a release has said what it is.
+    named = policy.allow_unattested or policy.allowed_releases is not None
+    if blessed[-1].development and not named:
         raise RefusedError(
             Reason.RELEASE_NOT_ALLOWED,
             expected="a release for everybody",

@@ -50,7 +50,8 @@ class Policy:
     trust: TrustLevel = "hardware"
     """Lowest level of a machine that may read the prompt."""
     allowed_releases: Collection[str] | None = None
-    """Code releases that may read it; None takes every one that the pinned log has blessed."""
+    """Code releases that may read it, whatever they are for; None takes every one that the pinned
+    log has blessed for everybody."""
     max_age: timedelta = MAX_AGE
     """Oldest evidence, by our own clock; at most 16 minutes."""
     allow_unattested: bool = False

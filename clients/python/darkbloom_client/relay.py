@@ -45,7 +45,7 @@ from darkbloom_client.steps import (
 _OK, _GONE = 200, 410
 _JSON = ("content-type", "application/json")
 _BAD_GATEWAY = 502
-_PASSED_ON = ("x-inference-job-id", "x-hold-micro-usd", "x-request-id")
+_PASSED_ON = ("x-inference-job-id", "x-request-id")
 _CHUNKS = frozenset({RecordKind.PREAMBLE, RecordKind.CONTENT, RecordKind.FINAL})
 
 
@@ -282,7 +282,10 @@ class Relay:
             for name, value in reply.headers.items()
             if name in _PASSED_ON or name.startswith("x-provider-")
         ]
-        self.headers.append(("x-darkbloom-mode", "end-to-end"))
+        self.headers += [
+            ("x-hold-micro-usd", str(offer.hold_micro_usd)),
+            ("x-darkbloom-mode", "end-to-end"),
+        ]
         return None
 
     def _read(self) -> Flow[list[Record]]:

@@ -220,6 +220,7 @@ def test_a_development_release_needs_to_be_allowed(mesh: BlindMesh) -> None:
 
     assert refused(mesh) == Reason.RELEASE_NOT_ALLOWED.value
     assert ask(mesh, policy=mesh.policy(allow_unattested=True)).status_code == 200
+    assert ask(mesh, policy=mesh.policy(allowed_releases={RELEASE})).status_code == 200
 
 
 def test_an_old_head_is_refused(mesh: BlindMesh) -> None:
