@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[3] / "docs/errors.md"
 MESSAGES = "/v1/messages"
 HI = [{"role": "user", "content": "hi"}]
 OFFERS = "end-to-end mode:"
-"""How rows begin that only the routes of offers answer with; `tests/mesh/test_end_to_end.py` has those."""
+"""How rows begin that only offers answer with; `tests/mesh/test_end_to_end.py` has those."""
 Row = tuple[int, str, str, bool]
 """Status, type, code, whether `Retry-After` comes along."""
 
