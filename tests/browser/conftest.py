@@ -10,7 +10,7 @@ from darkbloom_local.environment import process_environment
 from darkbloom_local.mesh import Mesh
 
 from tests.browser.driver import DESKTOP, Browser, chromium
-from tests.browser.person import Person
+from tests.browser.person import OWNER, Person
 from tests.mesh.harness import QUICK
 
 UNHURRIED = {
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
-    """A mesh whose one machine belongs to the developer."""
+    """A mesh whose one machine belongs to its owner, and has earned something."""
     environment = {room: {**QUICK.get(room, {}), **UNHURRIED.get(room, {})} for room in QUICK}
     async with Mesh(
         tmp_path_factory.mktemp("site"),
@@ -45,11 +45,24 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
         local_stripe=True,
         durable=False,
     ) as mesh:
-        login = {"authorization": f"Bearer {mesh.login_token()}"}
+        login = {"authorization": f"Bearer {mesh.login_token(OWNER)}"}
         async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as http:
             account = (await http.get("/v1/me", headers=login)).json()["account_id"]
-        await mesh.start_provider("provider", engine="scripted", account_id=account)
+            await mesh.start_provider("provider", engine="scripted", account_id=account)
+            for _ in range(3):
+                await ask(http, mesh.api_key)
         yield mesh
+
+
+async def ask(http: httpx.AsyncClient, key: str) -> None:
+    """Let somebody else ask something, so that the machine has earned."""
+    turns = [{"role": "user", "content": "hello"}]
+    answer = await http.post(
+        "/v1/chat/completions",
+        json={"model": "scripted", "messages": turns},
+        headers={"authorization": f"Bearer {key}"},
+    )
+    assert answer.is_success, answer.text
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +90,13 @@ def person(site: Mesh, window: Browser, pictures: Path) -> Person:
     window.settled()
     window.complaints()
     return Person(window, site, pictures)
+
+
+@pytest.fixture
+def owner(person: Person) -> Person:
+    """The owner of the machine, signed in."""
+    person.sign_in(OWNER)
+    return person
 
 
 @pytest.fixture

@@ -163,8 +163,9 @@ class Browser:
         """Return once the page has all that it was loading."""
         self.until(
             lambda: self.script(
-                "return document.readyState === 'complete' && document.querySelector('#main h1')"
-                " !== null && !document.querySelector('[aria-busy]')"
+                "return document.querySelector('#top .bar') !== null"
+                " && document.querySelector('#main .page') !== null"
+                " && document.querySelector('[aria-busy]') === null"
             ),
             "the page is settled",
         )

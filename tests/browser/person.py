@@ -11,6 +11,8 @@ from darkbloom_local.mesh import Mesh
 
 from tests.browser.driver import DESKTOP, PHONE, Browser
 
+OWNER = "owner@example.org"
+"""Whose the machine is."""
 _AXE = files("axe_core_python").joinpath("axe.min.js")
 _RUN_AXE = """
 const done = arguments[arguments.length - 1];

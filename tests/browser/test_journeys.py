@@ -3,7 +3,9 @@
 import httpx
 import pytest
 
-from tests.browser.person import Person
+from tests.browser.person import OWNER, Person
+
+RECENT = "/v1/me/earnings"
 
 PAGES = ("", "chat", "keys", "money", "usage", "machines", "earnings", "network", "account", "link")
 
@@ -115,7 +117,7 @@ def test_money_goes_in_at_the_card_page_and_usage_moves(known: Person) -> None:
 
     after = known.api("/v1/payments/balance")["purchased_micro_usd"]
     assert after - before == 12_500_000
-    assert "stripe deposit" in browser.text
+    browser.shows("stripe deposit")
     known.look("money-paid")
 
     asked = len(known.api("/v1/payments/usage")["usage"])
@@ -167,9 +169,9 @@ def test_a_code_that_nobody_shows_is_refused(known: Person) -> None:
     known.browser.shows("this code is not known")
 
 
-def test_an_owner_sees_how_his_machine_stands_and_checks_its_evidence(known: Person) -> None:
-    browser = known.browser
-    known.go("machines")
+def test_an_owner_sees_how_his_machine_stands_and_checks_its_evidence(owner: Person) -> None:
+    browser = owner.browser
+    owner.go("machines")
     browser.shows("Every gate is open: requests come as they are asked.")
     browser.press("Check its evidence")
     page = browser.shows("none fails")
@@ -177,7 +179,17 @@ def test_an_owner_sees_how_his_machine_stands_and_checks_its_evidence(known: Per
     for claim in ("verdict signed", "verdict names this machine", "evidence: registration"):
         assert f"✓\n{claim}" in page
     assert "✓\nattested hardware" not in page
-    known.look("machine-checked")
+    owner.look("machine-checked")
+
+
+@pytest.mark.parametrize("page", ["", "machines", "earnings"])
+def test_the_pages_of_an_owner_are_for_everybody_too(owner: Person, page: str) -> None:
+    owner.browser.until(lambda: owner.api(RECENT, email=OWNER)["earnings"], "it has earned")
+    owner.go(page)
+    owner.look(f"owner-{page or 'home'}")
+
+    assert owner.faults() == []
+    assert owner.browser.complaints() == []
 
 
 def test_anybody_checks_a_provider_and_the_log(person: Person) -> None:

@@ -15,12 +15,13 @@ export class ApiError extends Error {
     this.status = status;
     this.type = type;
     this.requestId = requestId;
+    this.headers = null;
   }
 }
 
 /**
  * Calls the gateway and returns the raw answer.
- * @param {object} [options] method, body (an object becomes JSON), headers, patience (ms), signal
+ * @param {object} [options] method, body (texts and bytes as they are, an object becomes JSON), headers, patience (ms), signal
  */
 export async function reach(path, { method = "GET", body, headers = {}, patience = PATIENCE_MS, signal } = {}) {
   const limit = AbortSignal.timeout(patience);
@@ -29,7 +30,7 @@ export async function reach(path, { method = "GET", body, headers = {}, patience
   try {
     answer = await fetch(path, {
       method,
-      body: body === undefined || typeof body === "string" ? body : JSON.stringify(body),
+      body: body === undefined || typeof body === "string" || ArrayBuffer.isView(body) ? body : JSON.stringify(body),
       headers: {
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
         ...(token ? { Authorization: `Bearer ${token}` } : {}),
@@ -64,7 +65,9 @@ async function fault(answer) {
     // Not ours: a proxy answered in HTML.
   }
   const message = found.message ?? `the gateway answered ${answer.status}`;
-  return new ApiError(answer.status, found.type ?? "error", message, request, answer.headers.get("retry-after"));
+  const made = new ApiError(answer.status, found.type ?? "error", message, request, answer.headers.get("retry-after"));
+  made.headers = answer.headers;
+  return made;
 }
 
 /** A path with a query; what is empty is left out. */

@@ -20,6 +20,9 @@ export const count = (number) => (number ?? 0).toLocaleString("en");
 /** 12.3k, 4.5M: for labels that have little room. */
 export const brief = (number) => new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(number);
 
+/** Gigabytes as machines say them, without the digits that nobody reads. */
+export const gigabytes = (number) => (number ? `${Math.round(number * 10) / 10} GB` : "");
+
 export function moment(text) {
   return text ? new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }) : "never";
 }

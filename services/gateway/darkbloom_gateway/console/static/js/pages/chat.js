@@ -3,17 +3,21 @@
 import { call } from "../api.js";
 import { ask } from "../ask.js";
 import { claimList } from "../claims.js";
+import { askEndToEnd } from "../endtoend.js";
 import { action, choice, el, facts, field, say } from "../dom.js";
 import { checkReceipt, publishedKeys } from "../verify.js";
 
 const MODES = [
   ["open", "Over TLS"],
   ["sealed", "Sealed to the gateway"],
+  ["end", "End to end"],
 ];
 const HINTS = {
   open: "TLS protects it on the way; the gateway reads it in memory and seals it to the machine that answers.",
   sealed: "Sealed in this page: no proxy on the way can read it. The gateway opens it in memory.",
+  end: "Sealed in this page to the machine that answers: the gateway sees the model's name, sizes and counts. This page's code comes from the gateway, so you trust what it served; the Python client does not.",
 };
+const SENT = { open: "over TLS", sealed: "sealed to the gateway", end: "sealed to the machine itself" };
 const turns = [];
 let chosen = { model: null, mode: "open", own: false };
 
@@ -45,7 +49,7 @@ export async function show(page, { signal }) {
     const halt = new AbortController();
     stop.onclick = () => halt.abort();
     [stop.hidden, send.hidden] = [false, true];
-    await exchange(log, text.value, { model: model.value, sealed: mode.value === "sealed", route: own.checked ? "prefer" : null, signal: halt.signal }, () => (text.value = ""));
+    await exchange(log, text.value, { model: model.value, mode: mode.value, route: own.checked ? "prefer" : null, signal: halt.signal }, () => (text.value = ""));
     [stop.hidden, send.hidden] = [true, false];
     text.focus();
   } },
@@ -68,7 +72,7 @@ async function exchange(log, prompt, wanted, taken) {
   answer.node.setAttribute("aria-busy", "true");
   taken();
   try {
-    const result = await ask({ ...wanted, body: { model: wanted.model, messages: [...history, { role: "user", content: prompt }] } }, (part) => answer.add(part));
+    const result = await (wanted.mode === "end" ? askEndToEnd : ask)({ ...wanted, sealed: wanted.mode === "sealed", body: { model: wanted.model, messages: [...history, { role: "user", content: prompt }] } }, (part) => answer.add(part));
     answer.finish(result, wanted);
   } catch (error) {
     if (wanted.signal.aborted) answer.note("Stopped. What had come was paid for.");
@@ -128,10 +132,11 @@ function backing(result, wanted, content) {
       facts([
         ["Machine", el("code", {}, result.headers.get("x-provider-id") ?? "not named")],
         ["Trust level", level],
-        ["Sent", wanted.sealed ? "sealed to the gateway" : "over TLS"],
+        ["Sent", SENT[wanted.mode]],
         result.usage && ["Tokens", `${result.usage.prompt_tokens} in, ${result.usage.completion_tokens} out`],
         ["Attempt", el("code", {}, result.headers.get("x-inference-job-id") ?? "")],
       ]),
+      result.before ? el("div", {}, el("h3", {}, "Before anything was sealed"), claimList(result.before)) : null,
       check,
       seat,
     ),

@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { claimList } from "../claims.js";
 import { action, confirmed, el, facts, say } from "../dom.js";
-import { ago, count, dollars, moment } from "../format.js";
+import { ago, count, dollars, gigabytes, moment } from "../format.js";
 import { checkMachine, publishedKeys } from "../verify.js";
 
 const REFRESH_MS = 15_000;
@@ -50,7 +50,7 @@ function machine(row, known, refresh) {
   return el("section.card", {},
     el("h3", {}, row.name || "Unnamed machine", el(`span.badge.${online ? "good" : "open"}`, {}, row.status)),
     facts([
-      row.hardware && ["Hardware", [row.hardware.chip_name, row.hardware.machine_model, row.hardware.memory_gb && `${row.hardware.memory_gb} GB`].filter(Boolean).join(", ") || "not said"],
+      row.hardware && ["Hardware", [row.hardware.chip_name, row.hardware.machine_model, gigabytes(row.hardware.memory_gb)].filter(Boolean).join(", ") || "not said"],
       row.trust_level && ["Trust", `${row.trust_level}${row.has_verdict ? "" : ", no verdict in force"}`],
       row.version && ["Version", old ? `${row.version}; newest is ${known.latest_provider_version}` : row.version],
       row.models && ["Models", row.models.join(", ") || "none"],

@@ -19,10 +19,10 @@ export async function show(page, { signal, query: asked, go }) {
   page.append(notice, tiles);
   if (money.frozen) page.append(el("p.fault", {}, money.debt_micro_usd ? `This account owes ${dollars(money.debt_micro_usd)}; a deposit heals that.` : "This account is frozen. Ask your operator."));
   page.append(el("div.cards.wide", {}, methods.methods.length ? deposit(methods) : el("section.card", {}, el("h2", {}, "Top up"), el("p", {}, "This gateway takes no payments.")), topUp && methods.methods.length ? automatic(topUp, go) : null, invite(refresh)));
-  const ledger = el("section", {}, el("h2", {}, "Movements"));
+  const ledger = el("section", {});
   page.append(ledger);
   await movements(ledger, signal);
-  if (asked.has("paid")) await arrived(asked.get("session_id"), notice, refresh, signal);
+  if (asked.has("paid") && (await arrived(asked.get("session_id"), notice, refresh, signal))) await movements(ledger, signal);
   if (asked.has("left")) notice.textContent = "Nothing was paid.";
 }
 
@@ -47,7 +47,7 @@ function deposit(methods) {
       field("Amount in $", amount, `At least ${dollars(methods.min_deposit_micro_usd)}.`),
       el("div.row", {}, AMOUNTS.map((one) => el("button", { type: "button", onclick: () => (amount.value = one) }, `$${one}`))),
       el("label.check", {}, save, "Keep the card for automatic top-ups"),
-      methods.fee_line ? el("p.hint", {}, methods.fee_line) : null,
+      methods.fee_line ? el("p.hint", {}, "The card company's fee comes on top, as a line of its own.") : null,
     ], async () => {
       const wanted = micros(amount.value);
       if (wanted === null || wanted < methods.min_deposit_micro_usd) throw new Error(`the amount must be at least ${dollars(methods.min_deposit_micro_usd)}`);
@@ -96,17 +96,18 @@ async function arrived(session, notice, refresh, signal) {
     const money = await refresh();
     if (done || money.purchased_micro_usd > before) {
       notice.textContent = "Paid. The money is here.";
-      return;
+      return true;
     }
     await new Promise((wake) => setTimeout(wake, 1000));
   }
   notice.textContent = "Paid. The card page has not told us yet; the balance changes by itself.";
+  return false;
 }
 
 async function movements(seat, signal) {
   const rows = [];
   const holder = el("div", {});
-  seat.append(holder);
+  seat.replaceChildren(el("h2", {}, "Movements"), holder);
   const load = async (token) => {
     const found = await call(query("/v1/payments/ledger", { limit: PAGE, page_token: token }), { signal });
     rows.push(...found.entries.map((row) => [moment(row.created_at), row.type.replaceAll("_", " "), row.wallet, dollars(row.amount_micro_usd), dollars(row.balance_after)]));

@@ -4,7 +4,7 @@ import { call, query } from "../api.js";
 import { barChart } from "../chart.js";
 import { claimList } from "../claims.js";
 import { action, choice, el, facts, field, table } from "../dom.js";
-import { ago, brief, count, dollars, short } from "../format.js";
+import { ago, brief, count, dollars, gigabytes, short } from "../format.js";
 import { checkLog, checkMachine, publishedKeys } from "../verify.js";
 
 const PAGE = 50;
@@ -78,7 +78,7 @@ function machine(row) {
     el("h3", {}, row.chip_name || "A machine", el(attested ? "span.badge.good" : "span.badge.open", {}, attested ? "attested hardware" : `trust ${row.trust_level}`)),
     facts([
       ["Session", el("code", {}, short(row.provider_id, 17))],
-      ["Hardware", [row.hardware_model, row.memory_gb && `${row.memory_gb} GB`, row.gpu_cores && `${row.gpu_cores} GPU cores`].filter(Boolean).join(", ") || "not said"],
+      ["Hardware", [row.hardware_model, gigabytes(row.memory_gb), row.gpu_cores && `${row.gpu_cores} GPU cores`].filter(Boolean).join(", ") || "not said"],
       ["Models", row.models.join(", ") || "none"],
       ["Version", row.version || "not said"],
       ["Last challenge", ago(row.last_challenge_at)],

@@ -1,0 +1,251 @@
+// End-to-end mode (docs/end-to-end.md): this page seals to the key of the machine that answers, and
+// opens the answer itself. The gateway sees a model's name, sizes and counts.
+//
+// This code came from the gateway. Whoever does not want to trust it uses the Python client.
+
+import "../vendor/nacl-fast.js";
+import { ApiError, call, query, reach } from "./api.js";
+import { domain, ed25519, from64, fromHex, hmac, join, knowsEd25519, same, sha256, to64, toHex, unutf8, utf8 } from "./bytes.js";
+import { packMap, unpack } from "./pack.js";
+import { checkMachine, publishedKeys } from "./verify.js";
+
+const nacl = self.nacl;
+const SEALED = "application/vnd.darkbloom.sealed";
+const PATIENCE_MS = 600_000;
+const LIFE_MS = 300_000;
+const HEAD_BYTES = 9;
+const BOX_HEADER_BYTES = 48;
+const MAX_RECORD = 1024 * 1024;
+const [TO_PROVIDER, TO_EDGE] = [1, 2];
+const [KEEP_ALIVE, PREAMBLE, CONTENT, FINAL, END, BROKEN] = [0, 1, 2, 3, 4, 5];
+const TRIES = 3;
+const OUTPUT_BOUND = 4096;
+
+/** Asks end to end; as `ask`, and the result says what was checked before anything was sealed. */
+export async function askEndToEnd({ body, signal, route }, onPart) {
+  if (!(await knowsEd25519())) throw new Error("this browser cannot check Ed25519, so it cannot verify an offer; nothing was sent");
+  const exclude = [];
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await attempt({ body, signal, route, exclude, sealedTo: tries }, onPart);
+    } catch (error) {
+      if (!error.again || tries === TRIES) throw error;
+      if (error.provider) exclude.push(error.provider);
+    }
+  }
+}
+
+async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
+  const routing = route ? { "X-Darkbloom-Route": route } : {};
+  const bytes = utf8(JSON.stringify(body.messages)).length;
+  const prompt = Math.max(16, Math.ceil(bytes / 3));
+  const bound = 256 + bytes + 16 * body.messages.length;
+  const nonce = nacl.randomBytes(32);
+  const answer = await call("/v1/offers", {
+    method: "POST",
+    headers: routing,
+    signal,
+    patience: 60_000,
+    body: { model: body.model, nonce: to64(nonce), prompt_tokens: prompt, prompt_bound: Math.min(bound, 8 * prompt + 4096), output_bound: OUTPUT_BOUND, body_bytes: bytes + 4096, exclude },
+  });
+  const offered = await verified(answer, nonce);
+  const { offer, verdict } = offered;
+
+  const ours = nacl.box.keyPair();
+  const shared = nacl.box.before(from64(verdict.encryption_key), ours.secretKey);
+  const ids = join(fromHex(offer.request_id.slice(4)), fromHex(offer.attempt_id.slice(4)));
+  const receiptKey = nacl.randomBytes(32);
+  const request = utf8(canonical({ max_tokens: offer.output_bound, messages: body.messages, model: offer.build }));
+  const header = packMap({
+    not_after_ms: Date.now() + LIFE_MS,
+    prompt_bound: offer.prompt_bound,
+    output_bound: offer.output_bound,
+    receipt_key: receiptKey,
+    verdict_id: verdict.verdict_id,
+    sealed_to: sealedTo,
+    edge_nonce: nonce,
+    end_to_end: true,
+  });
+  const sealed = sealOnce(shared, ids, join(length4(header.length), header, request));
+  const response = await posted(join(ours.publicKey, sealed), offer, signal);
+  const digests = new Digests(receiptKey);
+  const open = opener(shared, ids);
+  const result = { headers: response.headers, body: null, usage: null, receipt: null, finish: null, before: offered.claims };
+  const state = { first: true, finished: false, relayed: [], chunks: 0, counts: [0, 0], ended: false };
+  for await (const record of records(response.body)) {
+    if (record.kind === KEEP_ALIVE) continue;
+    if (record.kind === BROKEN) throw errorOf(JSON.parse(unutf8(record.payload)), response);
+    if (record.kind === END) {
+      result.receipt = { ...JSON.parse(unutf8(record.payload)), receipt_key: to64(receiptKey) };
+      state.ended = true;
+      continue;
+    }
+    state.relayed.push(record.payload);
+    take(open(record.payload), record, { state, nonce, offer, digests, result }, onPart);
+  }
+  if (!state.ended || !state.finished) throw new Error("the answer was cut off");
+  await prove(result.receipt, { offer, verdict, nonce, request, sealed, state, digests, result, sealedTo });
+  return result;
+}
+
+/** Verifies an offer before anything is sealed; throws where something does not hold. */
+async function verified(answer, nonce) {
+  const keys = await publishedKeys();
+  const [offerBytes, verdictBytes] = [from64(answer.offer.document), from64(answer.verdict.document)];
+  const offer = JSON.parse(unutf8(offerBytes));
+  const verdict = JSON.parse(unutf8(verdictBytes));
+  const refuse = (what) => {
+    throw new Error(`refused before anything was sealed: ${what}`);
+  };
+  const gatewayKey = keys.receipt.get(answer.offer.key_id);
+  if (!gatewayKey || !(await ed25519(gatewayKey, from64(answer.offer.signature), domain("offer", offerBytes)))) refuse("the offer is not signed by the gateway");
+  if (!same(from64(offer.nonce), nonce)) refuse("the offer is not to this question");
+  if (offer.verdict_sha256 !== toHex(await sha256(verdictBytes))) refuse("offer and verdict do not belong together");
+  const row = (await call(query("/v1/providers/attestation", { provider_id: offer.provider_id }))).providers[0];
+  if (!row) refuse("nothing is published of this machine");
+  // The offer's verdict, not the one that the list shows at the moment, is what we seal under.
+  const claims = await checkMachine({ ...row, verdict: { document: answer.verdict.document, signature: answer.verdict.signature, key_id: answer.verdict.key_id } }, keys);
+  const fault = claims.find((one) => one.holds === false);
+  if (fault) refuse(`${fault.name}: ${fault.detail}`);
+  if (verdict.provider_id !== offer.provider_id) refuse("the verdict is of another machine");
+  return { offer, verdict, claims };
+}
+
+async function posted(payload, offer, signal) {
+  try {
+    return await reach("/v1/offers/answer", { method: "POST", body: payload, headers: { "Content-Type": SEALED, "X-Darkbloom-Offer": offer.offer_id }, patience: PATIENCE_MS, signal });
+  } catch (error) {
+    error.provider = error.headers?.get("x-provider-id");
+    error.again = error.headers?.get("x-darkbloom-retry") === "new-offer";
+    throw error;
+  }
+}
+
+/** Takes one opened chunk, after checking what a gateway would check. */
+function take([plain, final], record, { state, nonce, offer, digests, result }, onPart) {
+  const wrong = (what) => {
+    throw new Error(`the machine broke the rules: ${what}`);
+  };
+  const [text = "", reasoning = "", calls = [], prompt = 0, completion = 0, cached = 0, thought = 0, finish = null, , , echo = new Uint8Array()] = unpack(plain);
+  if (final !== (record.kind === FINAL)) wrong("a chunk's end is not where it says");
+  if ((finish !== null) !== final) wrong("a reason to end that is not at the end");
+  if (!same(echo, state.first ? nonce : new Uint8Array())) wrong("the nonce did not come back");
+  if (record.kind === PREAMBLE && (text || reasoning || calls.length)) wrong("content before the content");
+  if (record.kind !== PREAMBLE && record.kind !== CONTENT && record.kind !== FINAL) wrong("an unknown record");
+  if (completion !== record.tokens || completion < state.counts[1] || prompt < state.counts[0]) wrong("its counts do not fit");
+  if (completion > offer.output_bound || prompt > offer.prompt_bound || cached > prompt || thought > completion) wrong("more tokens than agreed");
+  state.first = false;
+  state.chunks += 1;
+  state.counts = [prompt, completion];
+  digests.feed(text, reasoning);
+  if (text || reasoning) onPart({ text, reasoning });
+  if (final) {
+    state.finished = true;
+    result.finish = finish;
+    result.usage = { prompt_tokens: prompt, completion_tokens: completion };
+  }
+}
+
+/** What the receipt must say of this very exchange; throws where it does not. */
+async function prove(receipt, { offer, verdict, nonce, request, sealed, state, digests, result, sealedTo }) {
+  const read = (name) => JSON.parse(unutf8(from64(receipt[name])));
+  const [terminal, countersign] = [read("terminal"), read("countersign")];
+  const found = await digests.of(request);
+  const wrong = [
+    [terminal.request_id === offer.request_id && terminal.attempt_id === offer.attempt_id, "another attempt"],
+    [terminal.build === offer.build, "another model"],
+    [terminal.encryption_key === verdict.encryption_key && terminal.verdict_id === verdict.verdict_id, "another key"],
+    [terminal.edge_nonce === to64(nonce), "another question"],
+    [terminal.sealed_to === sealedTo && terminal.chunks === state.chunks, "other counts of boxes"],
+    [terminal.finish_reason === result.finish, "another end"],
+    [terminal.completion_tokens === state.counts[1] && terminal.prompt_tokens === state.counts[0], "other counts of tokens"],
+    [Object.entries(found).every(([name, digest]) => terminal.digests[name] === digest), "another text"],
+    [countersign.sealed_sha256 === toHex(await sha256(sealed)), "another request was passed on"],
+    [countersign.relayed_sha256 === toHex(await sha256(join(...state.relayed))), "another answer was passed on"],
+  ].find(([holds]) => !holds);
+  if (wrong) throw new Error(`the receipt speaks of ${wrong[1]}: do not rely on this answer`);
+}
+
+class Digests {
+  #texts = { content: "", reasoning: "" };
+  #key;
+
+  constructor(key) {
+    this.#key = key;
+  }
+
+  feed(text, reasoning) {
+    this.#texts.content += text;
+    this.#texts.reasoning += reasoning;
+  }
+
+  async of(request) {
+    const digest = async (label, bytes) => toHex(await hmac(this.#key, join(utf8(`${label}\0`), bytes)));
+    return { request: await digest("request", request), content: await digest("content", utf8(this.#texts.content)), reasoning: await digest("reasoning", utf8(this.#texts.reasoning)) };
+  }
+}
+
+/** Compact JSON with sorted names, as it is signed and digested. */
+function canonical(value) {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (value && typeof value === "object") return `{${Object.keys(value).sort().map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`).join(",")}}`;
+  return JSON.stringify(value);
+}
+
+const length4 = (size) => Uint8Array.of(size >>> 24, (size >>> 16) & 255, (size >>> 8) & 255, size & 255);
+const counter = (sequence) => join(new Uint8Array(4), length4(sequence));
+const lead = (direction, final) => Uint8Array.of(1, direction, final ? 1 : 0, 0, 0, 0, 0, 0);
+
+function sealOnce(shared, ids, content) {
+  const prefix = nacl.randomBytes(16);
+  return join(prefix, nacl.box.after(join(lead(TO_PROVIDER, true), counter(0), ids, content), join(prefix, counter(0)), shared));
+}
+
+/** Returns what opens the boxes of one answer, strictly in order; the first fault is the last. */
+function opener(shared, ids) {
+  let [prefix, sequence, over] = [null, 0, false];
+  return (payload) => {
+    if (over) throw new Error("something follows the end of the answer");
+    over = true;
+    if (prefix === null) [prefix, payload] = [payload.slice(0, 16), payload.subarray(16)];
+    const plain = nacl.box.open.after(payload, join(prefix, counter(sequence)), shared);
+    if (!plain) throw new Error("a box of the answer is not authentic");
+    const head = plain.subarray(0, BOX_HEADER_BYTES);
+    const rest = join(counter(sequence), ids);
+    const final = same(head, join(lead(TO_EDGE, true), rest));
+    if (!final && !same(head, join(lead(TO_EDGE, false), rest))) throw new Error("a box of the answer is not the next one");
+    over = final;
+    sequence += 1;
+    return [plain.subarray(BOX_HEADER_BYTES), final];
+  };
+}
+
+/** Cuts a stream into records, however it arrives. */
+export async function* records(stream) {
+  const reader = stream.getReader();
+  let kept = new Uint8Array();
+  let ended = false;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      kept = join(kept, value);
+      while (kept.length >= HEAD_BYTES) {
+        const view = new DataView(kept.buffer, kept.byteOffset, HEAD_BYTES);
+        const [kind, tokens, length] = [view.getUint8(0), view.getUint32(1), view.getUint32(5)];
+        if (ended || kind > BROKEN || length > MAX_RECORD) throw new Error("the gateway sent something that is no record");
+        if (kept.length < HEAD_BYTES + length) break;
+        ended = kind >= END;
+        yield { kind, tokens, payload: kept.slice(HEAD_BYTES, HEAD_BYTES + length) };
+        kept = kept.slice(HEAD_BYTES + length);
+      }
+    }
+    if (kept.length) throw new Error("the answer was cut off");
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function errorOf({ error }, response) {
+  return new ApiError(response.status, error.type, error.message, response.headers.get("x-request-id"));
+}
