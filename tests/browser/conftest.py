@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for tool in ("chromium", "chromedriver"):
                 item.add_marker(pytest.mark.tool(tool))
             item.add_marker(pytest.mark.mesh)
+            # The first of them starts the mesh, on machines that may have much else to do.
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

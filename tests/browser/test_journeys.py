@@ -30,7 +30,7 @@ def test_a_sign_in_that_this_tab_has_not_begun_is_refused(person: Person) -> Non
     person.browser.shows("this sign-in was not begun in this tab")
 
 
-@pytest.mark.parametrize("mode", ["open", "sealed"])
+@pytest.mark.parametrize("mode", ["open", "sealed", "end"])
 def test_a_question_is_answered_and_its_receipt_checked(known: Person, mode: str) -> None:
     browser = known.browser
     known.go("chat")

@@ -1,5 +1,6 @@
 """The console's own arithmetic, run by Node beside the Python that it must agree with."""
 
+import base64
 import json
 import subprocess
 from importlib.resources import files
@@ -7,10 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from darkbloom_edge.delta import Delta, ToolCallPart, encode
+from darkbloom_edge.envelope import (
+    ProviderSession,
+    RequestHeader,
+    SenderKeyMemory,
+    new_key_pair,
+)
 from darkbloom_edge.merkle import Leaves, leaf_hash
 from darkbloom_edge.signatures import P256Signer, domain_bytes, to_base64
 
 JS = Path(str(files("darkbloom_gateway.console").joinpath("static", "js")))
+# Node takes the library for a CommonJS module, which leaves no global behind.
+_NACL = """
+const { createRequire } = await import("node:module");
+self.nacl = createRequire(import.meta.url)(new URL("$JS/../vendor/nacl-fast.js").pathname);
+"""
 pytestmark = pytest.mark.tool("node")
 
 
@@ -160,3 +173,131 @@ show(seen);
     )
 
     assert found == ['{"a": "ä"}', "one\ntwo", "[DONE]"]
+
+
+def test_what_the_page_seals_the_machine_opens_and_the_other_way() -> None:
+    machine = new_key_pair()
+    ids = {"request_id": "req_" + "1" * 32, "attempt_id": "att_" + "2" * 32}
+    header = RequestHeader(
+        not_after_ms=1_900_000_000_000,
+        prompt_bound=127,
+        output_bound=4096,
+        receipt_key=bytes(range(32)),
+        verdict_id="ver_" + "3" * 32,
+        sealed_to=2,
+        edge_nonce=bytes(32),
+        end_to_end=True,
+    )
+    fields = {name: getattr(header, name) for name in header.__struct_fields__[:8]}
+    given = {name: to_base64(v) if isinstance(v, bytes) else v for name, v in fields.items()}
+    sent = run(
+        f"""
+{_NACL}
+const {{ from64, to64, utf8 }} = await import("$JS/bytes.js");
+const {{ Session }} = await import("$JS/boxes.js");
+const {{ packMap }} = await import("$JS/pack.js");
+const session = new Session(from64(given.key), given.request_id, given.attempt_id);
+const fields = given.fields;
+for (const name of ["receipt_key", "edge_nonce"]) fields[name] = from64(fields[name]);
+const sealed = session.seal(packMap(fields), utf8('{{"question": "ä"}}'));
+show([to64(session.senderKey), to64(sealed)]);
+""",
+        {"key": to_base64(machine.public), "fields": given, **ids},
+    )
+    opened = ProviderSession.open_request(
+        key_pair=machine,
+        sender_key=base64.b64decode(sent[0]),
+        payload=base64.b64decode(sent[1]),
+        now_ms=header.not_after_ms - 1000,
+        memory=SenderKeyMemory(),
+        **ids,
+    )
+
+    assert opened.header == header
+    assert opened.body.decode() == '{"question": "ä"}'
+
+
+def test_a_box_that_is_altered_moved_repeated_or_cut_ends_the_answer() -> None:
+    found = run(
+        f"""
+{_NACL}
+const {{ fromHex, join }} = await import("$JS/bytes.js");
+const {{ Session }} = await import("$JS/boxes.js");
+const ids = ["req_" + "1".repeat(32), "att_" + "2".repeat(32)];
+const machine = nacl.box.keyPair();
+const prefix = nacl.randomBytes(16);
+const count = (at) => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, at);
+function chunks(session) {{
+  const shared = nacl.box.before(session.senderKey, machine.secretKey);
+  const make = (at, final, direction = 2) => {{
+    const lead = Uint8Array.of(1, direction, final ? 1 : 0, 0, 0, 0, 0, 0);
+    const head = join(lead, count(at), fromHex("1".repeat(32)), fromHex("2".repeat(32)));
+    return nacl.box.after(join(head, Uint8Array.of(65 + at)), join(prefix, count(at)), shared);
+  }};
+  return [join(prefix, make(0, false)), make(1, false), make(2, true), make(0, false, 1)];
+}}
+function told(order) {{
+  const session = new Session(machine.publicKey, ...ids);
+  const made = chunks(session);
+  const seen = [];
+  try {{
+    for (const pick of order) {{
+      const [plain, final] = session.open(typeof pick === "number" ? made[pick] : pick(made));
+      seen.push(String.fromCharCode(...plain) + (final ? "." : ""));
+    }}
+    return seen;
+  }} catch (error) {{
+    return [...seen, error.message];
+  }}
+}}
+const altered = (made) => made[1].map((byte, at) => (at === 20 ? byte ^ 1 : byte));
+const cut = (made) => made[1].slice(0, 10);
+const reflected = (made) => join(prefix, made[3]);
+const orders = [[0, 1, 2], [0, altered, 1], [0, 2], [0, cut], [reflected], [0, 1, 2, 2]];
+show(orders.map(told));
+"""
+    )
+
+    bad = "a box of the answer is not authentic"
+    assert found == [
+        ["A", "B", "C."],
+        ["A", bad],
+        ["A", bad],
+        ["A", bad],
+        ["a box of the answer is not the next one"],
+        ["A", "B", "C.", "something follows the end of the answer"],
+    ]
+
+
+def test_deltas_are_read_as_they_were_written() -> None:
+    deltas = [
+        Delta(),
+        Delta(text="ä" * 300, completion_tokens=70_000, prompt_tokens=200),
+        Delta(reasoning="x", finish_reason="stop", edge_nonce=bytes(range(32))),
+        Delta(tool_calls=(ToolCallPart(index=0, id="c", name="f", arguments="{}"),)),
+    ]
+    found = run(
+        """
+const { from64 } = await import("$JS/bytes.js");
+const { unpack } = await import("$JS/pack.js");
+const plain = (value) => value instanceof Uint8Array ? [...value] : value;
+const read = given.good.map((text) => unpack(from64(text)).map(plain));
+let refused = 0;
+for (const text of given.bad) { try { unpack(from64(text)); } catch { refused += 1; } }
+show([read, refused]);
+""",
+        {
+            "good": [to_base64(bytes(encode(delta))) for delta in deltas],
+            "bad": [
+                to_base64(data) for data in (b"", b"\x92\x01", b"\x90\x00", b"\xdd\xff\xff\xff\xff")
+            ],
+        },
+    )
+
+    assert found[0] == [
+        [],
+        ["ä" * 300, "", [], 200, 70_000],
+        ["", "x", [], 0, 0, 0, 0, "stop", None, None, list(range(32))],
+        ["", "", [[0, "c", "f", "{}"]]],
+    ]
+    assert found[1] == 4

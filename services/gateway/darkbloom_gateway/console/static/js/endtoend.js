@@ -3,21 +3,15 @@
 //
 // This code came from the gateway. Whoever does not want to trust it uses the Python client.
 
-import "../vendor/nacl-fast.js";
 import { ApiError, call, query, reach } from "./api.js";
-import { domain, ed25519, from64, fromHex, hmac, join, knowsEd25519, same, sha256, to64, toHex, unutf8, utf8 } from "./bytes.js";
+import { BROKEN, CONTENT, END, FINAL, KEEP_ALIVE, PREAMBLE, records, Session } from "./boxes.js";
+import { domain, ed25519, from64, hmac, join, knowsEd25519, same, sha256, to64, toHex, unutf8, utf8 } from "./bytes.js";
 import { packMap, unpack } from "./pack.js";
-import { checkMachine, publishedKeys } from "./verify.js";
+import { checkMachine, checkReceipt, publishedKeys } from "./verify.js";
 
-const nacl = self.nacl;
 const SEALED = "application/vnd.darkbloom.sealed";
 const PATIENCE_MS = 600_000;
 const LIFE_MS = 300_000;
-const HEAD_BYTES = 9;
-const BOX_HEADER_BYTES = 48;
-const MAX_RECORD = 1024 * 1024;
-const [TO_PROVIDER, TO_EDGE] = [1, 2];
-const [KEEP_ALIVE, PREAMBLE, CONTENT, FINAL, END, BROKEN] = [0, 1, 2, 3, 4, 5];
 const TRIES = 3;
 const OUTPUT_BOUND = 4096;
 
@@ -40,7 +34,7 @@ async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
   const bytes = utf8(JSON.stringify(body.messages)).length;
   const prompt = Math.max(16, Math.ceil(bytes / 3));
   const bound = 256 + bytes + 16 * body.messages.length;
-  const nonce = nacl.randomBytes(32);
+  const nonce = random32();
   const answer = await call("/v1/offers", {
     method: "POST",
     headers: routing,
@@ -51,10 +45,8 @@ async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
   const offered = await verified(answer, nonce);
   const { offer, verdict } = offered;
 
-  const ours = nacl.box.keyPair();
-  const shared = nacl.box.before(from64(verdict.encryption_key), ours.secretKey);
-  const ids = join(fromHex(offer.request_id.slice(4)), fromHex(offer.attempt_id.slice(4)));
-  const receiptKey = nacl.randomBytes(32);
+  const session = new Session(from64(verdict.encryption_key), offer.request_id, offer.attempt_id);
+  const receiptKey = random32();
   const request = utf8(canonical({ max_tokens: offer.output_bound, messages: body.messages, model: offer.build }));
   const header = packMap({
     not_after_ms: Date.now() + LIFE_MS,
@@ -66,11 +58,10 @@ async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
     edge_nonce: nonce,
     end_to_end: true,
   });
-  const sealed = sealOnce(shared, ids, join(length4(header.length), header, request));
-  const response = await posted(join(ours.publicKey, sealed), offer, signal);
+  const sealed = session.seal(header, request);
+  const response = await posted(join(session.senderKey, sealed), offer, signal);
   const digests = new Digests(receiptKey);
-  const open = opener(shared, ids);
-  const result = { headers: response.headers, body: null, usage: null, receipt: null, finish: null, before: offered.claims };
+  const result = { headers: response.headers, body: unutf8(request), usage: null, receipt: null, finish: null, before: offered.claims };
   const state = { first: true, finished: false, relayed: [], chunks: 0, counts: [0, 0], ended: false };
   for await (const record of records(response.body)) {
     if (record.kind === KEEP_ALIVE) continue;
@@ -81,10 +72,12 @@ async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
       continue;
     }
     state.relayed.push(record.payload);
-    take(open(record.payload), record, { state, nonce, offer, digests, result }, onPart);
+    take(session.open(record.payload), record, { state, nonce, offer, digests, result }, onPart);
   }
   if (!state.ended || !state.finished) throw new Error("the answer was cut off");
   await prove(result.receipt, { offer, verdict, nonce, request, sealed, state, digests, result, sealedTo });
+  const fault = (await checkReceipt(result.receipt, offered.keys, result.body, digests.content)).find((one) => one.holds === false);
+  if (fault) throw new Error(`${fault.name}: ${fault.detail}; do not rely on this answer`);
   return result;
 }
 
@@ -108,7 +101,7 @@ async function verified(answer, nonce) {
   const fault = claims.find((one) => one.holds === false);
   if (fault) refuse(`${fault.name}: ${fault.detail}`);
   if (verdict.provider_id !== offer.provider_id) refuse("the verdict is of another machine");
-  return { offer, verdict, claims };
+  return { offer, verdict, claims, keys };
 }
 
 async function posted(payload, offer, signal) {
@@ -174,6 +167,10 @@ class Digests {
     this.#key = key;
   }
 
+  get content() {
+    return this.#texts.content;
+  }
+
   feed(text, reasoning) {
     this.#texts.content += text;
     this.#texts.reasoning += reasoning;
@@ -185,65 +182,13 @@ class Digests {
   }
 }
 
+const random32 = () => crypto.getRandomValues(new Uint8Array(32));
+
 /** Compact JSON with sorted names, as it is signed and digested. */
 function canonical(value) {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (value && typeof value === "object") return `{${Object.keys(value).sort().map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`).join(",")}}`;
   return JSON.stringify(value);
-}
-
-const length4 = (size) => Uint8Array.of(size >>> 24, (size >>> 16) & 255, (size >>> 8) & 255, size & 255);
-const counter = (sequence) => join(new Uint8Array(4), length4(sequence));
-const lead = (direction, final) => Uint8Array.of(1, direction, final ? 1 : 0, 0, 0, 0, 0, 0);
-
-function sealOnce(shared, ids, content) {
-  const prefix = nacl.randomBytes(16);
-  return join(prefix, nacl.box.after(join(lead(TO_PROVIDER, true), counter(0), ids, content), join(prefix, counter(0)), shared));
-}
-
-/** Returns what opens the boxes of one answer, strictly in order; the first fault is the last. */
-function opener(shared, ids) {
-  let [prefix, sequence, over] = [null, 0, false];
-  return (payload) => {
-    if (over) throw new Error("something follows the end of the answer");
-    over = true;
-    if (prefix === null) [prefix, payload] = [payload.slice(0, 16), payload.subarray(16)];
-    const plain = nacl.box.open.after(payload, join(prefix, counter(sequence)), shared);
-    if (!plain) throw new Error("a box of the answer is not authentic");
-    const head = plain.subarray(0, BOX_HEADER_BYTES);
-    const rest = join(counter(sequence), ids);
-    const final = same(head, join(lead(TO_EDGE, true), rest));
-    if (!final && !same(head, join(lead(TO_EDGE, false), rest))) throw new Error("a box of the answer is not the next one");
-    over = final;
-    sequence += 1;
-    return [plain.subarray(BOX_HEADER_BYTES), final];
-  };
-}
-
-/** Cuts a stream into records, however it arrives. */
-export async function* records(stream) {
-  const reader = stream.getReader();
-  let kept = new Uint8Array();
-  let ended = false;
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      kept = join(kept, value);
-      while (kept.length >= HEAD_BYTES) {
-        const view = new DataView(kept.buffer, kept.byteOffset, HEAD_BYTES);
-        const [kind, tokens, length] = [view.getUint8(0), view.getUint32(1), view.getUint32(5)];
-        if (ended || kind > BROKEN || length > MAX_RECORD) throw new Error("the gateway sent something that is no record");
-        if (kept.length < HEAD_BYTES + length) break;
-        ended = kind >= END;
-        yield { kind, tokens, payload: kept.slice(HEAD_BYTES, HEAD_BYTES + length) };
-        kept = kept.slice(HEAD_BYTES + length);
-      }
-    }
-    if (kept.length) throw new Error("the answer was cut off");
-  } finally {
-    reader.cancel().catch(() => {});
-  }
 }
 
 function errorOf({ error }, response) {

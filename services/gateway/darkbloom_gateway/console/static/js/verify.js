@@ -102,7 +102,7 @@ function sameKey(left, right) {
 /**
  * Checks the receipt of an answer.
  * @param {object} receipt as it came
- * @param {string} body the request, exactly as it was sent
+ * @param {string} body the request, exactly as it was sent or sealed
  * @param {string} content the answer's text
  */
 export async function checkReceipt(receipt, keys, body, content) {
@@ -128,9 +128,9 @@ export async function checkReceipt(receipt, keys, body, content) {
   if (key) {
     const digest = async (label, text) => toHex(await hmac(key, utf8(`${label}\0${text}`)));
     claims.push(
-      countersign.body_digest
-        ? claim("your request arrived unchanged", (await digest("body", body)) === countersign.body_digest, "digest of exactly what this page sent", "the gateway")
-        : claim("your request arrived unchanged", null, "the gateway has not seen it", "the gateway"),
+      countersign.mode === "end_to_end"
+        ? claim("the machine read your request unchanged", (await digest("request", body)) === terminal.digests.request, "digest of exactly what this page sealed; the gateway has not seen it", "the machine")
+        : claim("your request arrived unchanged", (await digest("body", body)) === countersign.body_digest, "digest of exactly what this page sent", "the gateway"),
     );
     claims.push(claim("this is the text that it wrote", (await digest("content", content)) === terminal.digests.content, "digest of exactly what this page shows", "the machine"));
   }
