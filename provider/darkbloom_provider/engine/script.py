@@ -16,6 +16,7 @@ A script is a JSON object; every field is optional:
 | `tool_calls` | [] | `[{"name": …, "arguments": {…}}]`, after the text |
 | `json` | null | a value; the answer is its compact JSON |
 | `describe` | false | the answer says what media came: kind, size in pixels, bytes |
+| `only` | "" | the engine's own script is for this build alone; others play the default |
 | `refuse` | "" | an error reason; `submit` refuses with it |
 | `fail_before_content` | false | ends with an error and no delta |
 | `fail_after_deltas` | null | ends with an error after so many deltas |
@@ -90,6 +91,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tool_calls: Annotated[tuple[ScriptedCall, ...], Meta(max_length=128)] = ()
     json: Any = None
     describe: bool = False
+    only: str = ""
     refuse: ErrorReason | None = None
     fail_before_content: bool = False
     fail_after_deltas: _Count | None = None
@@ -112,6 +114,11 @@ def parse_script(text: str) -> Script:
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         # The cause may quote the text, which may come out of a prompt.
         raise invalid("script is not valid") from None
+
+
+def own_script(script: Script, build_id: str) -> Script:
+    """Give what the engine's own script says about a build."""
+    return script if script.only in ("", build_id) else Script()
 
 
 def script_of(request: ChatRequest, default: Script) -> Script:

@@ -39,6 +39,7 @@ from darkbloom_provider.engine.prefix.facts import CacheFacts
 from darkbloom_provider.engine.script import (
     Script,
     answer_deltas,
+    own_script,
     parse_script,
     prompt_tokens_of,
     script_of,
@@ -147,7 +148,7 @@ class ScriptedEngine:
         if len(self._live) >= self._max_concurrency:
             raise capacity("queue is full", ErrorReason.QUEUE_FULL)
 
-        script = script_of(job.request, self._script)
+        script = script_of(job.request, own_script(self._script, job.build_id))
         if script.refuse is not None:
             raise capacity("refused by the script", script.refuse)
         if job.build_id not in self._seeing and any(True for _ in media_of(job.request.messages)):
