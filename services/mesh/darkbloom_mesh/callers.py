@@ -75,9 +75,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     f"{_REGISTRY}.RegistryService": {
         "gateway router attestation": "WatchCatalog",
         "gateway": "GetManifest ListManifestKeys",
-        "gateway operator": "GetBuild ListBuilds GetRollout ListRollouts ListModelStates",
+        "gateway operator": "GetBuild ListBuilds GetRollout ListRollouts ListModelStates "
+        "ListChanges",
         "router": "ReportModelStates",
-        "operator": "RegisterBuild PromoteVersion UpsertAlias StartRollout ChangeRollout",
+        "operator": "RegisterBuild PromoteVersion RetireVersion UpsertAlias StartRollout "
+        "ChangeRollout",
     },
     f"{_ROUTER}.FleetService": {
         "gateway operator": "ListProviders ListBuildCapacity ExplainProvider",

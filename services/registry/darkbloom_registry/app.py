@@ -1,6 +1,10 @@
 """The composition root: store, feed, servicer, listener."""
 
+import asyncio
+import hashlib
 import secrets
+import sys
+from collections.abc import Sequence
 from functools import partial
 
 from darkbloom.registry.v1 import registry_service_pb2
@@ -10,6 +14,8 @@ from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.serve import Service
 
+from darkbloom_registry.admission import Admission
+from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.publishing import Publishing
@@ -44,6 +50,7 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
             service.metrics,
             config.signer(),
             rolling=rolling,
+            admission=Admission(store, development=development),
             clock=clock,
         )
         service.add_listener(
@@ -55,6 +62,23 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
             reflection=[_SERVICE.full_name],
         )
         return await service.wait()
+
+
+def make_key(config: RegistryConfig, label: str, scopes: Sequence[str]) -> int:
+    """Make a publishing key and print it; only its hash is kept. A label has one key."""
+    key = f"dbp-{secrets.token_hex(32)}"
+    digest = hashlib.sha256(key.encode()).digest()
+
+    async def keep() -> None:
+        store = await PostgresStore.connect(config.database_url.reveal())
+        try:
+            await store.put_publishing_key(digest, label, [Scope(scope) for scope in scopes])
+        finally:
+            await store.close()
+
+    asyncio.run(keep())
+    sys.stdout.write(f"{key}\n")
+    return 0
 
 
 def migrate(config: RegistryConfig) -> int:

@@ -55,3 +55,7 @@ class RolloutRunsError(PreconditionError):
 
 class RolloutEndedError(PreconditionError):
     """It has ended, and not in the way that is asked for."""
+
+
+class VersionActiveError(PreconditionError):
+    """It is what consumers get; promote another one first."""

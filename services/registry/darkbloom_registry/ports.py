@@ -7,6 +7,7 @@ from typing import Protocol
 
 from darkbloom_edge.manifest import Manifest
 
+from darkbloom_registry.changes import Change, Recorded
 from darkbloom_registry.model import Alias, Build, BuildFacts, Catalog, Version
 from darkbloom_registry.model_states import ModelState
 from darkbloom_registry.rollouts import Rollout
@@ -79,8 +80,8 @@ class Writing(Protocol):
         """Write how far machines are with builds."""
         ...
 
-    async def bump(self) -> None:
-        """Count one generation up and tell every watcher at commit."""
+    async def bump(self, change: Change) -> None:
+        """Count one generation up, record what made it, and tell every watcher at commit."""
         ...
 
 
@@ -115,6 +116,10 @@ class Store(Protocol):
         self, build: str, after: tuple[str, str], limit: int
     ) -> Sequence[ModelState]:
         """Return states by build and machine, after a pair of those."""
+        ...
+
+    async def changes(self, before: int, limit: int) -> Sequence[Recorded]:
+        """Return changes of generations below `before`, newest first."""
         ...
 
     async def builds(self, after: str, limit: int) -> Sequence[Build]:

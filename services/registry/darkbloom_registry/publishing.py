@@ -1,7 +1,8 @@
 """The writes: each is one transaction, decided by pure rules, idempotent."""
 
 from collections.abc import Sequence
-from typing import final
+from dataclasses import asdict
+from typing import Any, final
 
 from darkbloom_edge.errors import MalformedError
 from darkbloom_edge.manifest import Manifest, parse_manifest
@@ -9,6 +10,7 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError
 
 from darkbloom_registry.aliases import check_alias, succeed
+from darkbloom_registry.changes import Change
 from darkbloom_registry.errors import (
     BuildNotFoundError,
     ImmutableError,
@@ -25,7 +27,7 @@ from darkbloom_registry.facts import (
 )
 from darkbloom_registry.model import Alias, Build, BuildFacts
 from darkbloom_registry.ports import Store, Writing
-from darkbloom_registry.versions import promote
+from darkbloom_registry.versions import promote, retire
 
 
 @final
@@ -48,6 +50,7 @@ class Publishing:
         *,
         promote_it: bool,
         sources: Sequence[str] = (),
+        actor: str,
     ) -> tuple[Build, int]:
         """Register a version of a build; return the build and the generation.
 
@@ -76,7 +79,8 @@ class Publishing:
                     raise ImmutableError("this version exists with other files")
                 if sources and sources != same.sources:
                     await writing.set_sources(facts.id, parsed.version, sources)
-                    await writing.bump()
+                    said = {"version": parsed.version, "sources": list(sources)}
+                    await writing.bump(self._change(actor, "sources", facts.id, said))
                     build = await _existing(writing, facts.id)
                 return build, writing.generation
 
@@ -89,11 +93,17 @@ class Publishing:
             if promote_it:
                 build = await _existing(writing, facts.id)
                 await writing.set_states(facts.id, promote(build.versions, parsed.version))
-            await writing.bump()
+            noted: dict[str, Any] = {
+                "version": parsed.version,
+                "identity_sha256": parsed.identity_sha256,
+                "promoted": promote_it,
+                "sources": list(sources),
+            }
+            await writing.bump(self._change(actor, "register", facts.id, noted))
 
             return await _existing(writing, facts.id), writing.generation
 
-    async def promote(self, build_id: str, version: str) -> tuple[Build, int]:
+    async def promote(self, build_id: str, version: str, *, actor: str) -> tuple[Build, int]:
         """Make a version the active one; return the build and the generation.
 
         Raises:
@@ -108,11 +118,30 @@ class Publishing:
                 return build, writing.generation
 
             await writing.set_states(build_id, changed)
-            await writing.bump()
+            before = build.active.version if build.active else ""
+            said = {"version": version, "before": before}
+            await writing.bump(self._change(actor, "promote", build_id, said))
 
             return await _existing(writing, build_id), writing.generation
 
-    async def upsert_alias(self, wanted: Alias) -> tuple[Alias, int]:
+    async def retire(self, build_id: str, version: str, *, actor: str) -> tuple[Build, int]:
+        """Revoke a version for good; return the build and the generation.
+
+        Raises:
+            BuildNotFoundError: there is no such build.
+            VersionNotFoundError: the build has no such version.
+            VersionActiveError: it is the one that consumers get.
+        """
+        async with self._store.write() as writing:
+            build = await _existing(writing, build_id)
+            changed = retire(build.versions, version)
+            if changed:
+                await writing.set_states(build_id, changed)
+                await writing.bump(self._change(actor, "retire", build_id, {"version": version}))
+
+            return await _existing(writing, build_id), writing.generation
+
+    async def upsert_alias(self, wanted: Alias, *, actor: str) -> tuple[Alias, int]:
         """Create or change an alias; return it as stored and the generation.
 
         Raises:
@@ -138,9 +167,18 @@ class Publishing:
                 return successor, writing.generation
 
             await writing.put_alias(successor)
-            await writing.bump()
+            said = {
+                "before": asdict(current) if current else None,
+                "after": asdict(successor),
+            }
+            await writing.bump(self._change(actor, "alias", wanted.alias_id, said))
 
             return successor, writing.generation
+
+    def _change(self, actor: str, action: str, subject: str, detail: dict[str, Any]) -> Change:
+        return Change(
+            actor=actor, action=action, subject=subject, time=self._clock.now(), detail=detail
+        )
 
 
 async def _existing(writing: Writing, build_id: str) -> Build:

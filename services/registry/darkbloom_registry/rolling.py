@@ -10,6 +10,7 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError, StoreUnavailableError
 
 from darkbloom_registry.aliases import succeed
+from darkbloom_registry.changes import BY_ITSELF, Change
 from darkbloom_registry.errors import (
     AliasNotFoundError,
     RolloutNotFoundError,
@@ -97,10 +98,12 @@ class Rolling:
                 step_time=now,
                 update_time=now,
             )
-            await self._write(writing, rollout, alias)
+            await self._write(writing, rollout, alias, actor)
             return rollout, writing.generation
 
-    async def change(self, rollout_id: str, action: Action, reason: str) -> tuple[Rollout, int]:
+    async def change(
+        self, rollout_id: str, action: Action, reason: str, *, actor: str
+    ) -> tuple[Rollout, int]:
         """Pause, resume or revert; return the rollout and the generation.
 
         Raises:
@@ -114,7 +117,7 @@ class Rolling:
                 raise RolloutNotFoundError("no such rollout")
             changed = change(rollout, action, reason, self._clock.now())
             if changed is not rollout:
-                await self._write(writing, changed, await writing.alias(rollout.alias))
+                await self._write(writing, changed, await writing.alias(rollout.alias), actor)
             return changed, writing.generation
 
     async def report(
@@ -150,16 +153,33 @@ class Rolling:
     async def _judge(self, writing: Writing, rollout: Rollout) -> None:
         judged = judge(rollout, self._clock.now())
         if judged is not rollout:
-            await self._write(writing, judged, await writing.alias(rollout.alias))
+            await self._write(writing, judged, await writing.alias(rollout.alias), BY_ITSELF)
 
-    async def _write(self, writing: Writing, rollout: Rollout, alias: Alias | None) -> None:
+    async def _write(
+        self, writing: Writing, rollout: Rollout, alias: Alias | None, actor: str
+    ) -> None:
         """Store a rollout, and point its alias to where it now stands."""
         await writing.put_rollout(rollout)
         if alias is not None:
             moved = succeed(moved_alias(alias, rollout), alias)
             if moved != alias:
                 await writing.put_alias(moved)
-                await writing.bump()
+                said = {
+                    "rollout_id": rollout.rollout_id,
+                    "state": rollout.state.value,
+                    "percent": rollout.percent,
+                    "reason": rollout.reason,
+                    "before": dataclasses.asdict(alias),
+                    "after": dataclasses.asdict(moved),
+                }
+                change = Change(
+                    actor=actor,
+                    action="rollout",
+                    subject=rollout.alias,
+                    time=rollout.update_time,
+                    detail=said,
+                )
+                await writing.bump(change)
         _log.info(
             "rollout",
             rollout_id=rollout.rollout_id,

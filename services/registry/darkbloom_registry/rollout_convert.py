@@ -1,14 +1,17 @@
 """Rollouts and model states to protobuf and back; pure and total."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from darkbloom.common.v1 import page_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom.registry.v1 import rollout_pb2
 from darkbloom_mesh.errors import InvalidArgumentError
 from google.protobuf.duration_pb2 import Duration
 
-from darkbloom_registry.convert import key_from, timestamp
+from darkbloom_registry.changes import Recorded
+from darkbloom_registry.convert import key_from, page_from, timestamp
 from darkbloom_registry.model_states import ModelStage, ModelState
 from darkbloom_registry.rollouts import TTFT_BOUNDS_S, Action, Counts, Gates, Rollout, RolloutState
 
@@ -16,6 +19,7 @@ MAX_ROWS = 1000
 _MAX_COUNT = 1_000_000_000
 _MAX_BYTES = 1 << 50
 _MAX_TEXT = 256
+_MAX_GENERATION = (1 << 63) - 1
 _STATE = {
     RolloutState.RUNNING: rollout_pb2.ROLLOUT_STATE_RUNNING,
     RolloutState.PAUSED: rollout_pb2.ROLLOUT_STATE_PAUSED,
@@ -189,6 +193,33 @@ def state_to(state: ModelState) -> rollout_pb2.ModelState:
         error=state.error,
         report_time=timestamp(state.report_time),
     )
+
+
+def change_to(recorded: Recorded) -> pb.Change:
+    """Write a recorded change."""
+    change = recorded.change
+    return pb.Change(
+        generation=recorded.generation,
+        change_time=timestamp(change.time),
+        actor=change.actor,
+        action=change.action,
+        subject=change.subject,
+        detail_json=json.dumps(dict(change.detail)),
+    )
+
+
+def changes_page(page: page_pb2.PageRequest) -> tuple[int, int]:
+    """Return (generation below which the page begins, its size).
+
+    Raises:
+        InvalidArgumentError: a negative size, or a token that none of our pages gave.
+    """
+    before, size = page_from(page)
+    if not before:
+        return _MAX_GENERATION, size
+    if not before.isascii() or not before.isdigit() or int(before) > _MAX_GENERATION:
+        raise InvalidArgumentError("not a page token", "page.page_token")
+    return int(before), size
 
 
 def session_from(text: str, sequence: int) -> tuple[str, int]:

@@ -12,6 +12,8 @@ from darkbloom_mesh.interceptors import Context
 from darkbloom_mesh.telemetry import CATALOG_READS, Metrics
 
 from darkbloom_registry import convert, rollout_convert
+from darkbloom_registry.admission import Admission
+from darkbloom_registry.changes import DEVELOPMENT, Scope
 from darkbloom_registry.errors import (
     BuildNotFoundError,
     RolloutNotFoundError,
@@ -40,9 +42,11 @@ class RegistryServer(RegistryServiceServicer):
         signer: Ed25519Signer | None = None,
         *,
         rolling: Rolling,
+        admission: Admission,
         clock: Clock,
     ) -> None:
         self._rolling = rolling
+        self._admission = admission
         self._clock = clock
         self._store = store
         self._publishing = publishing
@@ -116,11 +120,15 @@ class RegistryServer(RegistryServiceServicer):
         self, request: pb.RegisterBuildRequest, context: Context
     ) -> pb.RegisterBuildResponse:
         """Register a version of a build."""
+        actor = await self._admission.admit(context, Scope.PUBLISH)
+        if request.promote:
+            await self._admission.admit(context, Scope.PROMOTE)
         build, generation = await self._publishing.register(
             convert.facts_from(request.build),
             request.manifest,
             promote_it=request.promote,
             sources=tuple(request.sources),
+            actor=actor,
         )
         return pb.RegisterBuildResponse(build=convert.build_to(build), generation=generation)
 
@@ -128,29 +136,44 @@ class RegistryServer(RegistryServiceServicer):
         self, request: pb.PromoteVersionRequest, context: Context
     ) -> pb.PromoteVersionResponse:
         """Make a version the active one."""
+        actor = await self._admission.admit(context, Scope.PROMOTE)
         build, generation = await self._publishing.promote(
-            convert.key_from(request.build, "build"), request.version
+            convert.key_from(request.build, "build"), request.version, actor=actor
         )
         return pb.PromoteVersionResponse(build=convert.build_to(build), generation=generation)
+
+    async def RetireVersion(
+        self, request: pb.RetireVersionRequest, context: Context
+    ) -> pb.RetireVersionResponse:
+        """Revoke a version."""
+        actor = await self._admission.admit(context, Scope.PROMOTE)
+        build, generation = await self._publishing.retire(
+            convert.key_from(request.build, "build"), request.version, actor=actor
+        )
+        return pb.RetireVersionResponse(build=convert.build_to(build), generation=generation)
 
     async def UpsertAlias(
         self, request: pb.UpsertAliasRequest, context: Context
     ) -> pb.UpsertAliasResponse:
         """Create or change an alias."""
-        alias, generation = await self._publishing.upsert_alias(convert.alias_from(request.alias))
+        actor = await self._admission.admit(context, Scope.ALIAS)
+        alias, generation = await self._publishing.upsert_alias(
+            convert.alias_from(request.alias), actor=actor
+        )
         return pb.UpsertAliasResponse(alias=convert.alias_to(alias), generation=generation)
 
     async def StartRollout(
         self, request: pb.StartRolloutRequest, context: Context
     ) -> pb.StartRolloutResponse:
         """Move an alias to another build in steps."""
+        actor = await self._admission.admit(context, Scope.ALIAS)
         rollout, generation = await self._rolling.start(
             request.request_id,
             convert.key_from(request.alias, "alias"),
             convert.key_from(request.to_build, "to_build"),
             steps=request.steps,
             gates=rollout_convert.gates_from(request.gates),
-            actor=request.actor,
+            actor=request.actor if actor == DEVELOPMENT and request.actor else actor,
         )
         return pb.StartRolloutResponse(
             rollout=rollout_convert.rollout_to(rollout), generation=generation
@@ -184,10 +207,12 @@ class RegistryServer(RegistryServiceServicer):
         self, request: pb.ChangeRolloutRequest, context: Context
     ) -> pb.ChangeRolloutResponse:
         """Pause, resume or revert."""
+        actor = await self._admission.admit(context, Scope.ALIAS)
         rollout, generation = await self._rolling.change(
             convert.key_from(request.rollout_id, "rollout_id"),
             rollout_convert.action_from(request.action),
             request.reason,
+            actor=actor,
         )
         return pb.ChangeRolloutResponse(
             rollout=rollout_convert.rollout_to(rollout), generation=generation
@@ -205,6 +230,19 @@ class RegistryServer(RegistryServiceServicer):
             rollout_convert.states_from(request.states, self._clock.now()),
         )
         return pb.ReportModelStatesResponse()
+
+    async def ListChanges(
+        self, request: pb.ListChangesRequest, context: Context
+    ) -> pb.ListChangesResponse:
+        """Return a page of what was changed by whom."""
+        before, size = rollout_convert.changes_page(request.page)
+        found = await self._store.changes(before, size + 1)
+        page, more = found[:size], len(found) > size
+
+        return pb.ListChangesResponse(
+            changes=map(rollout_convert.change_to, page),
+            next_page_token=convert.page_token(str(page[-1].generation)) if more else "",
+        )
 
     async def ListModelStates(
         self, request: pb.ListModelStatesRequest, context: Context

@@ -9,7 +9,8 @@ import asyncpg
 from darkbloom_edge.manifest import Manifest
 from darkbloom_mesh.postgres import Connection, Database
 
-from darkbloom_registry import rollout_rows
+from darkbloom_registry import change_rows, rollout_rows
+from darkbloom_registry.changes import Change, PublishingKey, Recorded, Scope
 from darkbloom_registry.model import (
     LISTED,
     Alias,
@@ -119,6 +120,21 @@ class PostgresStore:
         """Return states by build and machine, after a pair of those."""
         async with self._database.acquire() as connection:
             return await rollout_rows.states(connection, build, after, limit)
+
+    async def changes(self, before: int, limit: int) -> Sequence[Recorded]:
+        """Return changes of generations below `before`, newest first."""
+        async with self._database.acquire() as connection:
+            return await change_rows.page(connection, before, limit)
+
+    async def publishing_key(self, digest: bytes) -> PublishingKey | None:
+        """Return an active key by its hash, if there is one."""
+        async with self._database.acquire() as connection:
+            return await change_rows.key(connection, digest)
+
+    async def put_publishing_key(self, digest: bytes, label: str, scopes: Sequence[Scope]) -> None:
+        """Write a key; one of the same label is replaced."""
+        async with self._database.acquire() as connection:
+            await change_rows.put_key(connection, digest, label, scopes)
 
     async def manifest(self, build: str, version: str) -> bytes | None:
         """Return the manifest of a version as registered; an empty version means the active one."""
@@ -256,11 +272,12 @@ class Write:
         """Write how far machines are with builds."""
         await rollout_rows.put_states(self._connection, states)
 
-    async def bump(self) -> None:
-        """Count one generation up and tell every watcher at commit."""
+    async def bump(self, change: Change) -> None:
+        """Count one generation up, record what made it, and tell every watcher at commit."""
         self._generation = await self._connection.fetchval(
             "UPDATE registry.generation SET generation = generation + 1 RETURNING generation"
         )
+        await change_rows.record(self._connection, self._generation, change)
         await self._connection.execute("SELECT pg_notify($1, '')", CHANNEL)
 
 

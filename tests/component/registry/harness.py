@@ -22,6 +22,8 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError, from_rpc_error
 from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import serve_ephemeral
+from darkbloom_registry.admission import KEY_METADATA, Admission
+from darkbloom_registry.changes import Scope
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.publishing import Publishing
 from darkbloom_registry.rolling import Rolling
@@ -34,14 +36,18 @@ TIMEOUT_S = 10
 class Registry:
     """The client that publishers and readers would write."""
 
-    def __init__(self, stub: Any, feed: CatalogFeed) -> None:
+    def __init__(self, stub: Any, feed: CatalogFeed, target: str = "") -> None:
         self.stub = stub
         self.feed = feed
+        self.target = target
+        self.key = ""
+        """Publishing key of what is called from now on."""
 
     async def call(self, method: str, request: Any) -> Any:
         """Call, and raise what the server raised."""
         try:
-            return await getattr(self.stub, method)(request, timeout=TIMEOUT_S)
+            metadata = ((KEY_METADATA, self.key),) if self.key else ()
+            return await getattr(self.stub, method)(request, timeout=TIMEOUT_S, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 
@@ -153,6 +159,7 @@ async def served(
         Metrics(version="test"),
         signer,
         rolling=(rolling := Rolling(store, clock, period_s=1.0)),
+        admission=Admission(store, development=development),
         clock=clock,
     )
     async with asyncio.TaskGroup() as tasks:
@@ -162,7 +169,14 @@ async def served(
             serve_ephemeral(partial(add_RegistryServiceServicer_to_server, server)) as target,
             channel(target, mesh_token=None, room="test") as dialled,
         ):
-            yield Registry(RegistryServiceStub(dialled), feed)
+            yield Registry(RegistryServiceStub(dialled), feed, target)
             await feed.close()
         follower.cancel()
         judging.cancel()
+
+
+async def publishing_key(store: PostgresStore, label: str, *scopes: Scope) -> str:
+    """Make a key, as `python -m darkbloom_registry key` does."""
+    key = f"dbp-{label}"
+    await store.put_publishing_key(hashlib.sha256(key.encode()).digest(), label, scopes)
+    return key

@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.config import Secret
+from darkbloom_registry.changes import Scope
+from darkbloom_registry.store import PostgresStore
 
 from tests.stores import Postgres
 
@@ -58,6 +61,15 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
         for _ in range(2):
             migrated = await start(env, "migrate")
             assert await migrated.wait() == 0
+
+        made = await start(env, "key", "somebody", "publish", "alias")
+        printed, _ = await made.communicate()
+        digest = hashlib.sha256(printed.strip()).digest()
+        store = await PostgresStore.connect(database_url)
+        known_key = await store.publishing_key(digest)
+        await store.close()
+        assert known_key is not None
+        assert (known_key.label, known_key.scopes) == ("somebody", {Scope.PUBLISH, Scope.ALIAS})
 
         process = await start(env)
         target = await listener(process)

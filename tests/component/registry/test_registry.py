@@ -19,9 +19,10 @@ from darkbloom_mesh.errors import (
     from_rpc_error,
 )
 from darkbloom_mesh.testing import FakeClock
+from darkbloom_registry.changes import Scope
 from darkbloom_registry.store import PostgresStore
 
-from tests.component.registry.harness import facts, manifest, next_event, served
+from tests.component.registry.harness import facts, manifest, next_event, publishing_key, served
 
 
 def request(build: str, data: bytes, **changes: object) -> pb.RegisterBuildRequest:
@@ -108,6 +109,7 @@ async def test_scripted_builds_are_small_and_never_in_production(
 ) -> None:
     tiny = request("dev/scripted", manifest("dev/scripted", role=FileRole.CONFIG))
     async with served(store, clock, development=False) as registry:
+        registry.key = await publishing_key(store, "someone", Scope.PUBLISH, Scope.PROMOTE)
         assert isinstance(await registry.refused("RegisterBuild", tiny), PreconditionError)
     async with served(store, clock, development=True) as registry:
         assert (await registry.call("RegisterBuild", tiny)).build.active_version == "v1"

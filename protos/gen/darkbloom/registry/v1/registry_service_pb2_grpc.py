@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class RegistryServiceStub(object):
     """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction.
+    Writes of publishers carry a publishing key in the metadata `darkbloom-publishing-key`; production refuses them without one
+    (UNAUTHENTICATED), or with one that lacks the scope (PERMISSION_DENIED).
     """
 
     def __init__(self, channel):
@@ -70,6 +72,11 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.PromoteVersionRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.PromoteVersionResponse.FromString,
                 _registered_method=True)
+        self.RetireVersion = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/RetireVersion',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionResponse.FromString,
+                _registered_method=True)
         self.UpsertAlias = channel.unary_unary(
                 '/darkbloom.registry.v1.RegistryService/UpsertAlias',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
@@ -100,6 +107,11 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesResponse.FromString,
                 _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ListChanges',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
         self.ListModelStates = channel.unary_unary(
                 '/darkbloom.registry.v1.RegistryService/ListModelStates',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.SerializeToString,
@@ -109,6 +121,8 @@ class RegistryServiceStub(object):
 
 class RegistryServiceServicer(object):
     """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction.
+    Writes of publishers carry a publishing key in the metadata `darkbloom-publishing-key`; production refuses them without one
+    (UNAUTHENTICATED), or with one that lacks the scope (PERMISSION_DENIED).
     """
 
     def WatchCatalog(self, request, context):
@@ -162,6 +176,13 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetireVersion(self, request, context):
+        """Revoke a version: its hash is no longer accepted, and it never comes back. The active one is FAILED_PRECONDITION. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertAlias(self, request, context):
         """Create or change an alias (registry section 8). Idempotent.
         """
@@ -200,6 +221,13 @@ class RegistryServiceServicer(object):
 
     def ReportModelStates(self, request, context):
         """What a router saw since its last report. Caller: routers, every few seconds. Idempotent by session and sequence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChanges(self, request, context):
+        """What was changed by whom, newest first. Every write that moved the generation has one row.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,6 +278,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.PromoteVersionRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.PromoteVersionResponse.SerializeToString,
             ),
+            'RetireVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireVersion,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionResponse.SerializeToString,
+            ),
             'UpsertAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertAlias,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.FromString,
@@ -280,6 +313,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesResponse.SerializeToString,
             ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListChangesRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListChangesResponse.SerializeToString,
+            ),
             'ListModelStates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModelStates,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.FromString,
@@ -295,6 +333,8 @@ def add_RegistryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RegistryService(object):
     """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction.
+    Writes of publishers carry a publishing key in the metadata `darkbloom-publishing-key`; production refuses them without one
+    (UNAUTHENTICATED), or with one that lacks the scope (PERMISSION_DENIED).
     """
 
     @staticmethod
@@ -487,6 +527,33 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def RetireVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/RetireVersion',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpsertAlias(request,
             target,
             options=(),
@@ -638,6 +705,33 @@ class RegistryService(object):
             '/darkbloom.registry.v1.RegistryService/ReportModelStates',
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesRequest.SerializeToString,
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ReportModelStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ListChanges',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListChangesRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistryServiceStub:
-    """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction."""
+    """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction.
+    Writes of publishers carry a publishing key in the metadata `darkbloom-publishing-key`; production refuses them without one
+    (UNAUTHENTICATED), or with one that lacks the scope (PERMISSION_DENIED).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchCatalog: _aio.UnaryStreamMultiCallable[_registry_service_pb2.WatchCatalogRequest, _registry_service_pb2.WatchCatalogResponse]
@@ -34,6 +37,8 @@ class RegistryServiceStub:
     """
     PromoteVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteVersionRequest, _registry_service_pb2.PromoteVersionResponse]
     """Make a ready version the active one; the one before is retained, its hash stays accepted. Idempotent."""
+    RetireVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RetireVersionRequest, _registry_service_pb2.RetireVersionResponse]
+    """Revoke a version: its hash is no longer accepted, and it never comes back. The active one is FAILED_PRECONDITION. Idempotent."""
     UpsertAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpsertAliasRequest, _registry_service_pb2.UpsertAliasResponse]
     """Create or change an alias (registry section 8). Idempotent."""
     StartRollout: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.StartRolloutRequest, _registry_service_pb2.StartRolloutResponse]
@@ -48,11 +53,16 @@ class RegistryServiceStub:
     """Stay at this step, go on, or go back now. Idempotent; FAILED_PRECONDITION once it has ended otherwise."""
     ReportModelStates: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ReportModelStatesRequest, _registry_service_pb2.ReportModelStatesResponse]
     """What a router saw since its last report. Caller: routers, every few seconds. Idempotent by session and sequence."""
+    ListChanges: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListChangesRequest, _registry_service_pb2.ListChangesResponse]
+    """What was changed by whom, newest first. Every write that moved the generation has one row."""
     ListModelStates: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelStatesRequest, _registry_service_pb2.ListModelStatesResponse]
     """How far machines are with a build."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction."""
+    """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction.
+    Writes of publishers carry a publishing key in the metadata `darkbloom-publishing-key`; production refuses them without one
+    (UNAUTHENTICATED), or with one that lacks the scope (PERMISSION_DENIED).
+    """
 
     @_abc_1.abstractmethod
     def WatchCatalog(
@@ -115,6 +125,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Make a ready version the active one; the one before is retained, its hash stays accepted. Idempotent."""
 
     @_abc_1.abstractmethod
+    def RetireVersion(
+        self,
+        request: _registry_service_pb2.RetireVersionRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.RetireVersionRequest, _abc.Awaitable[_registry_service_pb2.RetireVersionResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.RetireVersionResponse]:
+        """Revoke a version: its hash is no longer accepted, and it never comes back. The active one is FAILED_PRECONDITION. Idempotent."""
+
+    @_abc_1.abstractmethod
     def UpsertAlias(
         self,
         request: _registry_service_pb2.UpsertAliasRequest,
@@ -163,6 +181,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_service_pb2.ReportModelStatesRequest, _abc.Awaitable[_registry_service_pb2.ReportModelStatesResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.ReportModelStatesResponse]:
         """What a router saw since its last report. Caller: routers, every few seconds. Idempotent by session and sequence."""
+
+    @_abc_1.abstractmethod
+    def ListChanges(
+        self,
+        request: _registry_service_pb2.ListChangesRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListChangesRequest, _abc.Awaitable[_registry_service_pb2.ListChangesResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListChangesResponse]:
+        """What was changed by whom, newest first. Every write that moved the generation has one row."""
 
     @_abc_1.abstractmethod
     def ListModelStates(

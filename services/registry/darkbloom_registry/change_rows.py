@@ -1,0 +1,68 @@
+"""Publishing keys and recorded changes as rows, each in its caller's transaction."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from darkbloom_mesh.postgres import Connection
+
+from darkbloom_registry.changes import Change, PublishingKey, Recorded, Scope
+
+
+async def record(connection: Connection, generation: int, change: Change) -> None:
+    """Write down what made this generation."""
+    await connection.execute(
+        "INSERT INTO registry.changes (generation, change_time, actor, action, subject, detail)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        generation,
+        change.time,
+        change.actor,
+        change.action,
+        change.subject,
+        json.dumps(dict(change.detail)),
+    )
+
+
+async def page(connection: Connection, before: int, limit: int) -> Sequence[Recorded]:
+    """Return changes of generations below `before`, newest first."""
+    rows = await connection.fetch(
+        "SELECT * FROM registry.changes WHERE generation < $1 ORDER BY generation DESC LIMIT $2",
+        before,
+        limit,
+    )
+    return tuple(
+        Recorded(
+            generation=row["generation"],
+            change=Change(
+                actor=row["actor"],
+                action=row["action"],
+                subject=row["subject"],
+                time=row["change_time"],
+                detail=json.loads(row["detail"]),
+            ),
+        )
+        for row in rows
+    )
+
+
+async def key(connection: Connection, digest: bytes) -> PublishingKey | None:
+    """Return an active key by its hash."""
+    row = await connection.fetchrow(
+        "SELECT label, scopes FROM registry.publishing_keys WHERE key_sha256 = $1 AND active",
+        digest,
+    )
+    if row is None:
+        return None
+    return PublishingKey(label=row["label"], scopes=frozenset(map(Scope, row["scopes"])))
+
+
+async def put_key(
+    connection: Connection, digest: bytes, label: str, scopes: Iterable[Scope]
+) -> None:
+    """Write a key; one of the same label is replaced."""
+    await connection.execute(
+        "INSERT INTO registry.publishing_keys (key_sha256, label, scopes) VALUES ($1, $2, $3)"
+        " ON CONFLICT (label) DO UPDATE SET key_sha256 = $1, scopes = $3, active = true",
+        digest,
+        label,
+        sorted(scope.value for scope in scopes),
+    )

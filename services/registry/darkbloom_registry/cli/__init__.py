@@ -1,0 +1,1 @@
+"""`darkbloom-publish`: hash, upload, register, promote, name and roll out models."""

@@ -1,0 +1,142 @@
+"""Who may write, and that every write is on record."""
+
+import json
+
+import asyncpg
+import pytest
+from darkbloom.registry.v1 import registry_service_pb2 as pb
+from darkbloom_mesh.errors import (
+    ForbiddenError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from darkbloom_mesh.testing import FakeClock
+from darkbloom_registry.changes import Scope
+from darkbloom_registry.store import PostgresStore
+
+from tests.component.registry.harness import facts, manifest, publishing_key, served
+
+
+def registration() -> pb.RegisterBuildRequest:
+    return pb.RegisterBuildRequest(
+        build=facts("org/one", min_ram_gb=64), manifest=manifest("org/one", "v1")
+    )
+
+
+async def test_production_wants_a_key_that_is_known_and_has_the_scope(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    publish = await publishing_key(store, "ci", Scope.PUBLISH)
+    promote = await publishing_key(store, "release-manager", Scope.PROMOTE)
+    async with served(store, clock, development=False) as registry:
+        assert isinstance(
+            await registry.refused("RegisterBuild", registration()), UnauthenticatedError
+        )
+        registry.key = "dbp-nobody"
+        assert isinstance(
+            await registry.refused("RegisterBuild", registration()), UnauthenticatedError
+        )
+        registry.key = promote
+        assert isinstance(await registry.refused("RegisterBuild", registration()), ForbiddenError)
+        registry.key = publish
+        await registry.call("RegisterBuild", registration())
+        with pytest.raises(ForbiddenError, match="may not promote"):
+            await registry.promote("org/one", "v1")
+        with pytest.raises(ForbiddenError, match="may not alias"):
+            await registry.alias("name", "org/one")
+        registry.key = promote
+        await registry.promote("org/one", "v1")
+
+
+async def test_a_key_that_may_not_promote_does_not_do_so_by_registering(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock, development=False) as registry:
+        registry.key = await publishing_key(store, "ci", Scope.PUBLISH)
+        with pytest.raises(ForbiddenError, match="may not promote"):
+            await registry.register("org/one")
+        with pytest.raises(NotFoundError):
+            await registry.call("GetBuild", pb.GetBuildRequest(build="org/one"))
+
+
+async def test_every_write_is_on_record_with_its_generation_and_its_author(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        registry.key = await publishing_key(store, "somebody", *Scope)
+        await registry.register("org/one", "v1")
+        await registry.register("org/one", "v1")
+        await registry.register("org/one", "v2", promote=False)
+        await registry.promote("org/one", "v2")
+        registry.key = ""
+        await registry.alias("name", "org/one")
+        retire = pb.RetireVersionRequest(build="org/one", version="v1")
+        for _ in range(2):
+            await registry.call("RetireVersion", retire)
+
+        first = pb.ListChangesRequest()
+        first.page.page_size = 3
+        newest = await registry.call("ListChanges", first)
+        first.page.page_token = newest.next_page_token
+        oldest = await registry.call("ListChanges", first)
+
+    found = [*newest.changes, *oldest.changes]
+    assert [row.generation for row in found] == [5, 4, 3, 2, 1]
+    assert [(row.actor, row.action, row.subject) for row in found] == [
+        ("development", "retire", "org/one"),
+        ("development", "alias", "name"),
+        ("somebody", "promote", "org/one"),
+        ("somebody", "register", "org/one"),
+        ("somebody", "register", "org/one"),
+    ]
+    assert json.loads(found[2].detail_json) == {"version": "v2", "before": "v1"}
+    assert json.loads(found[1].detail_json)["after"]["desired_build"] == "org/one"
+    assert oldest.next_page_token == ""
+
+
+async def test_nobody_rewrites_the_record(
+    store: PostgresStore, clock: FakeClock, database_url: str
+) -> None:
+    async with served(store, clock) as registry:
+        await registry.register("org/one")
+    connection = await asyncpg.connect(database_url)
+    try:
+        for statement in (
+            "UPDATE registry.changes SET actor = 'x'",
+            "DELETE FROM registry.changes",
+        ):
+            with pytest.raises(asyncpg.RaiseError, match="only ever added"):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_a_retired_version_is_accepted_nowhere_and_never_comes_back(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        first = (await registry.register("org/one", "v1")).build.weight_hash
+        second = await registry.register("org/one", "v2")
+        assert first in second.build.accepted_weight_hashes
+        active = pb.RetireVersionRequest(build="org/one", version="v2")
+        assert isinstance(await registry.refused("RetireVersion", active), PreconditionError)
+
+        retire = pb.RetireVersionRequest(build="org/one", version="v1")
+        answer = await registry.call("RetireVersion", retire)
+        assert first not in answer.build.accepted_weight_hashes
+        with pytest.raises(PreconditionError, match="never promoted again"):
+            await registry.promote("org/one", "v1")
+        missing = pb.RetireVersionRequest(build="org/one", version="v9")
+        assert isinstance(await registry.refused("RetireVersion", missing), NotFoundError)
+
+
+async def test_a_page_token_that_is_none_of_ours_is_refused(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        request = pb.ListChangesRequest()
+        for token in ("-", "YWJj", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5"):
+            request.page.page_token = token
+            assert isinstance(await registry.refused("ListChanges", request), InvalidArgumentError)
