@@ -5,6 +5,9 @@ He stands where the operator of a gateway stands: he sees and changes all that p
 
 import asyncio
 import json
+import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -34,6 +37,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
 CHAT, OFFERS, ANSWER = "/v1/chat/completions", "/v1/offers", "/v1/offers/answer"
 EVIDENCE = "/v1/providers/attestation"
+QUICKSTART = Path(__file__).resolve().parents[2] / "docs/quickstart.md"
 SECRET = "nightingale-in-the-prompt"
 Json = dict[str, Any]
 
@@ -147,6 +151,39 @@ async def test_the_proxy_serves_a_tool_that_knows_nothing_of_all_this(
         async with asyncio.timeout(PATIENCE_S):
             await process.wait()
     assert process.returncode == 0
+
+
+@pytest.mark.tool("curl")
+async def test_the_quickstart_works_as_it_is_printed(mesh: Mesh, tmp_path: Path) -> None:
+    section = QUICKSTART.read_text().split("\n## End to end\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", section, flags=re.DOTALL)
+    assert [language for language, _ in blocks] == ["sh", "python", "sh"]
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    binaries = Path(sys.executable).parent
+    environment = {
+        **os.environ,  # noqa: TID251 - a shell for the commands
+        "PATH": f"{binaries}:{os.environ['PATH']}",  # noqa: TID251 - the same
+        "NO_PROXY": "127.0.0.1",
+        "DARKBLOOM_URL": mesh.url,
+        "DARKBLOOM_API_KEY": mesh.api_key,
+        "DARKBLOOM_MODEL": SCRIPTED,
+    }
+    for language, source in blocks:
+        command = ["sh", "-ec"] if language == "sh" else [sys.executable, "-c"]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            source.replace("8484", str(port)),
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        async with asyncio.timeout(3 * PATIENCE_S):
+            said, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        assert said.strip() or language == "sh"
+    assert json.loads(said.splitlines()[-1])["choices"][0]["message"]["content"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
