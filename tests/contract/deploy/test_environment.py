@@ -76,6 +76,20 @@ def test_a_room_takes_its_configuration(room: str, overlay: str, tmp_path: Path)
     assert config.environment == ("development" if overlay == "overlays/dev" else "production")
 
 
+@pytest.mark.parametrize("overlay", ["staging", "production"])
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_is_left_to_a_default_that_means_this_machine(room: str, overlay: str) -> None:
+    documents = rendered(f"overlays/{overlay}")
+    (container,) = pod(named(documents, "Deployment", room))["containers"]
+    told = environment(documents, container)
+    here = re.compile(r"localhost|127\.0\.0\.1")
+    assert not [name for name, value in told.items() if here.search(value)]
+    for row in describe(config_of(room), room):
+        neighbour = row.name.endswith("_TARGET")
+        if neighbour or here.search(row.default):
+            assert told.keys() & {row.name, *row.aliases}, row.name
+
+
 def test_a_variable_that_no_room_reads_would_stop_it() -> None:
     config = import_module("darkbloom_registry.config").RegistryConfig
     with pytest.raises(ConfigError, match="DARKBLOOM_REGISTRY_LISTENS: unknown variable"):

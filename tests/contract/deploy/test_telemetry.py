@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,19 +128,12 @@ def test_an_alert_leads_to_its_runbook_and_the_index_knows_it(alert: dict[str, A
     assert re.search(row, index)
 
 
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed here (Debian: prometheus)")
-    return found
-
-
-def test_promtool_takes_the_rules(promtool: str, tmp_path: Path) -> None:
+@pytest.mark.tool("promtool")
+def test_promtool_takes_the_rules(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(RULES))
     done = subprocess.run(
-        [promtool, "check", "rules", str(path)],
+        ["promtool", "check", "rules", str(path)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -240,7 +232,8 @@ STORIES = {
 }
 
 
-def test_alerts_fire_when_they_should_and_not_before(promtool: str, tmp_path: Path) -> None:
+@pytest.mark.tool("promtool")
+def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(RULES))
     tests = []
     for name, (series, (alert, at, fires)) in STORIES.items():
@@ -263,7 +256,7 @@ def test_alerts_fire_when_they_should_and_not_before(promtool: str, tmp_path: Pa
     document = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
     done = subprocess.run(
-        [promtool, "test", "rules", "tests.yaml"],
+        ["promtool", "test", "rules", "tests.yaml"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
