@@ -24,6 +24,7 @@ from darkbloom_provider.shift import Kitchen
 from tests.component.provider.models import BUILD, place_model
 from tests.component.provider.test_process import process
 from tests.fakes.provider_router import PATIENCE_S
+from tests.media import data_url, png, seen
 
 CANARY = "canary-10ca1"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -163,6 +164,27 @@ async def test_all_requests_of_the_owner_share_one_scope_of_the_prefix_cache(loc
     assert len(scopes) == 2
     assert len(set(scopes)) == 1
     assert len(scopes[0]) == 32
+
+
+async def test_images_are_refused_by_an_engine_without_eyes_and_never_fetched(local):
+    async with local.http() as client:
+        for url, said in (
+            (data_url(png()), "text only"),
+            ("https://example.com/a.png", "nothing is fetched here"),
+        ):
+            body = {"model": BUILD, "messages": seen(url)}
+            answer = await client.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 400
+            assert said in answer.json()["error"]["message"]
+
+
+async def test_each_prompt_of_an_array_is_answered_in_its_place(local):
+    words = ["one", "two", "three"]
+    prompts = [f"/script {json.dumps({'text': word})}" for word in words]
+    async with local.openai() as client:
+        answer = await client.completions.create(model=BUILD, prompt=prompts)
+
+    assert [choice.text for choice in answer.choices] == words
 
 
 async def test_several_choices_come_back_in_one_answer(local):
