@@ -22,6 +22,12 @@ class Flavour:
         self.async_stream: Any = type("AsyncPieces", (_AsyncPieces, module.AsyncByteStream), {})
 
     @staticmethod
+    def name_of(request: Any) -> str:
+        """Return which library a request is of."""
+        name: str = _module(request).__name__
+        return name
+
+    @staticmethod
     def inner(request: Any, *, asynchronous: bool) -> Any:
         """Return the library's own transport: one pool, closed by whoever asked for it."""
         module = _module(request)

@@ -55,7 +55,8 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, policy: Policy, *, inner: Any = None, clock: Clock | None = None) -> None:
         self._desk = Desk(policy, clock or SystemClock())
-        self._inner = inner
+        self._given = inner
+        self._own: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def handle_request(self, request: Any) -> Any:
@@ -73,8 +74,9 @@ class Transport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Close the connections."""
-        if self._inner is not None:
-            self._inner.close()
+        for inner in (self._given, *self._own.values()):
+            if inner is not None:
+                inner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -88,10 +90,14 @@ class Transport(httpx.BaseTransport):
         self.close()
 
     def _carrier(self, request: Any) -> Any:
+        """Return what carries requests of this library."""
+        if self._given is not None:
+            return self._given
+        name = Flavour.name_of(request)
         with self._lock:
-            if self._inner is None:
-                self._inner = Flavour.inner(request, asynchronous=False)
-            return self._inner
+            if name not in self._own:
+                self._own[name] = Flavour.inner(request, asynchronous=False)
+            return self._own[name]
 
 
 @final
@@ -100,12 +106,12 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, policy: Policy, *, inner: Any = None, clock: Clock | None = None) -> None:
         self._desk = Desk(policy, clock or SystemClock())
-        self._inner = inner
+        self._given = inner
+        self._own: dict[str, Any] = {}
 
     async def handle_async_request(self, request: Any) -> Any:
         """Answer one request, in the flavour in which it was asked."""
-        if self._inner is None:
-            self._inner = Flavour.inner(request, asynchronous=True)
+        inner = self._carrier(request)
         try:
             sealed = dialect_of(request.method, request.url.path)
         except RefusedError as error:
@@ -113,14 +119,24 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         content = await request.aread()
         if sealed is None:
             refused = _unless_content(request, content)
-            return refused or await self._inner.handle_async_request(request)
+            return refused or await inner.handle_async_request(request)
         flow = _flow(request, content, self._desk, sealed[0])
-        return await _AsyncRun(request, self._inner, flow, sealed[0]).response()
+        return await _AsyncRun(request, inner, flow, sealed[0]).response()
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._inner is not None:
-            await self._inner.aclose()
+        for inner in (self._given, *self._own.values()):
+            if inner is not None:
+                await inner.aclose()
+
+    def _carrier(self, request: Any) -> Any:
+        """Return what carries requests of this library."""
+        if self._given is not None:
+            return self._given
+        name = Flavour.name_of(request)
+        if name not in self._own:
+            self._own[name] = Flavour.inner(request, asynchronous=True)
+        return self._own[name]
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import openai
 import pytest
 from darkbloom_client import AsyncTransport
@@ -101,6 +102,16 @@ async def test_without_a_key_pages_of_other_sites_still_may_not() -> None:
         assert (await client.get(f"{url}/models")).status_code == 200
         stranger = {"origin": "https://evil.example"}
         assert (await client.get(f"{url}/models", headers=stranger)).status_code == 401
+
+
+async def test_one_transport_serves_clients_of_both_libraries() -> None:
+    mesh = BlindMesh()
+    transport = AsyncTransport(mesh.policy())
+    async with proxy(mesh) as url:
+        for library in (httpx, httpx2):
+            client = library.AsyncClient(transport=transport, headers={"x-api-key": KEY})
+            assert (await client.get(f"{url}/models")).json()["object"] == "list"
+        await transport.aclose()
 
 
 async def test_what_would_leave_in_plaintext_does_not() -> None:
