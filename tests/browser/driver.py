@@ -15,7 +15,7 @@ from darkbloom_mesh.clock import SystemClock
 
 CHROMIUM = Path("/usr/bin/chromium")
 DRIVER = Path("/usr/bin/chromedriver")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PHONE, DESKTOP = (360, 740), (1280, 860)
 _POLL_S = 0.03
 _START_S = 30.0

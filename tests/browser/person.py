@@ -62,13 +62,14 @@ class Person:
         return answer.json()
 
     def look(self, name: str) -> None:
-        """Keep pictures of this page: phone and desk, light and dark."""
-        for size, (width, height) in (("phone", PHONE), ("desk", DESKTOP)):
-            for colours in ("light", "dark"):
-                self.browser.size(width, height)
-                self.browser.colours(colours)
-                self.browser.picture(self.pictures / f"{name}-{size}-{colours}.png")
-        self.browser.colours("light")
+        """Keep pictures of this page: a phone in the dark, a desk in the light."""
+        for size, (width, height), colours in (
+            ("phone", PHONE, "dark"),
+            ("desk", DESKTOP, "light"),
+        ):
+            self.browser.size(width, height)
+            self.browser.colours(colours)
+            self.browser.picture(self.pictures / f"{name}-{size}-{colours}.png")
 
     def faults(self) -> list[str]:
         """Return what keeps people out of this page: serious faults of accessibility, sizes."""

@@ -74,6 +74,7 @@ def ask(known: Person, lie: str) -> None:
         ("swapped_key", BEFORE + "offer and verdict do not belong together"),
         ("forged_offer", BEFORE + "the offer is not signed by the gateway"),
     ],
+    ids=["swapped_key", "forged_offer"],
 )
 def test_nothing_is_sealed_under_papers_that_do_not_hold(
     known: Person, lie: str, found: str
@@ -104,6 +105,7 @@ def test_an_old_offer_is_not_taken_for_a_new_one(known: Person) -> None:
         ("wrong_count", "the machine broke the rules: its counts do not fit"),
         ("dropped_receipt", "the answer was cut off"),
     ],
+    ids=["altered_chunk", "wrong_count", "dropped_receipt"],
 )
 def test_an_answer_that_was_touched_is_not_passed_off_as_proven(
     known: Person, lie: str, found: str

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from tests.browser.driver import PHONE
 from tests.browser.person import OWNER, Person
 
 RECENT = "/v1/me/earnings"
@@ -217,6 +218,20 @@ def test_a_log_that_forgot_something_is_caught(person: Person) -> None:
     browser.press("Check the log")
 
     browser.shows("what this browser saw before is not a part of it")
+
+
+def test_a_phone_has_a_menu_and_colours_are_remembered(known: Person) -> None:
+    browser = known.browser
+    browser.size(*PHONE)
+    known.go("")
+    assert not browser.script("return document.querySelector('nav a').offsetParent")
+    browser.press("Menu")
+    browser.press("Usage", "//nav")
+    browser.shows("Newest requests")
+    assert browser.url == f"{known.mesh.url}/console/usage"
+    browser.find("//button[@aria-label='Switch to dark colours']").click()
+    known.go("keys")
+    assert browser.script("return document.documentElement.dataset.theme") == "dark"
 
 
 def test_an_error_is_shown_with_its_request(known: Person) -> None:

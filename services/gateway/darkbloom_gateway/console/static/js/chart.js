@@ -45,7 +45,7 @@ function draw(title, bars, label) {
     const x = LEFT + at * step;
     return [
       svg("rect", { x: x + step * 0.15, y: HEIGHT - BOTTOM - size, width: step * 0.7, height: size, rx: 2 }, svg("title", {}, `${bar.name}: ${label(bar.value)}`)),
-      at % every === 0 ? svg("text", { x: x + step / 2, y: HEIGHT - 5, "text-anchor": "middle" }, bar.name.slice(5) || bar.name) : null,
+      at % every === 0 ? svg("text", { x: x + step / 2, y: HEIGHT - 5, "text-anchor": "middle" }, bar.name.replace(/^\d{4}-/, "")) : null,
     ];
   });
   return svg("svg.chart", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": `${title}. The table has the numbers.` }, lines, columns);

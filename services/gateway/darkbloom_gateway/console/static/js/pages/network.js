@@ -24,12 +24,21 @@ export async function show(page, { signal }) {
 function figures(stats) {
   if (!stats) return el("p", {}, "The figures are not ready yet.");
   const tile = (name, value) => el("div.tile", {}, el("span.value", {}, value), el("span.name", {}, name));
-  const minutes = stats.time_series.map((row) => ({ name: `     ${row.minute.slice(11, 16)}`, value: row.requests }));
+  const minutes = halfHour(stats);
   return el("section", {},
     el("div.tiles", {}, tile("machines online", count(stats.active_providers)), tile("answers", brief(stats.total_requests)), tile("tokens", brief(stats.total_tokens)), stats.total_memory_gb ? tile("GB of memory", brief(stats.total_memory_gb)) : null, stats.total_gpu_cores ? tile("GPU cores", brief(stats.total_gpu_cores)) : null),
-    minutes.length ? el("section.card", {}, el("h2", {}, "The last half hour"), barChart("Requests by minute", minutes, brief),
+    stats.time_series.length ? el("section.card", {}, el("h2", {}, "The last half hour"), barChart("Requests by minute", minutes, brief),
       el("details", {}, el("summary", {}, "The numbers"), table("By minute, in UTC", ["Minute", "Requests#", "Tokens#"], stats.time_series.map((row) => [row.minute.slice(11, 16), count(row.requests), count(row.prompt_tokens + row.completion_tokens)])))) : null,
     el("p.hint", {}, `As of ${ago(stats.snapshot_at)}.`));
+}
+
+/** Every minute of the last thirty, those in which nothing was asked too. */
+function halfHour({ time_series: series, snapshot_at: at }) {
+  const known = new Map(series.map((row) => [row.minute.slice(0, 16), row.requests]));
+  return Array.from({ length: 30 }, (_, back) => {
+    const minute = new Date(Date.parse(at) - (29 - back) * 60_000).toISOString().slice(0, 16);
+    return { name: minute.slice(11), value: known.get(minute) ?? 0 };
+  });
 }
 
 function models(rows) {
