@@ -24,6 +24,8 @@ class Valve:
     shut: bool = False
     swallowed: int = 0
     """Bytes that vanished."""
+    heard: bytearray | None = None
+    """Everything that passed, both ways, where somebody wants to know."""
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def reset(self) -> None:
@@ -39,6 +41,8 @@ class Valve:
                 if self.shut:
                     self.swallowed += len(piece)
                     continue
+                if self.heard is not None:
+                    self.heard += piece
                 writer.write(piece)
                 await writer.drain()
         except OSError:
