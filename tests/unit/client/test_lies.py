@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from darkbloom_client import AsyncTransport, Policy, PriceLimit, Reason, Transport
+from darkbloom_client import AsyncTransport, Pins, Policy, PriceLimit, Reason, Transport
 from darkbloom_client.exchange import Body
 from darkbloom_edge.dialects.chat import CHAT
 from darkbloom_edge.envelope import new_key_pair
@@ -200,6 +200,17 @@ def test_a_verdict_of_another_attestation_is_refused(mesh: BlindMesh) -> None:
     assert refused(mesh, policy=policy) == Reason.LOG_UNPINNED.value
 
 
+def test_a_verdict_by_a_key_that_is_not_pinned_is_refused(mesh: BlindMesh) -> None:
+    pins = Pins(
+        verdict_keys={"another": bytes(32)},
+        log_keys=mesh.pins().log_keys,
+        gateway_keys={mesh.gateway.key_id: mesh.gateway.public},
+    )
+
+    assert refused(mesh, policy=mesh.policy(pins=pins)) == Reason.VERDICT_UNPINNED.value
+    assert mesh.prompts == []
+
+
 def test_a_release_outside_the_list_is_refused(mesh: BlindMesh) -> None:
     policy = mesh.policy(allowed_releases={"rel_0"})
 
@@ -296,6 +307,11 @@ AFTER_SEALING: dict[str, tuple[str, Callable[[Any], Any], Reason]] = {
     "other build": ("terminal", edit(build="cheaper"), Reason.TERMINAL_FORGED),
     "fewer machines": ("terminal", edit(sealed_to=2), Reason.TERMINAL_FORGED),
     "stopped": ("terminal", edit(outcome="cancelled"), Reason.TERMINAL_FORGED),
+    "dropped terminal": (
+        "receipt",
+        lambda r: {**r, "terminal": ""},
+        Reason.TERMINAL_MISSING,
+    ),
     "forged terminal": (
         "receipt",
         lambda r: {**r, "terminal_signature": flipped(r["terminal_signature"])},

@@ -1,12 +1,13 @@
 """A policy says what must hold, and one that cannot hold is none."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from darkbloom_client import Pins, PinsError, Policy, PolicyError
+from darkbloom_client import Pins, PinsError, Policy, PolicyError, Reason
 from darkbloom_edge.signatures import to_base64
 
 PINS = Pins(verdict_keys={"k": bytes(32)}, log_keys={"k": bytes(32)})
@@ -76,6 +77,14 @@ def test_a_file_that_pins_nothing_is_refused(tmp_path: Path, content: bytes) -> 
 
     with pytest.raises(PinsError):
         Pins.load(file)
+
+
+def test_every_reason_of_a_refusal_is_on_the_page() -> None:
+    page = Path(__file__).parents[3] / "clients/python/README.md"
+    table = page.read_text().split("## Refusals")[1].split("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+
+    assert {reason.value for reason in Reason} == set(re.findall(r"`(\w+)`", "".join(rows)))
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
