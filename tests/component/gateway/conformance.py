@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import httpx
 from jsonschema import Draft202012Validator
 
 PAGE = Path(__file__).parents[3] / "docs/openapi.json"
-_UNROUTED = (404, 405)
+JSON, EVENTS = "application/json", "text/event-stream"
 _PARAMETER = re.compile(r"\\\{[^}]*\\\}")
 
 
@@ -71,24 +72,49 @@ def check(response: httpx.Response, *, whole: bool) -> None:
         response: of the gateway.
         whole: whether the body was read; a stream is looked at from outside only.
     """
-    method, path = response.request.method, response.request.url.path
+    request = response.request
+    content = response.content if whole else None
+    check_answer(request.method, request.url.path, response.status_code, response.headers, content)
+
+
+def check_answer(
+    method: str, path: str, status: int, headers: Mapping[str, str], content: bytes | None
+) -> None:
+    """Fail where an answer is not what the document says; without content it is not looked at."""
     operation = operation_of(method, path)
     if operation is None:
         return
-    what = f"{method} {path} answered {response.status_code}"
-    said = operation["responses"].get(str(response.status_code))
+    what = f"{method} {path} answered {status}"
+    said = operation["responses"].get(str(status))
     assert said is not None, f"{what}, which docs/openapi.json does not know"
     said = resolved(said)
     for name, header in said.get("headers", {}).items():
-        missing = resolved(header).get("required") and name not in response.headers
+        missing = resolved(header).get("required") and name.lower() not in headers
         assert not missing, f"{what} without {name}"
-    media_type = response.headers.get("content-type", "").partition(";")[0]
-    if "content" in said:
-        assert media_type in said["content"], f"{what} as {media_type}, not in docs/openapi.json"
-        if whole and media_type == "application/json":
-            schema = json.dumps(said["content"][media_type]["schema"])
-            faults = list(validator(schema).iter_errors(json.loads(response.content)))
-            assert not faults, f"{what}, against docs/openapi.json: {faults[0]}"
+    if "content" not in said:
+        return
+    media_type = headers.get("content-type", "").partition(";")[0]
+    assert media_type in said["content"], f"{what} as {media_type}, not in docs/openapi.json"
+    if content is None:
+        return
+    shape = said["content"][media_type]
+    if media_type == JSON:
+        hold(json.loads(content), shape["schema"], what)
+    elif media_type == EVENTS:
+        for event in events(content):
+            hold(event, shape["schema"]["x-event"], what)
+
+
+def hold(found: object, schema: dict[str, Any], what: str) -> None:
+    faults = list(validator(json.dumps(schema)).iter_errors(found))
+    assert not faults, f"{what}, against docs/openapi.json: {faults[0]}"
+
+
+def events(stream: bytes) -> Iterator[object]:
+    """Yield what the `data:` lines of a stream hold; a sealed one holds no JSON."""
+    for line in stream.splitlines():
+        if line.startswith(b"data: {"):
+            yield json.loads(line.removeprefix(b"data: "))
 
 
 class Checked(httpx.AsyncClient):

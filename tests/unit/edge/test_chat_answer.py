@@ -229,6 +229,7 @@ def test_the_collected_body_is_complete() -> None:
                 "message": {
                     "role": "assistant",
                     "content": "ab",
+                    "refusal": None,
                     "reasoning": "thinking",
                     "tool_calls": [
                         {
@@ -254,7 +255,11 @@ def test_the_collected_body_is_complete() -> None:
 
 def test_an_empty_answer_has_empty_content() -> None:
     body = json.loads(ChatCollector("chatcmpl-1", 17, "m").body(None))
-    assert body["choices"][0]["message"] == {"role": "assistant", "content": ""}
+    assert body["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "",
+        "refusal": None,
+    }
     assert "usage" not in body
 
 

@@ -115,7 +115,7 @@ class ChatCollector:
 
     def _choice(self, usage: Usage | None, finish_reason: FinishReason | None = None) -> bytes:
         members = [
-            b'"role":"assistant","content":' + json_text("".join(self._text)),
+            b'"role":"assistant","content":' + json_text("".join(self._text)) + b',"refusal":null',
         ]
         if self._reasoning:
             members.append(b'"reasoning":' + json_text("".join(self._reasoning)))

@@ -177,7 +177,8 @@ def response_json(
 def usage_json(usage: Usage) -> bytes:
     """Return the usage object of responses."""
     return (
-        b'{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d},"output_tokens":%d,'
+        b'{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d,"cache_write_tokens":0},'
+        b'"output_tokens":%d,'
         b'"output_tokens_details":{"reasoning_tokens":%d},"total_tokens":%d}'
         % (
             usage.prompt_tokens,

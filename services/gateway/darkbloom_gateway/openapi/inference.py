@@ -7,6 +7,7 @@ from darkbloom_edge.dialects.schemas import SHAPES
 from darkbloom_edge.dialects.schemas.parts import (
     STRING,
     Schema,
+    either,
     obj,
     ref,
     said,
@@ -98,6 +99,10 @@ SCHEMAS: Mapping[str, Schema] = {
             "ciphertext": STRING,
         }
     ),
+    "StreamError": said(
+        obj({"error": obj({"message": STRING, "type": words("provider_error", "timeout")})}),
+        "the last event of a stream that broke; `[DONE]` does not follow",
+    ),
     "SealedAnswer": obj({"kid": STRING, "ciphertext": STRING}),
 }
 
@@ -117,7 +122,9 @@ def _complete(path: str) -> Operation:
         "description": f"each `data:` line holds a `{shapes.event}`"
         + ("" if path in ("/v1/messages", "/v1/responses") else ", the last one `[DONE]`"),
         "contentMediaType": EVENTS,
-        "x-event": ref(shapes.event),
+        "x-event": either(ref(shapes.event), ref("StreamError"))
+        if shapes.event.endswith("Chunk")
+        else ref(shapes.event),
     }
     content = {
         JSON: ref(shapes.answer),

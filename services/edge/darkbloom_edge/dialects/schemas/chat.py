@@ -176,7 +176,7 @@ COMPONENTS: Mapping[str, Schema] = {
                     {
                         "index": COUNT,
                         "message": obj(
-                            {"role": const("assistant"), "content": STRING},
+                            {"role": const("assistant"), "content": STRING, "refusal": NULL},
                             {"reasoning": STRING, "tool_calls": array(_CALL)},
                         ),
                         "logprobs": nullable(_LOGPROBS),

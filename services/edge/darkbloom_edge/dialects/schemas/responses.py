@@ -172,7 +172,7 @@ COMPONENTS: Mapping[str, Schema] = {
     "ResponseUsage": obj(
         {
             "input_tokens": COUNT,
-            "input_tokens_details": obj({"cached_tokens": COUNT}),
+            "input_tokens_details": obj({"cached_tokens": COUNT, "cache_write_tokens": COUNT}),
             "output_tokens": COUNT,
             "output_tokens_details": obj({"reasoning_tokens": COUNT}),
             "total_tokens": COUNT,
