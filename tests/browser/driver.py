@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +14,6 @@ from typing import Any
 import httpx
 from darkbloom_mesh.clock import SystemClock
 
-CHROMIUM = Path("/usr/bin/chromium")
-DRIVER = Path("/usr/bin/chromedriver")
 PATIENCE_S = 60.0
 PHONE, DESKTOP = (360, 740), (1280, 860)
 _POLL_S = 0.03
@@ -207,7 +206,9 @@ def chromium(profile: Path) -> Iterator[Browser]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     driver = subprocess.Popen(
-        [str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [_program("chromedriver"), f"--port={port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
@@ -222,8 +223,14 @@ def chromium(profile: Path) -> Iterator[Browser]:
         driver.wait(10)
 
 
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    assert found is not None, f"no {name} on this machine"
+    return found
+
+
 def _begin(http: httpx.Client, profile: Path) -> str:
-    options = {"binary": str(CHROMIUM), "args": [*_FLAGS, f"--user-data-dir={profile}"]}
+    options = {"binary": _program("chromium"), "args": [*_FLAGS, f"--user-data-dir={profile}"]}
     wanted = {
         "browserName": "chrome",
         "goog:chromeOptions": options,
