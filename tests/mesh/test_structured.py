@@ -10,7 +10,7 @@ from darkbloom_local.models import SMOLLM2
 
 from tests.json_runs.asking import MESSAGES, TOOLS, Tally, run_once
 from tests.json_runs.model import client_of, mesh_of, random_model_cache
-from tests.mesh.harness import QUICK
+from tests.mesh.harness import QUICK, Consumer, until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -77,3 +77,16 @@ async def test_no_tool_is_called_where_the_request_says_none(random_mesh: Mesh) 
 
     assert answer.choices[0].message.tool_calls is None
     assert answer.choices[0].finish_reason == "length"
+
+
+async def test_a_local_mesh_counts_prompts_with_the_models_own_tokenizer(random_mesh: Mesh) -> None:
+    consumer = Consumer(random_mesh)
+    body = {"model": SMOLLM2, "max_tokens": 5, "messages": MESSAGES}
+
+    async def counted() -> bool:
+        answer = await consumer.post(body, path="/v1/messages/count_tokens")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["input_tokens"] > 0
+        return answer.headers["x-darkbloom-token-count"] == "tokenizer"
+
+    await until(counted, "the gateway has read the tokenizer")
