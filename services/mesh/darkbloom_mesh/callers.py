@@ -78,8 +78,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "gateway operator": "GetBuild ListBuilds GetRollout ListRollouts ListModelStates "
         "ListChanges",
         "router": "ReportModelStates",
-        "operator": "RegisterBuild PromoteVersion RetireVersion UpsertAlias StartRollout "
-        "ChangeRollout",
+        "operator": "RegisterBuild PromoteVersion RetireVersion SetBuildStatus UpsertAlias "
+        "StartRollout ChangeRollout",
     },
     f"{_ROUTER}.FleetService": {
         "gateway operator": "ListProviders ListBuildCapacity ExplainProvider",

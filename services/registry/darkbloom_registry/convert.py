@@ -77,6 +77,18 @@ def facts_from(build: catalog_pb2.Build) -> BuildFacts:
     )
 
 
+def status_from(number: int) -> BuildStatus:
+    """Read what shall become of a build.
+
+    Raises:
+        InvalidArgumentError: unset, or none that this registry knows.
+    """
+    status = _STATUS_FROM.get(number) if number else None
+    if status is None:
+        raise InvalidArgumentError("not a known status", "status")
+    return status
+
+
 def build_to(build: Build) -> catalog_pb2.Build:
     """Write a build with its versions and the facts of the active one."""
     facts, active = build.facts, build.active

@@ -60,7 +60,7 @@ def check_facts(facts: BuildFacts) -> BuildFacts:
         _check_text(getattr(facts, name), name, _MAX_WORD)
     _check_text(facts.hugging_face_id, "hugging_face_id", _MAX_WORD)
     _check_text(facts.description, "description", _MAX_DESCRIPTION)
-    _check_date(facts.deprecation_date)
+    check_deprecation_date(facts.deprecation_date)
     _check_parameters(facts.runtime_parameters_json)
 
     capabilities = _words(facts.capabilities, "capabilities")
@@ -159,7 +159,12 @@ def _check_text(text: str, name: str, limit: int) -> None:
         raise InvalidArgumentError(f"longer than {limit} characters, or has a nul", f"build.{name}")
 
 
-def _check_date(text: str) -> None:
+def check_deprecation_date(text: str) -> None:
+    """Check a date.
+
+    Raises:
+        InvalidArgumentError: neither empty nor YYYY-MM-DD.
+    """
     if not text:
         return
     try:

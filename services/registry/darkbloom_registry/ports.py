@@ -8,7 +8,7 @@ from typing import Protocol
 from darkbloom_edge.manifest import Manifest
 
 from darkbloom_registry.changes import Change, Recorded
-from darkbloom_registry.model import Alias, Build, BuildFacts, Catalog, Version
+from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, Catalog, Version
 from darkbloom_registry.model_states import ModelState
 from darkbloom_registry.rollouts import Rollout
 
@@ -42,6 +42,10 @@ class Writing(Protocol):
         sources: Sequence[str],
     ) -> None:
         """Write a new ready version with the exact bytes of its manifest."""
+        ...
+
+    async def set_status(self, build: str, status: BuildStatus, deprecation_date: str) -> None:
+        """Write the life of a build."""
         ...
 
     async def set_sources(self, build: str, version: str, sources: Sequence[str]) -> None:

@@ -19,13 +19,14 @@ from darkbloom_registry.errors import (
     RolloutRunsError,
 )
 from darkbloom_registry.facts import (
+    check_deprecation_date,
     check_facts,
     check_manifest,
     check_memory,
     check_namespace,
     check_sources,
 )
-from darkbloom_registry.model import Alias, Build, BuildFacts
+from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus
 from darkbloom_registry.ports import Store, Writing
 from darkbloom_registry.versions import promote, retire
 
@@ -138,6 +139,36 @@ class Publishing:
             if changed:
                 await writing.set_states(build_id, changed)
                 await writing.bump(self._change(actor, "retire", build_id, {"version": version}))
+
+            return await _existing(writing, build_id), writing.generation
+
+    async def set_status(
+        self, build_id: str, status: BuildStatus, deprecation_date: str, *, actor: str
+    ) -> tuple[Build, int]:
+        """Change the life of a build; return it and the generation.
+
+        Raises:
+            BuildNotFoundError: there is no such build.
+            InvalidArgumentError: the date is none.
+            RolloutRunsError: a rollout moves a name from or to it.
+        """
+        check_deprecation_date(deprecation_date)
+        async with self._store.write() as writing:
+            build = await _existing(writing, build_id)
+            before = (build.facts.status, build.facts.deprecation_date)
+            if before == (status, deprecation_date):
+                return build, writing.generation
+            for rollout in await writing.live_rollouts():
+                if build_id in (rollout.from_build, rollout.to_build):
+                    raise RolloutRunsError("a rollout moves a name from or to this build")
+
+            await writing.set_status(build_id, status, deprecation_date)
+            said = {
+                "status": status.value,
+                "deprecation_date": deprecation_date,
+                "before": before[0].value,
+            }
+            await writing.bump(self._change(actor, "status", build_id, said))
 
             return await _existing(writing, build_id), writing.generation
 

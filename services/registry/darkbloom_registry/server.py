@@ -152,6 +152,19 @@ class RegistryServer(RegistryServiceServicer):
         )
         return pb.RetireVersionResponse(build=convert.build_to(build), generation=generation)
 
+    async def SetBuildStatus(
+        self, request: pb.SetBuildStatusRequest, context: Context
+    ) -> pb.SetBuildStatusResponse:
+        """Change the life of a build."""
+        actor = await self._admission.admit(context, Scope.PROMOTE)
+        build, generation = await self._publishing.set_status(
+            convert.key_from(request.build, "build"),
+            convert.status_from(request.status),
+            request.deprecation_date,
+            actor=actor,
+        )
+        return pb.SetBuildStatusResponse(build=convert.build_to(build), generation=generation)
+
     async def UpsertAlias(
         self, request: pb.UpsertAliasRequest, context: Context
     ) -> pb.UpsertAliasResponse:

@@ -215,6 +215,15 @@ class Write:
             list(sources),
         )
 
+    async def set_status(self, build: str, status: BuildStatus, deprecation_date: str) -> None:
+        """Write the life of a build."""
+        await self._connection.execute(
+            "UPDATE registry.builds SET status = $2, deprecation_date = $3 WHERE id = $1",
+            build,
+            status.value,
+            deprecation_date,
+        )
+
     async def set_sources(self, build: str, version: str, sources: Sequence[str]) -> None:
         """Write where the files of a version are."""
         await self._connection.execute(

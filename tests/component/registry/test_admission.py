@@ -4,6 +4,7 @@ import json
 
 import asyncpg
 import pytest
+from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom_mesh.errors import (
     ForbiddenError,
@@ -130,6 +131,41 @@ async def test_a_retired_version_is_accepted_nowhere_and_never_comes_back(
             await registry.promote("org/one", "v1")
         missing = pb.RetireVersionRequest(build="org/one", version="v9")
         assert isinstance(await registry.refused("RetireVersion", missing), NotFoundError)
+
+
+async def test_a_deprecated_build_leaves_the_catalog_and_comes_back_when_it_is_active(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await registry.register("org/one")
+
+        async def become(
+            status: catalog_pb2.BuildStatus.ValueType, date: str = ""
+        ) -> pb.SetBuildStatusResponse:
+            request = pb.SetBuildStatusRequest(
+                build="org/one", status=status, deprecation_date=date
+            )
+            return await registry.call("SetBuildStatus", request)
+
+        gone = await become(catalog_pb2.BUILD_STATUS_DEPRECATED, "2027-01-01")
+        assert gone.build.deprecation_date == "2027-01-01"
+        assert (await store.catalog()).builds == ()
+        again = await become(catalog_pb2.BUILD_STATUS_DEPRECATED, "2027-01-01")
+        assert again.generation == gone.generation
+        await become(catalog_pb2.BUILD_STATUS_ACTIVE)
+        assert [build.facts.id for build in (await store.catalog()).builds] == ["org/one"]
+
+        unset = pb.SetBuildStatusRequest(build="org/one")
+        assert isinstance(await registry.refused("SetBuildStatus", unset), InvalidArgumentError)
+        with pytest.raises(InvalidArgumentError):
+            await become(catalog_pb2.BUILD_STATUS_RETIRED, "soon")
+
+        await registry.register("org/two")
+        await registry.alias("name", "org/one")
+        start = pb.StartRolloutRequest(request_id="r", alias="name", to_build="org/two")
+        await registry.call("StartRollout", start)
+        with pytest.raises(PreconditionError, match="a rollout moves a name"):
+            await become(catalog_pb2.BUILD_STATUS_RETIRED)
 
 
 async def test_a_page_token_that_is_none_of_ours_is_refused(

@@ -207,7 +207,9 @@ async def test_a_model_goes_from_a_folder_to_a_rollout(
         assert (shown["state"], shown["reason"]) == ("ROLLOUT_STATE_REVERTED", "it smells")
         assert "it smells" in await run("rollout", "list")
         assert "no such rollout" in await run("rollout", "show", "roll_none", code=1)
+        left = json.loads(await run("status", BUILD, "deprecated"))
+        assert left["build"]["status"] == "BUILD_STATUS_DEPRECATED"
         changes = json.loads(await run("changes"))["changes"]
-        assert [row["action"] for row in changes[:2]] == ["rollout", "rollout"]
+        assert [row["action"] for row in changes[:3]] == ["status", "rollout", "rollout"]
         assert json.loads(await run("states"))["states"] == []
         assert "active version is not retired" in await run("retire", BUILD, "v1", code=1)

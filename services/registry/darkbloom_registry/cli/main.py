@@ -20,6 +20,7 @@ from darkbloom_registry.cli.desk import Desk, fail, read, secret, show
 from darkbloom_registry.cli.rollout import desk_of, rollout
 from darkbloom_registry.cli.snapshot import hash_snapshot
 from darkbloom_registry.cli.upload import FolderTarget, S3Target, UploadError, upload
+from darkbloom_registry.model import BuildStatus as StatusName
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -161,6 +162,23 @@ def retire(context: typer.Context, build: BuildId, version: VersionTag) -> None:
     """Revoke a version for good: who still serves it loses trust."""
     request = pb.RetireVersionRequest(build=build, version=version)
     show(desk_of(context).ask("RetireVersion", request))
+
+
+@cli.command("status")
+def status_command(
+    context: typer.Context,
+    build: BuildId,
+    status: Annotated[StatusName, typer.Argument(help="What becomes of it.")],
+    *,
+    deprecation_date: Annotated[str, typer.Option(help="YYYY-MM-DD, shown to consumers.")] = "",
+) -> None:
+    """Change the life of a build; deprecated and retired ones leave the catalog."""
+    request = pb.SetBuildStatusRequest(
+        build=build,
+        status=catalog_pb2.BuildStatus.Value(f"BUILD_STATUS_{status.value.upper()}"),
+        deprecation_date=deprecation_date,
+    )
+    show(desk_of(context).ask("SetBuildStatus", request))
 
 
 @cli.command("alias")

@@ -482,6 +482,59 @@ class RetireVersionResponse(_message.Message):
 Global___RetireVersionResponse: _TypeAlias = RetireVersionResponse  # noqa: Y015
 
 @_typing.final
+class SetBuildStatusRequest(_message.Message):
+    """Which build, and what becomes of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DEPRECATION_DATE_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    status: _catalog_pb2.BuildStatus.ValueType
+    deprecation_date: _builtins.str
+    """YYYY-MM-DD, shown to consumers; empty: none."""
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+        status: _catalog_pb2.BuildStatus.ValueType = ...,
+        deprecation_date: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "deprecation_date", b"deprecation_date", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBuildStatusRequest: _TypeAlias = SetBuildStatusRequest  # noqa: Y015
+
+@_typing.final
+class SetBuildStatusResponse(_message.Message):
+    """The build as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    @_builtins.property
+    def build(self) -> _catalog_pb2.Build: ...
+    def __init__(
+        self,
+        *,
+        build: _catalog_pb2.Build | None = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBuildStatusResponse: _TypeAlias = SetBuildStatusResponse  # noqa: Y015
+
+@_typing.final
 class UpsertAliasRequest(_message.Message):
     """The alias as it shall be."""
 
@@ -934,7 +987,7 @@ class Change(_message.Message):
     actor: _builtins.str
     """Label of the publishing key; `rollout` where a rollout moved by itself, `development` where there was no key."""
     action: _builtins.str
-    """register, sources, promote, retire, alias, rollout."""
+    """register, sources, promote, retire, status, alias, rollout."""
     subject: _builtins.str
     """The build or alias."""
     detail_json: _builtins.str

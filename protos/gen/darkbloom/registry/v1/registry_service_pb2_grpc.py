@@ -77,6 +77,11 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionResponse.FromString,
                 _registered_method=True)
+        self.SetBuildStatus = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/SetBuildStatus',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.SetBuildStatusRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.SetBuildStatusResponse.FromString,
+                _registered_method=True)
         self.UpsertAlias = channel.unary_unary(
                 '/darkbloom.registry.v1.RegistryService/UpsertAlias',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
@@ -183,6 +188,14 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBuildStatus(self, request, context):
+        """Change the life of a build: deprecated and retired ones leave the catalog, and their hashes are no longer accepted. Idempotent;
+        FAILED_PRECONDITION while a rollout moves a name from or to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertAlias(self, request, context):
         """Create or change an alias (registry section 8). Idempotent.
         """
@@ -282,6 +295,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.RetireVersion,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionResponse.SerializeToString,
+            ),
+            'SetBuildStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBuildStatus,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.SetBuildStatusRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.SetBuildStatusResponse.SerializeToString,
             ),
             'UpsertAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertAlias,
@@ -543,6 +561,33 @@ class RegistryService(object):
             '/darkbloom.registry.v1.RegistryService/RetireVersion',
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionRequest.SerializeToString,
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.RetireVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBuildStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/SetBuildStatus',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.SetBuildStatusRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.SetBuildStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class RegistryServiceStub:
     """Make a ready version the active one; the one before is retained, its hash stays accepted. Idempotent."""
     RetireVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RetireVersionRequest, _registry_service_pb2.RetireVersionResponse]
     """Revoke a version: its hash is no longer accepted, and it never comes back. The active one is FAILED_PRECONDITION. Idempotent."""
+    SetBuildStatus: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetBuildStatusRequest, _registry_service_pb2.SetBuildStatusResponse]
+    """Change the life of a build: deprecated and retired ones leave the catalog, and their hashes are no longer accepted. Idempotent;
+    FAILED_PRECONDITION while a rollout moves a name from or to it.
+    """
     UpsertAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpsertAliasRequest, _registry_service_pb2.UpsertAliasResponse]
     """Create or change an alias (registry section 8). Idempotent."""
     StartRollout: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.StartRolloutRequest, _registry_service_pb2.StartRolloutResponse]
@@ -131,6 +135,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_service_pb2.RetireVersionRequest, _abc.Awaitable[_registry_service_pb2.RetireVersionResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.RetireVersionResponse]:
         """Revoke a version: its hash is no longer accepted, and it never comes back. The active one is FAILED_PRECONDITION. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SetBuildStatus(
+        self,
+        request: _registry_service_pb2.SetBuildStatusRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.SetBuildStatusRequest, _abc.Awaitable[_registry_service_pb2.SetBuildStatusResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.SetBuildStatusResponse]:
+        """Change the life of a build: deprecated and retired ones leave the catalog, and their hashes are no longer accepted. Idempotent;
+        FAILED_PRECONDITION while a rollout moves a name from or to it.
+        """
 
     @_abc_1.abstractmethod
     def UpsertAlias(
