@@ -60,7 +60,7 @@ def assert_no_endpoint(got: object, status: int, path: str) -> None:
     assert got.headers["x-request-id"]  # type: ignore[attr-defined]
 
 
-async def test_every_other_method_of_every_path_is_405_and_allow_names_the_right_ones(
+async def test_another_method_of_every_path_is_405_and_allow_names_the_right_ones(
     house: Harness,
 ) -> None:
     found = surface(house)
@@ -68,16 +68,20 @@ async def test_every_other_method_of_every_path_is_405_and_allow_names_the_right
     assert len(found) > 50
     plain = {path: methods for path, methods in found.items() if "{" not in path}
     for path, methods in plain.items():
-        for method in sorted(set(METHODS) - methods):
-            got = await house.http.request(method, path, headers=BEARER)
-            allowed = set(got.headers.get("allow", "").split(", "))
-            if got.status_code == 405:
-                assert_no_endpoint(got, 405, path)
-                assert methods <= allowed, path
-                assert method not in allowed
-            # A path of a named thing may look the same: `/v1/keys/{id}` and the like.
-            else:
-                assert got.status_code < 500, path
+        # A path of a named thing may look the same, as `/v1/models/{id}` does.
+        alike = {
+            method
+            for other, more in found.items()
+            if "{" in other and path.startswith(other.partition("{")[0])
+            for method in more
+        }
+        method = min(set(METHODS) - methods - alike, default="")
+        if not method:
+            continue
+        got = await house.http.request(method, path, headers=BEARER)
+        assert_no_endpoint(got, 405, path)
+        allowed = set(got.headers["allow"].split(", "))
+        assert methods <= allowed <= methods | alike, path
 
 
 @pytest.mark.parametrize("path", NOT_OFFERED)
