@@ -118,6 +118,18 @@ async def test_metadata_is_asked_for_in_three_ways(house: Harness, how: str) -> 
     assert "metadata_details" not in house.router.seen.requests[0].__struct_fields__
 
 
+async def test_a_response_repeats_its_own_metadata_and_has_ours_beside_it(house: Harness) -> None:
+    body = {**ROUTES["/v1/responses"], "model": "tiny", "metadata": {"order": "7"}}
+    got = await house.http.post(
+        "/v1/responses", json={**body, "metadata_details": True}, headers=BEARER
+    )
+
+    members = json.loads(got.content, object_pairs_hook=list)
+    assert len({name for name, _ in members}) == len(members)
+    assert got.json()["metadata"] == {"order": "7"}
+    assert got.json()["metadata_details"]["job_id"] == got.headers["x-inference-job-id"]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def console(valkey_url: str) -> AsyncIterator[Harness]:
     async with gateway(valkey_url, cors_origin="https://console.example") as harness:

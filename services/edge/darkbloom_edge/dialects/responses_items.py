@@ -29,6 +29,7 @@ _REPEATED: Mapping[str, Any] = {
     "top_p": None,
 }
 """What a response repeats of its request, and what it says where that was silent."""
+_RENAMED: Mapping[str, str] = {"metadata": "metadata_details"}
 
 
 @final
@@ -168,10 +169,15 @@ def response_json(
             b'"previous_response_id":null,"store":false,"truncation":"disabled","usage":%b,'
             % (usage_json(usage) if usage is not None else b"null"),
             orjson.dumps(repeated)[1:-1],
-            extras_json(extras),
+            extras_json(_renamed(extras)),
             b"}",
         )
     )
+
+
+def _renamed(extras: Mapping[str, bytes] | None) -> Mapping[str, bytes]:
+    """Return the extras with ours beside the caller's own `metadata`, which is repeated."""
+    return {_RENAMED.get(name, name): value for name, value in (extras or {}).items()}
 
 
 def usage_json(usage: Usage) -> bytes:

@@ -107,6 +107,9 @@ _OUTPUT = either(
     ),
 )
 
+_BESIDE = {name: schema for name, schema in EXTRAS.items() if name != "metadata"}
+"""`metadata` is the caller's own here, and repeated."""
+
 COMPONENTS: Mapping[str, Schema] = {
     REQUEST: obj(
         {
@@ -167,7 +170,7 @@ COMPONENTS: Mapping[str, Schema] = {
             "truncation": const("disabled"),
             "usage": nullable(ref("ResponseUsage")),
         },
-        {**EXTRAS, "metadata": ANY_OBJECT},
+        {**_BESIDE, "metadata_details": EXTRAS["metadata"]},
     ),
     "ResponseUsage": obj(
         {
