@@ -9,6 +9,7 @@ from darkbloom_edge.dialects.dialect import Dialect
 from darkbloom_edge.dialects.messages import MESSAGES
 from darkbloom_edge.dialects.responses import RESPONSES
 
+from darkbloom_client.loopback import is_loopback
 from darkbloom_client.refusal import Reason, RefusedError
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -47,6 +48,20 @@ def dialect_of(method: str, path: str) -> tuple[str, Dialect] | None:
         expected=f"POST to one of {', '.join(DIALECTS)}, or a request without a body",
         found=f"{method} to another path",
     )
+
+
+def require_private_line(scheme: str, host: str) -> None:
+    """Check that the credential, which every call carries, cannot be read on its way.
+
+    Raises:
+        RefusedError: plain HTTP to another machine.
+    """
+    if scheme != "https" and not is_loopback(host):
+        raise RefusedError(
+            Reason.PLAINTEXT_PATH,
+            expected="https, or a gateway on this machine",
+            found=f"{scheme} to another machine",
+        )
 
 
 def sent_headers(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

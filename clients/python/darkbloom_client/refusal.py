@@ -62,7 +62,7 @@ class Reason(StrEnum):
     RECEIPT_FORGED = "receipt_forged"
     """The receipt does not hold against pinned keys and the log."""
     PLAINTEXT_PATH = "plaintext_path"
-    """The request would have left in plaintext."""
+    """The request, or the credential, would have left in plaintext."""
 
 
 @final

@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Any, Self, final
 
 import httpx
+from darkbloom_edge.dialects.dialect import Dialect
 
 from darkbloom_client.clock import Clock, SystemClock
 from darkbloom_client.desk import Desk
 from darkbloom_client.exchange import Body, exchange
 from darkbloom_client.flavour import Flavour
-from darkbloom_client.paths import DIALECTS, dialect_of, sent_headers
+from darkbloom_client.paths import DIALECTS, dialect_of, require_private_line, sent_headers
 from darkbloom_client.policy import Policy
 from darkbloom_client.refusal import RefusedError
 from darkbloom_client.shapes import refusal
@@ -63,7 +64,7 @@ class Transport(httpx.BaseTransport):
         """Answer one request, in the flavour in which it was asked."""
         inner = self._carrier(request)
         try:
-            sealed = dialect_of(request.method, request.url.path)
+            sealed = _sealed(request)
         except RefusedError as error:
             return _refused(request, error)
         content = request.read()
@@ -113,7 +114,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         """Answer one request, in the flavour in which it was asked."""
         inner = self._carrier(request)
         try:
-            sealed = dialect_of(request.method, request.url.path)
+            sealed = _sealed(request)
         except RefusedError as error:
             return _refused(request, error)
         content = await request.aread()
@@ -148,6 +149,13 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         await self.aclose()
+
+
+def _sealed(request: Any) -> tuple[str, Dialect] | None:
+    """Return how a request is sealed, None where it passes; errors as of `paths`."""
+    require_private_line(request.url.scheme, request.url.host)
+
+    return dialect_of(request.method, request.url.path)
 
 
 def _flow(request: Any, content: bytes, desk: Desk, prefix: str) -> Flow[None]:

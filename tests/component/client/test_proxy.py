@@ -35,7 +35,7 @@ async def proxy(mesh: BlindMesh, key: str | None = KEY, *, line: Any = None) -> 
     transport = AsyncTransport(mesh.policy(), inner=line or mesh.line(httpx), clock=mesh)
     app = ProxyApp(
         transport,
-        upstream="http://mesh.test",
+        upstream="https://mesh.test",
         api_key="sk-db-upstream",
         guard=Guard(key),
         about={"mode": "end_to_end"},
@@ -82,11 +82,26 @@ async def test_a_stock_sdk_streams_through_the_proxy() -> None:
         ({"authorization": f"bearer {KEY}"}, 200),
         ({"x-api-key": KEY}, 200),
         ({"x-api-key": KEY, "host": "evil.example"}, 401),
+        ({"x-api-key": KEY, "host": "127.evil.example"}, 401),
+        ({"x-api-key": KEY, "host": "[evil"}, 401),
+        ({"x-api-key": KEY, "origin": "http://127.evil.example"}, 401),
         ({"x-api-key": KEY, "origin": "https://evil.example"}, 401),
         ({"x-api-key": KEY, "sec-fetch-site": "cross-site"}, 401),
         ({"x-api-key": KEY, "origin": "http://localhost:3000"}, 200),
     ],
-    ids=["none", "wrong", "bearer", "key", "rebound", "foreign", "cross-site", "own"],
+    ids=[
+        "none",
+        "wrong",
+        "bearer",
+        "key",
+        "rebound",
+        "rebound-127",
+        "no-name",
+        "foreign-127",
+        "foreign",
+        "cross-site",
+        "own",
+    ],
 )
 async def test_only_programs_of_this_machine_with_its_key_may_ask(
     headers: dict[str, str], status: int
@@ -102,6 +117,81 @@ async def test_without_a_key_pages_of_other_sites_still_may_not() -> None:
         assert (await client.get(f"{url}/models")).status_code == 200
         stranger = {"origin": "https://evil.example"}
         assert (await client.get(f"{url}/models", headers=stranger)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/health"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "127.evil.example"},
+        {"host": "evil.example"},
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+    ],
+    ids=["rebound-127", "rebound", "foreign", "cross-site"],
+)
+async def test_what_needs_no_key_is_not_told_to_pages_of_other_sites(
+    path: str, headers: dict[str, str]
+) -> None:
+    async with proxy(BlindMesh()) as url, httpx.AsyncClient(trust_env=False) as client:
+        own = await client.get(url.removesuffix("/v1") + path)
+        other = await client.get(url.removesuffix("/v1") + path, headers=headers)
+
+    assert (own.status_code, own.json()) == (200, {"mode": "end_to_end"})
+    assert other.status_code == 401
+    assert "end_to_end" not in other.text
+
+
+async def asked_raw(url: str, target: str) -> str:
+    """Send one GET of exactly this target, and return the status line."""
+    port = httpx.URL(url).port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"GET {target} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\n"
+    writer.write(f"{head}connection: close\r\n\r\n".encode())
+    async with asyncio.timeout(20):
+        status = (await reader.read()).partition(b"\r\n")[0].decode()
+    writer.close()
+    return status
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "@evil.example/x",
+        ".evil.example/x",
+        ":80@evil.example/x",
+        "https://evil.example/x",
+        "*",
+        "x",
+    ],
+)
+async def test_a_target_that_is_no_path_goes_nowhere(target: str) -> None:
+    mesh = BlindMesh()
+    async with proxy(mesh) as url:
+        assert "400" in await asked_raw(url, target)
+
+    assert mesh.headers == []
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/v1/models%3Fa=b%23c?d=%26", "/v1/models%3Fa=b%23c?d=%26"),
+        ("//evil.example/x", "//evil.example/x"),
+        ("/@evil.example/x", "/@evil.example/x"),
+    ],
+)
+async def test_a_path_reaches_the_gateway_as_it_was_written(target: str, sent: str) -> None:
+    seen: list[httpx.URL] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, content=b"{}")
+
+    async with proxy(BlindMesh(), line=httpx.MockTransport(respond)) as url:
+        assert "200" in await asked_raw(url, target)
+
+    assert [(one.host, one.raw_path.decode()) for one in seen] == [("mesh.test", sent)]
 
 
 async def test_one_transport_serves_clients_of_both_libraries() -> None:
@@ -266,6 +356,7 @@ def test_a_local_key_is_made_once_and_kept_from_others(
     [
         (lambda k: [*START[2:], "--url", "ftp://x", "--keys", k], 78, "http"),
         (lambda k: [*START[2:], "--url", "http://far.example", "--keys", k], 78, "plaintext"),
+        (lambda k: [*START[2:], "--url", "http://127.evil.example", "--keys", k], 78, "plaintext"),
         (lambda k: [*START, "--keys", f"{k}.none"], 78, "cannot be read"),
         (lambda k: [*START[:4], "--keys", k], 78, "app_id"),
         (lambda k: [*START, "--keys", k, "--trust", "none"], 78, "--allow-unattested"),
@@ -279,6 +370,7 @@ def test_a_local_key_is_made_once_and_kept_from_others(
     ids=[
         "scheme",
         "plaintext",
+        "plaintext-127",
         "no-keys",
         "no-app",
         "trust",

@@ -30,7 +30,7 @@ def mesh() -> BlindMesh:
 def openai_client(mesh: BlindMesh, library: Any = httpx2) -> openai.OpenAI:
     transport = Transport(mesh.policy(), inner=mesh.line(library), clock=mesh)
     return openai.OpenAI(
-        base_url="http://mesh.test/v1",
+        base_url="https://mesh.test/v1",
         api_key="sk-db-key",
         http_client=library.Client(transport=transport),
         max_retries=0,
@@ -40,7 +40,7 @@ def openai_client(mesh: BlindMesh, library: Any = httpx2) -> openai.OpenAI:
 def claude_client(mesh: BlindMesh) -> anthropic.Anthropic:
     transport = Transport(mesh.policy(), inner=mesh.line(httpx2), clock=mesh)
     return anthropic.Anthropic(
-        base_url="http://mesh.test",
+        base_url="https://mesh.test",
         api_key="sk-db-key",
         http_client=httpx2.Client(transport=transport),
         max_retries=0,
@@ -95,7 +95,7 @@ def test_openai_streams(mesh: BlindMesh) -> None:
 async def test_openai_streams_on_an_event_loop(mesh: BlindMesh) -> None:
     transport = AsyncTransport(mesh.policy(), inner=mesh.line(httpx2), clock=mesh)
     client = openai.AsyncOpenAI(
-        base_url="http://mesh.test/v1",
+        base_url="https://mesh.test/v1",
         api_key="k",
         http_client=httpx2.AsyncClient(transport=transport),
         max_retries=0,

@@ -31,7 +31,7 @@ def ask(
     mesh: BlindMesh, *, stream: bool = False, policy: Policy | None = None, n: int = 1
 ) -> httpx.Response:
     transport = Transport(policy or mesh.policy(), inner=mesh.line(httpx), clock=mesh)
-    with httpx.Client(transport=transport, base_url="http://mesh.test") as client:
+    with httpx.Client(transport=transport, base_url="https://mesh.test") as client:
         return client.post("/v1/chat/completions", json={**BODY, "stream": stream, "n": n})
 
 
@@ -251,7 +251,7 @@ def test_an_entry_that_is_not_in_the_log_is_refused(mesh: BlindMesh) -> None:
 
 def test_a_log_that_was_rewritten_is_noticed_by_whoever_saw_it_before(mesh: BlindMesh) -> None:
     transport = Transport(mesh.policy(), inner=mesh.line(httpx), clock=mesh)
-    with httpx.Client(transport=transport, base_url="http://mesh.test") as client:
+    with httpx.Client(transport=transport, base_url="https://mesh.test") as client:
         assert client.post("/v1/chat/completions", json=BODY).status_code == 200
         mesh.log[0] = b'{"other":2}'
         mesh.log.append(b'{"other":3}')
@@ -373,7 +373,7 @@ def test_a_lie_about_a_stream_ends_it_by_name_and_without_its_end(
 async def test_lies_are_refused_on_an_event_loop_too(mesh: BlindMesh) -> None:
     mesh.change["records"] = changed_box
     transport = AsyncTransport(mesh.policy(), inner=mesh.line(httpx), clock=mesh)
-    async with httpx.AsyncClient(transport=transport, base_url="http://mesh.test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="https://mesh.test") as client:
         answer = await client.post("/v1/chat/completions", json=BODY)
 
     assert answer.json()["error"]["code"] == Reason.CHUNK_ALTERED.value

@@ -62,7 +62,8 @@ class ProxyApp:
         about: dict[str, Any],
     ) -> None:
         self._transport = transport
-        self._upstream = upstream.rstrip("/")
+        self._upstream = httpx.URL(upstream)
+        self._prefix = self._upstream.raw_path.partition(b"?")[0].rstrip(b"/")
         self._api_key = api_key
         self._guard = guard
         self._about = orjson.dumps(about)
@@ -75,11 +76,13 @@ class ProxyApp:
         if scope["type"] != "http":
             return
         try:
-            refused = self._guard.refuses(scope)
-            if scope["path"] in _OPEN and scope["method"] in ("GET", "HEAD"):
-                await _send(send, 200, [("content-type", "application/json")], self._about)
-            elif refused is not None:
+            is_open = scope["path"] in _OPEN and scope["method"] in ("GET", "HEAD")
+            # What is open to every program of this machine is not open to pages of other sites.
+            refused = self._guard.stranger(scope) if is_open else self._guard.refuses(scope)
+            if refused is not None:
                 await _send_error(send, scope, 401, refused, "authentication_error")
+            elif is_open:
+                await _send(send, 200, [("content-type", "application/json")], self._about)
             else:
                 await self._forward(scope, receive, send)
         except (_GoneError, TimeoutError):
@@ -110,6 +113,9 @@ class ProxyApp:
     async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
         try:
             response = await self._transport.handle_async_request(self._request(scope, body))
+        except httpx.InvalidURL:
+            await _send_error(send, scope, 400, "the target of the request is no path", _BAD)
+            return
         except httpx.TransportError as error:
             text = f"the gateway does not answer ({type(error).__name__})"
             await _send_error(send, scope, 502, text, "provider_error")
@@ -132,8 +138,17 @@ class ProxyApp:
             await response.aclose()
 
     def _request(self, scope: Scope, body: bytes) -> httpx.Request:
-        query = scope["query_string"].decode("latin-1")
-        url = self._upstream + scope["path"] + (f"?{query}" if query else "")
+        """Make the request to the gateway: whatever the target says, to no other host.
+
+        Raises:
+            httpx.InvalidURL: the target is not a path.
+        """
+        target, query = scope["raw_path"], scope["query_string"]
+        if not target.startswith(b"/"):
+            raise httpx.InvalidURL("not a path")
+        url = self._upstream.copy_with(
+            raw_path=self._prefix + target + (b"?" + query if query else b"")
+        )
         given = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
         headers = [(name, value) for name, value in given if name in _KEPT]
         headers.append(("authorization", f"Bearer {self._api_key}"))

@@ -17,11 +17,12 @@ import orjson
 import typer
 from darkbloom_edge.verdict import TrustLevel
 
+from darkbloom_client.loopback import is_loopback
 from darkbloom_client.pins import Pins, PinsError
 from darkbloom_client.policy import Policy, PolicyError, PriceLimit
 from darkbloom_client.proxy.app import ProxyApp
 from darkbloom_client.proxy.errors import ProxyError
-from darkbloom_client.proxy.guard import Guard, is_loopback
+from darkbloom_client.proxy.guard import Guard
 from darkbloom_client.proxy.server import base_url, bind, make_server
 from darkbloom_client.transport import AsyncTransport
 

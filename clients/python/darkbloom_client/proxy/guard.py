@@ -4,16 +4,10 @@ import hmac
 from typing import Any, final
 from urllib.parse import urlsplit
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+from darkbloom_client.loopback import is_loopback
+
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _BEARER = b"bearer "
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a name or address is this machine's own."""
-    bare = host.strip("[]").lower()
-
-    return bare in _LOOPBACK or bare.startswith("127.")
 
 
 @final
@@ -32,8 +26,8 @@ class Guard:
     def __repr__(self) -> str:
         return "Guard(<redacted>)"
 
-    def refuses(self, scope: Any) -> str | None:
-        """Return what is wrong with a request, or None.
+    def stranger(self, scope: Any) -> str | None:
+        """Return what is wrong with where a request comes from, or None; asks for no key.
 
         A page of some site that makes this browser call us sends that site's origin, or, where it
         has pointed its own name at this machine, that name as the host.
@@ -46,6 +40,15 @@ class Guard:
             return "pages of other sites may not use this proxy"
         if origin is None and headers.get(b"sec-fetch-site") in _OTHER_SITES:
             return "pages of other sites may not use this proxy"
+
+        return None
+
+    def refuses(self, scope: Any) -> str | None:
+        """Return what is wrong with a request, its key included, or None."""
+        strange = self.stranger(scope)
+        if strange is not None:
+            return strange
+        headers = dict(scope["headers"])
         if self._key is not None and not hmac.compare_digest(_presented(headers), self._key):
             return "the proxy's own key is needed: it was printed when it started"
 
@@ -53,13 +56,14 @@ class Guard:
 
 
 def _names_us(host: bytes) -> bool:
-    name = urlsplit(f"//{host.decode('latin-1')}").hostname
-
-    return name is not None and is_loopback(name)
+    return _is_ours(b"//" + host)
 
 
 def _is_ours(origin: bytes) -> bool:
-    name = urlsplit(origin.decode("latin-1")).hostname
+    try:
+        name = urlsplit(origin.decode("latin-1")).hostname
+    except ValueError:
+        return False
 
     return name is not None and is_loopback(name)
 

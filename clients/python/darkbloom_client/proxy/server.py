@@ -9,8 +9,8 @@ from typing import Any, Final, final
 
 import uvicorn
 
+from darkbloom_client.loopback import is_loopback
 from darkbloom_client.proxy.errors import ProxyError
-from darkbloom_client.proxy.guard import is_loopback
 
 BACKLOG: Final = 128
 MAX_CONNECTIONS: Final = 256
