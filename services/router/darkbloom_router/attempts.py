@@ -172,6 +172,15 @@ class Attempt:
         """Whether its frames are still relayed."""
         return self.phase < Phase.PARKED
 
+    @property
+    def unheard(self) -> bool:
+        """Whether only its gateway knows how much of a promised answer was passed on, if any."""
+        return (
+            self.request.promised
+            and Phase.COMMITTED <= self.phase <= Phase.PARKED
+            and not (self.opened.frames or self.opened_final)
+        )
+
 
 class Attempts:
     """Attempts by stream number and by id."""

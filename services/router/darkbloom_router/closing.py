@@ -8,6 +8,7 @@ only after billing has committed: a provider that hears nothing keeps it and sen
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from darkbloom.common.v1.frame_pb2 import FrameKind
@@ -16,7 +17,7 @@ from darkbloom.router.v1.provider_link_pb2 import Disposition, Terminal, Termina
 from darkbloom_router import convert
 from darkbloom_router.attempts import Attempt, Attempts, Phase, Request
 from darkbloom_router.meter import Meter
-from darkbloom_router.model import Signed
+from darkbloom_router.model import Opened, Signed
 from darkbloom_router.provider import Provider
 from darkbloom_router.replicas.lane import ProviderLane
 from darkbloom_router.settlement import Cause, End, Free, Order, Settle, SettlementDesk
@@ -158,8 +159,16 @@ class Closing:
         self._desk.submit(Free(request_id=request.request_id, cause=cause), _nothing)
 
     def rescue(self, order: Settle) -> None:
-        """Hand in an answer of a lost replica, unless it is one of ours: then we know more."""
+        """Hand in an answer of a lost replica, unless it is one of ours: then we know more.
+
+        But not where the lane was lost before the first credit of a promised answer.
+        """
         known = self._attempts.by_id(order.attempt_id) or self._settling.get(order.attempt_id)
+        if known is not None and known.unheard and known.request.request_id == order.request_id:
+            known.opened = order.opened
+            if known.phase is Phase.PARKED:
+                known.opened_final = True
+                self._await_rest(known)
         if known is None and order.attempt_id not in self._ended:
             self._desk.submit(order, partial(self._rescued, order.attempt_id))
 
@@ -220,7 +229,7 @@ class Closing:
             attempt_id=attempt.attempt_id,
             verdict=attempt.verdict.signed,
             terminal=None if attempt.disowned else attempt.terminal,
-            opened=attempt.opened,
+            opened=_payable(attempt),
             price_id=attempt.price_id,
             traceparent=attempt.request.traceparent,
         )
@@ -285,6 +294,20 @@ def _attempt_id(document: bytes) -> str | None:
         return None
     found = fields.get("attempt_id") if isinstance(fields, dict) else None
     return found if isinstance(found, str) and len(found) <= _MAX_ID else None
+
+
+def _payable(attempt: Attempt) -> Opened:
+    """Return what may be paid of what the edge has said.
+
+    A consumer who leaves a promised answer is charged up to his bound, as far as a signed terminal
+    goes. Without one nobody has counted the prompt, and whoever withholds it must not earn by that:
+    then the consumer's own number counts.
+    """
+    opened, request = attempt.opened, attempt.request
+    if not request.promised or (attempt.terminal is not None and not attempt.disowned):
+        return opened
+    most = request.demand.prompt_tokens
+    return replace(opened, prompt_tokens=min(opened.prompt_tokens, most))
 
 
 def _nothing(_end: End) -> None:

@@ -148,7 +148,8 @@ class Downlink:
             return
         if message is None:
             message = AttemptError()
-        failure = failures.judge(message.failure_code, message.reason, message.status_code)
+        judge = failures.judge_promised if attempt.request.promised else failures.judge
+        failure = judge(message.failure_code, message.reason, message.status_code)
         if message.HasField("feasible_after"):
             feasible = message.feasible_after.ToTimedelta().total_seconds()
             attempt.request.ladder.feasible_s = feasible

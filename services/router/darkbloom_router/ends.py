@@ -219,6 +219,10 @@ class Ends:
         that can only be settled for what was opened.
         """
         attempt.opened_final = True
+        self.stop_unheard(attempt, reason, outcome)
+
+    def stop_unheard(self, attempt: Attempt, reason: CancelReason.ValueType, outcome: str) -> None:
+        """Stop a committed attempt whose edge may still say its last word elsewhere."""
         attempt.request.gateway.lane.drop_stream(attempt.stream)
         self._leave(attempt, outcome)
         if attempt.terminal is None:

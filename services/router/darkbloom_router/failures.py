@@ -5,7 +5,7 @@ broken" is decided here, once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum, auto
 
 from darkbloom_router import refusals
@@ -14,6 +14,7 @@ from darkbloom_router.refusals import Refusal
 
 MAX_CAPACITY_FAILURES = 3
 MAX_TIMEOUTS = 3
+_BAD_REQUEST = 400
 MAX_UNPROVEN_LATE = 2
 """Machines that may say they would be late before the next one needs a forecast to the contrary."""
 
@@ -53,6 +54,9 @@ class Detail(IntEnum):
     DEADLINE_UNREACHABLE = 11
     DRAINING = 12
     CLIENT_ERROR = 14
+    SENDER_KEY_REUSED = 16
+    HEADER_EXPIRED = 17
+    HEADER_MISMATCH = 18
     TOOL_NONCOMPLIANCE = 15
     UNSUPPORTED_PARAMETER = 19
     UNSUPPORTED_SCHEMA = 20
@@ -131,6 +135,8 @@ _TIMEOUT = Failure(Kind.FAULT, refusals.PROVIDER_TIMEOUT, "provider_timeout", bl
 _DOWN = Failure(Kind.FAULT, refusals.PROVIDER_UNAVAILABLE, "provider_error", blame=Blame.MACHINE)
 _BROKEN = Failure(Kind.FAULT, refusals.PROVIDER_FAILED, "provider_error", blame=Blame.MACHINE)
 
+_HEADER = Failure(Kind.FINAL, refusals.SEALED_HEADER, "sealed_header")
+
 _BY_DETAIL: Mapping[int, Failure] = {
     Detail.DRAINING: _DRAINING,
     Detail.DEADLINE_UNREACHABLE: _LATE,
@@ -160,6 +166,11 @@ _BY_CODE: Mapping[int, Failure] = {
     Code.ENCRYPTION_FAILURE: _SEALING,
 }
 _BY_STATUS: Mapping[int, Failure] = {413: _BODY, 503: _DOWN, 504: _TIMEOUT}
+_HEADER_FAULTS = frozenset(
+    {Detail.SENDER_KEY_REUSED, Detail.HEADER_EXPIRED, Detail.HEADER_MISMATCH}
+)
+_UNPROVOKED = frozenset({_BUSY, _UNLOADED, _DRAINING})
+"""What no content of a request brings about."""
 
 
 def judge(code: int, detail: int, status: int) -> Failure:
@@ -168,6 +179,21 @@ def judge(code: int, detail: int, status: int) -> Failure:
     Numbers that nobody knows are a fault of the machine.
     """
     return _BY_DETAIL.get(detail) or _BY_CODE.get(code) or _BY_STATUS.get(status, _BROKEN)
+
+
+def judge_promised(code: int, detail: int, status: int) -> Failure:
+    """Return what a provider's error means where the consumer himself has sealed.
+
+    Nobody between the two ends has read the request: any bytes may be in the box, or a header that
+    does not say what the offer says, or a prompt of another length than was told. So a word that
+    content alone can provoke blames no machine; else one consumer could shut them all, for free.
+    What the router sees for itself (a lost stream, silence, a broken protocol) counts as always.
+    """
+    failure = judge(code, detail, status)
+    if failure is _SEALING and status == _BAD_REQUEST and detail in _HEADER_FAULTS:
+        # The next machine would find the same header; a box that does not open may be its fault.
+        return _HEADER
+    return failure if failure in _UNPROVOKED else replace(failure, blame=Blame.NOBODY)
 
 
 @dataclass(slots=True)

@@ -61,6 +61,10 @@ class Losses:
             if attempt is not None and request.committed and attempt.opened.frames:
                 self._ends.stop_by_edge(attempt, _CLIENT_GONE, "lane_lost")
                 continue
+            if attempt is not None and request.committed and request.promised:
+                # Content may have reached the consumer; its gateway says so on another lane.
+                self._ends.stop_unheard(attempt, _CLIENT_GONE, "lane_lost")
+                continue
             self._ends.stop_all(request, _CLIENT_GONE)
             if request.promised:
                 # Only the consumer could seal it again, and he asks for a new offer.
@@ -69,7 +73,7 @@ class Losses:
                 continue
             self._requests.orphan(request, self._orphan_s, self._release)
         for attempt in list(self._attempts.by_stream.values()):
-            if attempt.request.gateway is gateway:
+            if attempt.request.gateway is gateway and not attempt.unheard:
                 self._ends.last_word(attempt)
 
     def provider(

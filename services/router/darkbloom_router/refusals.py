@@ -153,6 +153,12 @@ REJECTED_MODEL = _limited(
 CLIENT_ERROR = _invalid(
     400, "invalid_request_error", Reason.CLIENT_ERROR, "the model refused this request as invalid"
 )
+SEALED_HEADER = _invalid(
+    400,
+    "invalid_request_error",
+    Reason.CLIENT_ERROR,
+    "the header of the sealed request is not what its offer asked for",
+)
 UNSUPPORTED_SCHEMA = _invalid(
     400,
     "unsupported_schema",

@@ -79,9 +79,14 @@ class MemoryBilling:
     ended: dict[str, End] = field(default_factory=dict)
     moved: list[Order] = field(default_factory=list)
     """Orders that ended a hold."""
+    rejects: bool = False
+    """No terminal is believed."""
 
     def submit(self, order: Order, done: Callable[[End], None]) -> bool:
         self.orders.append(order)
+        if self.rejects and isinstance(order, Settle) and order.terminal is not None:
+            done(End.REJECTED)
+            return True
         if order.request_id in self.ended:
             done(End.REPLAYED)
             return True
@@ -310,6 +315,21 @@ class Desk:
         """Hand in a frame from an attempt's provider."""
         frame = Frame(kind=kind, stream=attempt.stream, payload=payload, tokens=tokens)
         self.downlink.take(attempt.provider, frame, self.timers.now())
+
+    def leave(self, attempt: Attempt, prompt: int) -> None:
+        """Let the consumer leave an answer; the gateway says so much for the prompt."""
+        opened = pl.Opened(frames=2, prompt_tokens=prompt, completion_tokens=5)
+        message = pl.Cancel(reason=pl.CANCEL_REASON_CLIENT_GONE, opened=opened)
+        self._up(K.FRAME_KIND_CANCEL, attempt.stream, message)
+
+    def rescue(self, attempt: Attempt, prompt: int = 100) -> None:
+        """Let a gateway that has lost its lane say its last word on another one."""
+        opened = pl.Opened(frames=2, prompt_tokens=prompt, completion_tokens=5)
+        message = gw.SettleOpened(
+            request_id=attempt.request.request_id, attempt_id=attempt.attempt_id, opened=opened
+        )
+        payload = message.SerializeToString()
+        self.uplink.rescue(Frame(kind=K.FRAME_KIND_SETTLE_OPENED, payload=payload))
 
     def close(self, attempt: Attempt, frames: int = 2, tokens: int = 1) -> None:
         """Let the gateway say that everything was opened."""

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from darkbloom.common.v1.frame_pb2 import FrameKind as K
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
-from darkbloom_router.attempts import Phase
+from darkbloom_router.attempts import Attempt, Phase
+from darkbloom_router.failures import Code, Detail
 
 from tests.unit.router.desk import Desk, released, settled
 
@@ -165,3 +166,158 @@ def test_an_offer_that_is_too_dear_is_replaced_before_anybody_has_seen_it() -> N
     desk.decline(first)
     [_, (_, second)] = desk.lane.of(K.FRAME_KIND_OFFER)
     assert desk.refusal(desk.claim(second)) is None
+
+
+PROVOKED = {
+    "a box of random bytes": (Code.ENCRYPTION_FAILURE, 0, 400),
+    "another header": (Code.ENCRYPTION_FAILURE, Detail.HEADER_MISMATCH, 400),
+    "an old header": (Code.ENCRYPTION_FAILURE, Detail.HEADER_EXPIRED, 400),
+    "a used key": (Code.ENCRYPTION_FAILURE, Detail.SENDER_KEY_REUSED, 400),
+    "a prompt that the model breaks on": (Code.GENERATION_FAILURE, 0, 500),
+    "a body that our code breaks on": (Code.INTERNAL_FAILURE, 0, 500),
+    "tools that it does not use": (Code.GENERATION_FAILURE, Detail.TOOL_NONCOMPLIANCE, 422),
+    "another build": (Code.MODEL_UNAVAILABLE, 0, 404),
+    "a longer prompt": (Code.CAPACITY, Detail.TOKEN_BUDGET_EXHAUSTED, 503),
+    "a prompt that takes too long": (Code.CAPACITY, Detail.DEADLINE_UNREACHABLE, 503),
+}
+
+
+@pytest.mark.parametrize("story", PROVOKED)
+def test_what_a_consumer_seals_shuts_no_machine(story: str) -> None:
+    desk = Desk("a")
+    for _ in range(6):
+        offer = desk.promise()
+        stream = desk.claim(offer)
+        desk.error(desk.seal(offer), *PROVOKED[story])
+        assert desk.refusal(stream) is not None
+    assert desk.providers["a"].faults is None
+    assert desk.offers(desk.open()), "the next one is served"
+
+
+def test_a_box_that_does_not_open_may_be_tried_elsewhere_and_a_wrong_header_may_not() -> None:
+    desk = Desk("a", "b")
+    statuses = []
+    for detail in (0, Detail.HEADER_MISMATCH):
+        offer = desk.promise()
+        stream = desk.claim(offer)
+        desk.error(desk.seal(offer), Code.ENCRYPTION_FAILURE, detail, 400)
+        refused = desk.refusal(stream)
+        assert refused is not None
+        statuses.append(refused.http_status)
+    assert statuses == [502, 400]
+
+
+def test_a_break_after_content_blames_no_machine_either() -> None:
+    desk = Desk("a")
+    offer = desk.promise()
+    desk.claim(offer)
+    attempt = desk.seal(offer)
+    desk.chunk(attempt)
+    desk.error(attempt, Code.GENERATION_FAILURE)
+    assert desk.providers["a"].faults is None
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [(Code.CAPACITY, Detail.QUEUE_FULL), (Code.MODEL_UNAVAILABLE, Detail.MODEL_LOAD)],
+    ids=["full", "load"],
+)
+def test_what_no_content_brings_about_counts_in_promised_requests_too(
+    code: int, detail: int
+) -> None:
+    desk = Desk("a")
+    offer = desk.promise()
+    desk.claim(offer)
+    desk.error(desk.seal(offer), code, detail, 503)
+    assert desk.providers["a"].faults is not None
+
+
+def answering(desk: Desk) -> Attempt:
+    """Let a promised answer have its first content."""
+    offer = desk.promise()
+    desk.claim(offer)
+    attempt = desk.seal(offer)
+    desk.chunk(attempt)
+    return attempt
+
+
+async def test_who_withholds_the_terminal_is_paid_the_prompt_that_the_consumer_has_named() -> None:
+    desk = Desk("a")
+    desk.leave(answering(desk), prompt=200)
+    await desk.pass_time(31)
+    [order] = settled(desk.billing)
+    assert (order.terminal, order.opened.prompt_tokens) == (None, 100)
+    assert order.opened.completion_tokens == 5
+
+
+def test_who_signs_is_paid_what_the_terminal_says_up_to_the_bound() -> None:
+    desk = Desk("a")
+    attempt = answering(desk)
+    desk.leave(attempt, prompt=200)
+    desk.terminal(attempt)
+    [order] = settled(desk.billing)
+    assert (order.terminal is not None, order.opened.prompt_tokens) == (True, 200)
+
+
+def test_a_terminal_that_billing_rejects_earns_no_longer_prompt() -> None:
+    desk = Desk("a")
+    attempt = answering(desk)
+    desk.billing.rejects = True
+    desk.leave(attempt, prompt=200)
+    desk.terminal(attempt)
+    [order] = settled(desk.billing)
+    assert (order.terminal, order.opened.prompt_tokens) == (None, 100)
+
+
+def test_the_edge_itself_has_read_the_prompt_of_other_requests() -> None:
+    desk = Desk("a")
+    _, attempt = desk.dispatched()
+    desk.chunk(attempt)
+    desk.leave(attempt, prompt=200)
+    desk.terminal(attempt)
+    [order] = settled(desk.billing)
+    assert order.opened.prompt_tokens == 200
+
+
+async def test_content_before_the_first_credit_is_paid_though_the_lane_was_lost() -> None:
+    desk = Desk("a")
+    attempt = answering(desk)
+    desk.losses.gateway(desk.gateway)
+    assert desk.cancelled(attempt)
+    desk.terminal(attempt)
+    assert not desk.billing.moved
+    desk.rescue(attempt)
+    [order] = settled(desk.billing)
+    assert (order.opened.completion_tokens, order.terminal is not None) == (5, True)
+
+
+async def test_a_last_word_that_overtakes_the_loss_of_its_lane_counts_as_well() -> None:
+    desk = Desk("a")
+    attempt = answering(desk)
+    desk.rescue(attempt)
+    assert attempt.live
+    desk.losses.gateway(desk.gateway)
+    await desk.pass_time(31)
+    [order] = settled(desk.billing)
+    assert order.opened.completion_tokens == 5
+
+
+async def test_a_lost_worker_that_says_nothing_gets_the_hold_back_in_the_end() -> None:
+    desk = Desk("a")
+    attempt = answering(desk)
+    desk.losses.gateway(desk.gateway)
+    assert attempt.provider.inflight == 0
+    desk.terminal(attempt)
+    await desk.pass_time(31)
+    assert len(released(desk.billing)) == 1
+    assert not settled(desk.billing)
+
+
+def test_a_last_word_changes_nothing_where_more_is_known() -> None:
+    desk = Desk("a")
+    attempt = answering(desk)
+    desk.leave(attempt, prompt=200)
+    desk.rescue(attempt)
+    desk.terminal(attempt)
+    [order] = settled(desk.billing)
+    assert order.opened.prompt_tokens == 200

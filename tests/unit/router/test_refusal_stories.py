@@ -153,6 +153,14 @@ def claimed_too_late() -> Made:
     return desk, desk.claim(gw.Offer(attempt_id="att_" + "0" * 32))
 
 
+def sealed_otherwise_than_offered() -> Made:
+    desk = Desk("a", "b")
+    offer = desk.promise()
+    stream = desk.claim(offer)
+    desk.error(desk.seal(offer), Code.ENCRYPTION_FAILURE, Detail.HEADER_MISMATCH, 400)
+    return desk, stream
+
+
 STORIES: dict[str, Callable[[], Any]] = {
     "MACHINE_BUSY": full,
     "NO_PROVIDER": lambda: asked(Desk()),
@@ -177,6 +185,7 @@ STORIES: dict[str, Callable[[], Any]] = {
         Desk("a", limits=DispatchLimits(reject_models=frozenset({BUILD})))
     ),
     "CLIENT_ERROR": lambda: all_say(Code.INVALID_REQUEST, 0, 400),
+    "SEALED_HEADER": sealed_otherwise_than_offered,
     "UNSUPPORTED_SCHEMA": lambda: all_say(Code.INVALID_REQUEST, Detail.UNSUPPORTED_SCHEMA, 400),
     "MEDIA_TOO_LARGE": lambda: all_say(Code.MEDIA_TOO_LARGE, 0, 413),
     "PAYLOAD_TOO_LARGE": lambda: all_say(0, 0, 413),
