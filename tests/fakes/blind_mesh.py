@@ -260,7 +260,7 @@ class BlindMesh:
             "output_bound": asked.output_bound or 64,
             "body_bytes": asked.body_bytes,
             "price": PRICE,
-            "hold_micro_usd": 500,
+            "hold_micro_usd": 100,
             "issued_at": rfc3339(self.time),
             "reserve_ms": 2000,
         }

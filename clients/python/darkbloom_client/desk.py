@@ -71,19 +71,20 @@ class Desk:
         self.clock = clock
         self.entropy = entropy
         self._log = LogView(policy.pins.log_keys)
-        self._keys: dict[str, bytes] = dict(policy.pins.gateway_keys)
         self._shown: dict[bytes, BundledProvider | None] = {}
         self._lock = threading.Lock()
 
     def gateway_key(self, key_id: str) -> Flow[bytes]:
-        """Find a gateway's receipt key: pinned, or published in the pinned log.
+        """Find a gateway's receipt key: pinned, or published in the pinned log and not retired.
+
+        What the log says is asked for again once it is old; only a pin is for good.
 
         Raises:
             RefusedError: neither.
         """
-        known = self._keys.get(key_id)
-        if known is not None:
-            return known
+        pinned = self.policy.pins.gateway_keys.get(key_id)
+        if pinned is not None:
+            return pinned
         entries = yield from self._about("receipt_key", key_id)
         try:
             key = gateway_key(entries, key_id)
@@ -93,10 +94,8 @@ class Desk:
             raise RefusedError(
                 Reason.RECEIPT_FORGED,
                 expected="a gateway key that is pinned or in the pinned log",
-                found="a key that is neither",
+                found="a key that is neither, or was retired",
             )
-        with self._lock:
-            self._keys[key_id] = key
 
         return key
 

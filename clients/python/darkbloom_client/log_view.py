@@ -137,6 +137,9 @@ class LogView:
                     found="no proof that holds",
                 )
             entries.append(entry)
+        if not entries:
+            # Nothing proves that there is nothing; a key may be logged a second from now.
+            return entries
         with self._lock:
             self._proven[kind, subject] = (now, entries)
             while len(self._proven) > MAX_SUBJECTS:
@@ -194,16 +197,16 @@ def check_release(entries: Sequence[Entry], verdict: Verdict, policy: Policy) ->
 
 
 def gateway_key(entries: Sequence[Entry], key_id: str) -> bytes | None:
-    """Return a gateway's receipt key, if the log says that it was published."""
-    for entry in entries:
-        if (
-            isinstance(entry, KeyEntry)
-            and (entry.kind, entry.action) == ("receipt_key", "published")
-            and entry.key_id == key_id
-        ):
-            return from_base64(entry.public_key)
+    """Return a gateway's receipt key, if the log's last word is that it is in use."""
+    found = [
+        entry
+        for entry in entries
+        if isinstance(entry, KeyEntry) and (entry.kind, entry.key_id) == ("receipt_key", key_id)
+    ]
+    if not found or found[-1].action != "published":
+        return None
 
-    return None
+    return from_base64(found[-1].public_key)
 
 
 def lists_weights(entries: Sequence[Entry], build: str, weight_hash: str) -> bool:

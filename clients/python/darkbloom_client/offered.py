@@ -44,6 +44,14 @@ def read_offered(data: bytes) -> Offered:
     return offered
 
 
+def read_promise(offered: Offered) -> OfferDocument | None:
+    """Return what an offer says, true or not: enough to decline it; None where it says nothing."""
+    try:
+        return decode_document(offered.offer.document, OfferDocument)
+    except MalformedError:
+        return None
+
+
 def check_offer(
     offered: Offered, asked: OfferRequest, gateway_key: bytes, policy: Policy
 ) -> OfferDocument:
@@ -106,15 +114,19 @@ def _check_price(offer: OfferDocument, policy: Policy) -> None:
     limit, price = policy.max_price, offer.price
     if limit is None:
         return
-    rows = [("hold of", limit.hold_micros, offer.hold_micro_usd)]
+    # What is held and charged follows from the rates; a gateway may say otherwise.
+    most = limit.most(offer.prompt_bound, offer.output_bound)
+    hold = most if limit.hold_micros is None else min(most, limit.hold_micros)
+    rows = [("hold of", hold, offer.hold_micro_usd)]
     if price is not None:
         rows += [
+            ("minimum charge of", limit.minimum_micros, price.minimum_charge_micros),
             ("input price of", limit.input_micros, price.input_micros),
             ("cached price of", limit.input_micros, price.cache_read_micros),
             ("output price of", limit.output_micros, price.output_micros),
         ]
-    for name, most, found in rows:
-        if most is not None and found > most:
+    for name, allowed, found in rows:
+        if found > allowed:
             raise RefusedError(
-                Reason.PRICE_TOO_HIGH, expected=f"{name} at most {most}", found=str(found)
+                Reason.PRICE_TOO_HIGH, expected=f"{name} at most {allowed}", found=str(found)
             )

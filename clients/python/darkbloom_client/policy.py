@@ -14,6 +14,9 @@ MAX_AGE = timedelta(minutes=16)
 """Oldest evidence that any policy takes."""
 MAX_SKEW = timedelta(minutes=2)
 """How far the signers' clocks may be ahead of ours."""
+MINIMUM_MICROS = 100
+"""Micro-USD that a network usually asks for a request at least."""
+_TOKENS_PER_UNIT = 1_000_000
 MAX_ATTEMPTS = 3
 """Offers that one request may use up."""
 
@@ -31,7 +34,18 @@ class PriceLimit:
     output_micros: int
     """Micro-USD per 1,000,000 completion tokens."""
     hold_micros: int | None = None
-    """Most micro-USD that one request may cost; None for any."""
+    """Most micro-USD that may be held for one request; None for its bounds at these prices."""
+    minimum_micros: int = MINIMUM_MICROS
+    """Most micro-USD that a request may cost whose tokens cost less."""
+
+    def most(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Return the most micro-USD that so many tokens may cost."""
+        tokens = (
+            prompt_tokens * self.input_micros // _TOKENS_PER_UNIT
+            + completion_tokens * self.output_micros // _TOKENS_PER_UNIT
+        )
+
+        return max(tokens, self.minimum_micros)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,5 +117,7 @@ class Policy:
             else {
                 "input_micros": self.max_price.input_micros,
                 "output_micros": self.max_price.output_micros,
+                "minimum_micros": self.max_price.minimum_micros,
+                "hold_micros": self.max_price.hold_micros,
             },
         }

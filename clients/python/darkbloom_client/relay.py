@@ -1,20 +1,15 @@
 """One choice of one request: offers, failover, the sealed stream and its proof."""
 
-from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, final
 
 import msgspec
 import orjson
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.documents import encode_document
-from darkbloom_edge.errors import MalformedError, SignatureRejected
-from darkbloom_edge.receipt import (
-    Countersign,
-    Receipt,
-    parse_receipt,
-    terminal_sha256,
-    verify_countersign,
-)
+from darkbloom_edge.errors import MalformedError
+from darkbloom_edge.offers import OfferDocument
+from darkbloom_edge.receipt import parse_receipt
 from darkbloom_edge.records import (
     NEW_OFFER,
     OFFER_HEADER,
@@ -24,12 +19,13 @@ from darkbloom_edge.records import (
     RecordKind,
     RecordReader,
 )
-from darkbloom_edge.terminal import Terminal
 
 from darkbloom_client.asking import Asked
 from darkbloom_client.attempt import Attempt
 from darkbloom_client.desk import Desk
-from darkbloom_client.offered import Offered, check_offer, read_offered
+from darkbloom_client.evidence import check_verdict
+from darkbloom_client.offered import Offered, check_offer, read_offered, read_promise
+from darkbloom_client.receipts import bad_receipt, check_receipt
 from darkbloom_client.refusal import Reason, RefusedError
 from darkbloom_client.steps import (
     Call,
@@ -45,6 +41,20 @@ from darkbloom_client.steps import (
 _OK, _GONE = 200, 410
 _JSON = ("content-type", "application/json")
 _BAD_GATEWAY = 502
+_TOO_LATE = Reply(
+    _GONE,
+    {},
+    orjson.dumps(
+        {
+            "error": {
+                "message": "the offer was over before all of it was checked",
+                "type": "offer_expired",
+                "code": "offer_expired",
+            }
+        }
+    ),
+)
+"""What the gateway would say; said here, so that nothing is sealed under an offer that is over."""
 _PASSED_ON = ("x-inference-job-id", "x-request-id")
 _CHUNKS = frozenset({RecordKind.PREAMBLE, RecordKind.CONTENT, RecordKind.FINAL})
 
@@ -211,7 +221,7 @@ class Relay:
         try:
             receipt = parse_receipt(self._end)
         except MalformedError as error:
-            raise _bad_receipt("a receipt", str(error)) from None
+            raise bad_receipt("a receipt", str(error)) from None
         if not receipt.terminal:
             raise RefusedError(
                 Reason.TERMINAL_MISSING, expected="the provider's last word", found="none"
@@ -235,16 +245,26 @@ class Relay:
         )
         if reply.status != _OK:
             return reply
+        arrived = desk.clock.now()
         offered = read_offered(reply.content)
-        key = yield from desk.gateway_key(offered.offer.key_id)
-        offer = check_offer(offered, asked, key, policy)
-        named = [*self._sent, (OFFER_HEADER, offer.offer_id)]
+        promise, key = read_promise(offered), b""
         try:
+            key = yield from desk.gateway_key(offered.offer.key_id)
+            offer = check_offer(offered, asked, key, policy)
             machine = yield from desk.machine(offered, offer.provider_id)
+            # Whoever is not trusted has chosen how long all that took.
+            check_verdict(offered.verdict, policy, desk.clock.now())
         except RefusedError:
-            self._exclude(offer.provider_id)
-            yield Call("POST", "/v1/offers/decline", named)
+            # A gateway whose key is not known is no machine's fault; the place is free anyhow.
+            if promise is not None:
+                if key:
+                    self._exclude(promise.provider_id)
+                name = (OFFER_HEADER, promise.offer_id)
+                yield Call("POST", "/v1/offers/decline", [*self._sent, name])
             raise
+        if not timedelta(0) <= desk.clock.now() - arrived <= _kept(offer):
+            return _TOO_LATE
+        named = [*self._sent, (OFFER_HEADER, offer.offer_id)]
         self._sealed_to += 1
         attempt = Attempt(offer, machine, sealed_to=self._sealed_to, entropy=desk.entropy)
         return (yield from self._send(attempt, offered, named))
@@ -331,46 +351,9 @@ class Relay:
             self._excluded.append(provider_id)
 
 
-def check_receipt(
-    receipt: Receipt, terminal: Terminal, attempt: Attempt, gateway_key: bytes
-) -> None:
-    """Check the gateway's countersign over a terminal that was checked.
-
-    Raises:
-        RefusedError: the receipt does not hold, or speaks of another answer.
-    """
-    machine = attempt.machine
-    if (receipt.verdict, receipt.verdict_key_id) != (
-        machine.signed.document,
-        machine.signed.key_id,
-    ):
-        raise _bad_receipt("the verdict that was sealed under", "another one")
-    keys = {receipt.gateway_key_id: gateway_key}
-    try:
-        countersign = verify_countersign(
-            receipt.countersign, receipt.countersign_signature, receipt.gateway_key_id, keys
-        )
-    except SignatureRejected as error:
-        raise _bad_receipt("the gateway's signature", error.reason.value) from None
-    for name, said, known in _rows(countersign, receipt, terminal, attempt):
-        if said != known:
-            raise _bad_receipt(f"{name} {known}", str(said))
-
-
-def _rows(
-    countersign: Countersign, receipt: Receipt, terminal: Terminal, attempt: Attempt
-) -> Iterator[tuple[str, object, object]]:
-    opened, last = countersign.opened, attempt.last
-    yield "mode", countersign.mode, "end_to_end"
-    yield "request", countersign.request_id, terminal.request_id
-    yield "attempt", countersign.attempt_id, terminal.attempt_id
-    yield "terminal", countersign.terminal_sha256, terminal_sha256(receipt.terminal)
-    yield "sealed request", countersign.sealed_sha256, attempt.sealed_sha256
-    yield "relayed chunks", countersign.relayed_sha256, attempt.relayed_sha256
-    yield "model", countersign.requested_model, attempt.offer.requested_model
-    yield "outcome", countersign.outcome, "completed"
-    yield "chunks", opened.frames, attempt.frames
-    yield "completion tokens", opened.completion_tokens, last.completion_tokens
+def _kept(offer: OfferDocument) -> timedelta:
+    """Return how long an offer may be used after it came."""
+    return timedelta(milliseconds=offer.reserve_ms)
 
 
 def _worth_another(reply: Reply) -> bool:
@@ -384,7 +367,3 @@ def _told(payload: bytes) -> tuple[str, str]:
         return str(error["message"]), str(error["type"])
     except (ValueError, KeyError, TypeError):
         return "the answer broke", "provider_error"
-
-
-def _bad_receipt(expected: str, found: str) -> RefusedError:
-    return RefusedError(Reason.RECEIPT_FORGED, expected=expected, found=found)

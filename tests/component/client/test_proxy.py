@@ -328,6 +328,23 @@ def test_the_start_tells_policy_and_key_as_json(
     assert "sk-db-upstream" not in json.dumps(told)
 
 
+def test_a_price_limit_is_told_whole(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = ["--max-input-price", "5", "--max-output-price", "6"]
+    more = ["--max-minimum-charge", "7", "--max-hold", "8"]
+
+    assert command.main([*START, "--keys", str(keys), "--json", *prices]) == 0
+    told = json.loads(capsys.readouterr().out)["policy"]["max_price"]
+    assert told == {
+        "input_micros": 5,
+        "output_micros": 6,
+        "minimum_micros": 100,
+        "hold_micros": None,
+    }
+    assert command.main([*START, "--keys", str(keys), "--json", *prices, *more]) == 0
+    told = json.loads(capsys.readouterr().out)["policy"]["max_price"]
+    assert (told["minimum_micros"], told["hold_micros"]) == (7, 8)
+
+
 def test_the_start_tells_the_same_to_people(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([*START, "--keys", str(keys)]) == 0
 
@@ -361,6 +378,7 @@ def test_a_local_key_is_made_once_and_kept_from_others(
         (lambda k: [*START[:4], "--keys", k], 78, "app_id"),
         (lambda k: [*START, "--keys", k, "--trust", "none"], 78, "--allow-unattested"),
         (lambda k: [*START, "--keys", k, "--max-input-price", "1"], 78, "both"),
+        (lambda k: [*START, "--keys", k, "--max-hold", "1"], 78, "both"),
         (lambda k: [*START, "--keys", k, "--host", "0.0.0.0"], 78, "--allow-remote"),
         (lambda k: [*START, "--keys", k, "--host", "0.0.0.0", "--no-auth"], 78, "everybody"),
         (lambda k: [*START, "--keys", k, "--no-auth", "--local-key-file", "f"], 78, "contradict"),
@@ -375,6 +393,7 @@ def test_a_local_key_is_made_once_and_kept_from_others(
         "no-app",
         "trust",
         "half-a-price",
+        "hold-alone",
         "remote",
         "remote-open",
         "both-keys",

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 from darkbloom_client import AsyncTransport, Pins, Policy, PriceLimit, Reason, Transport
 from darkbloom_client.exchange import Body
 from darkbloom_edge.dialects.chat import CHAT
+from darkbloom_edge.documents import rfc3339
 from darkbloom_edge.envelope import new_key_pair
+from darkbloom_edge.log import KeyEntry, encode_entry
 from darkbloom_edge.records import RecordKind
 from darkbloom_edge.signatures import Ed25519Signer, to_base64
+from msgspec import structs
 
 from tests.fakes.blind_mesh import MODEL, RELEASE, BlindMesh, flipped
 
@@ -184,6 +188,40 @@ def test_a_verdict_past_its_time_is_refused(mesh: BlindMesh) -> None:
     assert refused(mesh) == Reason.VERDICT_EXPIRED.value
 
 
+def dawdling(mesh: BlindMesh, time: timedelta) -> Callable[[list[Json]], list[Json]]:
+    """Take this long, once, for the last page that is read before sealing."""
+    pages: list[int] = []
+
+    def change(found: list[Json]) -> list[Json]:
+        pages.append(1)
+        if len(pages) == 2:
+            mesh.time += time
+        return found
+
+    return change
+
+
+def test_a_verdict_that_runs_out_while_pages_are_read_is_not_sealed_under(mesh: BlindMesh) -> None:
+    mesh.change["entries"] = dawdling(mesh, timedelta(minutes=17))
+
+    assert refused(mesh) == Reason.VERDICT_EXPIRED.value
+    assert mesh.prompts == []
+    assert len(mesh.declined) == 1
+
+
+@pytest.mark.parametrize("late", [timedelta(seconds=3), timedelta(seconds=-3)])
+def test_an_offer_that_is_over_is_not_sealed_under_and_another_is_asked_for(
+    mesh: BlindMesh, late: timedelta
+) -> None:
+    mesh.change["entries"] = dawdling(mesh, late)
+
+    assert ask(mesh).status_code == 200
+    assert mesh.calls.count(("POST", "/v1/offers")) == 2
+    assert mesh.calls.count(("POST", "/v1/offers/answer")) == 1
+    asked = [json.loads(body) for body in mesh.bodies if body.startswith(b'{"model"')]
+    assert [one["exclude"] for one in asked] == [[], []]
+
+
 def test_a_stricter_age_is_kept(mesh: BlindMesh) -> None:
     mesh.time += timedelta(minutes=6)
 
@@ -226,6 +264,50 @@ def test_a_withdrawn_release_is_refused_until_it_is_blessed_again(mesh: BlindMes
     assert ask(mesh).status_code == 200
 
 
+def retire(mesh: BlindMesh, action: Any = "retired") -> None:
+    mesh.log.append(
+        encode_entry(
+            KeyEntry(
+                kind="receipt_key",
+                action=action,
+                key_id=mesh.gateway.key_id,
+                public_key=to_base64(mesh.gateway.public),
+                time=rfc3339(mesh.time),
+            )
+        )
+    )
+
+
+def test_a_gateways_key_that_was_retired_signs_no_offer(mesh: BlindMesh) -> None:
+    retire(mesh)
+    assert refused(mesh) == Reason.RECEIPT_FORGED.value
+    assert mesh.prompts == []
+
+    retire(mesh, "published")
+    assert ask(mesh).status_code == 200
+
+
+def test_a_gateways_key_is_not_believed_for_good(mesh: BlindMesh) -> None:
+    transport = Transport(mesh.policy(), inner=mesh.line(httpx), clock=mesh)
+    with httpx.Client(transport=transport, base_url="https://mesh.test") as client:
+        assert client.post("/v1/chat/completions", json=BODY).status_code == 200
+        retire(mesh)
+        # What the log said is asked for again after half the age that the policy allows.
+        mesh.time += timedelta(minutes=9)
+        answer = client.post("/v1/chat/completions", json=BODY)
+
+    assert answer.json()["error"]["code"] == Reason.RECEIPT_FORGED.value
+
+
+def test_a_gateways_key_that_is_logged_a_moment_later_is_found_then(mesh: BlindMesh) -> None:
+    published = mesh.log.pop()
+    transport = Transport(mesh.policy(), inner=mesh.line(httpx), clock=mesh)
+    with httpx.Client(transport=transport, base_url="https://mesh.test") as client:
+        assert client.post("/v1/chat/completions", json=BODY).status_code == 403
+        mesh.log.append(published)
+        assert client.post("/v1/chat/completions", json=BODY).status_code == 200
+
+
 def test_a_development_release_needs_to_be_allowed(mesh: BlindMesh) -> None:
     mesh.bless(development=True)
 
@@ -262,19 +344,48 @@ def test_a_log_that_was_rewritten_is_noticed_by_whoever_saw_it_before(mesh: Blin
     assert answer.json()["error"]["code"] == Reason.LOG_REWRITTEN.value
 
 
+FAIR = PriceLimit(input_micros=100, output_micros=400, hold_micros=100)
+
+
 @pytest.mark.parametrize(
-    "limit",
-    [
-        PriceLimit(input_micros=99, output_micros=400),
-        PriceLimit(input_micros=100, output_micros=399),
-        PriceLimit(input_micros=100, output_micros=400, hold_micros=499),
-    ],
-    ids=["input", "output", "hold"],
+    "fields",
+    [{"input_micros": 99}, {"output_micros": 399}, {"hold_micros": 99}, {"minimum_micros": 99}],
+    ids="-".join,
 )
-def test_a_price_above_what_was_asked_is_refused(mesh: BlindMesh, limit: PriceLimit) -> None:
+def test_a_price_above_what_was_asked_is_refused(mesh: BlindMesh, fields: Json) -> None:
+    limit = replace(FAIR, **fields)
+
     assert refused(mesh, policy=mesh.policy(max_price=limit)) == Reason.PRICE_TOO_HIGH.value
-    fair = PriceLimit(input_micros=100, output_micros=400, hold_micros=500)
-    assert ask(mesh, policy=mesh.policy(max_price=fair)).status_code == 200
+    assert ask(mesh, policy=mesh.policy(max_price=FAIR)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"price": {"minimum_charge_micros": 101}},
+        {"hold_micro_usd": 101},
+        {"price": None, "hold_micro_usd": 101},
+    ],
+    ids=["minimum", "hold", "hold-without-price"],
+)
+def test_fair_rates_do_not_hide_a_dear_request(mesh: BlindMesh, lie: Json) -> None:
+    def dearer(found: Json) -> Json:
+        price = lie.get("price", {})
+        changed = None if price is None else structs.replace(found["price"], **price)
+        return {**found, **lie, "price": changed}
+
+    mesh.change["offer"] = dearer
+    limit = replace(FAIR, hold_micros=None)
+
+    assert refused(mesh, policy=mesh.policy(max_price=limit)) == Reason.PRICE_TOO_HIGH.value
+    assert mesh.prompts == []
+
+
+def test_a_limit_allows_what_the_bounds_cost_at_its_own_rates() -> None:
+    limit = PriceLimit(input_micros=50_000, output_micros=200_000)
+
+    assert limit.most(10, 10) == 100
+    assert limit.most(8192, 4096) == 409 + 819
 
 
 def changed_box(records: list[Any]) -> list[Any]:
@@ -417,6 +528,40 @@ def test_failover_ends_after_a_bounded_number_of_offers(mesh: BlindMesh) -> None
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
     assert mesh.calls.count(("POST", "/v1/offers")) == 3
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"requested_model": "dearer"},
+        {"prompt_bound": 1 << 20},
+        {"nonce": to_base64(bytes(32))},
+        {"verdict_sha256": "0" * 64},
+    ],
+    ids="-".join,
+)
+def test_an_offer_that_is_not_what_was_asked_is_declined_and_its_machine_excluded(
+    mesh: BlindMesh, lie: Json
+) -> None:
+    mesh.change["offer"] = edit(**lie)
+
+    refused(mesh)
+
+    assert mesh.declined == list(mesh.offers)
+    asked = [json.loads(body) for body in mesh.bodies if body.startswith(b'{"model"')]
+    assert [one["exclude"] for one in asked] == [[], [mesh.provider_id]]
+
+
+def test_offers_by_an_unknown_gateway_are_declined_and_no_machine_is_blamed(
+    mesh: BlindMesh,
+) -> None:
+    mesh.log.pop()
+
+    assert refused(mesh) == Reason.RECEIPT_FORGED.value
+    assert len(mesh.offers) == 3
+    assert mesh.declined == list(mesh.offers)
+    asked = [json.loads(body) for body in mesh.bodies if body.startswith(b'{"model"')]
+    assert [one["exclude"] for one in asked] == [[], [], []]
 
 
 def test_a_failure_that_another_machine_would_repeat_is_final(mesh: BlindMesh) -> None:

@@ -19,7 +19,7 @@ from darkbloom_edge.verdict import TrustLevel
 
 from darkbloom_client.loopback import is_loopback
 from darkbloom_client.pins import Pins, PinsError
-from darkbloom_client.policy import Policy, PolicyError, PriceLimit
+from darkbloom_client.policy import MINIMUM_MICROS, Policy, PolicyError, PriceLimit
 from darkbloom_client.proxy.app import ProxyApp
 from darkbloom_client.proxy.errors import ProxyError
 from darkbloom_client.proxy.guard import Guard
@@ -83,6 +83,14 @@ def run(
     max_output_price: Annotated[
         int | None, typer.Option(help="Micro-USD per 1,000,000 completion tokens, at most.", min=0)
     ] = None,
+    max_minimum_charge: Annotated[
+        int | None,
+        typer.Option(help="Micro-USD of a request whose tokens cost less; 100.", min=0),
+    ] = None,
+    max_hold: Annotated[
+        int | None,
+        typer.Option(help="Micro-USD held for one request; its bounds at these prices.", min=0),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = PORT,
     allow_remote: Annotated[
@@ -126,9 +134,8 @@ def run(
 
         darkbloom-proxy --url http://127.0.0.1:8080 --keys keys.json --allow-unattested
     """
-    policy = _policy(
-        keys, app_id, trust, release, max_input_price, max_output_price, unattested=allow_unattested
-    )
+    limit = _limit(max_input_price, max_output_price, max_minimum_charge, max_hold)
+    policy = _policy(keys, app_id, trust, release, limit, unattested=allow_unattested)
     upstream = _upstream(url)
     credential = api_key if api_key_file is None else _read(api_key_file)
     if not credential:
@@ -156,24 +163,34 @@ async def _serve(
         await make_server(app).serve([listener])
 
 
+def _limit(
+    input_price: int | None, output_price: int | None, minimum: int | None, hold: int | None
+) -> PriceLimit | None:
+    if input_price is None or output_price is None:
+        if (input_price, output_price, minimum, hold) == (None, None, None, None):
+            return None
+        raise ProxyError("a price limit has two sides", "give both --max-…-price")
+
+    return PriceLimit(
+        input_micros=input_price,
+        output_micros=output_price,
+        minimum_micros=MINIMUM_MICROS if minimum is None else minimum,
+        hold_micros=hold,
+    )
+
+
 def _policy(
     keys: Path,
     app_id: str | None,
     trust: str,
     release: list[str] | None,
-    max_input: int | None,
-    max_output: int | None,
+    limit: PriceLimit | None,
     *,
     unattested: bool,
 ) -> Policy:
     levels: dict[str, TrustLevel] = {"hardware": "hardware", "self_signed": "self_signed"}
     if trust not in levels:
         raise ProxyError("--trust is hardware or self_signed", "for less, say --allow-unattested")
-    if (max_input is None) is not (max_output is None):
-        raise ProxyError("a price limit has two sides", "give both --max-…-price")
-    limit = None
-    if max_input is not None and max_output is not None:
-        limit = PriceLimit(input_micros=max_input, output_micros=max_output)
     try:
         return Policy(
             pins=Pins.load(keys),
