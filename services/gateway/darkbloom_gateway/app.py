@@ -46,6 +46,7 @@ from darkbloom_gateway.end_to_end.answering import (
 from darkbloom_gateway.end_to_end.asking import OFFERS_PATH, Offers
 from darkbloom_gateway.end_to_end.slots import Slots, ValkeySlots
 from darkbloom_gateway.exhibits import Exhibits
+from darkbloom_gateway.fleet_drain import FleetDrain, ValkeyDrainFlag
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.hints import SECRET_BYTES
@@ -70,6 +71,7 @@ from darkbloom_gateway.replays import Replays, ValkeyMarks
 from darkbloom_gateway.routes import (
     admin,
     device,
+    drain,
     earnings,
     encryption,
     enrolment,
@@ -148,6 +150,7 @@ class Worker:
         self.meters = Meters(service.metrics)
         self.gate = Gate(config.max_inflight)
         self.meters.follow(lambda: self.gate.inflight)
+        self.fleet_drain = self._make_fleet_drain()
         self.shelf = CatalogShelf()
 
         channels = [
@@ -300,6 +303,11 @@ class Worker:
             commit="unknown",
         )
 
+    def _make_fleet_drain(self) -> FleetDrain:
+        flag = ValkeyDrainFlag(self._config.redis_url)
+        self._service.on_close(flag.close)
+        return FleetDrain(flag, self.gate, self._clock)
+
     def _open_router(self, address: str, turned: Callable[[], None]) -> Router:
         """Make the lane to one replica, and its reads; each replica has a connection of its own."""
         token = self._config.mesh_token()
@@ -356,6 +364,7 @@ class Worker:
                     verification_uri=f"{self._config.console_url.rstrip('/')}/link",
                 ),
                 me.make_router(self.plane, self.identity),
+                drain.make_router(self.plane, self.fleet_drain),
                 log_reports.make_router(self.plane, self.identity),
                 encryption.make_router(self.ring),
                 enrolment.make_router(
@@ -421,6 +430,8 @@ class Worker:
             return "attestation has not answered yet"
         if not self.links.accepting:
             return "no router"
+        if not self.fleet_drain.looked:
+            return "the drain flag was not looked at yet"
         return None
 
     def start(self) -> None:
@@ -431,6 +442,7 @@ class Worker:
         spawn(self._releases.run(), name="releases")
         spawn(self._receipts.run(), name="receipts")
         spawn(self.limiter.run(), name="limits")
+        spawn(self.fleet_drain.run(), name="drain")
         spawn(self.links.run(), name="routers")
         spawn(ring_alarms(self.links, self._clock), name="alarms")
         spawn(self.keys.run(backoff), name="keys")
@@ -444,7 +456,7 @@ class Worker:
 
     async def drain(self, listener: Listener) -> None:
         """Refuse new requests, let answers end, deliver what is owed, stop listening."""
-        self.gate.draining = True
+        self.gate.leaving = True
         await self._clock.sleep(self._config.drain_linger_s)
         await self.gate.empty()
         listener.should_exit = True

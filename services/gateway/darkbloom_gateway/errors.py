@@ -273,7 +273,7 @@ def unavailable(
 
 
 def draining() -> ApiError:
-    """429: this process is leaving, and another one takes the next try."""
+    """429: this process leaves and another one takes the next try, or all of them are closed."""
     return ApiError(429, "rate_limit_exceeded", "this gateway is draining", retry_after_s=3)
 
 

@@ -8,14 +8,26 @@ from darkbloom_gateway.errors import draining, overloaded
 
 
 class Gate:
-    """The request is counted in before the flag is read, so `inflight` is an upper bound."""
+    """The request is counted in before the flags are read, so `inflight` is an upper bound.
+
+    Attributes:
+        leaving: this process ends, and others take over.
+        paused: an operator has closed inference at every gateway.
+        inflight: requests that are being answered.
+    """
 
     def __init__(self, max_inflight: int) -> None:
         self._max = max_inflight
         self._idle = asyncio.Event()
         self._idle.set()
-        self.draining = False
+        self.leaving = False
+        self.paused = False
         self.inflight = 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused while those that run go on."""
+        return self.leaving or self.paused
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -149,6 +149,8 @@ async def test_nobody_but_an_administrator_writes(town: People) -> None:
         ("GET", "/v1/admin/invite-codes"),
         ("DELETE", "/v1/admin/invite-codes"),
         ("PUT", "/v1/admin/pricing"),
+        ("GET", "/v1/admin/drain"),
+        ("POST", "/v1/admin/drain"),
     ]
     for method, path in writes:
         for bearer in (key, None):

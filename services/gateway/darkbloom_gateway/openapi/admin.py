@@ -12,6 +12,7 @@ from darkbloom_edge.dialects.schemas.parts import (
     nullable,
     obj,
     ref,
+    said,
     text,
     whole,
     words,
@@ -62,6 +63,12 @@ _USER: Mapping[str, Schema] = {
     "account_id": STRING,
     "email": STRING,
 }
+_DRAIN = obj(
+    {
+        "draining": said(BOOLEAN, "whether inference is closed at every gateway"),
+        "inflight": said(COUNT, "inference requests that the answering worker still answers"),
+    }
+)
 SCHEMAS: Mapping[str, Schema] = {
     "InviteCode": obj(
         {
@@ -126,6 +133,19 @@ TABLE: Mapping[Key, Operation] = {
         answers=answer(obj({"status": const("deactivated"), "code": STRING})),
         refusals=(404, 409),
         name="deactivate_invite",
+    ),
+    ("GET", "/v1/admin/drain"): Operation(
+        tag="Admin", access=Access.ADMIN, answers=answer(_DRAIN), name="read_drain"
+    ),
+    ("POST", "/v1/admin/drain"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        body=json_body(
+            {**obj({}, {"draining": {**BOOLEAN, "default": True}}), "additionalProperties": False},
+            required=False,
+        ),
+        answers=answer(_DRAIN),
+        name="set_drain",
     ),
     ("GET", "/v1/admin/log-reports/{report_id}"): Operation(
         tag="Admin",

@@ -86,6 +86,20 @@ def integer(body: Body, name: str, *, least: int, most: int, default: int | None
     return value
 
 
+def flag(body: Body, name: str, *, default: bool = False) -> bool:
+    """Return a field that is true or false."""
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise bad_request(f"{name} must be true or false", param=name)
+    return value
+
+
+def only(body: Body, *names: str) -> None:
+    """Refuse a body with other fields than these: a misspelt one would change what is done."""
+    if body.keys() - set(names):
+        raise bad_request(f"there may be no other fields than {', '.join(names)}")
+
+
 def usd(body: Body, name: str, *, least: Decimal = Decimal("0.01")) -> int:
     """Return dollars, given as a text with at most 2 decimals, as micro-USD."""
     value = body.get(name)

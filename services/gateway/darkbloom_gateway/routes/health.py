@@ -24,8 +24,12 @@ def make_router(plane: ControlPlane, health_reason: Callable[[], str | None]) ->
 
     @router.get("/readyz")
     async def readyz() -> Reply:
-        """Say whether new requests should come here."""
-        reason = "draining" if plane.gate.draining else health_reason()
+        """Say whether new requests should come here.
+
+        While operators have closed inference everywhere, they should: without a ready gateway
+        clients would get broken connections instead of a 429 that says when to come again.
+        """
+        reason = "draining" if plane.gate.leaving else health_reason()
         content = {
             "draining": plane.gate.draining,
             "inflight": plane.gate.inflight,

@@ -12,6 +12,7 @@ from darkbloom_gateway.billing_payments import PaymentsClient
 from darkbloom_gateway.billing_programmes import ProgrammesClient
 from darkbloom_gateway.errors import ClientGoneError, bad_request, unavailable
 from darkbloom_gateway.routes.bodies import (
+    flag,
     read_object,
     rfc3339,
     text,
@@ -19,7 +20,7 @@ from darkbloom_gateway.routes.bodies import (
     usd2,
 )
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
-from darkbloom_gateway.routes.stripe_fields import KEY, email_of, flag, request_id, word
+from darkbloom_gateway.routes.stripe_fields import KEY, email_of, request_id, word
 from darkbloom_gateway.wire import read_body
 
 MAX_WEBHOOK = 1024 * 1024

@@ -35,14 +35,6 @@ def email_of(body: Body, own: str) -> str:
     return given
 
 
-def flag(body: Body, name: str) -> bool:
-    """Return a field that is true or false, false where it is absent."""
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise bad_request(f"{name} must be true or false", param=name)
-    return value
-
-
 def word(name: str, prefix: str) -> str:
     """Return an enum's name as HTTP spells it."""
     return name.removeprefix(prefix).lower()
