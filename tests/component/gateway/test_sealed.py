@@ -495,6 +495,9 @@ async def test_every_inference_route_takes_sealed_requests(
     routes = sealing.worker.application().inference_routes
     assert ("POST", CHAT) in routes
     for method, path in routes:
+        if path.startswith("/v1/offers"):
+            # Nothing of a prompt comes there: the client has sealed it to the machine itself.
+            continue
         call = SealedCall(page, API_KEY, b"{}", path=path)
         answer = await sealing.http.request(method, path, json=call.envelope, headers=call.headers)
         assert answer.headers["x-darkbloom-sealed"] == "true"

@@ -15,6 +15,7 @@ from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.cli.main import cli
 from darkbloom_registry.store import PostgresStore
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from tests.component.registry.harness import publishing_key, served
@@ -37,7 +38,7 @@ def weights(tmp_path: Path) -> Path:
 def publish(*arguments: object, code: int = 0, **environment: str) -> str:
     result = CliRunner().invoke(cli, [str(one) for one in arguments], env=environment)
     assert result.exit_code == code, (result.output, result.exception)
-    return result.output
+    return result.output if code else result.stdout
 
 
 def hashed(weights: Path, version: str = "v1") -> Path:
@@ -153,6 +154,14 @@ def test_an_upload_to_a_store_is_signed_and_conditional(weights: Path) -> None:
     assert "--to must be" in publish(*to[:3], "https://host/x", *to[4:], code=1)
 
 
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Nothing of the registry's log: it would be printed to where a command's thread prints."""
+    with capture_logs():
+        yield
+
+
+@pytest.mark.usefixtures("quiet")
 async def test_a_model_goes_from_a_folder_to_a_rollout(
     store: PostgresStore, clock: FakeClock, weights: Path, tmp_path: Path
 ) -> None:
