@@ -5,6 +5,7 @@ prompt, the transport that makes stock SDKs keep it, and a loopback proxy for ev
 trusts pinned keys, Apple's roots and its own clock, and the gateway with nothing but delivery.
 """
 
+from darkbloom_client.clients import sealed_client
 from darkbloom_client.pins import Pins, PinsError
 from darkbloom_client.policy import Policy, PolicyError, PriceLimit
 from darkbloom_client.refusal import Reason, RefusedError
@@ -20,4 +21,5 @@ __all__ = [
     "Reason",
     "RefusedError",
     "Transport",
+    "sealed_client",
 ]

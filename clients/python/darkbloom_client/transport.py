@@ -1,6 +1,6 @@
 """Transports that make a stock SDK's requests end-to-end encrypted.
 
-    OpenAI(base_url=…, api_key=…, http_client=httpx.Client(transport=Transport(policy)))
+    OpenAI(base_url=…, api_key=…, http_client=sealed_client(httpx2.Client, policy))
 
 What the SDK believes to send to the gateway is lowered, sealed and opened in this process. Requests
 without a body pass as they are; any other is refused before it leaves.

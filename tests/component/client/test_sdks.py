@@ -8,7 +8,7 @@ import httpx
 import httpx2
 import openai
 import pytest
-from darkbloom_client import AsyncTransport, Transport
+from darkbloom_client import Transport, sealed_client
 from darkbloom_edge.delta import Delta, ToolCallPart
 from darkbloom_edge.verify import verify_receipt
 
@@ -28,11 +28,12 @@ def mesh() -> BlindMesh:
 
 
 def openai_client(mesh: BlindMesh, library: Any = httpx2) -> openai.OpenAI:
-    transport = Transport(mesh.policy(), inner=mesh.line(library), clock=mesh)
     return openai.OpenAI(
         base_url="https://mesh.test/v1",
         api_key="sk-db-key",
-        http_client=library.Client(transport=transport),
+        http_client=sealed_client(
+            library.Client, mesh.policy(), inner=mesh.line(library), clock=mesh
+        ),
         max_retries=0,
     )
 
@@ -93,11 +94,12 @@ def test_openai_streams(mesh: BlindMesh) -> None:
 
 
 async def test_openai_streams_on_an_event_loop(mesh: BlindMesh) -> None:
-    transport = AsyncTransport(mesh.policy(), inner=mesh.line(httpx2), clock=mesh)
     client = openai.AsyncOpenAI(
         base_url="https://mesh.test/v1",
         api_key="k",
-        http_client=httpx2.AsyncClient(transport=transport),
+        http_client=sealed_client(
+            httpx2.AsyncClient, mesh.policy(), inner=mesh.line(httpx2), clock=mesh
+        ),
         max_retries=0,
     )
 
@@ -108,6 +110,39 @@ async def test_openai_streams_on_an_event_loop(mesh: BlindMesh) -> None:
     assert whole.choices[0].message.content == "".join(pieces) == "Hello, world."
     nothing_leaked(mesh)
     await client.close()
+
+
+@pytest.mark.parametrize("kind", [httpx.Client, httpx.AsyncClient, httpx2.Client])
+@pytest.mark.parametrize(
+    "option",
+    [{"proxy": "http://127.0.0.1:9"}, {"mounts": {"all://": None}}, {"transport": None}],
+    ids="-".join,
+)
+def test_a_client_around_the_transport_is_not_built(
+    mesh: BlindMesh, kind: Any, option: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match=next(iter(option))):
+        sealed_client(kind, mesh.policy(), **option)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_proxies_of_the_environment_are_not_a_way_around(
+    mesh: BlindMesh, monkeypatch: pytest.MonkeyPatch, library: Any
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    client = openai_client(mesh, library)
+    client.chat.completions.create(model=MODEL, messages=ASK)
+
+    nothing_leaked(mesh)
+
+
+def test_options_of_the_client_are_kept(mesh: BlindMesh) -> None:
+    client = sealed_client(httpx2.Client, mesh.policy(), timeout=7)
+
+    assert client.timeout == httpx2.Timeout(7)
+    client.close()
 
 
 def test_openai_is_called_tools(mesh: BlindMesh) -> None:
