@@ -193,7 +193,7 @@ def test_a_terminal_that_does_not_say_what_passed_is_not_believed(changes: dict[
 def test_a_plan_survives_its_way_through_the_router() -> None:
     plan = planned(asked(output_bound=70))
     data = write_context(plan, asked(output_bound=70), new_id("req", bytes(16)), "slot_1")
-    context = read_context(data, KEY)
+    context = read_context(data)
     restored = restore_plan(context, KEY, TIERS, NOW)
     assert restored == plan
     assert (context.slot, context.body_bytes) == ("slot_1", 1000)
@@ -202,7 +202,7 @@ def test_a_plan_survives_its_way_through_the_router() -> None:
 def test_an_offer_of_another_key_is_no_offer() -> None:
     data = write_context(planned(asked()), asked(), new_id("req", bytes(16)), "slot_1")
     with pytest.raises(ApiError) as raised:
-        read_context(data, replace(KEY, key_id="key_2"))
+        restore_plan(read_context(data), replace(KEY, key_id="key_2"), TIERS, NOW)
     assert raised.value.http_status == 410
 
 

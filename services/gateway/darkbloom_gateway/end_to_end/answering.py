@@ -21,7 +21,7 @@ from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.end_to_end.planning import OfferContext, read_context, restore_plan
 from darkbloom_gateway.end_to_end.relay import Relay, error_record
 from darkbloom_gateway.end_to_end.relayed import RelayedAttempt
-from darkbloom_gateway.end_to_end.slots import Slots
+from darkbloom_gateway.end_to_end.slots import GRACE_S, Slots
 from darkbloom_gateway.errors import (
     ApiError,
     ClientGoneError,
@@ -58,6 +58,7 @@ from darkbloom_gateway.writer import Writer
 ANSWER_PATH = "/v1/offers/answer"
 DECLINE_PATH = "/v1/offers/decline"
 GONE_STATUS = 499
+_GONE = 410
 BODY_S, BODY_RATE, MAX_BODY_S = 2.0, 512 * 1024, 10.0
 """A sealed body has 2 s and a second for each 512 KiB, 10 s at most."""
 _MIN_BODY = KEY_BYTES + OVERHEAD_BYTES
@@ -129,14 +130,19 @@ class Desk:
         """Take an offer over.
 
         Raises:
-            ApiError: 410: it is over, or of somebody else.
+            ApiError: 410: it is over, or of somebody else; 400 or 413: limits were lowered since.
         """
         try:
             offer, context = await relay.claim(attempt_id, key.account_id, body_s)
         except ApiError as error:
             raise again(error) from None
-        said = read_context(context, key)
-        plan = restore_plan(said, key, self.stage.tiers, self.stage.clock.now())
+        said = read_context(context)
+        try:
+            plan = restore_plan(said, key, self.stage.tiers, self.stage.clock.now())
+        except ApiError as error:
+            # It is used up, like one that nobody has claimed.
+            await self.slots.free(key.account_id, said.slot)
+            raise (again(error) if error.http_status == _GONE else error) from None
         relay.held = "" if plan.free else said.request_id
         return Claimed(offer, said, plan)
 
@@ -236,6 +242,9 @@ class _Answering:
             claimed = await self._desk.claim(relay, attempt_id, key, body_s)
             self.build = claimed.plan.build
             try:
+                # The offer says how much may come: who promises more gets no more time for it.
+                body_s = min(body_s, _time_for(KEY_BYTES + claimed.context.body_bytes))
+                await self._desk.slots.keep(key.account_id, claimed.context.slot, body_s + GRACE_S)
                 sender_key, body = await self._read(claimed, body_s)
                 checked = await self._check(claimed)
                 attempt = RelayedAttempt(
@@ -252,6 +261,9 @@ class _Answering:
             del body
             async with Presence(self._receive, self._mailbox):
                 return await self._answer(relay, attempt)
+        except ClientGoneError:
+            relay.left()
+            raise
         except ApiError as error:
             if claimed is not None and error.http_status >= _RETRIED:
                 raise again(error, claimed.offer) from None
@@ -308,6 +320,7 @@ class _Answering:
             last = await relay.conclude()
             await self._writer.write(last, more=False)
         except ClientGoneError:
+            relay.left()
             meters.client_gone(self.build, committed=True)
             return GONE_STATUS
         except ApiError as error:
@@ -373,6 +386,10 @@ def again(error: ApiError, offer: Offer | None = None) -> ApiError:
 
 
 def _body_time(scope: Scope, max_body_bytes: int) -> float:
+    """Return how many seconds a body may take, by what is said of its size."""
     said = header(scope, b"content-length")
-    size = int(said) if said is not None and said.isdigit() else max_body_bytes
+    return _time_for(int(said) if said is not None and said.isdigit() else max_body_bytes)
+
+
+def _time_for(size: int) -> float:
     return min(MAX_BODY_S, BODY_S + size / BODY_RATE)

@@ -1,8 +1,9 @@
 """`POST /v1/offers`: find a provider, hold the money, and hand both to the client for a moment."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import final
 
 import orjson
@@ -31,7 +32,7 @@ from darkbloom_gateway.attempt import Attempt
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.cache_scope import cache_scope
 from darkbloom_gateway.end_to_end.planning import plan_offer, write_context
-from darkbloom_gateway.end_to_end.slots import Slots
+from darkbloom_gateway.end_to_end.slots import GRACE_S, RENEW_S, SEARCH_S, Slots
 from darkbloom_gateway.errors import (
     ApiError,
     ClientGoneError,
@@ -65,9 +66,10 @@ from darkbloom_gateway.wire import (
 OFFERS_PATH = "/v1/offers"
 MAX_ROUNDS = 3
 GONE_STATUS = 499
-GRACE_S = 0.5
-"""How much longer than the offer its slot may live."""
+KEPT_S = MAX_RESERVE_MS / 1000 - 0.2
+"""An offer that took us longer may be gone at the router, with its hold."""
 _TIMEOUT = provider_link_pb2.CANCEL_REASON_TIMEOUT
+_CLIENT_GONE = gateway_lane_pb2.ABANDON_REASON_CLIENT_GONE
 _NO_STORE = ((b"cache-control", b"no-store"),)
 
 
@@ -134,13 +136,14 @@ class Offers:
                 machine=machine,
             )
             slot = new_id("slot", stage.entropy(16))
-            search = Search(stage, key, asked, plan, slot)
+            renew = partial(self._slots.keep, plan.account_id, slot, SEARCH_S)
+            search = Search(stage, key, asked, plan, slot, renew)
             answer = await self._hunt(search, plan.account_id, slot, receive)
         await send_json(send, 200, answer, [*search.headers, *_NO_STORE])
 
     async def _hunt(self, search: "Search", account_id: str, slot: str, receive: Receive) -> bytes:
         """Search within a slot; from the offer on, the slot lives as long as the offer."""
-        await self._slots.take(account_id, slot, self._stage.config.first_content_s)
+        await self._slots.take(account_id, slot, SEARCH_S)
         try:
             async with Presence(receive, search.mailbox):
                 answer = await search.run()
@@ -151,18 +154,38 @@ class Offers:
         return answer
 
 
+class _LapsedError(Exception):
+    """An offer took us longer than the router keeps it."""
+
+
 @final
 class Search:
     """Looks for one offer; for one use.
 
-    Who gives the hold back: this side until the offer is handed over, the router from then on.
+    Who gives the hold back: this side until the offer is handed over, the router from then on. As
+    the router may end it as soon as it has made an offer, money is held before anybody is asked,
+    and a request that was asked for on a lost lane is not asked for again under the same id.
+
+    Args:
+        stage: collaborators.
+        key: who asks.
+        asked: what for.
+        plan: what was made of it.
+        slot: under which the offer counts as open.
+        renew: keeps the slot.
 
     Attributes:
         mailbox: where frames and the consumer's leaving arrive.
     """
 
     def __init__(
-        self, stage: Stage, key: KeyRecord, asked: OfferRequest, plan: Plan, slot: str
+        self,
+        stage: Stage,
+        key: KeyRecord,
+        asked: OfferRequest,
+        plan: Plan,
+        slot: str,
+        renew: Callable[[], Awaitable[None]],
     ) -> None:
         self._stage = stage
         self._asked = asked
@@ -174,7 +197,8 @@ class Search:
         self._reservation: Reservation | None = None
         self._exchange: Exchange[Attempt] | None = None
         self._slot = slot
-        self._reason = gateway_lane_pb2.ABANDON_REASON_CLIENT_GONE
+        self._renew = renew
+        self._renew_at = stage.clock.monotonic() + RENEW_S
         self._handed_over = False
         self.mailbox = Mailbox()
 
@@ -197,7 +221,7 @@ class Search:
             raise
         finally:
             if not self._handed_over:
-                self._withdraw(self._reason)
+                self._withdraw(_CLIENT_GONE)
                 self._claim.settle(0, 0)
 
     async def _rounds(self) -> bytes:
@@ -209,30 +233,30 @@ class Search:
             try:
                 return await self._round()
             except LaneLostError:
-                self._forget()
+                self._leave()
+            except _LapsedError:
+                self._start_over(_CLIENT_GONE)
             except VerdictRefusedError:
-                self._withdraw(gateway_lane_pb2.ABANDON_REASON_VERDICT_REFUSED)
-                self._reservation = None
-                self._forget()
+                self._start_over(gateway_lane_pb2.ABANDON_REASON_VERDICT_REFUSED)
         raise unavailable("no router can take this request now")
 
     async def _round(self) -> bytes:
-        self.mailbox.reset()
         stage = self._stage
+        await self._keep_slot()
         if self._reservation is None:
             request_id = new_id("req", stage.entropy(16))
             self._reservation = Reservation(stage, self._plan, request_id)
+        reservation = self._reservation
+        await self._claim.allowed()
+        with stage.spans.step("billing.reserve"):
+            await reservation.held()
+        self.mailbox.reset()
+        self._look()
         link = stage.links.choose()
         exchange = self._exchange = Exchange[Attempt](link, self.mailbox)
-        exchange.ask(self._open(self._reservation.request_id))
-        self._reason = gateway_lane_pb2.ABANDON_REASON_LIMITED
-        await self._claim.allowed()
-        self._reason = gateway_lane_pb2.ABANDON_REASON_HOLD_REFUSED
-        with stage.spans.step("billing.reserve"):
-            await self._reservation.held()
-        self._reason = gateway_lane_pb2.ABANDON_REASON_CLIENT_GONE
-        offer, checked = await self._until_offer(exchange, self._reservation)
-        answer = self._answer(offer, checked, self._reservation, link.tag)
+        exchange.ask(self._open(reservation.request_id))
+        offer, checked = await self._until_offer(exchange, reservation)
+        answer = self._answer(offer, checked, reservation, link.tag)
         exchange.hand_over()
         self._handed_over = True
         return answer
@@ -264,7 +288,8 @@ class Search:
                     return found
             if self._clock.monotonic() >= self._deadline_at:
                 raise first_content_late()
-            await mailbox.wait(self._deadline_at)
+            await self._keep_slot()
+            await mailbox.wait(min(self._deadline_at, self._renew_at))
 
     async def _advance(
         self, frame: Frame, exchange: Exchange[Attempt], reservation: Reservation
@@ -282,14 +307,18 @@ class Search:
             offer = convert.offer(gateway_lane_pb2.Offer.FromString(frame.payload))
         except DecodeError:
             raise internal() from None
+        lapses_at = self._clock.monotonic() + KEPT_S
         checked = await self._check.check(offer)
+        self._in_time(lapses_at)
         floor = self._asked.trust_floor
         if floor is not None and _below(checked.verdict.trust_level, floor):
             # Good enough for others, so the router goes on to the next one.
             exchange.decline(offer.stream, gateway_lane_pb2.DECLINE_REASON_VERDICT)
             return None
         own = checked.identity_key in self._check.own
-        if not own and not await reservation.cover(offer.price, alone=True):
+        covered = own or await reservation.cover(offer.price, alone=True)
+        self._in_time(lapses_at)
+        if not covered:
             exchange.decline(offer.stream, gateway_lane_pb2.DECLINE_REASON_PRICE)
             return None
         self._look()
@@ -343,10 +372,31 @@ class Search:
         if self.mailbox.overflowed:
             raise internal()
 
-    def _forget(self) -> None:
-        if self._exchange is not None:
-            self._exchange.withdraw(_TIMEOUT, gateway_lane_pb2.ABANDON_REASON_CLIENT_GONE)
-        self._exchange = None
+    def _in_time(self, lapses_at: float) -> None:
+        """Give an offer up that the router no longer keeps: nobody would answer us about it."""
+        if self._clock.monotonic() >= lapses_at:
+            raise _LapsedError
+
+    async def _keep_slot(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + RENEW_S
+            await self._renew()
+
+    def _leave(self) -> None:
+        """Leave a lane that is lost or, having said so before it took anything in, leaving."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        exchange.withdraw(_TIMEOUT, _CLIENT_GONE)
+        if not exchange.ended_by_router and self._reservation is not None:
+            self._reservation.release("NOT_DISPATCHED")
+            self._reservation = None
+
+    def _start_over(self, reason: gateway_lane_pb2.AbandonReason.ValueType) -> None:
+        """Go on under another id: the router may end the hold of this one at any time."""
+        self._withdraw(reason)
+        self._reservation = self._exchange = None
 
     def _withdraw(self, reason: gateway_lane_pb2.AbandonReason.ValueType) -> None:
         refused = False

@@ -128,29 +128,29 @@ def write_context(plan: Plan, asked: OfferRequest, request_id: str, slot: str) -
     return msgspec.msgpack.encode(context)
 
 
-def read_context(data: bytes, key: KeyRecord) -> OfferContext:
+def read_context(data: bytes) -> OfferContext:
     """Read what the worker that made the offer has said.
 
     Raises:
-        ApiError: 410 where another key of the account has asked, 500 where it is unreadable.
+        ApiError: 500: it is unreadable.
     """
     if len(data) > MAX_CONTEXT_BYTES:
         raise internal()
     try:
-        context = _decoder.decode(data)
+        return _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError):
         raise internal() from None
-    if context.key_id != key.key_id:
-        raise offer_expired()
-    return context
 
 
 def restore_plan(context: OfferContext, key: KeyRecord, tiers: Tiers, now: datetime) -> Plan:
     """Return the plan that an offer was made for.
 
     Raises:
-        ApiError: 400 or 413: the limits of this account have been lowered meanwhile.
+        ApiError: 410 where another key of the account has asked; 400 or 413 where the limits of
+            this account have been lowered meanwhile.
     """
+    if context.key_id != key.key_id:
+        raise offer_expired()
     return Plan(
         account_id=key.account_id,
         key_id=key.key_id,

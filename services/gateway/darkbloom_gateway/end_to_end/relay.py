@@ -241,11 +241,14 @@ class Relay:
         )
         return write_record(RecordKind.END, receipt)
 
+    def left(self) -> None:
+        """Note that the consumer has hung up, or does not read any more: the terminal decides."""
+        if self._attempt is not None:
+            self._attempt.left()
+
     def abort(self) -> None:
         """End the request wherever it is; does nothing where it has ended."""
         attempt = self._attempt
-        if attempt is not None and self._mailbox.gone:
-            attempt.left()
         self._exchange.withdraw(
             provider_link_pb2.CANCEL_REASON_CLIENT_GONE,
             gateway_lane_pb2.ABANDON_REASON_CLIENT_GONE,
@@ -257,7 +260,10 @@ class Relay:
                 self._stage.ledger.give_back(self.held, "NOT_DISPATCHED")
             return
         if not self._free:
+            # Without a terminal only the consumer has counted the prompt.
             last_word = convert.settle_opened(attempt, None)
+            opened = last_word.opened
+            opened.prompt_tokens = min(opened.prompt_tokens, attempt.estimate)
             if self._mailbox.lost:
                 self._stage.links.rescue(last_word)
             else:

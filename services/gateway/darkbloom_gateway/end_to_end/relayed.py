@@ -100,6 +100,11 @@ class RelayedAttempt:
         """Hash of every payload so far, in order, in hex."""
         return self._digest.hexdigest()
 
+    @property
+    def estimate(self) -> int:
+        """Prompt tokens as the consumer has named them: all that is due without a terminal."""
+        return self._estimate
+
     def left(self) -> None:
         """Note that the consumer has ended it: the terminal decides, up to the bound."""
         self._prompt = self.prompt_bound

@@ -16,6 +16,10 @@ from redis.exceptions import RedisError
 
 from darkbloom_gateway.errors import too_many_open_offers
 
+SEARCH_S, RENEW_S = 15.0, 5.0
+"""While an offer is looked for its slot is renewed, so that a lost word keeps it only so long."""
+GRACE_S = 0.5
+"""How much longer than its offer, or its body, a slot may live."""
 WAIT_S = 1.0
 """How long a request for an offer waits for a slot."""
 POLL_S = 0.1
