@@ -6,7 +6,7 @@ from typing import Protocol, final
 from darkbloom_mesh.errors import ForbiddenError, UnauthenticatedError
 from darkbloom_mesh.interceptors import Context
 
-from darkbloom_registry.changes import DEVELOPMENT, PublishingKey, Scope
+from darkbloom_registry.changes import DEVELOPMENT, RESERVED, PublishingKey, Scope
 
 KEY_METADATA = "darkbloom-publishing-key"
 
@@ -41,7 +41,8 @@ class Admission:
             raise UnauthenticatedError("a publishing key is required")
         # A look-up by hash tells a timing attacker nothing about the key.
         key = await self._keys.publishing_key(hashlib.sha256(given.encode()).digest())
-        if key is None:
+        # A label of ours, from before they were reserved, would sign as what it is not.
+        if key is None or key.label in RESERVED:
             raise UnauthenticatedError("not a publishing key")
         if scope not in key.scopes:
             raise ForbiddenError(f"this key may not {scope.value}")

@@ -34,6 +34,12 @@ def check_alias(alias: Alias) -> Alias:
     return dataclasses.replace(alias, display_name=alias.display_name.strip() or alias.alias_id)
 
 
+def is_split(alias: Alias) -> bool:
+    """Return whether a part of its accounts is on the build before."""
+    percent = alias.traffic_percent
+    return bool(alias.previous_build) and percent is not None and percent < _ALL
+
+
 def succeed(wanted: Alias, current: Alias | None) -> Alias:
     """Return the alias as it shall be stored: builds that it leaves are remembered.
 

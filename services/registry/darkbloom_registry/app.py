@@ -1,16 +1,16 @@
 """The composition root: store, feed, servicer, listener."""
 
 import asyncio
-import hashlib
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 from darkbloom.registry.v1 import registry_service_pb2
 from darkbloom.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.errors import MeshError
 from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.serve import Service
 
@@ -18,6 +18,7 @@ from darkbloom_registry.admission import Admission
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.feed import CatalogFeed
+from darkbloom_registry.keys import PublishingKeys
 from darkbloom_registry.publishing import Publishing
 from darkbloom_registry.rolling import Rolling
 from darkbloom_registry.server import RegistryServer
@@ -64,20 +65,38 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
         return await service.wait()
 
 
-def make_key(config: RegistryConfig, label: str, scopes: Sequence[str]) -> int:
-    """Make a publishing key and print it; only its hash is kept. A label has one key."""
+def make_key(
+    config: RegistryConfig, label: str, scopes: Sequence[str], *, replace: bool = False
+) -> int:
+    """Make a publishing key and print it; only its hash is kept. Return the exit code."""
     key = f"dbp-{secrets.token_hex(32)}"
-    digest = hashlib.sha256(key.encode()).digest()
+    wanted = [Scope(scope) for scope in scopes]
+    code = _with_keys(config, lambda keys: keys.keep(key, label, wanted, replace=replace))
+    if code == 0:
+        sys.stdout.write(f"{key}\n")
+    return code
 
-    async def keep() -> None:
+
+def revoke_key(config: RegistryConfig, label: str) -> int:
+    """Accept the key of a label no more; return the exit code."""
+    return _with_keys(config, lambda keys: keys.revoke(label))
+
+
+def _with_keys(
+    config: RegistryConfig, work: Callable[[PublishingKeys], Coroutine[None, None, None]]
+) -> int:
+    async def done() -> None:
         store = await PostgresStore.connect(config.database_url.reveal())
         try:
-            await store.put_publishing_key(digest, label, [Scope(scope) for scope in scopes])
+            await work(PublishingKeys(store, SystemClock()))
         finally:
             await store.close()
 
-    asyncio.run(keep())
-    sys.stdout.write(f"{key}\n")
+    try:
+        asyncio.run(done())
+    except MeshError as error:
+        sys.stderr.write(f"{ROOM}: {error.message}\n")
+        return 1
     return 0
 
 

@@ -55,6 +55,24 @@ async def key(connection: Connection, digest: bytes) -> PublishingKey | None:
     return PublishingKey(label=row["label"], scopes=frozenset(map(Scope, row["scopes"])))
 
 
+async def label_known(connection: Connection, label: str, *, active: bool) -> bool:
+    """Return whether a key has this label; also one that was revoked, unless `active`."""
+    return bool(
+        await connection.fetchval(
+            "SELECT true FROM registry.publishing_keys WHERE label = $1 AND (active OR NOT $2)",
+            label,
+            active,
+        )
+    )
+
+
+async def revoke_key(connection: Connection, label: str) -> None:
+    """Accept the key of this label no more."""
+    await connection.execute(
+        "UPDATE registry.publishing_keys SET active = false WHERE label = $1", label
+    )
+
+
 async def put_key(
     connection: Connection, digest: bytes, label: str, scopes: Iterable[Scope]
 ) -> None:

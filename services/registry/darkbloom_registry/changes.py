@@ -10,6 +10,10 @@ DEVELOPMENT = "development"
 """Actor of a write without a key; production knows none."""
 BY_ITSELF = "rollout"
 """Actor where a rollout moved without anybody."""
+OWNER = "owner"
+"""Actor of what the owner of the database did at its command line."""
+RESERVED = frozenset({DEVELOPMENT, BY_ITSELF, OWNER})
+"""Actors that no key may call itself."""
 
 
 class Scope(StrEnum):

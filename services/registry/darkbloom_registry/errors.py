@@ -53,6 +53,22 @@ class RolloutRunsError(PreconditionError):
     """A rollout moves this alias; pause or revert it first."""
 
 
+class TrafficSplitError(PreconditionError):
+    """A part of the alias's traffic was put on another build by hand; end that first."""
+
+
+class BuildNotRoutableError(PreconditionError):
+    """A rollout could not come back to a build that serves nobody."""
+
+
+class LabelTakenError(ConflictError):
+    """A publishing key has, or had, this label; replacing it is said expressly."""
+
+
+class KeyNotFoundError(NotFoundError):
+    """No active publishing key has this label."""
+
+
 class RolloutEndedError(PreconditionError):
     """It has ended, and not in the way that is asked for."""
 

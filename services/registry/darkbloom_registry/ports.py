@@ -7,7 +7,7 @@ from typing import Protocol
 
 from darkbloom_edge.manifest import Manifest
 
-from darkbloom_registry.changes import Change, Recorded
+from darkbloom_registry.changes import Change, Recorded, Scope
 from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, Catalog, Version
 from darkbloom_registry.model_states import ModelState
 from darkbloom_registry.rollouts import Rollout
@@ -82,6 +82,18 @@ class Writing(Protocol):
 
     async def put_model_states(self, states: Sequence[ModelState]) -> None:
         """Write how far machines are with builds."""
+        ...
+
+    async def label_known(self, label: str, *, active: bool) -> bool:
+        """Return whether a key has this label; also one that was revoked, unless `active`."""
+        ...
+
+    async def put_key(self, digest: bytes, label: str, scopes: Sequence[Scope]) -> None:
+        """Write a key; one of the same label is replaced."""
+        ...
+
+    async def revoke_key(self, label: str) -> None:
+        """Accept the key of this label no more."""
         ...
 
     async def bump(self, change: Change) -> None:

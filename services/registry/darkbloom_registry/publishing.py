@@ -63,6 +63,7 @@ class Publishing:
             ImmutableError: the version exists with other files.
             NameTakenError: an alias has this name.
             DevelopmentOnlyError: a `dev/` build outside development.
+            RolloutRunsError: it shall be promoted while a rollout moves a name from or to it.
         """
         facts = check_facts(facts)
         check_namespace(facts.id, development=self._development)
@@ -90,6 +91,8 @@ class Publishing:
                 if await writing.alias(facts.id) is not None:
                     raise NameTakenError("an alias has this name")
                 await writing.add_build(facts, now)
+            elif promote_it:
+                await _at_rest(writing, facts.id)
             await writing.add_version(facts.id, parsed, manifest, now, sources)
             if promote_it:
                 build = await _existing(writing, facts.id)
@@ -111,6 +114,7 @@ class Publishing:
             BuildNotFoundError: there is no such build.
             VersionNotFoundError: the build has no such version.
             VersionRetiredError: the version was retired.
+            RolloutRunsError: a rollout moves a name from or to the build.
         """
         async with self._store.write() as writing:
             build = await _existing(writing, build_id)
@@ -118,6 +122,7 @@ class Publishing:
             if not changed:
                 return build, writing.generation
 
+            await _at_rest(writing, build_id)
             await writing.set_states(build_id, changed)
             before = build.active.version if build.active else ""
             said = {"version": version, "before": before}
@@ -158,9 +163,7 @@ class Publishing:
             before = (build.facts.status, build.facts.deprecation_date)
             if before == (status, deprecation_date):
                 return build, writing.generation
-            for rollout in await writing.live_rollouts():
-                if build_id in (rollout.from_build, rollout.to_build):
-                    raise RolloutRunsError("a rollout moves a name from or to this build")
+            await _at_rest(writing, build_id)
 
             await writing.set_status(build_id, status, deprecation_date)
             said = {
@@ -218,6 +221,13 @@ async def _existing(writing: Writing, build_id: str) -> Build:
         raise BuildNotFoundError("no such build")
 
     return build
+
+
+async def _at_rest(writing: Writing, build_id: str) -> None:
+    """Refuse where a rollout judges this build: other bytes would pass gates by its name."""
+    for rollout in await writing.live_rollouts():
+        if build_id in (rollout.from_build, rollout.to_build):
+            raise RolloutRunsError("a rollout moves a name from or to this build")
 
 
 def _parse(data: bytes) -> Manifest:

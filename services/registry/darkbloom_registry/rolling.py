@@ -2,19 +2,21 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import final
+from collections.abc import Sequence
+from typing import Any, final
 
 import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError, StoreUnavailableError
 
-from darkbloom_registry.aliases import succeed
+from darkbloom_registry.aliases import is_split, succeed
 from darkbloom_registry.changes import BY_ITSELF, Change
 from darkbloom_registry.errors import (
     AliasNotFoundError,
+    BuildNotRoutableError,
     RolloutNotFoundError,
     RolloutRunsError,
+    TrafficSplitError,
 )
 from darkbloom_registry.model import Alias
 from darkbloom_registry.model_states import ModelState
@@ -22,14 +24,15 @@ from darkbloom_registry.ports import Store, Writing
 from darkbloom_registry.rollouts import (
     LIVE,
     Action,
-    Counts,
     Gates,
     Rollout,
     RolloutState,
+    Seen,
     change,
     check_gates,
     check_steps,
     judge,
+    taken,
 )
 
 _ID_CHARS = 32
@@ -60,9 +63,12 @@ class Rolling:
         """Begin at the first step; return the rollout and the generation.
 
         Raises:
-            InvalidArgumentError: a field is wrong, or `to_build` is not routable.
+            InvalidArgumentError: a field is wrong, `to_build` is not routable, or `request_id`
+                began another rollout.
             AliasNotFoundError: there is no such active alias.
             RolloutRunsError: another rollout moves this alias.
+            TrafficSplitError: a part of its traffic was put on another build by hand.
+            BuildNotRoutableError: what it would come back to serves nobody.
         """
         if not 0 < len(request_id) <= _MAX_ID or not request_id.isprintable():
             raise InvalidArgumentError("must be 1 to 128 printable characters", "request_id")
@@ -74,17 +80,11 @@ class Rolling:
         async with self._store.write() as writing:
             known = await writing.rollout(rollout_id)
             if known is not None:
+                asked = (alias_id, to_build, found_steps, checked)
+                if asked != (known.alias, known.to_build, known.steps, known.gates):
+                    raise InvalidArgumentError("began another rollout", "request_id")
                 return known, writing.generation
-            alias = await writing.alias(alias_id)
-            if alias is None or not alias.active:
-                raise AliasNotFoundError("no such active alias")
-            if await writing.live_rollout(alias_id) is not None:
-                raise RolloutRunsError("a rollout moves this alias already")
-            if alias.desired_build == to_build:
-                raise InvalidArgumentError("is the desired build already", "to_build")
-            target = await writing.build(to_build)
-            if target is None or not target.routable:
-                raise InvalidArgumentError("not a routable build", "to_build")
+            alias = await _movable(writing, alias_id, to_build)
             now = self._clock.now()
             rollout = Rollout(
                 rollout_id=rollout_id,
@@ -94,11 +94,13 @@ class Rolling:
                 steps=found_steps,
                 gates=checked,
                 actor=actor,
+                previous_build=alias.previous_build,
+                step_generation=writing.generation + 1,
                 create_time=now,
                 step_time=now,
                 update_time=now,
             )
-            await self._write(writing, rollout, alias, actor)
+            await self._write(writing, rollout, alias, actor, "start")
             return rollout, writing.generation
 
     async def change(
@@ -117,14 +119,15 @@ class Rolling:
                 raise RolloutNotFoundError("no such rollout")
             changed = change(rollout, action, reason, self._clock.now())
             if changed is not rollout:
-                await self._write(writing, changed, await writing.alias(rollout.alias), actor)
+                alias = await writing.alias(rollout.alias)
+                await self._write(writing, changed, alias, actor, action.value)
             return changed, writing.generation
 
     async def report(
         self,
         session: str,
         sequence: int,
-        builds: Mapping[str, Counts],
+        seen: Sequence[Seen],
         states: Sequence[ModelState],
     ) -> None:
         """Take what a router saw; what breaks a gate turns its rollout back at once."""
@@ -133,9 +136,8 @@ class Rolling:
                 return
             await writing.put_model_states(states)
             for rollout in await writing.live_rollouts():
-                more = builds.get(rollout.to_build)
-                if more is not None:
-                    counted = dataclasses.replace(rollout, counts=rollout.counts.plus(more))
+                counted = taken(rollout, seen)
+                if counted is not rollout:
                     await writing.put_rollout(counted)
                     await self._judge(writing, counted)
 
@@ -152,34 +154,42 @@ class Rolling:
 
     async def _judge(self, writing: Writing, rollout: Rollout) -> None:
         judged = judge(rollout, self._clock.now())
-        if judged is not rollout:
-            await self._write(writing, judged, await writing.alias(rollout.alias), BY_ITSELF)
+        if judged is rollout:
+            return
+        if judged.step != rollout.step:
+            judged = dataclasses.replace(judged, step_generation=writing.generation + 1)
+        alias = await writing.alias(rollout.alias)
+        await self._write(writing, judged, alias, BY_ITSELF, "judge")
 
     async def _write(
-        self, writing: Writing, rollout: Rollout, alias: Alias | None, actor: str
+        self, writing: Writing, rollout: Rollout, alias: Alias | None, actor: str, did: str
     ) -> None:
-        """Store a rollout, and point its alias to where it now stands."""
+        """Store a rollout, point its alias to where it now stands, and record who did it.
+
+        Recorded also where the alias stays: who paused a rollout decided what consumers get.
+        """
         await writing.put_rollout(rollout)
+        said: dict[str, Any] = {
+            "rollout_id": rollout.rollout_id,
+            "did": did,
+            "state": rollout.state.value,
+            "percent": rollout.percent,
+            "reason": rollout.reason,
+        }
         if alias is not None:
             moved = succeed(moved_alias(alias, rollout), alias)
             if moved != alias:
                 await writing.put_alias(moved)
-                said = {
-                    "rollout_id": rollout.rollout_id,
-                    "state": rollout.state.value,
-                    "percent": rollout.percent,
-                    "reason": rollout.reason,
-                    "before": dataclasses.asdict(alias),
-                    "after": dataclasses.asdict(moved),
-                }
-                change = Change(
-                    actor=actor,
-                    action="rollout",
-                    subject=rollout.alias,
-                    time=rollout.update_time,
-                    detail=said,
-                )
-                await writing.bump(change)
+                said["before"] = dataclasses.asdict(alias)
+                said["after"] = dataclasses.asdict(moved)
+        change = Change(
+            actor=actor,
+            action="rollout",
+            subject=rollout.alias,
+            time=rollout.update_time,
+            detail=said,
+        )
+        await writing.bump(change)
         _log.info(
             "rollout",
             rollout_id=rollout.rollout_id,
@@ -188,6 +198,27 @@ class Rolling:
             percent=rollout.percent,
             reason=rollout.reason,
         )
+
+
+async def _movable(writing: Writing, alias_id: str, to_build: str) -> Alias:
+    """Return a name that a rollout can take to this build, and back."""
+    alias = await writing.alias(alias_id)
+    if alias is None or not alias.active:
+        raise AliasNotFoundError("no such active alias")
+    if await writing.live_rollout(alias_id) is not None:
+        raise RolloutRunsError("a rollout moves this alias already")
+    if alias.desired_build == to_build:
+        raise InvalidArgumentError("is the desired build already", "to_build")
+    target = await writing.build(to_build)
+    if target is None or not target.routable:
+        raise InvalidArgumentError("not a routable build", "to_build")
+    if is_split(alias):
+        # Accounts on the build before would leave it at once, past every gate.
+        raise TrafficSplitError("its traffic is split by hand; end that by `alias` first")
+    source = await writing.build(alias.desired_build)
+    if source is None or not source.routable:
+        raise BuildNotRoutableError("the desired build is not routable; use `alias`")
+    return alias
 
 
 def moved_alias(alias: Alias, rollout: Rollout) -> Alias:
@@ -201,7 +232,8 @@ def moved_alias(alias: Alias, rollout: Rollout) -> Alias:
         )
     if rollout.state is RolloutState.DONE:
         return dataclasses.replace(alias, traffic_percent=None)
-    # Nobody falls back to what was just found bad.
+    # What stood behind it does so again; nobody falls back to what was just found bad.
+    behind = "" if rollout.previous_build == rollout.to_build else rollout.previous_build
     return dataclasses.replace(
-        alias, desired_build=rollout.from_build, previous_build="", traffic_percent=None
+        alias, desired_build=rollout.from_build, previous_build=behind, traffic_percent=None
     )

@@ -13,7 +13,15 @@ from google.protobuf.duration_pb2 import Duration
 from darkbloom_registry.changes import Recorded
 from darkbloom_registry.convert import key_from, page_from, timestamp
 from darkbloom_registry.model_states import ModelStage, ModelState
-from darkbloom_registry.rollouts import TTFT_BOUNDS_S, Action, Counts, Gates, Rollout, RolloutState
+from darkbloom_registry.rollouts import (
+    TTFT_BOUNDS_S,
+    Action,
+    Counts,
+    Gates,
+    Rollout,
+    RolloutState,
+    Seen,
+)
 
 MAX_ROWS = 1000
 _MAX_COUNT = 1_000_000_000
@@ -118,15 +126,15 @@ def rollout_to(rollout: Rollout) -> rollout_pb2.Rollout:
     return message
 
 
-def counts_from(reports: Sequence[pb.BuildReport]) -> dict[str, Counts]:
-    """Read what a router saw, by build.
+def seen_from(reports: Sequence[pb.BuildReport]) -> list[Seen]:
+    """Read what a router saw.
 
     Raises:
         InvalidArgumentError: too many rows, or a count out of range.
     """
     if len(reports) > MAX_ROWS:
         raise InvalidArgumentError("too many", "builds")
-    found: dict[str, Counts] = {}
+    found = []
     for report in reports:
         counts = report.counts
         buckets = tuple(counts.ttft_buckets) or Counts().ttft_buckets
@@ -148,8 +156,10 @@ def counts_from(reports: Sequence[pb.BuildReport]) -> dict[str, Counts]:
             untrusted=counts.untrusted,
             ttft_buckets=buckets,
         )
+        if report.catalog_generation < 0:
+            raise InvalidArgumentError("out of range", "builds.catalog_generation")
         build = _text(report.build, "builds.build")
-        found[build] = found.get(build, Counts()).plus(more)
+        found.append(Seen(build=build, generation=report.catalog_generation, counts=more))
     return found
 
 

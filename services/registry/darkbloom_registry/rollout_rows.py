@@ -34,6 +34,8 @@ _PLAIN = (
     "create_time",
     "step_time",
     "update_time",
+    "previous_build",
+    "step_generation",
 )
 _COLUMNS = (*_PLAIN, *_GATES, *_COUNTS)
 _LIVE = [state.value for state in LIVE]

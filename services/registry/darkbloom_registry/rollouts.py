@@ -6,7 +6,7 @@ The spec's rule: after each step the name goes on by itself or comes back by its
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -101,6 +101,16 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a router saw of a build while it routed by one catalog."""
+
+    build: str
+    generation: int
+    """Of that catalog; 0 where the router did not say."""
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One rollout as stored."""
 
@@ -119,11 +129,25 @@ class Rollout:
     state: RolloutState = RolloutState.RUNNING
     counts: Counts = Counts()
     reason: str = "started"
+    previous_build: str = ""
+    """What stood behind `from_build` before, and does so again after a revert."""
+    step_generation: int = 0
+    """Of the catalog in which this step began."""
 
     @property
     def percent(self) -> int:
         """Share of accounts and machines at this step."""
         return self.steps[self.step]
+
+
+def taken(rollout: Rollout, seen: Iterable[Seen]) -> Rollout:
+    """Return the rollout with what was seen of its build in this step, and nothing older."""
+    counts = rollout.counts
+    for row in seen:
+        in_step = not row.generation or row.generation >= rollout.step_generation
+        if row.build == rollout.to_build and in_step:
+            counts = counts.plus(row.counts)
+    return rollout if counts is rollout.counts else dataclasses.replace(rollout, counts=counts)
 
 
 def check_steps(steps: Sequence[int]) -> tuple[int, ...]:

@@ -239,7 +239,7 @@ class RegistryServer(RegistryServiceServicer):
         await self._rolling.report(
             session,
             sequence,
-            rollout_convert.counts_from(request.builds),
+            rollout_convert.seen_from(request.builds),
             rollout_convert.states_from(request.states, self._clock.now()),
         )
         return pb.ReportModelStatesResponse()

@@ -131,11 +131,6 @@ class PostgresStore:
         async with self._database.acquire() as connection:
             return await change_rows.key(connection, digest)
 
-    async def put_publishing_key(self, digest: bytes, label: str, scopes: Sequence[Scope]) -> None:
-        """Write a key; one of the same label is replaced."""
-        async with self._database.acquire() as connection:
-            await change_rows.put_key(connection, digest, label, scopes)
-
     async def manifest(self, build: str, version: str) -> bytes | None:
         """Return the manifest of a version as registered; an empty version means the active one."""
         async with self._database.acquire() as connection:
@@ -280,6 +275,18 @@ class Write:
     async def put_model_states(self, states: Sequence[ModelState]) -> None:
         """Write how far machines are with builds."""
         await rollout_rows.put_states(self._connection, states)
+
+    async def label_known(self, label: str, *, active: bool) -> bool:
+        """Return whether a key has this label; also one that was revoked, unless `active`."""
+        return await change_rows.label_known(self._connection, label, active=active)
+
+    async def put_key(self, digest: bytes, label: str, scopes: Sequence[Scope]) -> None:
+        """Write a key; one of the same label is replaced."""
+        await change_rows.put_key(self._connection, digest, label, scopes)
+
+    async def revoke_key(self, label: str) -> None:
+        """Accept the key of this label no more."""
+        await change_rows.revoke_key(self._connection, label)
 
     async def bump(self, change: Change) -> None:
         """Count one generation up, record what made it, and tell every watcher at commit."""

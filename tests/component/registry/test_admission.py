@@ -7,6 +7,7 @@ import pytest
 from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom_mesh.errors import (
+    ConflictError,
     ForbiddenError,
     InvalidArgumentError,
     NotFoundError,
@@ -15,6 +16,7 @@ from darkbloom_mesh.errors import (
 )
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.changes import Scope
+from darkbloom_registry.keys import PublishingKeys
 from darkbloom_registry.store import PostgresStore
 
 from tests.component.registry.harness import facts, manifest, publishing_key, served
@@ -62,6 +64,59 @@ async def test_a_key_that_may_not_promote_does_not_do_so_by_registering(
             await registry.call("GetBuild", pb.GetBuildRequest(build="org/one"))
 
 
+async def test_a_key_is_revoked_by_its_label_and_both_are_on_record(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    keys = PublishingKeys(store, clock)
+    async with served(store, clock, development=False) as registry:
+        await keys.keep("dbp-one", "ci", [Scope.PUBLISH], replace=False)
+        registry.key = "dbp-one"
+        await registry.call("RegisterBuild", registration())
+        with pytest.raises(ConflictError, match="replace it expressly"):
+            await keys.keep("dbp-two", "ci", [Scope.PUBLISH], replace=False)
+        await registry.call("RegisterBuild", registration())
+
+        await keys.revoke("ci")
+        with pytest.raises(UnauthenticatedError):
+            await registry.call("RegisterBuild", registration())
+        with pytest.raises(NotFoundError):
+            await keys.revoke("ci")
+        # Nobody takes over the name of one who has left, either.
+        with pytest.raises(ConflictError):
+            await keys.keep("dbp-two", "ci", [Scope.PUBLISH], replace=False)
+        await keys.keep("dbp-two", "ci", [Scope.PUBLISH], replace=True)
+        registry.key = "dbp-two"
+        await registry.call("RegisterBuild", registration())
+        changes = (await registry.call("ListChanges", pb.ListChangesRequest())).changes
+
+    found = [(row.actor, row.action, row.subject) for row in changes]
+    assert found == [
+        ("owner", "key", "ci"),
+        ("owner", "key_revoked", "ci"),
+        ("ci", "register", "org/one"),
+        ("owner", "key", "ci"),
+    ]
+    assert json.loads(changes[0].detail_json) == {"scopes": ["publish"], "replaced": True}
+    assert "dbp-" not in str(changes)
+
+
+@pytest.mark.parametrize("label", ["development", "rollout", "owner", "", " ci", "a\nb", "x" * 129])
+async def test_no_key_calls_itself_what_the_registry_does(
+    store: PostgresStore, clock: FakeClock, label: str
+) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await PublishingKeys(store, clock).keep("dbp-x", label, [Scope.ALIAS], replace=True)
+
+
+async def test_a_key_from_before_its_label_was_reserved_is_not_believed(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock, development=False) as registry:
+        registry.key = await publishing_key(store, "development", *Scope)
+        refused = await registry.refused("RegisterBuild", registration())
+        assert isinstance(refused, UnauthenticatedError)
+
+
 async def test_every_write_is_on_record_with_its_generation_and_its_author(
     store: PostgresStore, clock: FakeClock
 ) -> None:
@@ -107,6 +162,7 @@ async def test_nobody_rewrites_the_record(
         for statement in (
             "UPDATE registry.changes SET actor = 'x'",
             "DELETE FROM registry.changes",
+            "TRUNCATE registry.changes",
         ):
             with pytest.raises(asyncpg.RaiseError, match="only ever added"):
                 await connection.execute(statement)

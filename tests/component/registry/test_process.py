@@ -71,6 +71,13 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
         assert known_key is not None
         assert (known_key.label, known_key.scopes) == ("somebody", {Scope.PUBLISH, Scope.ALIAS})
 
+        again = await start(env, "key", "somebody", "publish")
+        _, errors = await again.communicate()
+        assert again.returncode == 1
+        assert b"replace it expressly" in errors
+        revoked = await start(env, "key", "somebody", "--revoke")
+        assert await revoked.wait() == 0
+
         process = await start(env)
         target = await listener(process)
         async with (

@@ -1,15 +1,17 @@
 """Rollouts over a real store: the name moves, reports are counted once, a bad build comes back."""
 
+import json
 from typing import Any
 
 import pytest
+from darkbloom.registry.v1 import catalog_pb2, rollout_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
-from darkbloom.registry.v1 import rollout_pb2
 from darkbloom_mesh.errors import InvalidArgumentError, NotFoundError, PreconditionError
 from darkbloom_mesh.testing import FakeClock
+from darkbloom_registry.changes import Scope
 from darkbloom_registry.store import PostgresStore
 
-from tests.component.registry.harness import Registry, served
+from tests.component.registry.harness import Registry, publishing_key, served
 
 OLD, NEW, NAME = "org/old", "org/new", "name"
 
@@ -23,8 +25,12 @@ async def start(registry: Registry, request_id: str = "req_1", **fields: Any) ->
     return await registry.call("StartRollout", request)
 
 
-async def report(registry: Registry, sequence: int, *, session: str = "r1", **counts: int) -> None:
-    row = pb.BuildReport(build=NEW, counts=rollout_pb2.RolloutCounts(**counts))
+async def report(
+    registry: Registry, sequence: int, *, session: str = "r1", generation: int = 0, **counts: int
+) -> None:
+    row = pb.BuildReport(
+        build=NEW, counts=rollout_pb2.RolloutCounts(**counts), catalog_generation=generation
+    )
     request = pb.ReportModelStatesRequest(session=session, sequence=sequence, builds=[row])
     await registry.call("ReportModelStates", request)
 
@@ -145,6 +151,139 @@ async def test_what_cannot_be_rolled_out_is_refused(store: PostgresStore, clock:
         assert isinstance(await registry.refused("GetRollout", missing), NotFoundError)
         unknown = pb.ChangeRolloutRequest(rollout_id="roll_none")
         assert isinstance(await registry.refused("ChangeRollout", unknown), InvalidArgumentError)
+
+
+async def test_a_split_made_by_hand_is_not_rolled_over(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        await registry.register("org/older")
+        await registry.alias(NAME, OLD, "org/older", traffic_percent=10)
+        with pytest.raises(PreconditionError, match="split by hand"):
+            await start(registry)
+        assert await name(store) == (OLD, "org/older", 10)
+        await registry.alias(NAME, OLD, "org/older", traffic_percent=100)
+        await start(registry)
+
+
+async def test_a_rollout_that_turns_back_restores_what_stood_behind_the_name(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        await registry.register("org/older")
+        await registry.alias(NAME, OLD, "org/older")
+        await start(registry)
+        assert await name(store) == (NEW, OLD, 10)
+        await report(registry, 1, load_failures=1)
+        assert await name(store) == (OLD, "org/older", None)
+        (alias,) = (await store.catalog()).aliases
+        assert alias.retired_builds == (NEW,)
+
+        # But never what was just found bad.
+        await registry.alias(NAME, OLD, NEW)
+        await start(registry, "req_2")
+        await report(registry, 2, load_failures=1)
+        assert await name(store) == (OLD, "", None)
+
+
+async def test_every_act_of_an_operator_on_a_rollout_is_on_record_with_his_name(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        rollout_id = (await start(registry)).rollout.rollout_id
+        registry.key = await publishing_key(store, "somebody", Scope.ALIAS)
+        for action in (pb.ROLLOUT_ACTION_PAUSE, pb.ROLLOUT_ACTION_RESUME, pb.ROLLOUT_ACTION_REVERT):
+            request = pb.ChangeRolloutRequest(rollout_id=rollout_id, action=action, reason="so")
+            for _ in range(2):
+                await registry.call("ChangeRollout", request)
+        changes = (await registry.call("ListChanges", pb.ListChangesRequest())).changes
+
+    found = [(row.actor, json.loads(row.detail_json)["did"]) for row in changes[:4]]
+    assert found == [
+        ("somebody", "revert"),
+        ("somebody", "resume"),
+        ("somebody", "pause"),
+        ("development", "start"),
+    ]
+    assert json.loads(changes[2].detail_json)["reason"] == "so"
+
+
+async def test_a_request_id_names_one_rollout_and_no_other(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        await registry.alias("other", OLD)
+        begun = (await start(registry)).rollout
+        assert (await start(registry)).rollout == begun
+        gates = begun.gates
+        for fields in (
+            {"alias": "other", "to_build": NEW, "steps": [10, 100], "gates": gates},
+            {"alias": NAME, "to_build": OLD, "steps": [10, 100], "gates": gates},
+            {"alias": NAME, "to_build": NEW, "steps": [20, 100], "gates": gates},
+            {"alias": NAME, "to_build": NEW, "steps": [10, 100]},
+        ):
+            request = pb.StartRolloutRequest(request_id="req_1", **fields)
+            refused = await registry.refused("StartRollout", request)
+            assert isinstance(refused, InvalidArgumentError)
+            assert "began another rollout" in refused.message
+
+
+async def test_nobody_promotes_other_bytes_into_a_running_rollout(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        await registry.register(NEW, "v2", promote=False)
+        rollout_id = (await start(registry)).rollout.rollout_id
+        with pytest.raises(PreconditionError, match="a rollout moves a name"):
+            await registry.promote(NEW, "v2")
+        with pytest.raises(PreconditionError, match="a rollout moves a name"):
+            await registry.register(NEW, "v3")
+        # What changes nothing for consumers may come meanwhile; a repeated promotion, too.
+        await registry.register(NEW, "v3", promote=False)
+        await registry.promote(NEW, "v1")
+        revert = pb.ChangeRolloutRequest(
+            rollout_id=rollout_id, action=pb.ROLLOUT_ACTION_REVERT, reason="first"
+        )
+        await registry.call("ChangeRollout", revert)
+        await registry.promote(NEW, "v2")
+
+
+async def test_a_rollout_begins_only_where_it_can_come_back_to(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        status = pb.SetBuildStatusRequest(build=OLD, status=catalog_pb2.BUILD_STATUS_DEPRECATED)
+        await registry.call("SetBuildStatus", status)
+        with pytest.raises(PreconditionError, match="not routable"):
+            await start(registry)
+        await registry.alias(NAME, NEW)
+
+
+async def test_what_was_seen_before_a_step_is_not_counted_in_it(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        await prepared(registry)
+        before = await store.generation()
+        begun = await start(registry)
+        await report(registry, 1, generation=before, load_failures=1)
+        clock.jump(60)
+        await report(registry, 2, generation=begun.generation, successes=2)
+        # A report of the first step that was long on its way.
+        clock.jump(60)
+        await report(registry, 3, generation=begun.generation, successes=2, failures=1)
+        second = await shown(registry, begun.rollout.rollout_id)
+        assert (second.state, second.step) == (rollout_pb2.ROLLOUT_STATE_RUNNING, 1)
+        assert (second.counts.successes, second.counts.failures) == (0, 0)
+        await report(registry, 4, generation=begun.generation + 1, successes=2)
+        ended = await shown(registry, begun.rollout.rollout_id)
+        assert ended.state == rollout_pb2.ROLLOUT_STATE_DONE
 
 
 async def test_states_of_machines_are_kept_by_build_and_the_newest_wins(

@@ -839,7 +839,12 @@ class BuildReport(_message.Message):
 
     BUILD_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
+    CATALOG_GENERATION_FIELD_NUMBER: _builtins.int
     build: _builtins.str
+    catalog_generation: _builtins.int
+    """The catalog by which the router went meanwhile; one build may have a row for each. What is older than a rollout's
+    step is not counted in it. 0: not said.
+    """
     @_builtins.property
     def counts(self) -> _rollout_pb2.RolloutCounts: ...
     def __init__(
@@ -847,10 +852,11 @@ class BuildReport(_message.Message):
         *,
         build: _builtins.str = ...,
         counts: _rollout_pb2.RolloutCounts | None = ...,
+        catalog_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "counts", b"counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "catalog_generation", b"catalog_generation", "counts", b"counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -985,11 +991,11 @@ class Change(_message.Message):
     generation: _builtins.int
     """The generation that it made."""
     actor: _builtins.str
-    """Label of the publishing key; `rollout` where a rollout moved by itself, `development` where there was no key."""
+    """Label of the publishing key; `rollout` where a rollout moved by itself, `development` where there was no key, `owner` for keys."""
     action: _builtins.str
-    """register, sources, promote, retire, status, alias, rollout."""
+    """register, sources, promote, retire, status, alias, rollout, key, key_revoked."""
     subject: _builtins.str
-    """The build or alias."""
+    """The build, the alias, or the label of the key."""
     detail_json: _builtins.str
     """What was written, as JSON."""
     @_builtins.property
