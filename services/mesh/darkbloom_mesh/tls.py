@@ -143,14 +143,16 @@ def read(paths: TlsPaths, now: datetime) -> Material:
         OSError: A file cannot be read.
         ValueError: What is wrong, without a byte of the files.
     """
-    certificate, key = paths.certificate.read_bytes(), paths.key.read_bytes()
-    authorities = paths.authorities.read_bytes()
+    certificate, key, authorities = _bytes(paths)
     try:
         shown = _shown_to_ourselves(paths)
     except ssl.SSLCertVerificationError as error:
         raise ValueError(f"the certificate does not hold: {error.verify_message}") from None
     except ssl.SSLError:
         raise ValueError("certificate, key or authorities are malformed, or no pair") from None
+    if (certificate, key, authorities) != _bytes(paths):
+        # The check opens the files itself: what it saw must be what we take.
+        raise ValueError("the files changed while they were read")
     not_before, not_after = (_time(shown[name]) for name in ("notBefore", "notAfter"))
     if not not_before <= now < not_after:
         raise ValueError("the certificate does not hold: it is not valid now")
@@ -163,6 +165,13 @@ def read(paths: TlsPaths, now: datetime) -> Material:
     if ("DNS", f"{room}.{paths.trust_domain}") not in names:
         raise ValueError("the certificate lacks the room's DNS name")
     return Material(certificate, key, authorities, room, not_after)
+
+
+def _bytes(paths: TlsPaths) -> tuple[bytes, bytes, bytes]:
+    """Return certificate, key and authorities."""
+    files = (paths.certificate, paths.key, paths.authorities)
+    certificate, key, authorities = (path.read_bytes() for path in files)
+    return certificate, key, authorities
 
 
 def _shown_to_ourselves(paths: TlsPaths) -> dict[str, Any]:

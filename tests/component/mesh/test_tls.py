@@ -10,6 +10,7 @@ import pytest
 from darkbloom.common.v1.page_pb2 import PageRequest
 from darkbloom_local.authority import TRUST_DOMAIN, LocalAuthority, replace
 from darkbloom_mesh import telemetry
+from darkbloom_mesh import tls as tls_module
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, load, operator_tls
@@ -281,6 +282,26 @@ async def test_probes_without_tls_have_a_listener_with_health_alone(files: Files
         assert expiry == files.of("billing").current().not_after.timestamp()
         service.stop()
         await waiting
+
+
+def test_files_that_change_between_reading_and_checking_are_not_taken(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, check = files.paths("gateway"), tls_module._shown_to_ourselves
+    older = paths.certificate.read_bytes()
+    files.authority.issue(["gateway"])
+    newer = paths.certificate.read_bytes()
+    assert newer != older
+    paths.certificate.write_bytes(older)
+
+    def renewed_meanwhile(asked: TlsPaths) -> dict[str, Any]:
+        paths.certificate.write_bytes(newer)
+        return check(asked)
+
+    monkeypatch.setattr(tls_module, "_shown_to_ourselves", renewed_meanwhile)
+    with pytest.raises(ValueError, match="changed while they were read"):
+        tls_module.read(paths, files.clock.now())
+    assert tls_module.read(paths, files.clock.now()).certificate == newer
 
 
 async def served_until_stopped(service: Service) -> None:
