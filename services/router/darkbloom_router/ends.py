@@ -270,7 +270,8 @@ class Ends:
             if blame is Blame.MACHINE:
                 self.seen.failed(attempt.candidate.build.build)
             elif blame is Blame.LOAD:
-                self.seen.load_failed(attempt.candidate.build.build)
+                build = attempt.candidate.build.build
+                self.seen.load_failed(build, attempt.provider.stable_id)
 
     def _remember_prefix(self, attempt: Attempt, now: float) -> None:
         """Note who read this prompt; a hint that did not hold is dropped."""

@@ -93,7 +93,7 @@ _FINAL = frozenset(
 def message_of(batch: Batch, session: str, sequence: int) -> registry_rpc.ReportModelStatesRequest:
     """Write a report."""
     request = registry_rpc.ReportModelStatesRequest(session=session, sequence=sequence)
-    for build, tally in list(batch.tallies.items())[:MAX_ROWS]:
+    for (build, generation), tally in list(batch.tallies.items())[:MAX_ROWS]:
         counts = rollout_pb2.RolloutCounts(
             successes=tally.successes,
             failures=tally.failures,
@@ -101,7 +101,8 @@ def message_of(batch: Batch, session: str, sequence: int) -> registry_rpc.Report
             untrusted=tally.untrusted,
             ttft_buckets=tally.ttft,
         )
-        request.builds.append(registry_rpc.BuildReport(build=build, counts=counts))
+        row = registry_rpc.BuildReport(build=build, counts=counts, catalog_generation=generation)
+        request.builds.append(row)
     for (provider_id, build), progress in batch.states.items():
         request.states.append(
             rollout_pb2.ModelState(

@@ -58,6 +58,7 @@ class ProviderLink:
         self._drain_id = ""
         self._standing = Standing(parts.fleet, self._lane)
         self._code_answers = CodeAnswers(parts.attestation, parts.meter)
+        self._wished: set[str] = set()
         self._refusal: MeshError | None = None
         self._sent_away = False
         self._claimed = False
@@ -119,6 +120,7 @@ class ProviderLink:
         wanted = desired_models(
             fleet.catalog, provider.candidates, progress.shares(provider, fleet.providers.values())
         )
+        self._wished = {build for one in wanted for build in (one.desired, one.previous) if build}
         message = convert.desired_models(wanted, fleet.catalog.generation)
         self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
 
@@ -373,8 +375,16 @@ class ProviderLink:
         self._note(provider, message.model_id, progress.of_fetch(message))
 
     def _note(self, provider: Provider, build: str, found: Progress | None) -> None:
-        if found is not None:
-            self._parts.seen.progress(provider.provider_id, build, found)
+        if found is None:
+            return
+        trusted = provider.verdict is not None and not provider.untrusted
+        self._parts.seen.progress(
+            provider.provider_id,
+            build,
+            found,
+            machine=provider.stable_id,
+            believed=trusted and build in self._wished,
+        )
 
     def _drain(self, provider: Provider, payload: bytes) -> None:
         message = ProviderDrain.FromString(payload)

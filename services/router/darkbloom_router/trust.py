@@ -117,9 +117,9 @@ class Trust:
         self._losses.trust(provider, failures.VIOLATION)
 
     def _note(self, provider: Provider) -> None:
-        """Count it against what the machine holds, once, where its stream is."""
-        if not provider.remote and not provider.untrusted_for_good:
-            self._ends.seen.untrusted(provider.candidates)
+        """Count it against what the machine holds, where its stream is, if it was trusted."""
+        if not provider.remote and provider.verdict is not None:
+            self._ends.seen.untrusted(provider.candidates, provider.stable_id)
 
     def violated(self, attempt: Attempt, kind: str) -> None:
         """End an attempt whose provider broke the envelope, a count or its credit, and report it.

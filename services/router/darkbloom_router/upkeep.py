@@ -55,7 +55,8 @@ class Router:
 
     def apply_catalog(self, catalog: Catalog) -> None:
         """Route by another catalog from now on."""
-        self.meter.catalog = self.seen.catalog = catalog.builds
+        self.meter.catalog = catalog.builds
+        self.seen.turn(catalog)
         self.fleet.set_catalog(catalog)
         self.links.catalog_changed()
         for provider in list(self.fleet.providers.values()):

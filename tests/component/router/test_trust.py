@@ -8,6 +8,7 @@ import pytest
 from darkbloom.attestation.v1 import attestation_pb2
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
+from darkbloom_router.observations import Batch, Stage
 
 from tests.component.router.harness import K, ScriptedProvider, World, world
 
@@ -33,6 +34,55 @@ async def test_a_registered_provider_gets_nothing_before_its_first_challenge(
     assert [(count.reason, count.providers) for count in refused.gates] == [
         (pl.GATE_REASON_TRUST_FLOOR, 1)
     ]
+
+
+async def test_only_a_trusted_machine_that_was_asked_speaks_against_a_build_and_once(
+    mesh: World,
+) -> None:
+    stranger, known = await mesh.raw_provider("one", SilentProvider), await mesh.provider("two")
+    registered = await stranger.register()
+    seen = mesh.router.seen
+    seen.take()
+
+    def says(peer: ScriptedProvider, build: str = "dev/scripted") -> None:
+        status = pl.PrefetchModelStatus(
+            model_id=build, status=pl.OPERATION_STATUS_FAILED, error="corrupt"
+        )
+        peer.lane.send_control(K.FRAME_KIND_PREFETCH_MODEL_STATUS, 0, status)
+
+    async def told() -> tuple[int, set[str]]:
+        """What was noted, once a later word of both has come through."""
+        for peer in (stranger, known):
+            ended = pl.LoadModelStatus(
+                model_id="dev/scripted", status=pl.OPERATION_STATUS_SUCCEEDED
+            )
+            peer.lane.send_control(K.FRAME_KIND_LOAD_MODEL_STATUS, 0, ended)
+        batches: list[Batch] = []
+
+        def heard() -> set[str]:
+            if (batch := seen.take()) is not None:
+                batches.append(batch)
+            return {
+                machine
+                for found in batches
+                for (machine, _), state in found.states.items()
+                if state.stage is Stage.LOADED
+            }
+
+        await mesh.until(lambda: len(heard()) == 2)
+        failures = (tally.load_failures for found in batches for tally in found.tallies.values())
+        return sum(failures), heard()
+
+    for _ in range(3):
+        says(stranger)
+    count, machines = await told()
+    assert count == 0
+    assert registered.provider_id in machines
+    for _ in range(3):
+        says(known)
+    assert (await told())[0] == 1
+    says(known)
+    assert (await told())[0] == 0
 
 
 async def test_a_development_verdict_does_not_count_in_production_rules(mesh: World) -> None:
