@@ -14,37 +14,52 @@ const PATIENCE_MS = 600_000;
 const LIFE_MS = 300_000;
 const TRIES = 3;
 const OUTPUT_BOUND = 4096;
+const BYTES_ALLOWANCE = 256;
+const GONE = 410;
+const OFFER_ID = /^off_[0-9a-f]{48}$/;
 
 /** Asks end to end; as `ask`, and the result says what was checked before anything was sealed. */
 export async function askEndToEnd({ body, signal, route }, onPart) {
   if (!(await knowsEd25519())) throw new Error("this browser cannot check Ed25519, so it cannot verify an offer; nothing was sent");
-  const exclude = [];
+  const tried = { exclude: [], sealed: 0 };
+  let refused = null;
   for (let tries = 1; ; tries += 1) {
     try {
-      return await attempt({ body, signal, route, exclude, sealedTo: tries }, onPart);
+      return await attempt({ body, signal, route, tried }, onPart);
     } catch (error) {
-      if (!error.again || tries === TRIES) throw error;
-      if (error.provider) exclude.push(error.provider);
+      if (error instanceof RefusedError) refused ??= error;
+      // A gateway that has nobody else to offer does not make the refusal its own.
+      if (!error.again || tries === TRIES) throw refused && error.unsealed ? refused : error;
+      if (error.provider) tried.exclude.push(error.provider);
     }
   }
 }
 
-async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
+/** An offer that is not sealed under; another machine may do. */
+class RefusedError extends Error {
+  constructor(what, provider) {
+    super(`refused before anything was sealed: ${what}`);
+    this.again = this.unsealed = true;
+    this.provider = provider;
+  }
+}
+
+async function attempt({ body, signal, route, tried }, onPart) {
   const routing = route ? { "X-Darkbloom-Route": route } : {};
   const bytes = utf8(JSON.stringify(body.messages)).length;
   const prompt = Math.max(16, Math.ceil(bytes / 3));
   const bound = 256 + bytes + 16 * body.messages.length;
   const nonce = random32();
-  const answer = await call("/v1/offers", {
-    method: "POST",
-    headers: routing,
-    signal,
-    patience: 60_000,
-    body: { model: body.model, nonce: to64(nonce), prompt_tokens: prompt, prompt_bound: Math.min(bound, 8 * prompt + 4096), output_bound: OUTPUT_BOUND, body_bytes: bytes + 4096, exclude },
+  const asked = { model: body.model, nonce: to64(nonce), prompt_tokens: prompt, prompt_bound: Math.min(bound, 8 * prompt + 4096), output_bound: OUTPUT_BOUND, body_bytes: bytes + 4096, exclude: tried.exclude };
+  const answer = await offerOf(asked, routing, signal);
+  const offered = await verified(answer, asked).catch(async (error) => {
+    await decline(answer);
+    throw error;
   });
-  const offered = await verified(answer, nonce);
   const { offer, verdict } = offered;
 
+  tried.sealed += 1;
+  const sealedTo = tried.sealed;
   const session = new Session(from64(verdict.encryption_key), offer.request_id, offer.attempt_id);
   const receiptKey = random32();
   const request = utf8(canonical({ max_tokens: offer.output_bound, messages: body.messages, model: offer.build }));
@@ -62,7 +77,7 @@ async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
   const response = await posted(join(session.senderKey, sealed), offer, signal);
   const digests = new Digests(receiptKey);
   const result = { headers: response.headers, body: unutf8(request), usage: null, receipt: null, finish: null, before: offered.claims };
-  const state = { first: true, finished: false, relayed: [], chunks: 0, counts: [0, 0], ended: false };
+  const state = { first: true, finished: false, relayed: [], chunks: 0, counts: [0, 0, 0, 0], bytes: 0, ended: false };
   for await (const record of records(response.body)) {
     if (record.kind === KEEP_ALIVE) continue;
     if (record.kind === BROKEN) throw errorOf(JSON.parse(unutf8(record.payload)), response);
@@ -81,18 +96,50 @@ async function attempt({ body, signal, route, exclude, sealedTo }, onPart) {
   return result;
 }
 
+async function offerOf(asked, headers, signal) {
+  try {
+    return await call("/v1/offers", { method: "POST", headers, signal, patience: 60_000, body: asked });
+  } catch (error) {
+    error.unsealed = true;
+    throw error;
+  }
+}
+
+/** Gives the place and the hold of an offer back; what it says of itself is enough for that. */
+async function decline(answer) {
+  try {
+    const { offer_id } = JSON.parse(unutf8(from64(answer.offer.document)));
+    if (OFFER_ID.test(offer_id)) await reach("/v1/offers/decline", { method: "POST", headers: { "X-Darkbloom-Offer": offer_id }, patience: 5_000 });
+  } catch {
+    // Unreadable, or over already: the gateway ends it by itself.
+  }
+}
+
+/** What an offer changes of what was asked; empty where it changes nothing. */
+function changed(offer, asked) {
+  if (offer.requested_model !== asked.model) return "it is for another model";
+  if (offer.prompt_bound !== asked.prompt_bound) return "it changes the prompt's bound";
+  if (!(offer.output_bound <= asked.output_bound)) return "it allows a longer answer";
+  if (!(offer.body_bytes >= asked.body_bytes)) return "it takes fewer bytes";
+  return "";
+}
+
 /** Verifies an offer before anything is sealed; throws where something does not hold. */
-async function verified(answer, nonce) {
+async function verified(answer, asked) {
   const keys = await publishedKeys();
   const [offerBytes, verdictBytes] = [from64(answer.offer.document), from64(answer.verdict.document)];
   const offer = JSON.parse(unutf8(offerBytes));
   const verdict = JSON.parse(unutf8(verdictBytes));
+  let provider = null;
   const refuse = (what) => {
-    throw new Error(`refused before anything was sealed: ${what}`);
+    throw new RefusedError(what, provider);
   };
   const gatewayKey = keys.receipt.get(answer.offer.key_id);
   if (!gatewayKey || !(await ed25519(gatewayKey, from64(answer.offer.signature), domain("offer", offerBytes)))) refuse("the offer is not signed by the gateway");
-  if (!same(from64(offer.nonce), nonce)) refuse("the offer is not to this question");
+  provider = offer.provider_id;
+  if (offer.nonce !== asked.nonce) refuse("the offer is not to this question");
+  const change = changed(offer, asked);
+  if (change) refuse(change);
   if (offer.verdict_sha256 !== toHex(await sha256(verdictBytes))) refuse("offer and verdict do not belong together");
   const row = (await call(query("/v1/providers/attestation", { provider_id: offer.provider_id }))).providers[0];
   if (!row) refuse("nothing is published of this machine");
@@ -109,7 +156,8 @@ async function posted(payload, offer, signal) {
     return await reach("/v1/offers/answer", { method: "POST", body: payload, headers: { "Content-Type": SEALED, "X-Darkbloom-Offer": offer.offer_id }, patience: PATIENCE_MS, signal });
   } catch (error) {
     error.provider = error.headers?.get("x-provider-id");
-    error.again = error.headers?.get("x-darkbloom-retry") === "new-offer";
+    // Late is nobody's fault, and not the machine's.
+    error.again = error.status === GONE || error.headers?.get("x-darkbloom-retry") === "new-offer";
     throw error;
   }
 }
@@ -125,11 +173,14 @@ function take([plain, final], record, { state, nonce, offer, digests, result }, 
   if (!same(echo, state.first ? nonce : new Uint8Array())) wrong("the nonce did not come back");
   if (record.kind === PREAMBLE && (text || reasoning || calls.length)) wrong("content before the content");
   if (record.kind !== PREAMBLE && record.kind !== CONTENT && record.kind !== FINAL) wrong("an unknown record");
-  if (completion !== record.tokens || completion < state.counts[1] || prompt < state.counts[0]) wrong("its counts do not fit");
+  const counts = [prompt, completion, cached, thought];
+  if (completion !== record.tokens || counts.some((count, at) => count < state.counts[at])) wrong("its counts do not fit");
   if (completion > offer.output_bound || prompt > offer.prompt_bound || cached > prompt || thought > completion) wrong("more tokens than agreed");
+  state.bytes += [text, reasoning, ...calls.flatMap(([, , name = "", written = ""]) => [name, written])].reduce((sum, part) => sum + utf8(part).length, 0);
+  if (completion > state.bytes + BYTES_ALLOWANCE) wrong("more tokens than bytes");
   state.first = false;
   state.chunks += 1;
-  state.counts = [prompt, completion];
+  state.counts = counts;
   digests.feed(text, reasoning);
   if (text || reasoning) onPart({ text, reasoning });
   if (final) {
