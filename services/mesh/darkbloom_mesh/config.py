@@ -213,22 +213,6 @@ def _tls_problems(config: RoomConfig) -> Iterator[str]:
 ConfigT = TypeVar("ConfigT", bound=CommonConfig)
 
 
-def operator_tls() -> TlsFiles | None:
-    """Return the certificate of whoever runs a command, from `DARKBLOOM_TLS_*`.
-
-    Raises:
-        ConfigError: The variables or files cannot be used.
-    """
-    config = load(RoomConfig, "operator", {"DARKBLOOM_ENV": "development"} | _tls_environment())
-    return config.tls()
-
-
-def _tls_environment() -> dict[str, str]:
-    environ = os.environ  # noqa: TID251 - one of two places that read it
-    wanted = ("DARKBLOOM_TLS_", "DARKBLOOM_TRUST_DOMAIN")
-    return {name: value for name, value in environ.items() if name.startswith(wanted)}
-
-
 @dataclass(frozen=True)
 class Row:
     """One row of a README's environment table."""

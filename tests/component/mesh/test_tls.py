@@ -13,9 +13,10 @@ from darkbloom_mesh import telemetry
 from darkbloom_mesh import tls as tls_module
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, load, operator_tls
+from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, load
 from darkbloom_mesh.errors import ForbiddenError, MeshError, UnavailableError, from_rpc_error
 from darkbloom_mesh.interceptors import CallGuard
+from darkbloom_mesh.operator import operator_tls
 from darkbloom_mesh.serve import Service
 from darkbloom_mesh.testing import FakeClock, serve_ephemeral
 from darkbloom_mesh.tls import TlsFiles, TlsPaths
@@ -316,13 +317,44 @@ def test_a_channel_with_a_certificate_says_whom_it_means(files: Files) -> None:
 def test_a_command_line_takes_its_certificate_from_the_environment(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert operator_tls() is None
+    assert operator_tls("127.0.0.1:7104") is None
     for name, value in files.environment("router").items():
         monkeypatch.setenv(name, value)
-    tls = operator_tls()
+    tls = operator_tls("registry:7104")
     assert tls is not None
     assert tls.current().room == "router"
     assert "PRIVATE" not in repr(tls.current())
+
+
+@pytest.mark.parametrize(
+    ("target", "local"),
+    [
+        ("127.0.0.1:7104", True),
+        ("localhost:7104", True),
+        ("[::1]:7104", True),
+        ("dns:///127.0.0.1:7104", True),
+        ("ipv4:127.0.0.9:7104", True),
+        ("unix:/run/registry", True),
+        ("registry:7104", False),
+        ("dns:///registry.example.org:7104", False),
+        ("dns://127.0.0.1/registry:7104", False),
+        ("10.0.0.7:7104", False),
+        ("[2001:db8::1]:7104", False),
+        ("localhost.example.org:7104", False),
+        ("127.0.0.1.example.org:7104", False),
+        ("", False),
+    ],
+)
+def test_a_command_line_speaks_plaintext_to_this_machine_alone(
+    monkeypatch: pytest.MonkeyPatch, target: str, local: bool
+) -> None:
+    if local:
+        assert operator_tls(target) is None
+        return
+    with pytest.raises(ConfigError, match="not this machine"):
+        operator_tls(target)
+    monkeypatch.setenv("DARKBLOOM_PLAINTEXT", "true")
+    assert operator_tls(target) is None
 
 
 async def test_a_process_outside_the_mesh_has_no_certificate() -> None:

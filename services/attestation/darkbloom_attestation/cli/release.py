@@ -27,8 +27,9 @@ from darkbloom_edge.release import (
 from darkbloom_edge.signatures import Ed25519Signer, from_base64, to_base64
 from darkbloom_edge.strict_json import parse_json_object
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.config import ConfigError, Secret, operator_tls
+from darkbloom_mesh.config import ConfigError, Secret
 from darkbloom_mesh.errors import MeshError, from_rpc_error
+from darkbloom_mesh.operator import operator_tls
 from google.protobuf.message import Message
 
 from darkbloom_attestation.keyring import KeyDirectoryError, load_release_keys
@@ -168,7 +169,7 @@ def _ask(method: str, request: Message, target: str, mesh_token_file: Path | Non
         token = Secret(_read(mesh_token_file).decode("utf-8", "replace").strip())
 
     async def asked() -> Any:
-        tls = operator_tls()
+        tls = operator_tls(target)
         async with channel(
             target, mesh_token=token, room="operator", tls=tls, peer="attestation"
         ) as dialled:

@@ -11,8 +11,9 @@ import grpc
 import typer
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.config import ConfigError, Secret, operator_tls
+from darkbloom_mesh.config import ConfigError, Secret
 from darkbloom_mesh.errors import MeshError, from_rpc_error
+from darkbloom_mesh.operator import operator_tls
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -45,7 +46,7 @@ class Desk:
             self._target,
             mesh_token=self._mesh_token,
             room="publisher",
-            tls=operator_tls(),
+            tls=operator_tls(self._target),
             peer="registry",
         ) as dialled:
             call = getattr(RegistryServiceStub(dialled), method)

@@ -19,7 +19,7 @@ from darkbloom.billing.v1.operator_service_pb2 import GetAccountViewRequest
 from darkbloom.billing.v1.operator_service_pb2_grpc import OperatorServiceStub
 from darkbloom.billing.v1.payment_service_pb2_grpc import PaymentServiceStub
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.config import ConfigError, Secret, operator_tls
+from darkbloom_mesh.config import ConfigError, Secret
 from darkbloom_mesh.errors import (
     ForbiddenError,
     MeshError,
@@ -27,6 +27,7 @@ from darkbloom_mesh.errors import (
     UnavailableError,
     from_rpc_error,
 )
+from darkbloom_mesh.operator import operator_tls
 from google.protobuf.message import Message
 
 from darkbloom_billing.admin.cli import output
@@ -83,7 +84,7 @@ class Desk:
                 self.target,
                 mesh_token=self.mesh_token,
                 room="admin",
-                tls=operator_tls(),
+                tls=operator_tls(self.target),
                 peer="billing",
             )
             async with dialled:
