@@ -16,9 +16,9 @@ from darkbloom_edge.ids import new_id
 from darkbloom_edge.offers import offer_id
 from darkbloom_gateway import kinds
 from darkbloom_gateway.end_to_end.answering import Desk, _Answering
-from darkbloom_gateway.end_to_end.asking import Search
 from darkbloom_gateway.end_to_end.planning import write_context
 from darkbloom_gateway.end_to_end.relay import Relay
+from darkbloom_gateway.end_to_end.searching import Search
 from darkbloom_gateway.end_to_end.slots import GRACE_S, RENEW_S, SEARCH_S, Slots
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.mailbox import Mailbox
