@@ -29,9 +29,12 @@ def jpeg(width: int = 5, height: int = 4, *, metadata: int = 0) -> bytes:
     return b"\xff\xd8" + segment * metadata + frame
 
 
-def gif(width: int = 7, height: int = 6) -> bytes:
-    """A logical screen."""
-    return b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0;"
+def gif(width: int = 7, height: int = 6, *, screen: tuple[int, int] = (1, 1)) -> bytes:
+    """The beginning: a screen with colours, a comment, and an image that ends at this size."""
+    head = b"GIF89a" + struct.pack("<HHB", *screen, 0x80) + b"\0\0" + b"\0" * 6
+    comment = b"\x21\xfe" + b"\x2c" + b"\x2c" * 44 + b"\x01!" + b"\0"
+    image = struct.pack("<BHHHHB", 0x2C, 2, 1, width - 2, height - 1, 0)
+    return head + comment + image + b"\x02\0;"
 
 
 def webp(kind: str, width: int = 9, height: int = 8) -> bytes:

@@ -31,6 +31,13 @@ class MediaServer:
     stall: asyncio.Event = field(default_factory=asyncio.Event)
     """`/stall` says nothing until this is set."""
     port: int = 0
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, requests: int) -> None:
+        """Wait for so many requests."""
+        while len(self.asked) < requests:
+            self.came.clear()
+            await self.came.wait()
 
     def file(self, path: str, data: bytes, *headers: str) -> str:
         """Serve a file and return its address."""
@@ -50,6 +57,7 @@ class MediaServer:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.asked.append(head)
+            self.came.set()
             path = head.split(b" ")[1].decode()
             if path == "/stall":
                 await self.stall.wait()

@@ -38,6 +38,11 @@ _PATCH: Final = 28
 """Side in pixels of what becomes one token, in engines that take images as large as they are."""
 
 _MAX_SEGMENTS: Final = 1024
+_MAX_BLOCKS: Final = 65_536
+_GIF_HEAD: Final = 13
+_GIF_COLOURS: Final = 0x80
+_GIF_EXTENSION: Final = 0x21
+_GIF_IMAGE: Final = 0x2C
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MARKER: Final = re.compile(rb"\xff+([^\xff\x00])")
 _SIDE: Final = 0x3FFF
@@ -164,9 +169,27 @@ def _png(data: bytes) -> Media | None:
 
 
 def _gif(data: bytes) -> Media | None:
+    """Read the screen and the first image, past the colours and whatever else comes before."""
     if not data.startswith((b"GIF87a", b"GIF89a")):
         return None
-    return Media(MediaKind.IMAGE, "image/gif", *struct.unpack_from("<HH", data, 6))
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at, inside = _GIF_HEAD + (6 << (flags & 7) if flags & _GIF_COLOURS else 0), False
+    for _ in range(_MAX_BLOCKS):
+        (byte,) = struct.unpack_from("B", data, at)
+        at += 1
+        if inside:
+            # A block of an extension says its length; 0 ends them.
+            at, inside = at + byte, byte != 0
+        elif byte == _GIF_EXTENSION:
+            at, inside = at + 1, True
+        elif byte == _GIF_IMAGE:
+            # A screen may be smaller than what is painted on it: decoders widen it.
+            left, top, across, down = struct.unpack_from("<HHHH", data, at)
+            size = max(width, left + across), max(height, top + down)
+            return Media(MediaKind.IMAGE, "image/gif", *size)
+        else:
+            return None
+    return None
 
 
 def _jpeg(data: bytes) -> Media | None:

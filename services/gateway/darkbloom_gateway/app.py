@@ -266,7 +266,10 @@ class Worker:
             shelf=self.shelf,
             tokenizers=self.tokenizers,
             fetcher=make_fetcher(
-                service.on_close, enabled=config.remote_media, blocked=config.blocked_hosts()
+                service.on_close,
+                enabled=config.remote_media,
+                blocked=config.blocked_hosts(),
+                ours=config.blocked_networks(),
             ),
             recounts=self.recounts,
             press=self.press,

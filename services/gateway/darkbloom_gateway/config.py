@@ -1,5 +1,6 @@
 """Configuration of the gateway: `DARKBLOOM_GATEWAY_<FIELD>`."""
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from darkbloom_mesh.config import RoomConfig, Secret, Setting
 from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.console.sign_in import SignIn
 from darkbloom_gateway.hints import SECRET_BYTES
+from darkbloom_gateway.media.addresses import Network, name_of
 from darkbloom_gateway.pins import read_admin_key, read_pins
 from darkbloom_gateway.sealing_ring import read_ring
 from darkbloom_gateway.tiers import Tier, Tiers
@@ -139,6 +141,9 @@ class GatewayConfig(RoomConfig):
     media_blocked_hosts: Annotated[
         str, Setting("hosts that are never asked for them, with all below them; commas")
     ] = ""
+    media_blocked_networks: Annotated[
+        str, Setting("networks that are never asked for them, although public; CIDR, commas")
+    ] = ""
     max_body_bytes: Annotated[int, Setting("largest inference body", minimum=1)] = 16 * 1024 * 1024
 
     enrolment_base_url: Annotated[
@@ -251,9 +256,22 @@ class GatewayConfig(RoomConfig):
         )
 
     def blocked_hosts(self) -> frozenset[str]:
-        """Return the hosts that are never asked for media."""
-        names = (name.strip().strip(".").lower() for name in self.media_blocked_hosts.split(","))
-        return frozenset(filter(None, names))
+        """Return the hosts that are never asked for media.
+
+        Raises:
+            ValueError: one cannot be a host.
+        """
+        names = (name.strip().strip(".") for name in self.media_blocked_hosts.split(","))
+        return frozenset(name_of(name) for name in names if name)
+
+    def blocked_networks(self) -> tuple[Network, ...]:
+        """Return the networks that are never asked for media, although they are public.
+
+        Raises:
+            ValueError: one is none.
+        """
+        texts = (text.strip() for text in self.media_blocked_networks.split(","))
+        return tuple(ipaddress.ip_network(text) for text in texts if text)
 
     def hint_secret(self) -> bytes:
         """Return the secret of prefix hints; empty where every worker makes its own.

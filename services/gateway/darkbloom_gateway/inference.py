@@ -80,7 +80,9 @@ class Inference:
     ) -> tuple[Manner, list[Prompt]]:
         asked = await self._reader.read(scope, receive, key)
         lowered = asked.lowered
-        waiting = Attachments(lowered, self._stage.fetcher) if lowered.remote else None
+        waiting = (
+            Attachments(lowered, self._stage.fetcher, key.account_id) if lowered.remote else None
+        )
         prompts = [
             Prompt(one, asked.body, plan, asked.catalog.builds, choice, waiting)
             for one, choice, plan in asked.jobs

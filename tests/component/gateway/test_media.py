@@ -1,8 +1,11 @@
 """Images that a request names: what is fetched, what never is, and when."""
 
+import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,15 @@ from darkbloom_edge.dialects.media import RemoteMedia
 from darkbloom_edge.media import MAX_FILE_BYTES, MediaKind
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.media.fetcher import Fetcher
+from darkbloom_gateway.media.network import PublicNetwork, Resolver, TooManyNamesError
+from darkbloom_mesh.clock import SystemClock
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import API_KEY, FakeRegistry
 from tests.fakes.media_server import HOST, OTHER, PUBLIC, Internet, MediaServer, media_server
 from tests.media import MP4, data_url, image_part, jpeg, png, seen
 
+ACCOUNT = "acct_one"
 PARAM = "messages[0].content[1].image_url.url"
 
 
@@ -40,7 +46,7 @@ def seeing() -> FakeRegistry:
 @pytest_asyncio.fixture(loop_scope="function")
 async def mesh(valkey_url: str, server: MediaServer) -> AsyncIterator[Harness]:
     """A gateway whose only build sees, on an internet of one server."""
-    blocked = "ads.example, blocked.example"
+    blocked = "ads.example, Bücher.example., blocked.example"
     async with gateway(valkey_url, registry=seeing(), media_blocked_hosts=blocked) as running:
         use(running, server)
         yield running
@@ -123,6 +129,9 @@ async def test_a_fetch_that_fails_is_400_and_gives_the_hold_back(
         "https://both.example/a.png",
         "https://nobody.example/a.png",
         "https://sub.ads.example/a.png",
+        "https://sub.ads.example。/a.png",
+        "https://bücher.example/a.png",
+        "https://[v1.é:x]/a.png",
         "https://10.0.0.1/a.png",
         "https://[::ffff:127.0.0.1]/a.png",
         "https://user:pass@pictures.example/a.png",
@@ -185,6 +194,10 @@ def fetcher(server: MediaServer, **limits: Any) -> Fetcher:
     return Fetcher(Internet(server.port).network(), enabled=True, trust=server.trust, **limits)
 
 
+async def fetch(server: MediaServer, *files: RemoteMedia) -> list[Mapping[str, Any]]:
+    return await fetcher(server).fetch(files, ACCOUNT)
+
+
 def wanted(url: str, kind: MediaKind = MediaKind.IMAGE) -> RemoteMedia:
     return RemoteMedia(kind, "p", url)
 
@@ -197,21 +210,21 @@ async def test_a_file_may_be_8_mib_and_all_of_them_10(server: MediaServer) -> No
     third = server.file("/third.png", png() + b"\0" * (MAX_FILE_BYTES // 3))
     server.answers["/cut.png"] = b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n" + png()
 
-    assert len(await fetcher(server).fetch([wanted(fits)])) == 1
+    assert len(await fetch(server, wanted(fits))) == 1
     for urls in ([over], [f"https://{HOST}/long.png"], [third] * 4, [f"https://{HOST}/cut.png"]):
         with pytest.raises(ApiError) as refused:
-            await fetcher(server).fetch([wanted(url) for url in urls])
+            await fetch(server, *map(wanted, urls))
         assert (refused.value.http_status, refused.value.param) == (400, "p")
 
 
 async def test_each_file_is_of_the_kind_that_was_asked_for(server: MediaServer) -> None:
     film, image = server.file("/a.mp4", MP4), server.file("/a.png", png())
 
-    parts = await fetcher(server).fetch([wanted(film, MediaKind.VIDEO), wanted(image)])
+    parts = await fetch(server, wanted(film, MediaKind.VIDEO), wanted(image))
 
     assert [part["media_type"] for part in parts] == ["video/mp4", "image/png"]
     with pytest.raises(ApiError, match="is no image"):
-        await fetcher(server).fetch([wanted(film)])
+        await fetch(server, wanted(film))
 
 
 async def test_a_server_that_is_not_who_it_says_is_not_believed(server: MediaServer) -> None:
@@ -220,7 +233,7 @@ async def test_a_server_that_is_not_who_it_says_is_not_believed(server: MediaSer
     careful = Fetcher(internet.network(), enabled=True, trust=server.trust)
 
     with pytest.raises(ApiError, match="could not be fetched"):
-        await careful.fetch([wanted("https://impostor.example/a.png")])
+        await careful.fetch([wanted("https://impostor.example/a.png")], ACCOUNT)
     assert server.asked == []
 
 
@@ -242,19 +255,82 @@ async def test_a_server_that_stalls_is_given_up_and_holds_its_place_no_longer(
     for limits in ({"file_s": 0.2}, {"total_s": 0.2}):
         hurried = fetcher(server, places=1, **limits)
         with pytest.raises(ApiError, match="in time") as late:
-            await hurried.fetch([stalled])
+            await hurried.fetch([stalled], ACCOUNT)
         assert (late.value.http_status, late.value.param) == (400, "p")
-    assert len(await fetcher(server, places=1).fetch([image])) == 1
+    assert len(await fetch(server, image)) == 1
 
 
 async def test_where_all_places_are_taken_the_gateway_is_busy(server: MediaServer) -> None:
     full = fetcher(server, places=0, file_s=0.05)
 
     with pytest.raises(ApiError) as refused:
-        await full.fetch([wanted(f"https://{HOST}/a.png")])
+        await full.fetch([wanted(f"https://{HOST}/a.png")], ACCOUNT)
 
     assert (refused.value.http_status, refused.value.retry_after_s) == (503, 1)
     assert server.asked == []
+
+
+async def test_an_account_that_names_slow_servers_leaves_places_to_others(
+    server: MediaServer,
+) -> None:
+    both = fetcher(server, places=3, share=2)
+    slow = [wanted(f"https://{HOST}/stall")] * 6
+    waiting = asyncio.ensure_future(both.fetch(slow, "acct_slow"))
+    async with asyncio.timeout(30):
+        await server.until(2)
+    image = wanted(server.file("/a.png", png()))
+
+    assert len(await both.fetch([image] * 3, ACCOUNT)) == 3
+
+    assert sum(b"/stall" in head for head in server.asked) == 2
+    waiting.cancel()
+    await asyncio.wait({waiting})
+
+
+async def test_lookups_that_nobody_answers_hold_up_nobody_for_long() -> None:
+    silent = threading.Event()
+
+    def look_up(name: str) -> list[str]:
+        silent.wait(30)
+        return [f"{name} is at {PUBLIC}"]
+
+    names = Resolver(2, look_up)
+    careful = Fetcher(PublicNetwork(names), enabled=True, file_s=0.2)
+    slow = [wanted(f"https://{name}.example/") for name in "ab"]
+    try:
+        for one in slow:
+            with pytest.raises(ApiError, match="in time"):
+                await careful.fetch([one], ACCOUNT)
+        # Both threads still ask, although nobody waits for them.
+        with pytest.raises(ApiError) as refused:
+            await careful.fetch([wanted("https://c.example/")], "acct_two")
+        assert (refused.value.http_status, refused.value.retry_after_s) == (503, 1)
+
+        silent.set()
+        async with asyncio.timeout(30):
+            while not (found := await looked_up(names)):
+                await SystemClock().sleep(0.01)
+        assert found == [f"d.example is at {PUBLIC}"]
+    finally:
+        silent.set()
+        await names.close()
+
+
+async def looked_up(names: Resolver) -> Sequence[str]:
+    try:
+        return await names("d.example")
+    except TooManyNamesError:
+        return []
+
+
+async def test_a_public_network_of_ours_is_not_called(server: MediaServer) -> None:
+    internet = Internet(server.port)
+    network = PublicNetwork(internet.resolve, internet, blocked=[ip_network("93.184.216.0/24")])
+    careful = Fetcher(network, enabled=True, trust=server.trust)
+
+    with pytest.raises(ApiError, match="not asked"):
+        await careful.fetch([wanted(server.file("/a.png", png()))], ACCOUNT)
+    assert internet.called == []
 
 
 async def test_every_stock_sdk_shows_an_image(mesh: Harness) -> None:

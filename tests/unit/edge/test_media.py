@@ -44,7 +44,8 @@ KNOWN = {
     "png": (png(), "image/png", 3, 2),
     "jpeg": (jpeg(), "image/jpeg", 5, 4),
     "jpeg behind metadata": (jpeg(metadata=60), "image/jpeg", 5, 4),
-    "gif": (gif(), "image/gif", 7, 6),
+    "gif": (gif(screen=(9, 5)), "image/gif", 9, 6),
+    "gif on a small screen": (gif(4000, 3000), "image/gif", 4000, 3000),
     "webp lossy": (webp("VP8 "), "image/webp", 9, 8),
     "webp lossless": (webp("VP8L"), "image/webp", 9, 8),
     "webp extended": (webp("VP8X", 70_000, 1000), "image/webp", 70_000, 1000),
@@ -83,12 +84,16 @@ def test_a_file_is_what_its_first_bytes_say(name: str) -> None:
         jpeg(metadata=2000),
         b"\xff\xd8" + b"\xff" * 4_000_000,
         gif()[:8],
+        gif()[:75],
+        gif(20_000, 20_000),
+        b"GIF89a\x07\0\x06\0\0\0\0;",
+        b"GIF89a\x07\0\x06\0\0\0\0\x21\xfe" + b"\x01x" * 100_000,
         webp("VP8X")[:24],
         png(0, 0),
         png_header(20_000, 20_000),
         png() + b"\0" * MAX_FILE_BYTES,
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_what_is_no_such_file_cut_short_or_too_large_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):

@@ -1,5 +1,7 @@
 """Which addresses may be asked for media, and which never."""
 
+from ipaddress import ip_network
+
 import pytest
 from darkbloom_gateway.media.addresses import (
     UnusableUrlError,
@@ -41,6 +43,10 @@ NEAR = [
     "64:ff9b::10.0.0.1",
     "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::7f00:1",
+    "64:ff9b:1::808:808",
+    "168.63.129.16",
+    "64:ff9b::a83f:8110",
+    "3fff::1",
     "2001:0:7f00:1::",
     "",
     "localhost",
@@ -53,7 +59,9 @@ def test_nothing_near_us_is_public_whatever_it_is_wrapped_in(address: str) -> No
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:21f::1"])
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "8.8.8.8", "2606:2800:21f::1", "64:ff9b::808:808"]
+)
 def test_the_internet_is_public(address: str) -> None:
     assert is_public(address)
 
@@ -78,10 +86,16 @@ def test_the_internet_is_public(address: str) -> None:
         "https://example.com/a\r\nhost: other",
         "https://exa\tmple.com/",
         "https://[::1/",
+        "https://[v1.é:x]/a",
+        "https://[1:2]/a",
+        "https://[fe80::1%25eth0]/a",
+        "https://example.com/\ud800",
+        "https://\ud800.example/",
+        "https://。/",
         "https://" + "a" * 64 + ".example/",
         "https://example.com/" + "a" * 5000,
     ],
-    ids=range(19),
+    ids=range(25),
 )
 def test_what_is_no_plain_https_address_is_not_asked(url: str) -> None:
     with pytest.raises(UnusableUrlError):
@@ -95,9 +109,11 @@ def test_what_is_no_plain_https_address_is_not_asked(url: str) -> None:
         ("HTTPS://example.com", "example.com", "/"),
         ("https://example.com:443/ä?q=ü", "example.com", "/%C3%A4?q=%C3%BC"),
         ("https://bücher.example/a%20b", "xn--bcher-kva.example", "/a%20b"),
-        ("https://[2606:2800:21f::1]/", "2606:2800:21f::1", "/"),
+        ("https://[2606:2800:21F:0::1]/", "2606:2800:21f::1", "/"),
+        ("https://evil.example。/", "evil.example", "/"),
+        ("https://evil。example./", "evil.example", "/"),
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_an_address_is_read_in_one_way(url: str, host: str, path: str) -> None:
     target = target_of(url)
@@ -112,6 +128,13 @@ def test_a_redirect_is_read_like_any_address() -> None:
     for location in ("http://example.com/", "https://u@example.com/", "https://[::1"):
         with pytest.raises(UnusableUrlError):
             redirected(here, location)
+
+
+def test_a_network_of_ours_is_near_although_it_is_public() -> None:
+    ours = [ip_network("8.8.0.0/16"), ip_network("2606:2800:21f::/48")]
+    for address in ("8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "2606:2800:21f::1"):
+        assert not is_public(address, ours)
+    assert is_public("8.9.8.8", ours)
 
 
 def test_a_listed_host_blocks_all_below_it() -> None:

@@ -2,25 +2,34 @@
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HTTPS_PORT: Final = 443
 MAX_URL_CHARS: Final = 4096
 _NEAR: Final = tuple(
     map(
         ipaddress.ip_network,
-        ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "fec0::/10", "::/96"),
+        (
+            "100.64.0.0/10",
+            "168.63.129.16/32",
+            "192.0.0.0/24",
+            "192.88.99.0/24",
+            "198.18.0.0/15",
+            "3fff::/20",
+            "fec0::/10",
+            "::/96",
+        ),
     )
 )
-"""What versions of the interpreter do not agree about."""
-_NAT64: Final = (
-    ipaddress.IPv6Network("64:ff9b::/96"),
-    ipaddress.IPv6Network("64:ff9b:1::/48"),
-)
+"""What versions of the interpreter do not agree about, and a cloud's own server on a public one."""
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""Where networks without IPv4 find an IPv4 address: it is public where that one is."""
 _CONTROL: Final = re.compile(r"[\0- \x7f]")
 _SAFE: Final = "!#$%&'()*+,/:;=?@[]~"
 
@@ -60,17 +69,30 @@ def target_of(url: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
-        host = (parts.hostname or "").rstrip(".")
-        name = host if ":" in host else host.encode("idna").decode("ascii").lower()
+        name = name_of(parts.hostname or "")
+        query = f"?{parts.query}" if parts.query else ""
+        path = quote((parts.path or "/") + query, safe=_SAFE)
     except ValueError:
         raise UnusableUrlError from None
     if parts.scheme.lower() != "https" or port not in (None, HTTPS_PORT) or not name:
         raise UnusableUrlError
     if parts.username is not None or parts.password is not None:
         raise UnusableUrlError
+    return Target(name, path)
 
-    query = f"?{parts.query}" if parts.query else ""
-    return Target(name, quote((parts.path or "/") + query, safe=_SAFE))
+
+def name_of(host: str) -> str:
+    """Return a host as DNS knows it: one spelling, whatever dots and letters it was written with.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if ":" in host:
+        if "%" in host:
+            raise ValueError("a link of this machine")
+        return str(ipaddress.IPv6Address(host))
+    # IDNA reads the full stops of other scripts as dots, so the last one shows only afterwards.
+    return host.encode("idna").decode("ascii").lower().rstrip(".")
 
 
 def redirected(target: Target, location: str) -> Target:
@@ -88,23 +110,30 @@ def is_blocked(host: str, blocked: frozenset[str]) -> bool:
     return any(".".join(labels[start:]) in blocked for start in range(len(labels)))
 
 
-def is_public(address: str) -> bool:
-    """Tell whether an address belongs to the public internet, whatever it is wrapped in."""
+def is_public(address: str, blocked: Iterable[Network] = ()) -> bool:
+    """Tell whether an address belongs to the public internet, whatever it is wrapped in.
+
+    Args:
+        address: as a resolver says it.
+        blocked: networks that count as ours although they are public.
+    """
     try:
         found: Address = ipaddress.ip_address(address)
     except ValueError:
         return False
     if not isinstance(found, ipaddress.IPv6Address):
-        return _public(found)
-    if found.scope_id is not None or not _public(found):
+        return _public(found, blocked)
+    if found.scope_id is not None:
         return False
-    return all(_public(inner) for inner in _inside(found))
+    if found in _NAT64 and not any(found in network for network in blocked):
+        return _public(ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF), blocked)
+    return _public(found, blocked) and all(_public(inner, blocked) for inner in _inside(found))
 
 
-def _public(address: Address) -> bool:
+def _public(address: Address, blocked: Iterable[Network]) -> bool:
     if address.is_multicast or address.is_reserved or address.is_unspecified:
         return False
-    if any(address in network for network in _NEAR):
+    if any(address in network for network in (*_NEAR, *blocked)):
         return False
     return address.is_global and not address.is_private
 
@@ -113,6 +142,4 @@ def _inside(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     """Return the IPv4 addresses that one of IPv6 stands for."""
     inside = [found for found in (address.ipv4_mapped, address.sixtofour) if found is not None]
     inside += address.teredo or ()
-    if any(address in network for network in _NAT64):
-        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
     return inside

@@ -17,11 +17,13 @@ class Attachments:
     Args:
         lowered: the request that names addresses.
         fetcher: gets them.
+        account_id: whose request it is.
     """
 
-    def __init__(self, lowered: Lowered, fetcher: Fetcher) -> None:
+    def __init__(self, lowered: Lowered, fetcher: Fetcher, account_id: str) -> None:
         self._lowered = lowered
         self._fetcher = fetcher
+        self._account_id = account_id
         self._one_by_one = asyncio.Lock()
 
     async def completed(self) -> Lowered:
@@ -32,7 +34,7 @@ class Attachments:
         """
         async with self._one_by_one:
             if self._lowered.remote:
-                parts = await self._fetcher.fetch(self._lowered.remote)
+                parts = await self._fetcher.fetch(self._lowered.remote, self._account_id)
                 try:
                     self._lowered = await asyncio.to_thread(self._lowered.with_media, parts)
                 except RequestError as error:

@@ -10,6 +10,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, final
+from weakref import WeakValueDictionary
 
 import certifi
 import httpcore
@@ -19,16 +20,26 @@ from darkbloom_edge.media import MAX_FILE_BYTES, MAX_TOTAL_BYTES, part_of
 
 from darkbloom_gateway.errors import ApiError, bad_request, overloaded
 from darkbloom_gateway.media.addresses import (
+    Network,
     Target,
     UnusableUrlError,
     is_blocked,
     redirected,
     target_of,
 )
-from darkbloom_gateway.media.network import NotPublicError, PublicNetwork, Resolver
+from darkbloom_gateway.media.network import (
+    NotPublicError,
+    PublicNetwork,
+    Resolver,
+    TooManyNamesError,
+)
 
 MAX_FETCHES: Final = 32
 """At a time, in one process."""
+MAX_ACCOUNT_FETCHES: Final = 4
+"""Of them, for one account: whoever names slow servers waits for himself."""
+MAX_NAMES: Final = 64
+"""Looked up at a time: more than fetches, because a lookup may outlive the fetch it was for."""
 FILE_S: Final = 15.0
 TOTAL_S: Final = 25.0
 """For one file, and for all of a request."""
@@ -56,6 +67,7 @@ class Fetcher:
         blocked: hosts that are not asked, with all below them.
         trust: roots of servers; None takes those of the web.
         places: files at a time.
+        share: of them, for one account.
         file_s: seconds for one file, and for a place before.
         total_s: seconds for all files of a request.
     """
@@ -68,6 +80,7 @@ class Fetcher:
         blocked: frozenset[str] = frozenset(),
         trust: ssl.SSLContext | None = None,
         places: int = MAX_FETCHES,
+        share: int = MAX_ACCOUNT_FETCHES,
         file_s: float = FILE_S,
         total_s: float = TOTAL_S,
     ) -> None:
@@ -78,20 +91,31 @@ class Fetcher:
         self.trust = trust
         self._blocked = blocked
         self._places = asyncio.Semaphore(places)
+        self._share = share
+        # An account is known while one of its fetches runs.
+        self._shares = WeakValueDictionary[str, asyncio.Semaphore]()
         self._file_s = file_s
         self._total_s = total_s
 
-    async def fetch(self, wanted: Sequence[RemoteMedia]) -> list[Mapping[str, Any]]:
+    async def fetch(
+        self, wanted: Sequence[RemoteMedia], account_id: str
+    ) -> list[Mapping[str, Any]]:
         """Return a part for each address, in their order.
+
+        Args:
+            wanted: the addresses.
+            account_id: for whom.
 
         Raises:
             ApiError: 400 naming the field at fault; 503 where too many wait.
         """
         budget = Budget(MAX_TOTAL_BYTES)
+        share = self._shares.setdefault(account_id, asyncio.Semaphore(self._share))
         try:
             async with asyncio.timeout(self._total_s), asyncio.TaskGroup() as tasks:
                 running = [
-                    tasks.create_task(self._fetch(one, budget), name="media") for one in wanted
+                    tasks.create_task(self._in_turn(one, budget, share), name="media")
+                    for one in wanted
                 ]
         except TimeoutError:
             raise _late(wanted[0].param) from None
@@ -99,13 +123,24 @@ class Fetcher:
             raise _first(group) from None
         return [task.result() for task in running]
 
+    async def _in_turn(
+        self, wanted: RemoteMedia, budget: "Budget", share: asyncio.Semaphore
+    ) -> Mapping[str, Any]:
+        """Fetch once the account, and then everybody together, have a place."""
+        # The time for all files bounds the wait for one's own.
+        async with share:
+            try:
+                async with asyncio.timeout(self._file_s):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise overloaded() from None
+            try:
+                return await self._fetch(wanted, budget)
+            finally:
+                self._places.release()
+
     async def _fetch(self, wanted: RemoteMedia, budget: "Budget") -> Mapping[str, Any]:
         param = wanted.param
-        try:
-            async with asyncio.timeout(self._file_s):
-                await self._places.acquire()
-        except TimeoutError:
-            raise overloaded() from None
         try:
             async with asyncio.timeout(self._file_s):
                 data = await self._follow(target_of(wanted.url), budget)
@@ -122,10 +157,10 @@ class Fetcher:
             ) from None
         except TimeoutError:
             raise _late(param) from None
+        except TooManyNamesError:
+            raise overloaded() from None
         except (NoFileError, *_FAULTS):
             raise bad_request(f"{param} could not be fetched", param=param) from None
-        finally:
-            self._places.release()
 
     async def _follow(self, target: Target, budget: "Budget") -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
@@ -172,6 +207,7 @@ def make_fetcher(
     *,
     enabled: bool,
     blocked: frozenset[str],
+    ours: Sequence[Network],
 ) -> Fetcher:
     """Return a fetcher on the internet as it is.
 
@@ -179,10 +215,11 @@ def make_fetcher(
         on_close: is given what ends it.
         enabled: as `Fetcher`.
         blocked: as `Fetcher`.
+        ours: networks that are not asked although they are public.
     """
-    resolver = Resolver(MAX_FETCHES)
+    resolver = Resolver(MAX_NAMES)
     on_close(resolver.close)
-    return Fetcher(PublicNetwork(resolver), enabled=enabled, blocked=blocked)
+    return Fetcher(PublicNetwork(resolver, blocked=ours), enabled=enabled, blocked=blocked)
 
 
 class Budget:
