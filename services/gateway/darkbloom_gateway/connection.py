@@ -39,7 +39,7 @@ class Manners:
     body_idle_s: float
     """How long the rest of a body may come after its request was answered."""
     stall_s: float
-    """How long the other end may not read."""
+    """How long the other end may read nothing at all."""
     entropy: Callable[[int], bytes]
     """For the ids of requests that never reach the application."""
     lines: Lines = field(default_factory=Lines)
@@ -72,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = self._header_count = self._waiting_bytes = self._body_bytes = 0
         self._admitted = True
         self._declining = False
+        self._has_host = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers, or hang up where there are too many lines."""
@@ -115,6 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _RefusedError(None)
         self._header_bytes = self._header_count = self._body_bytes = 0
+        self._has_host = False
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -130,8 +132,14 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._header_count += 1
         self._count(len(name) + len(value) + len(b": \r\n"))
-        if self._in_headers:
-            super().on_header(name, value)
+        if not self._in_headers:
+            return
+        if name.lower() == b"host":
+            if self._has_host:
+                # Whoever stands in front may have believed the other one (RFC 9112 3.2).
+                raise _RefusedError(malformed_http())
+            self._has_host = True
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop waiting."""
@@ -166,8 +174,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             # What was written waits for a reader, who may never come.
-            if self.transport.get_write_buffer_size() and self._stalled is None:
-                self._stalled = self.loop.call_later(self.manners.stall_s, self.transport.abort)
+            if self._stalled is None:
+                self._watch_the_reader()
         elif not self._in_headers and self.cycle.response_complete:
             # Closing now could destroy the answer before it is read, so the rest may still come.
             self._unset_keepalive_if_required()
@@ -177,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Give a reader that does not read some time."""
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self.manners.stall_s, self.transport.abort)
+            self._watch_the_reader()
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -220,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, answer: ApiError | None) -> None:
         """Answer what never becomes a request, unless another answer is on the line; hang up."""
-        if answer is not None and not self._answering:
+        if answer is not None and (not self._answering or self._withdrawn()):
             body = error_body(answer)
             name = fresh_id(self.manners.entropy)
             self.transport.write(
@@ -229,6 +237,14 @@ class BoundedProtocol(HttpToolsProtocol):
                 + b"x-request-id: %b\r\nconnection: close\r\n\r\n%b" % (name, body)
             )
         self._hang_up()
+
+    def _withdrawn(self) -> bool:
+        """Take the request in hand from the application, if nothing of its answer was sent."""
+        if self.pipeline or self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return True
 
     def _idle(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -242,6 +258,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _watch_the_reader(self) -> None:
+        """End the connection unless less is left to read by the end of each wait."""
+        left = self.transport.get_write_buffer_size()
+        if left:
+            self._stalled = self.loop.call_later(self.manners.stall_s, self._judge_reader, left)
+
+    def _judge_reader(self, before: int) -> None:
+        self._stalled = None
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_the_reader()
+        else:
+            self.transport.abort()
 
     def _keep_up(self) -> None:
         if self._stalled is not None:
@@ -260,7 +289,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.transport.close()
-        if self.transport.get_write_buffer_size():
-            # A close waits until everything is read.
-            self._keep_up()
-            self._stalled = self.loop.call_later(self.manners.stall_s, self.transport.abort)
+        # A close waits until everything is read.
+        self._keep_up()
+        self._watch_the_reader()

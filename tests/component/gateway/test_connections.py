@@ -121,8 +121,24 @@ async def test_headers_at_their_bounds_are_read(house: Harness) -> None:
         CHAT + b"content-length: -1\r\n\r\n",
         b"GET /health HTTP/1.1\r\nx : y\r\n\r\n",
         b"GET /health HTTP/1.1\r\nx: a\x00b\r\n\r\n",
+        HEALTH + b"Host: y\r\n\r\n",
+        CHAT + KEY + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+        CHAT + KEY + b"transfer-encoding: gzip\r\n\r\nx",
     ],
-    ids=["words", "http2", "path", "connect", "smuggle", "lengths", "negative", "space", "nul"],
+    ids=[
+        "words",
+        "http2",
+        "path",
+        "connect",
+        "smuggle",
+        "lengths",
+        "negative",
+        "space",
+        "nul",
+        "hosts",
+        "chunk",
+        "coding",
+    ],
 )
 async def test_what_is_not_http_is_400_in_json_and_hung_up_on(house: Harness, sent: bytes) -> None:
     async with line(house) as end:
@@ -283,6 +299,46 @@ async def test_who_does_not_read_an_answer_is_hung_up_on(whole: bool) -> None:
             while not bare.lines.open:
                 await SystemClock().sleep(0.01)
         await bare.all_gone()
+
+
+async def test_a_chunk_that_is_none_ends_a_request_that_is_waited_for(house: Harness) -> None:
+    async with line(house) as end:
+        end.say(CHAT + KEY + b'transfer-encoding: chunked\r\n\r\n5\r\n{"mod\r\n')
+        await SystemClock().sleep(0.05)
+        end.say(b"zz\r\n")
+        assert_refused(await end.answer(), 400)
+        assert await end.ended() == b""
+
+
+async def test_what_comes_after_an_answer_began_adds_no_second_one(house: Harness) -> None:
+    gate = asyncio.Event()
+    house.router.scripts = [scripted("one", "two", pause=gate)]
+    async with line(house) as end:
+        end.say(CHAT + KEY + b"content-length: %d\r\n\r\n" % len(STREAM) + STREAM)
+        async with asyncio.timeout(PATIENCE_S):
+            await end.reader.readuntil(b"one")
+        end.say(b"nonsense\r\n\r\n")
+        assert b"HTTP/1.1" not in await end.ended()
+    gate.set()
+
+
+async def test_who_reads_slowly_but_steadily_gets_the_whole_answer() -> None:
+    size, step = 8 << 20, 512 << 10
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size, "more_body": False})
+
+    async with listening(app, send_stall_s=1.0) as bare, line(bare.address) as end:
+        end.say(HEALTH + b"\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            await end.reader.readuntil(b"\r\n\r\n")
+            got = 0
+            while got < size:
+                got += len(await end.reader.readexactly(step))
+                await SystemClock().sleep(0.2)
+        assert got == size
 
 
 async def test_what_is_left_of_an_answer_does_not_keep_a_line_open() -> None:

@@ -1,8 +1,10 @@
 """The allow matrix: each port that a room opens, each neighbour that it dials, and nothing else."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
+from darkbloom_gateway.config import GatewayConfig
 
 from tests.contract.deploy.manifests import ROOMS, Document, environment, named, pod, rendered
 
@@ -115,6 +117,9 @@ def test_the_edge_gives_streams_the_time_that_they_take() -> None:
         assert timeouts["requestTimeout"] == timeouts["maxStreamDuration"] == "0s"
     (rule,) = named(documents, "HTTPRoute", "api")["spec"]["rules"]
     assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+    api = named(documents, "BackendTrafficPolicy", "api")["spec"]["timeout"]["http"]
+    idle_s = {field.name: field.default for field in dataclasses.fields(GatewayConfig)}["idle_s"]
+    assert float(api["connectionIdleTimeout"].removesuffix("s")) <= idle_s / 2
     addresses = {
         named(documents, "Gateway", name)["spec"]["listeners"][0]["hostname"]
         for name in ("consumers", "providers")
