@@ -149,6 +149,8 @@ def test_a_machine_is_linked_by_the_code_that_it_shows(known: Person) -> None:
         assert asked["verification_uri"] == f"{known.mesh.url}/console/link"
         browser.open(asked["verification_uri_complete"])
         browser.settled()
+        # Whatever the address says, a person types what the machine shows.
+        browser.fill("Code", asked["user_code"])
         browser.press("Look at it")
         browser.shows("Is this your machine?")
         assert "studio <b>" in browser.text

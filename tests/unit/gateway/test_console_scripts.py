@@ -301,3 +301,22 @@ show([read, refused]);
         ["", "", [[0, "c", "f", "{}"]]],
     ]
     assert found[1] == 4
+
+
+def test_a_login_that_does_not_say_when_it_ends_is_over() -> None:
+    found = run(
+        """
+const kept = new Map();
+globalThis.sessionStorage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, value) => kept.set(name, value), removeItem: (name) => kept.delete(name) };
+const { session } = await import("$JS/session.js");
+const login = (claims) => `x.${btoa(JSON.stringify(claims))}.x`;
+const now = Date.now() / 1000;
+const asked = [{ exp: now + 60 }, { exp: now - 60 }, {}, { exp: "never" }, { exp: null }];
+show(asked.map((claims) => {
+  kept.set("darkbloom.login", login(claims));
+  return [session.token() !== null, kept.size];
+}));
+"""
+    )
+
+    assert found == [[True, 1], [False, 0], [False, 0], [False, 0], [False, 0]]

@@ -24,7 +24,7 @@ class Session extends EventTarget {
     const kept = sessionStorage.getItem(KEY);
     if (!kept) return null;
     const claims = claimsOf(kept);
-    if (!claims || claims.exp * 1000 <= Date.now()) {
+    if (!claims || !(claims.exp * 1000 > Date.now())) {
       this.expired();
       return null;
     }

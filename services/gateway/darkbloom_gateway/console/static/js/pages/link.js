@@ -1,11 +1,14 @@
 // The page at which `darkbloom login` on a machine points: type its code, see what it is, decide.
+//
+// A code in the address is not read: whoever sends a link could make its reader approve a stranger's
+// machine. The code has to come from the eyes of whoever stands before it.
 
 import { call, query } from "../api.js";
 import { action, el, facts, field, form } from "../dom.js";
 import { ago } from "../format.js";
 
-export async function show(page, { signal, query: asked }) {
-  const code = el("input.code-entry", { required: true, maxlength: "9", autocomplete: "off", autocapitalize: "characters", spellcheck: "false", placeholder: "XXXX-XXXX", value: asked.get("user_code") ?? "" });
+export async function show(page, { signal }) {
+  const code = el("input.code-entry", { required: true, maxlength: "9", autocomplete: "off", autocapitalize: "characters", spellcheck: "false", placeholder: "XXXX-XXXX" });
   const seat = el("div", { "aria-live": "polite" });
   page.append(
     el("p.lead", {}, "On the machine that shall earn for you, ", el("code", {}, "darkbloom login"), " shows a code."),
