@@ -307,7 +307,11 @@ def test_a_login_that_does_not_say_when_it_ends_is_over() -> None:
     found = run(
         """
 const kept = new Map();
-globalThis.sessionStorage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, value) => kept.set(name, value), removeItem: (name) => kept.delete(name) };
+globalThis.sessionStorage = {
+  getItem: (name) => kept.get(name) ?? null,
+  setItem: (name, value) => kept.set(name, value),
+  removeItem: (name) => kept.delete(name),
+};
 const { session } = await import("$JS/session.js");
 const login = (claims) => `x.${btoa(JSON.stringify(claims))}.x`;
 const now = Date.now() / 1000;
