@@ -303,6 +303,62 @@ show([read, refused]);
     assert found[1] == 4
 
 
+def test_an_answer_may_take_long_as_long_as_it_goes_on() -> None:
+    found = run(
+        """
+import { createServer } from "node:http";
+globalThis.sessionStorage = { getItem: () => null };
+const { reach } = await import("$JS/api.js");
+const server = createServer(async (asked, answer) => {
+  if (asked.url === "/silent") return;
+  answer.write("x");
+  for (let piece = 0; piece < 8; piece += 1) {
+    await new Promise((go) => setTimeout(go, 250));
+    answer.write("x");
+  }
+  if (asked.url === "/stall") return;
+  answer.end();
+});
+await new Promise((go) => server.listen(0, "127.0.0.1", go));
+const base = `http://127.0.0.1:${server.address().port}`;
+async function told(path, options) {
+  try {
+    return await (await reach(base + path, options)).text();
+  } catch (error) {
+    return error.message;
+  }
+}
+const slowly = { patience: 1500, idle: 1500 };
+show(await Promise.all([
+  told("/steady", slowly),
+  told("/steady", { patience: 1500 }),
+  told("/stall", slowly),
+  told("/silent", slowly),
+]));
+server.closeAllConnections();
+server.close();
+"""
+    )
+
+    late = "the gateway took too long"
+    assert found == ["x" * 9, late, late, late]
+
+
+def test_end_to_end_the_verified_verdict_says_how_far_a_machine_is_trusted() -> None:
+    verdict = to_base64(json.dumps({"trust_level": "none"}).encode())
+    found = run(
+        """
+globalThis.sessionStorage = { getItem: () => null };
+const { levelOf } = await import("$JS/verify.js");
+const headers = new Headers({ "x-provider-trust-level": "hardware" });
+show(["open", "sealed", "end"].map((mode) => levelOf({ headers, receipt: given }, mode)[0]));
+""",
+        {"verdict": verdict},
+    )
+
+    assert found == ["hardware", "hardware", "none"]
+
+
 def test_a_login_that_does_not_say_when_it_ends_is_over() -> None:
     found = run(
         """

@@ -21,10 +21,12 @@ export class ApiError extends Error {
 
 /**
  * Calls the gateway and returns the raw answer.
- * @param {object} [options] method, body (texts and bytes as they are, an object becomes JSON), headers, patience (ms), signal
+ * @param {object} [options] method, body (texts and bytes as they are, an object becomes JSON), headers, signal,
+ *   patience (ms, for the whole answer), idle (ms): patience ends with the answer's headers, and from then on
+ *   this is the longest pause between two pieces of it
  */
-export async function reach(path, { method = "GET", body, headers = {}, patience = PATIENCE_MS, signal } = {}) {
-  const limit = AbortSignal.timeout(patience);
+export async function reach(path, { method = "GET", body, headers = {}, patience = PATIENCE_MS, idle, signal } = {}) {
+  const limit = new Limit(patience);
   const token = session.token();
   let answer;
   try {
@@ -39,15 +41,67 @@ export async function reach(path, { method = "GET", body, headers = {}, patience
       cache: "no-store",
       credentials: "omit",
       redirect: "error",
-      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+      signal: signal ? AbortSignal.any([signal, limit.signal]) : limit.signal,
     });
   } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new ApiError(0, "unreachable", limit.aborted ? "the gateway took too long" : "the gateway cannot be reached");
+    if (signal?.aborted || limit.signal.aborted) throw error;
+    limit.stop();
+    throw new ApiError(0, "unreachable", "the gateway cannot be reached");
   }
   if (answer.status === 401 && token) session.expired();
   if (!answer.ok) throw await fault(answer);
-  return answer;
+  if (!idle) return answer;
+  return new Response(paced(answer.body, limit, idle), { status: answer.status, headers: answer.headers });
+}
+
+/** Ends what takes too long, with an error that says so. */
+class Limit {
+  #halt = new AbortController();
+  #timer;
+
+  constructor(wait) {
+    this.restart(wait);
+  }
+
+  get signal() {
+    return this.#halt.signal;
+  }
+
+  restart(wait) {
+    this.stop();
+    this.#timer = setTimeout(() => this.#halt.abort(new ApiError(0, "unreachable", "the gateway took too long")), wait);
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+  }
+}
+
+/** The body as it comes; each piece gives the next one as long again. */
+function paced(body, limit, idle) {
+  const reader = body.getReader();
+  limit.restart(idle);
+  return new ReadableStream({
+    async pull(out) {
+      try {
+        const { done, value } = await reader.read();
+        if (done) {
+          limit.stop();
+          out.close();
+          return;
+        }
+        limit.restart(idle);
+        out.enqueue(value);
+      } catch (error) {
+        limit.stop();
+        throw limit.signal.aborted ? limit.signal.reason : error;
+      }
+    },
+    cancel(reason) {
+      limit.stop();
+      return reader.cancel(reason);
+    },
+  });
 }
 
 /** Calls the gateway and returns what the JSON says. */

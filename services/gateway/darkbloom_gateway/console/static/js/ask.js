@@ -7,6 +7,8 @@ import { events } from "./stream.js";
 
 export const CHAT = "/v1/chat/completions";
 const PATIENCE_MS = 600_000;
+// The gateway writes something into a silent stream every 15 s.
+const IDLE_MS = 120_000;
 
 /**
  * Asks and reports as the answer comes.
@@ -22,6 +24,7 @@ export async function ask({ body, sealed, route, signal }, onPart) {
     body: envelope ? envelope.body : text,
     headers: { ...(envelope ? { "Content-Type": MEDIA_TYPE } : {}), ...(route ? { "X-Darkbloom-Route": route } : {}) },
     patience: PATIENCE_MS,
+    idle: IDLE_MS,
     signal,
   });
   const result = { headers: answer.headers, body: text, usage: null, receipt: null, finish: null };

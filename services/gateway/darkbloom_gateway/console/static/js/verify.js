@@ -91,6 +91,15 @@ async function checkPiece(piece, entry, identity, now) {
   return claim(name, null, "shown, and not checked in the browser", "Apple");
 }
 
+/**
+ * How far the machine that answered is trusted, and who says so. End to end the answer's verdict was verified
+ * before anything was sealed, and the receipt was held to it; elsewhere nothing but the gateway's header is there yet.
+ */
+export function levelOf({ headers, receipt }, mode) {
+  if (mode !== "end") return [headers.get("x-provider-trust-level") ?? "none", "as the gateway says"];
+  return [receipt ? read(from64(receipt.verdict)).trust_level : "none", "by its verified verdict"];
+}
+
 function sameKey(left, right) {
   const plain = (text) => {
     const bytes = from64(text);

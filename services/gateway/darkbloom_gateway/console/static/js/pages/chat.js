@@ -5,7 +5,7 @@ import { ask } from "../ask.js";
 import { claimList } from "../claims.js";
 import { askEndToEnd } from "../endtoend.js";
 import { action, choice, el, facts, field, say } from "../dom.js";
-import { checkReceipt, publishedKeys } from "../verify.js";
+import { checkReceipt, levelOf, publishedKeys } from "../verify.js";
 
 const MODES = [
   ["open", "Over TLS"],
@@ -119,7 +119,7 @@ function turn(log, role, content) {
 }
 
 function backing(result, wanted, content) {
-  const level = result.headers.get("x-provider-trust-level") ?? "none";
+  const [level, source] = levelOf(result, wanted.mode);
   const attested = level === "hardware";
   const seat = el("div", {});
   const badge = el(attested ? "span.badge.good" : "span.badge.open", {}, attested ? "attested hardware" : "unattested machine");
@@ -131,7 +131,7 @@ function backing(result, wanted, content) {
     el("details", {}, el("summary", {}, "Who answered"),
       facts([
         ["Machine", el("code", {}, result.headers.get("x-provider-id") ?? "not named")],
-        ["Trust level", level],
+        ["Trust level", `${level}, ${source}`],
         ["Sent", SENT[wanted.mode]],
         result.usage && ["Tokens", `${result.usage.prompt_tokens} in, ${result.usage.completion_tokens} out`],
         ["Attempt", el("code", {}, result.headers.get("x-inference-job-id") ?? "")],
