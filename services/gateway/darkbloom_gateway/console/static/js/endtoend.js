@@ -11,6 +11,7 @@ import { checkMachine, checkReceipt, publishedKeys } from "./verify.js";
 
 const SEALED = "application/vnd.darkbloom.sealed";
 const PATIENCE_MS = 600_000;
+const IDLE_MS = 120_000;
 const LIFE_MS = 300_000;
 const TRIES = 3;
 const OUTPUT_BOUND = 4096;
@@ -153,7 +154,7 @@ async function verified(answer, asked) {
 
 async function posted(payload, offer, signal) {
   try {
-    return await reach("/v1/offers/answer", { method: "POST", body: payload, headers: { "Content-Type": SEALED, "X-Darkbloom-Offer": offer.offer_id }, patience: PATIENCE_MS, signal });
+    return await reach("/v1/offers/answer", { method: "POST", body: payload, headers: { "Content-Type": SEALED, "X-Darkbloom-Offer": offer.offer_id }, patience: PATIENCE_MS, idle: IDLE_MS, signal });
   } catch (error) {
     error.provider = error.headers?.get("x-provider-id");
     // Late is nobody's fault, and not the machine's.
