@@ -107,7 +107,21 @@ async def spying(mesh: Mesh, collector: Collector) -> AsyncIterator[Spy]:
         yield Spy(mesh, collector, wire)
 
 
-def stock(mesh: Mesh, wire: Valve, transport: AsyncTransport | None) -> openai.AsyncOpenAI:
+class Sampled(httpx2.AsyncBaseTransport):
+    """Carries requests, each with a trace that is kept: else few would ever be."""
+
+    def __init__(self) -> None:
+        self._carrier = httpx2.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.headers["traceparent"] = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+        return await self._carrier.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._carrier.aclose()
+
+
+def stock(mesh: Mesh, wire: Valve, transport: AsyncTransport | Sampled) -> openai.AsyncOpenAI:
     """Return an SDK whose every byte passes the valve."""
     return openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{wire.port}/v1",
@@ -143,7 +157,7 @@ async def test_end_to_end_the_gateway_never_has_what_in_edge_mode_it_has(
     policy = Policy(pins=pins, trust="none", allow_unattested=True)
     async with spying(mesh, collector) as spy:
         song = f"canary-{secrets.token_hex(16)}"
-        async with stock(mesh, spy.wire, AsyncTransport(policy)) as client:
+        async with stock(mesh, spy.wire, AsyncTransport(policy, inner=Sampled())) as client:
             text, found, receipt = await sung(client, song, lambda: spy.found(song))
         assert text.split() == [song] * 60
         assert found == {"nowhere"}
@@ -153,7 +167,7 @@ async def test_end_to_end_the_gateway_never_has_what_in_edge_mode_it_has(
 
     async with spying(mesh, collector) as spy:
         other = f"canary-{secrets.token_hex(16)}"
-        async with stock(mesh, spy.wire, None) as client:
+        async with stock(mesh, spy.wire, Sampled()) as client:
             text, found, _ = await sung(client, other, lambda: spy.found(other))
         assert text.split() == [other] * 60
         assert found == {"memory of the gateway", "wire"}
