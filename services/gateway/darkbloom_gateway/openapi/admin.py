@@ -18,7 +18,7 @@ from darkbloom_edge.dialects.schemas.parts import (
     words,
 )
 
-from darkbloom_gateway.openapi.money import DOLLARS, USD
+from darkbloom_gateway.openapi.amounts import DOLLARS, USD
 from darkbloom_gateway.openapi.operation import (
     BINARY,
     BYTES,

@@ -11,13 +11,16 @@ from starlette.routing import BaseRoute
 
 from darkbloom_gateway.openapi import (
     admin,
+    earnings,
     end_to_end,
     inference,
     models,
     money,
     network,
     people,
+    programmes,
     refusals,
+    stripe,
 )
 from darkbloom_gateway.openapi.operation import SEALED, Access, Answer, Key, Operation
 from darkbloom_gateway.shell import PROBES
@@ -28,6 +31,9 @@ TABLE: Mapping[Key, Operation] = {
     **models.TABLE,
     **people.TABLE,
     **money.TABLE,
+    **earnings.TABLE,
+    **stripe.TABLE,
+    **programmes.TABLE,
     **network.TABLE,
     **admin.TABLE,
 }

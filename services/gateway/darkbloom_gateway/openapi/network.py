@@ -20,7 +20,7 @@ from darkbloom_edge.dialects.schemas.parts import (
     words,
 )
 
-from darkbloom_gateway.openapi.money import MICROS
+from darkbloom_gateway.openapi.amounts import MICROS
 from darkbloom_gateway.openapi.operation import (
     BINARY,
     BYTES,
