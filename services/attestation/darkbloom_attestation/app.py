@@ -15,7 +15,6 @@ from darkbloom_edge.apple.roots import AppleRoots, apple_roots
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
-from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.serve import Service
 
@@ -179,5 +178,8 @@ def _app_of(config: AttestationConfig) -> AppAttestPolicy | None:
 
 def migrate(config: AttestationConfig) -> int:
     """Bring the schema to its newest revision; return the exit code."""
+    # Half of a room's start would be alembic and sqlalchemy, which no server needs.
+    from darkbloom_mesh.migrate import migrate as migrate_schema
+
     migrate_schema(config.database_url, package=__package__, schema=ROOM)
     return 0

@@ -11,7 +11,6 @@ from darkbloom.registry.v1.registry_service_pb2_grpc import add_RegistryServiceS
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.errors import MeshError
-from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.serve import Service
 
 from darkbloom_registry.admission import Admission
@@ -102,5 +101,8 @@ def _with_keys(
 
 def migrate(config: RegistryConfig) -> int:
     """Bring the schema to its newest revision; return the exit code."""
+    # Half of a room's start would be alembic and sqlalchemy, which no server needs.
+    from darkbloom_mesh.migrate import migrate as migrate_schema
+
     migrate_schema(config.database_url, package=__package__, schema=ROOM)
     return 0

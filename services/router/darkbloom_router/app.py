@@ -21,7 +21,6 @@ from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.credits import WINDOW
-from darkbloom_mesh.migrate import migrate as migrate_schema
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
 
@@ -338,6 +337,9 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
 
 def migrate(config: RouterConfig) -> int:
     """Bring the schema of decision records to its newest revision; return the exit code."""
+    # Half of a room's start would be alembic and sqlalchemy, which no server needs.
+    from darkbloom_mesh.migrate import migrate as migrate_schema
+
     if config.database_url is None:
         _log.error("no_database", hint="set DATABASE_URL; without it nothing is recorded")
         return 2
