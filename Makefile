@@ -150,7 +150,7 @@ openapi: $(READY) ## Write docs/openapi.json, the document that a gateway serves
 proto-lint: $(READY) ## buf lint, and buf breaking against the last release tag
 	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf lint
 ifneq ($(LAST_TAG),)
-	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf breaking --against '.git#tag=$(LAST_TAG)'
+	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf breaking --against '$(shell git rev-parse --git-common-dir)#tag=$(LAST_TAG)'
 endif
 
 .PHONY: lock
@@ -163,18 +163,27 @@ lock-check: $(READY) ## constraints.txt is fresh
 
 ##@ Deployment
 
+# The one place that says it is pyproject.toml; `make release-version VERSION=…` changes it everywhere.
+DECLARED := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 IMAGE_ROOMS := gateway router billing attestation registry local
 
 .PHONY: images
 images: ## Build every image with docker, tagged as deploy/images.env names them; ROOMS_ONLY="router" for one
 	@for room in $(or $(ROOMS_ONLY),$(IMAGE_ROOMS)); do \
 	  docker build --file deploy/Dockerfile --build-arg ROOM=$$room \
-	    --build-arg COMMIT=$$(git rev-parse HEAD) --tag darkbloom-$$room:0.1.0 . || exit 1; \
+	    --build-arg COMMIT=$$(git rev-parse HEAD) --build-arg VERSION=$(DECLARED) \
+	    --tag darkbloom-$$room:$(DECLARED) . || exit 1; \
 	done
 
 .PHONY: manifests
 manifests: $(READY) ## Print what an environment would be given: make manifests OVERLAY=production
 	@$(BIN)/kubectl kustomize deploy/kustomize/overlays/$(or $(OVERLAY),dev)
+
+##@ Releases
+
+.PHONY: release-version
+release-version: $(READY) ## Say another version everywhere: make release-version VERSION=0.3.0
+	@$(PYTHON) -m tools.release version $(VERSION)
 
 ##@ Everything
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from functools import partial
+from importlib.metadata import version
 
 from darkbloom.attestation.v1 import attestation_service_pb2, log_service_pb2
 from darkbloom.attestation.v1.attestation_service_pb2_grpc import (
@@ -44,7 +45,6 @@ from darkbloom_attestation.transparency.server import LogServer
 from darkbloom_attestation.transparency.tables import PostgresLog
 
 ROOM = "attestation"
-VERSION = "0.1.0"
 _DAY_S = 86_400
 
 _SERVICES = (
@@ -71,7 +71,7 @@ async def serve(
     Raises:
         KeyDirectoryError: there is no usable key to sign with.
     """
-    async with Service(config, room=ROOM, version=VERSION) as service:
+    async with Service(config, room=ROOM, version=version("darkbloom-attestation")) as service:
         clock = clock or SystemClock()
         development = config.environment == "development"
         keyring = load_keyring(config.key_dir, now=clock.now(), create=development)

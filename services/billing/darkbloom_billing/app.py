@@ -3,6 +3,7 @@
 import secrets
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from darkbloom.billing.v1 import (
@@ -57,7 +58,6 @@ from darkbloom_billing.store.prices import PostgresPrices
 from darkbloom_billing.store.receipts import PostgresReceipts
 
 ROOM = "billing"
-VERSION = "0.1.0"
 
 _SERVICES = (
     ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
@@ -74,7 +74,7 @@ _AUDIT_CONNECTIONS = 1
 
 async def serve(config: BillingConfig) -> int:
     """Run billing until it is told to stop; return the exit code."""
-    async with Service(config, room=ROOM, version=VERSION) as service:
+    async with Service(config, room=ROOM, version=version("darkbloom-billing")) as service:
         await wire(config, service, SystemClock())
         return await service.wait()
 

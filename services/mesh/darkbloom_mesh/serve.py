@@ -1,7 +1,7 @@
 """How a room runs: one `Service` from start to drain.
 
     async def serve(config: BillingConfig) -> int:
-        async with Service(config, room="billing", version="0.1.0") as service:
+        async with Service(config, room="billing", version="1.2.3") as service:
             store = await Store.open(config.database_url)
             service.on_close(store.close)
             service.add_listener(

@@ -5,6 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from importlib.metadata import version
 
 from darkbloom.registry.v1 import registry_service_pb2
 from darkbloom.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
@@ -24,14 +25,13 @@ from darkbloom_registry.server import RegistryServer
 from darkbloom_registry.store import PostgresStore
 
 ROOM = "registry"
-VERSION = "0.1.0"
 
 _SERVICE = registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 
 
 async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
     """Run the registry until it is told to stop; return the exit code."""
-    async with Service(config, room=ROOM, version=VERSION) as service:
+    async with Service(config, room=ROOM, version=version("darkbloom-registry")) as service:
         clock = clock or SystemClock()
         store = await PostgresStore.connect(config.database_url.reveal())
         service.on_close(store.close)

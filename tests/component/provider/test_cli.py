@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -294,7 +295,7 @@ def test_the_code_release_is_measured_the_same_each_time(cli):
 
 
 def test_the_version_and_the_help_are_printed(cli):
-    assert cli("--version")[:2] == (0, "0.1.0\n")
+    assert cli("--version")[:2] == (0, f"{version('darkbloom-provider')}\n")
     code, out, _ = cli("--help")
     assert code == 0
     assert "doctor" in out
