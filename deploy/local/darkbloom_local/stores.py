@@ -45,14 +45,23 @@ _MAX_SOCKET_DIR = 88
 class Postgres:
     """A PostgreSQL cluster in `directory`: `prepare()`, then `launch()`, then `wait_ready()`.
 
-    `durable=False` is for tests whose data dies with them: commits do not wait for the disk.
+    `durable=False` is for tests whose data dies with them: commits do not wait for the disk. `settings`
+    are added to those of the server's command line.
     """
 
-    def __init__(self, directory: Path, log: Path | None = None, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        log: Path | None = None,
+        *,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory.resolve()
         self.data = self.directory / "data"
         self.log = log or self.directory / "postgres.log"
         self._durable = durable
+        self._settings = dict(settings or {})
         self._account = _ROOT_STAND_IN if os.geteuid() == 0 else None
         self._sockets = socket_dir(self.directory)
 
@@ -71,46 +80,24 @@ class Postgres:
         Raises:
             LocalError: The cluster cannot be created here.
         """
-        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _own(self._sockets, self._account)
-        if self._account:
-            _own(self.data, self._account)
-            _make_reachable(self.data)
-            _make_reachable(self._sockets)
-            _make_reachable(_program("postgres"))
-
+        self.prepare_empty()
         self._end_leftover()
         if (self.data / "PG_VERSION").exists():
             return
 
-        groups = groups_of(self._account)
-        initdb = subprocess.run(  # noqa: S603 - argv is ours, no shell
-            [
-                str(_program("initdb")),
-                f"--pgdata={self.data}",
-                f"--username={_POSTGRES_USER}",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
-                "--locale=C",
-                "--no-instructions",
-                "--no-sync",
-            ],
-            env=_plain_environment(),
-            user=self._account,
-            group=groups.group,
-            extra_groups=groups.extra_groups,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_INITDB_S,
-            check=False,
+        self.run_tool(
+            "initdb",
+            f"--pgdata={self.data}",
+            f"--username={_POSTGRES_USER}",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--locale=C",
+            "--no-instructions",
+            "--no-sync",
+            timeout_s=_INITDB_S,
         )
-        if initdb.returncode:
-            reason = initdb.stderr.decode("utf-8", "replace").strip()
-            raise LocalError(f"cannot create a database cluster in {self.data}: {reason}")
 
     def launch(self) -> Child:
         """Start the server; it is a child of this process and of this thread."""
@@ -126,6 +113,7 @@ class Postgres:
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+        settings |= self._settings
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         return Child.start(
             Command(
@@ -153,6 +141,65 @@ class Postgres:
             known = admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
             if known.fetchone() is None:
                 admin.execute(f"CREATE DATABASE {DATABASE}".encode())
+
+    def prepare_empty(self) -> None:
+        """Make the directories of a cluster, its own, without a cluster in them.
+
+        Raises:
+            LocalError: One belongs to somebody else.
+        """
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _own(self._sockets, self._account)
+        if self._account:
+            _own(self.data, self._account)
+            _make_reachable(self.data)
+            _make_reachable(self._sockets)
+            _make_reachable(_program("postgres"))
+
+    def run_tool(self, name: str, *arguments: str, timeout_s: float) -> None:
+        """Run a program of PostgreSQL as the account of this server.
+
+        Raises:
+            LocalError: It failed; its own words say why.
+        """
+        groups = groups_of(self._account)
+        done = subprocess.run(  # noqa: S603 - argv is ours, no shell
+            [str(_program(name)), *arguments],
+            env=_plain_environment(),
+            user=self._account,
+            group=groups.group,
+            extra_groups=groups.extra_groups,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=timeout_s,
+            check=False,
+        )
+        if done.returncode:
+            reason = done.stderr.decode("utf-8", "replace").strip()
+            raise LocalError(f"{name} failed for {self.data}: {reason}")
+
+    def own(self, directory: Path) -> None:
+        """Make a directory that the server of this cluster may write, and walk down to.
+
+        Raises:
+            LocalError: It belongs to somebody else.
+        """
+        _own(directory, self._account)
+        _make_reachable(directory)
+
+    def own_tree(self, directory: Path) -> None:
+        """Give everything below a directory to the server's account, open to it alone."""
+        uid = pwd.getpwnam(self._account).pw_uid if self._account else os.geteuid()
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, uid, -1, follow_symlinks=False)
+        directory.chmod(0o700)
+
+    @property
+    def sockets(self) -> Path:
+        """Directory of the server's socket."""
+        return self._sockets
 
     def _says_ready(self, child: Child) -> bool:
         # What pg_ctl -w waits for; the pid tells it from the file of a server that was killed.
