@@ -70,6 +70,7 @@ async def serve(
 
     Raises:
         KeyDirectoryError: there is no usable key to sign with.
+        BlankStoreError: the database knows nobody.
     """
     async with Service(config, room=ROOM, version=version("darkbloom-attestation")) as service:
         clock = clock or SystemClock()
@@ -77,6 +78,7 @@ async def serve(
         keyring = load_keyring(config.key_dir, now=clock.now(), create=development)
         database = await Database.connect(config.database_url.reveal())
         service.on_close(database.close)
+        await database.require(ROOM)
 
         store = PostgresStore(database)
         feed = RevocationFeed(store, clock, Backoff(secrets.SystemRandom().random))
@@ -176,10 +178,16 @@ def _app_of(config: AttestationConfig) -> AppAttestPolicy | None:
     )
 
 
-def migrate(config: AttestationConfig) -> int:
-    """Bring the schema to its newest revision; return the exit code."""
+def migrate(config: AttestationConfig, *, new: bool = False) -> int:
+    """Bring the schema to its newest revision; return the exit code.
+
+    Args:
+        config: What the environment says.
+        new: Fill a blank database in production too.
+    """
     # Half of a room's start would be alembic and sqlalchemy, which no server needs.
     from darkbloom_mesh.migrate import migrate as migrate_schema
 
-    migrate_schema(config.database_url, package=__package__, schema=ROOM)
+    new = new or config.environment == "development"
+    migrate_schema(config.database_url, package=__package__, schema=ROOM, new=new)
     return 0

@@ -194,12 +194,18 @@ async def wire(config: BillingConfig, service: Service, clock: Clock) -> None:
     )
 
 
-def migrate(config: BillingConfig) -> str:
-    """Bring the schemas to their newest revision and return it; needs the owner's role."""
+def migrate(config: BillingConfig, *, new: bool = False) -> str:
+    """Bring the schemas to their newest revision and return it; needs the owner's role.
+
+    Args:
+        config: What the environment says.
+        new: Fill a blank database in production too.
+    """
     # Half of a room's start would be alembic and sqlalchemy, which no server needs.
     from darkbloom_mesh.migrate import migrate as migrate_schema
 
-    return migrate_schema(config.database_url, package="darkbloom_billing", schema=ROOM)
+    new = new or config.environment == "development"
+    return migrate_schema(config.database_url, package="darkbloom_billing", schema=ROOM, new=new)
 
 
 async def check(config: BillingConfig) -> Report:

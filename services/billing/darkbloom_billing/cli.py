@@ -33,9 +33,12 @@ def serve() -> None:
 
 
 @cli.command()
-def migrate() -> None:
+def migrate(
+    *,
+    new: Annotated[bool, typer.Option("--new", help="Also where the database is blank.")] = False,
+) -> None:
     """Bring the schemas to their newest revision, as the owner of the database."""
-    typer.echo(app.migrate(main_config(BillingConfig, app.ROOM)))
+    typer.echo(app.migrate(main_config(BillingConfig, app.ROOM), new=new))
 
 
 @cli.command()

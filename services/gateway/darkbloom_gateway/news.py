@@ -103,6 +103,10 @@ class CatalogNews:
     def _take(self, snapshot: CatalogMessage | None) -> None:
         if snapshot is None:
             return
+        kept = self._shelf.catalog
+        if kept is not None and not snapshot.builds and snapshot.generation < kept.generation:
+            _log.error("blank_catalog_refused", kept=kept.generation, sent=snapshot.generation)
+            return
         self._shelf.catalog = convert.catalog(snapshot)
         self._fresh = snapshot
         self._changed.set()

@@ -156,6 +156,10 @@ class StoreUnavailableError(UnavailableError):
     reason = ErrorReason.ERROR_REASON_STORE_UNAVAILABLE
 
 
+class BlankStoreError(StoreUnavailableError):
+    """The store answers and holds nothing of the room: a lost volume, or a mesh that is new."""
+
+
 class InternalError(MeshError):
     """Something was not mapped; the request id leads to the log."""
 

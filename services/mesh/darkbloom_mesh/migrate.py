@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from darkbloom_mesh.config import Secret
-from darkbloom_mesh.errors import StoreUnavailableError
+from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 
 _CONNECT_S = 10
 _log = structlog.get_logger()
@@ -32,6 +32,7 @@ def migrate(
     schema: str,
     lock_wait_s: int = 60,
     lock_timeout_s: int = 3,
+    new: bool = True,
 ) -> str:
     """Bring a room's schema to its newest revision and return that revision.
 
@@ -45,8 +46,11 @@ def migrate(
         schema: The room's schema; created where it is missing.
         lock_wait_s: Longest wait for another migrator, in seconds.
         lock_timeout_s: Longest wait of one statement for a table, in seconds.
+        new: Whether a blank database may be filled. In production only a person says so: a volume
+            that came back empty must not become a mesh that knows nobody.
 
     Raises:
+        BlankStoreError: The schema is not there, and nobody said that the mesh is new.
         StoreUnavailableError: No connection, or a lock was not free in time.
     """
     config = _alembic(package, schema)
@@ -62,6 +66,11 @@ def migrate(
             guard.autocommit = True
             guard.execute(f"SET lock_timeout = '{int(lock_wait_s)}s'")
             guard.execute("SELECT pg_advisory_lock(%s)", (key,))
+            if not new and not _founded(guard, schema):
+                raise BlankStoreError(
+                    f"the database has no schema {schema}: for a new mesh say `migrate --new`;"
+                    " for any other the volume came back empty, restore it"
+                )
             connection.exec_driver_sql(f"SET lock_timeout = '{int(lock_timeout_s)}s'")
             connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
             connection.commit()
@@ -73,6 +82,12 @@ def migrate(
         engine.dispose()
     _log.info("migrated", schema=schema, revision=head)
     return head
+
+
+def _founded(connection: psycopg.Connection, schema: str) -> bool:
+    """Return whether a migration was ever applied to the schema."""
+    table = connection.execute("SELECT to_regclass(%s)", (f'"{schema}".alembic_version',))
+    return table.fetchone() != (None,)
 
 
 def run_sql(migration: str) -> None:

@@ -16,7 +16,7 @@ from typing import TypeAlias, final
 
 import asyncpg
 
-from darkbloom_mesh.errors import StoreUnavailableError
+from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -57,6 +57,22 @@ class Database:
                 timeout=_CONNECT_TIMEOUT_S,
             )
         return cls(pool)
+
+    async def require(self, schema: str) -> None:
+        """Return if the room's schema was ever made here.
+
+        Raises:
+            BlankStoreError: A room that served from here would know nobody.
+        """
+        async with self.acquire() as connection:
+            table = await connection.fetchval(
+                "SELECT to_regclass($1)", f'"{schema}".alembic_version'
+            )
+        if table is None:
+            raise BlankStoreError(
+                f"the database has no schema {schema}: not migrated yet, or its volume came back"
+                " empty; nothing is served from it"
+            )
 
     async def close(self) -> None:
         """Close every connection, waiting a moment for those in use."""

@@ -12,7 +12,8 @@ from darkbloom_registry.config import RegistryConfig
 parser = argparse.ArgumentParser(prog="darkbloom_registry", description="The registry room.")
 commands = parser.add_subparsers(dest="command")
 commands.add_parser("serve", help="serve; the default")
-commands.add_parser("migrate", help="bring the schema to its newest revision")
+to_newest = commands.add_parser("migrate", help="bring the schema to its newest revision")
+to_newest.add_argument("--new", action="store_true", help="also where the database is blank")
 key = commands.add_parser("key", help="make a publishing key and print it, once; or revoke it")
 key.add_argument("label", help="who it is, as changes will name them")
 key.add_argument("scopes", nargs="*", metavar="scope", help=", ".join(Scope))
@@ -26,7 +27,7 @@ if given.command == "key" and not set(given.scopes) <= set(Scope):
     key.error(f"scopes are {', '.join(Scope)}")
 config = main_config(RegistryConfig, ROOM)
 if given.command == "migrate":
-    raise SystemExit(migrate(config))
+    raise SystemExit(migrate(config, new=given.new))
 if given.command == "key":
     if given.revoke:
         raise SystemExit(revoke_key(config, given.label))

@@ -99,10 +99,16 @@ def _with_keys(
     return 0
 
 
-def migrate(config: RegistryConfig) -> int:
-    """Bring the schema to its newest revision; return the exit code."""
+def migrate(config: RegistryConfig, *, new: bool = False) -> int:
+    """Bring the schema to its newest revision; return the exit code.
+
+    Args:
+        config: What the environment says.
+        new: Fill a blank database in production too.
+    """
     # Half of a room's start would be alembic and sqlalchemy, which no server needs.
     from darkbloom_mesh.migrate import migrate as migrate_schema
 
-    migrate_schema(config.database_url, package=__package__, schema=ROOM)
+    new = new or config.environment == "development"
+    migrate_schema(config.database_url, package=__package__, schema=ROOM, new=new)
     return 0

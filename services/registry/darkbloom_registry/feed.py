@@ -15,6 +15,9 @@ from darkbloom_registry.model import Catalog
 HEARTBEAT_S = 10.0
 """Between two signs of life on a watch."""
 
+_NEVER_WRITTEN = 0
+"""Generation of a blank store: whoever has a catalog keeps it."""
+
 _log = structlog.get_logger()
 
 
@@ -88,7 +91,7 @@ class CatalogFeed:
         sent, beats = after_generation, -1
         while not self._closed:
             changed, catalog = self._changed, self._catalog
-            if catalog is not None and catalog.generation != sent:
+            if catalog is not None and catalog.generation not in {sent, _NEVER_WRITTEN}:
                 sent, beats = catalog.generation, self._beats
                 yield catalog
             elif beats != self._beats:

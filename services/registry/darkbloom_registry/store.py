@@ -52,8 +52,18 @@ class PostgresStore:
 
     @classmethod
     async def connect(cls, url: str) -> "PostgresStore":
-        """Open a pool; the caller closes it."""
-        return cls(await Database.connect(url))
+        """Open a pool; the caller closes it.
+
+        Raises:
+            BlankStoreError: Nothing was ever kept there.
+        """
+        database = await Database.connect(url)
+        try:
+            await database.require("registry")
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
 
     async def close(self) -> None:
         """Close every connection, waiting a moment for those in use."""

@@ -81,7 +81,7 @@ async def test_the_room_makes_its_key_once_and_leaves_cleanly(
 async def test_production_does_not_start_without_its_key(cluster: Postgres, tmp_path: Path) -> None:
     with cluster.database() as database_url:
         env = environment(database_url, tmp_path)
-        migrated = await start(env, "migrate")
+        migrated = await start(env, "migrate", "--new")
         await migrated.communicate()
         process = await start(env)
         output, _ = await process.communicate()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from darkbloom_mesh.config import Secret
-from darkbloom_mesh.errors import StoreUnavailableError
+from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 from darkbloom_mesh.migrate import migrate
 
 from tests.stores import Postgres, postgres
@@ -70,6 +70,18 @@ def test_migrations_run_once_in_order_inside_the_rooms_schema(room: Path, databa
         assert migrate(database, package="made_up_room", schema="made_up") == "0002"
     assert query(database, "SELECT note, size FROM made_up.pages") == [("100%: it's :fine", None)]
     assert query(database, "SELECT version_num FROM made_up.alembic_version") == [("0002",)]
+
+
+def test_a_blank_database_is_filled_only_where_somebody_said_that_the_mesh_is_new(
+    room: Path, database: Secret
+) -> None:
+    add_migration(room, "0001", None, FIRST)
+    with pytest.raises(BlankStoreError, match="no schema made_up: for a new mesh say"):
+        migrate(database, package="made_up_room", schema="made_up", new=False)
+    assert query(database, "SELECT to_regnamespace('made_up')::text") == [(None,)]
+
+    migrate(database, package="made_up_room", schema="made_up", new=True)
+    assert migrate(database, package="made_up_room", schema="made_up", new=False) == "0001"
 
 
 def test_a_failing_migration_leaves_nothing_behind(room: Path, database: Secret) -> None:

@@ -58,8 +58,8 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
 ) -> None:
     with cluster.database() as database_url:
         env = environment(database_url, tmp_path)
-        for _ in range(2):
-            migrated = await start(env, "migrate")
+        for said in ("--new",), ():
+            migrated = await start(env, "migrate", *said)
             assert await migrated.wait() == 0
 
         made = await start(env, "key", "somebody", "publish", "alias")

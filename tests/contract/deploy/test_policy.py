@@ -213,6 +213,21 @@ def test_migrations_run_to_an_end_and_as_the_owner_of_the_schema() -> None:
         assert job["spec"]["activeDeadlineSeconds"] <= 900, name
         assert pod(job)["restartPolicy"] == "Never", name
         assert pod(job)["containers"][0]["args"] == ["migrate"], name
+        assert (
+            "--new"
+            not in pod(named(rendered("overlays/production/migrations"), "Job", name))[
+                "containers"
+            ][0]["args"]
+        ), name
+    first_day = {
+        job["metadata"]["name"]: pod(job)["containers"][0]["args"]
+        for job in workloads(rendered("overlays/production/new-mesh"))
+    }
+    assert {name for name, args in first_day.items() if args == ["migrate", "--new"]} == {
+        "migrate-attestation",
+        "migrate-billing",
+        "migrate-registry",
+    }
     (variable,) = [
         one
         for one in pod(jobs["migrate-billing"])["containers"][0]["env"]

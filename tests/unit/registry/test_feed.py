@@ -116,6 +116,13 @@ async def test_a_generation_from_the_past_is_sent_too() -> None:
         assert running.seen == [1]
 
 
+async def test_a_blank_store_takes_nobodys_catalog_away() -> None:
+    running = Running(after=57)
+    running.source.newest = 0
+    async with running:
+        assert running.seen == [Heartbeat(57)]
+
+
 async def test_a_slow_watcher_skips_to_the_newest() -> None:
     running = Running()
     await running.feed.load()

@@ -34,9 +34,12 @@ def serve() -> None:
 
 
 @cli.command()
-def migrate() -> None:
+def migrate(
+    *,
+    new: Annotated[bool, typer.Option("--new", help="Also where the database is blank.")] = False,
+) -> None:
     """Bring the schema to its newest revision, as the owner of the database."""
-    raise typer.Exit(app.migrate(main_config(AttestationConfig, app.ROOM)))
+    raise typer.Exit(app.migrate(main_config(AttestationConfig, app.ROOM), new=new))
 
 
 @cli.command("verify-blob")
