@@ -59,7 +59,7 @@ test-rooms: $(READY) ## All but the mesh, two files at a time
 
 .PHONY: test-mesh
 test-mesh: $(READY) ## Only those that start a whole mesh
-	@$(BIN)/pytest tests/mesh $(ARGS)
+	@$(BIN)/pytest tests/mesh tests/drills $(ARGS)
 
 .PHONY: test-browser
 test-browser: export DARKBLOOM_TEST_ARTEFACTS ?= .state/artefacts
@@ -98,6 +98,10 @@ json-runs: $(READY) ## Schemas and forced calls through the mesh, every answer v
 .PHONY: chaos-billing
 chaos-billing: $(READY) ## Tear the database from under every command of billing; ARGS="--seed 1 --seconds 30"
 	@$(PYTHON) -m tests.chaos $(ARGS)
+
+.PHONY: drills
+drills: $(READY) ## Break things on purpose and count what is lost; last line is JSON; ARGS="--only pod-kill --seed 1 --list"
+	@GRPC_ENABLE_FORK_SUPPORT=0 $(PYTHON) -m tests.drills $(ARGS)
 
 .PHONY: schemathesis
 schemathesis: $(READY) ## Many requests out of nothing against both OpenAPI documents; EXAMPLES=100

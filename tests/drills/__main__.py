@@ -1,0 +1,55 @@
+"""`python -m tests.drills --only pod-kill`: the last line is JSON; code 1: something unexpected."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tests.drills.catalogue import every_drill
+from tests.drills.running import play_all, unexpected
+
+_EX_USAGE = 64
+
+
+def main() -> int:
+    """Play what was asked for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="NAME", help="play this one; repeatable")
+    parser.add_argument("--list", action="store_true", help="name the drills and play none")
+    parser.add_argument("--json", action="store_true", help="print the last line alone")
+    parser.add_argument("--seed", type=int, default=1, help="of the drills' dice")
+    parser.add_argument("--keep", type=Path, help="directory where logs and data stay")
+    arguments = parser.parse_args()
+
+    drills = every_drill()
+    if strangers := sorted(set(arguments.only or ()) - set(drills)):
+        sys.stderr.write(f"no such drill: {', '.join(strangers)}; --list names them\n")
+        return _EX_USAGE
+    chosen = [drills[name] for name in arguments.only or drills]
+    if arguments.list:
+        for drill in chosen:
+            sys.stdout.write(f"{drill.name:24} {drill.claim}; loses: {drill.expected}\n")
+        return 0
+
+    results = play_all(
+        chosen,
+        seed=arguments.seed,
+        say=_quiet if arguments.json else _say,
+        keep=arguments.keep,
+    )
+    found = unexpected(results)
+    sys.stdout.write(json.dumps({"drills": results, "unexpected": found}) + "\n")
+    return 1 if found else 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _quiet(_text: str) -> None:
+    """Say nothing."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

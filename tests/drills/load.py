@@ -1,0 +1,222 @@
+"""Streams at many clients, each looked at to its last byte, behind what balances gateways.
+
+A client does what a good one does by itself: where nothing has come yet it asks again, elsewhere
+first, minding `Retry-After`. An answer that has begun is never asked for twice.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+import httpx
+from darkbloom_local.mesh import Mesh
+from darkbloom_local.models import SCRIPTED
+from darkbloom_mesh.clock import Clock, SystemClock
+
+from tests.mesh.harness import PATIENCE_S, Consumer, Reading, Stream, script
+
+_ASK_AGAIN = frozenset({429, 502, 503})
+_PAUSE_S = 0.25
+
+
+class End(Enum):
+    """How a request ended for whoever asked."""
+
+    WHOLE = "whole"
+    REFUSED = "refused"
+    """Never an answer, whatever was tried."""
+    BROKEN = "broken"
+    """Content came, then one typed error in the stream."""
+    CUT = "cut"
+    """Content came, then the connection was gone."""
+    WRONG = "wrong"
+    """Something that no page documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One request and all that came of it."""
+
+    stream: Stream | None
+    """None where no gateway ever answered."""
+    wanted: int
+    """Tokens of a whole answer."""
+    tries: int
+    asked_at: float
+    first_at: float | None
+    """When the first content came."""
+    ended_at: float
+    said: str = ""
+    """The last refusal."""
+
+    @property
+    def words(self) -> int:
+        """Tokens that came."""
+        return 0 if self.stream is None else self.stream.words
+
+    @property
+    def job_id(self) -> str:
+        """The attempt that answered; empty where none did."""
+        return "" if self.stream is None else self.stream.headers.get("x-inference-job-id", "")
+
+    @property
+    def end(self) -> End:
+        """How it ended."""
+        stream = self.stream
+        if stream is None or stream.status != httpx.codes.OK:
+            return End.REFUSED
+        if stream.cut:
+            return End.CUT
+        if stream.error is not None:
+            return End.BROKEN if stream.done == 0 else End.WRONG
+        whole = (stream.words, stream.done) == (self.wanted, 1)
+        return End.WHOLE if whole else End.WRONG
+
+    def told(self) -> str:
+        """Describe the end without a word of the answer."""
+        stream = self.stream
+        if stream is None:
+            return f"no answer after {self.tries} tries: {self.said}"
+        error = stream.error or {}
+        return (
+            f"{self.end.value}: status {stream.status}, {stream.words} of {self.wanted} tokens,"
+            f" {stream.done} done, cut {stream.cut},"
+            f" {error.get('type', '')} {error.get('code', '')} {self.said}"
+        )
+
+
+@dataclass(kw_only=True)
+class Load:
+    """Clients that ask one question after the other.
+
+    Args:
+        mesh: Whose development account asks.
+        urls: Gateways, in turn; a refused one is left for the next.
+        tokens: Of each answer.
+        interval_s: Between two of them.
+        patience_s: How long a client asks again for.
+    """
+
+    mesh: Mesh
+    urls: Sequence[str]
+    tokens: int = 40
+    interval_s: float = 0.02
+    patience_s: float = PATIENCE_S
+    clock: Clock = field(default_factory=SystemClock)
+    answers: list[Answer] = field(default_factory=list)
+    flowing: int = 0
+    """Answers of which something has come, and not all."""
+    stopping: bool = False
+
+    def ended(self, *ends: End) -> list[Answer]:
+        """Return the answers that ended in one of these ways."""
+        return [one for one in self.answers if one.end in ends]
+
+    @property
+    def lost(self) -> list[Answer]:
+        """Every answer that is not whole."""
+        return [one for one in self.answers if one.end is not End.WHOLE]
+
+    def facts(self) -> dict[str, int]:
+        """Return the figures of all answers."""
+        counted = Counter(one.end.value for one in self.answers)
+        return {
+            "requests": len(self.answers),
+            "asked_again": sum(one.tries > 1 for one in self.answers),
+            **{end.value: counted[end.value] for end in End if counted[end.value]},
+        }
+
+    async def client(self, number: int) -> None:
+        """Ask until told to stop; the last answer is read to its end."""
+        async with Consumer(self.mesh).client() as http:
+            while not self.stopping:
+                self.answers.append(await self.ask(http, number))
+
+    async def ask(self, http: httpx.AsyncClient, number: int = 0) -> Answer:
+        """Ask once, and again where nothing came of it."""
+        asked_at = self.clock.monotonic()
+        tries, stream, first_at, said = 0, None, None, ""
+        while True:
+            url = self.urls[(number + tries) % len(self.urls)]
+            tries += 1
+            stream, first_at, said = await self._once(http, url)
+            begun = stream is not None and stream.status not in _ASK_AGAIN
+            late = self.clock.monotonic() - asked_at > self.patience_s
+            if begun or late:
+                break
+            await self.clock.sleep(self._pause_s(stream, tries))
+        return Answer(
+            stream=stream,
+            wanted=self.tokens,
+            tries=tries,
+            asked_at=asked_at,
+            first_at=first_at,
+            ended_at=self.clock.monotonic(),
+            said=said,
+        )
+
+    def _pause_s(self, stream: Stream | None, tries: int) -> float:
+        """Return how long to wait: not at all for a gateway that was not asked yet."""
+        if tries < len(self.urls):
+            return 0.0
+        told: Mapping[str, str] = {} if stream is None else stream.headers
+        return max(_PAUSE_S, min(float(told.get("retry-after", 0)), 3.0))
+
+    async def _once(
+        self, http: httpx.AsyncClient, url: str
+    ) -> tuple[Stream | None, float | None, str]:
+        body = {
+            "model": SCRIPTED,
+            "messages": script(tokens=self.tokens, interval_s=self.interval_s),
+            "stream": True,
+        }
+        try:
+            async with http.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+                if response.status_code != httpx.codes.OK:
+                    text = (await response.aread()).decode()
+                    return Stream(response.status_code, response.headers), None, text
+                reading = Reading(response)
+                first_at = self.clock.monotonic() if await reading.begun() else None
+                self.flowing += 1
+                try:
+                    return await reading.rest(), first_at, ""
+                finally:
+                    self.flowing -= 1
+        except httpx.TransportError as error:
+            return None, None, type(error).__name__
+
+
+@asynccontextmanager
+async def steady(
+    mesh: Mesh, *, clients: int, urls: Sequence[str] = (), limit_s: float = 180.0, **how: float
+) -> AsyncIterator[Load]:
+    """Keep a load up for the length of the block; afterwards every answer has ended.
+
+    Args:
+        mesh: Who answers.
+        clients: Streams at a time.
+        urls: Gateways; the mesh's own where none is named.
+        limit_s: Bound of the block and of the answers' ends.
+        how: `tokens`, `interval_s`, `patience_s` of `Load`.
+    """
+    load = Load(mesh=mesh, urls=urls or (mesh.url,), **how)  # type: ignore[arg-type]
+    async with asyncio.timeout(limit_s), asyncio.TaskGroup() as tasks:
+        for number in range(clients):
+            tasks.create_task(load.client(number))
+        try:
+            yield load
+        finally:
+            load.stopping = True
+
+
+def grown(load: Load, by: int) -> Callable[[], Awaitable[bool]]:
+    """Return the condition that so many more requests have ended than now."""
+    aim = len(load.answers) + by
+
+    async def enough() -> bool:
+        return len(load.answers) >= aim
+
+    return enough

@@ -1,0 +1,1 @@
+"""One module a drill: what breaks, and how one sees that nothing else does."""
