@@ -10,6 +10,10 @@ READY  := $(VENV)/.ready
 ROOMS  := $(wildcard protos/pyproject.toml provider/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml clients/python/pyproject.toml)
 # The certificates of the machine count, for uv as for pip.
 export UV_SYSTEM_CERTS := true
+# Compiled code is kept, in the venv: images of Python like to say that none is written, and then each
+# process compiles hundreds of files, which is most of its start. A mesh has nine processes.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/.bytecode
 LAST_TAG := $(shell git describe --tags --abbrev=0 2>/dev/null)
 
 # Where a fresh machine's Python may hide; the first one that is new enough is taken.
