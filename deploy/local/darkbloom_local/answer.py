@@ -132,6 +132,17 @@ class MeshClient:
                 raise LocalError(f"{job_id} was not settled within {_SETTLE_S:.0f} s")
             time.sleep(_POLL_S)
 
+    def gateway_backing(self) -> str:
+        """Say in a few words what backs the gateway's own word that it keeps nothing."""
+        try:
+            page = self._get("/gateway/evidence")
+        except LocalError:
+            return "not known, the gateway did not say"
+        quote = page.get("quote")
+        if isinstance(quote, dict):
+            return f"shows a {quote.get('kind')} quote, not checked here"
+        return f"no hardware evidence ({page.get('why_none')})"
+
     def _get(self, path: str) -> dict[str, Any]:
         try:
             found = self._openai.get(path, cast_to=object)

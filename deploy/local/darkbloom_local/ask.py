@@ -38,6 +38,7 @@ def _explain(client: MeshClient, answer: Answer, show: Callable[[str], None]) ->
     show(f"cost     ${cost:.6f}\n")
     show(f"speed    first content after {answer.ttft_ms:.0f} ms\n")
     show(f"trust    {answer.trust_level}\n")
+    show(f"gateway  {client.gateway_backing()}\n")
 
     report = client.verify(answer)
     show(f"receipt  {'holds' if report.ok else 'DOES NOT HOLD'}\n")

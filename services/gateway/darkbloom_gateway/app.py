@@ -33,6 +33,8 @@ from darkbloom_gateway.clients import (
     FleetClient,
     RegistryClient,
 )
+from darkbloom_gateway.confidential.desk import Build, EvidenceDesk
+from darkbloom_gateway.confidential.quotes import TsmReports
 from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH, CountTokens
@@ -76,6 +78,7 @@ from darkbloom_gateway.routes import (
     encryption,
     enrolment,
     export,
+    gateway_evidence,
     invites,
     keys,
     log,
@@ -303,7 +306,7 @@ class Worker:
             source_key=_source_key(config),
             issuer=config.name,
             version=version_of("darkbloom-gateway"),
-            commit="unknown",
+            commit=config.build_commit,
         )
 
     def _make_fleet_drain(self) -> FleetDrain:
@@ -370,6 +373,7 @@ class Worker:
                 drain.make_router(self.plane, self.fleet_drain),
                 log_reports.make_router(self.plane, self.identity),
                 encryption.make_router(self.ring),
+                gateway_evidence.make_router(self.plane, self._evidence_desk()),
                 enrolment.make_router(
                     self.plane, self._config.enrolment(), entropy=secrets.token_bytes
                 ),
@@ -394,6 +398,22 @@ class Worker:
             ),
             meters=self.meters,
             entropy=secrets.token_bytes,
+        )
+
+    def _evidence_desk(self) -> EvidenceDesk:
+        config = self._config
+        return EvidenceDesk(
+            TsmReports(config.quote_reports_dir, secrets.token_bytes),
+            ring=self.ring,
+            press=self.press,
+            build=Build(
+                gateway=f"{config.name}/{self._number}",
+                environment=config.environment,
+                version=self.plane.version,
+                commit=None if config.build_commit == "unknown" else config.build_commit,
+                image_digest=config.image_digest or None,
+            ),
+            clock=self._clock,
         )
 
     def _end_to_end(self) -> dict[tuple[str, str], App]:
@@ -490,6 +510,9 @@ async def serve(config: GatewayConfig, public: socket.socket, *, number: int = 0
     """Run one worker on a bound socket until it is told to stop; returns the exit code."""
     clock = SystemClock()
     version = version_of("darkbloom-gateway")
-    async with Service(config, room="gateway", version=version, clock=clock) as service:
+    commit = config.build_commit
+    async with Service(
+        config, room="gateway", version=version, commit=commit, clock=clock
+    ) as service:
         attach(service, config, public, number=number, clock=clock)
         return await service.wait()

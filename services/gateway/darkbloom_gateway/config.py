@@ -1,6 +1,7 @@
 """Configuration of the gateway: `DARKBLOOM_GATEWAY_<FIELD>`."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,16 @@ from darkbloom_edge.sealing_keys import KeyRing
 from darkbloom_mesh.config import RoomConfig, Secret, Setting
 
 from darkbloom_gateway.buckets import Rate
+from darkbloom_gateway.confidential.quotes import REPORTS
 from darkbloom_gateway.console.sign_in import SignIn
 from darkbloom_gateway.hints import SECRET_BYTES
 from darkbloom_gateway.media.addresses import Network, name_of
 from darkbloom_gateway.pins import read_admin_key, read_pins
 from darkbloom_gateway.sealing_ring import read_ring
 from darkbloom_gateway.tiers import Tier, Tiers
+
+_MAX_COMMIT = 64
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,17 @@ class GatewayConfig(RoomConfig):
         Path | None,
         Setting("keys of sealed requests, shared by all gateways; unset: there are none"),
     ] = None
+    quote_reports_dir: Annotated[
+        Path,
+        Setting("the kernel's configfs-tsm reports, or one prepared entry; absent: no quote"),
+    ] = REPORTS
+    build_commit: Annotated[
+        str, Setting("commit of this build; the operator's word", env="DARKBLOOM_BUILD_COMMIT")
+    ] = "unknown"
+    image_digest: Annotated[
+        str,
+        Setting("digest of the running image; the operator's word", env="DARKBLOOM_IMAGE_DIGEST"),
+    ] = ""
     sealed_replay_s: Annotated[
         float, Setting("seconds that a sealed request is remembered", minimum=900, maximum=86_400)
     ] = 3600.0
@@ -195,6 +211,10 @@ class GatewayConfig(RoomConfig):
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isdecimal():
             yield "DARKBLOOM_GATEWAY_LISTEN: not host:port"
+        if len(self.build_commit) > _MAX_COMMIT:
+            yield f"DARKBLOOM_GATEWAY_BUILD_COMMIT: longer than {_MAX_COMMIT} characters"
+        if self.image_digest and not _DIGEST.fullmatch(self.image_digest):
+            yield "DARKBLOOM_GATEWAY_IMAGE_DIGEST: not sha256: and 64 hex digits"
         for target in self.routers:
             name, _, number = target.rpartition(":")
             if not name or not number.isdecimal():

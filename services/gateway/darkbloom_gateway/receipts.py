@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal, final
 
 from darkbloom_edge.documents import rfc3339
+from darkbloom_edge.gateway_evidence import GatewayStatement, sign_statement
 from darkbloom_edge.offers import OfferDocument, sign_offer
 from darkbloom_edge.receipt import (
     Countersign,
@@ -131,6 +132,11 @@ class ReceiptPress:
     def promise(self, document: OfferDocument) -> SignedBytes:
         """Sign an offer of end-to-end mode."""
         data, signature = sign_offer(document, self._signer)
+        return SignedBytes(data, signature, self._signer.key_id)
+
+    def state(self, statement: GatewayStatement) -> SignedBytes:
+        """Sign what this process says of itself."""
+        data, signature = sign_statement(statement, self._signer)
         return SignedBytes(data, signature, self._signer.key_id)
 
     def _sign(

@@ -28,6 +28,7 @@ from darkbloom_gateway.openapi.operation import (
     Access,
     Body,
     Key,
+    Limit,
     Operation,
     answer,
 )
@@ -94,6 +95,22 @@ SCHEMAS: Mapping[str, Schema] = {
             "last_challenge_at": TIME,
             "verdict": ref("SignedDocument"),
             "evidence_unavailable": BOOLEAN,
+        },
+    ),
+    "GatewayStatement": obj(
+        {
+            "version": COUNT,
+            "gateway": STRING,
+            "environment": words("production", "development"),
+            "issued_at": TIME,
+            "encryption_keys": array(obj({"kid": STRING, "public_key": STRING})),
+            "countersign_key": STRING,
+            "software_version": STRING,
+        },
+        {
+            "nonce": said(_DIGEST, "yours, 32 bytes in hex"),
+            "build_commit": said(STRING, "the operator's word"),
+            "image_digest": said(STRING, "the operator's word"),
         },
     ),
     "CodeRelease": obj(
@@ -235,6 +252,27 @@ _EVIDENCE: Mapping[Key, Operation] = {
                 {"not_after": TIME},
             )
         ),
+    ),
+    ("GET", "/v1/gateway/evidence"): Operation(
+        tag="Evidence",
+        access=Access.NOBODY_ASKED,
+        limit=Limit.STRANGER,
+        answers=answer(
+            obj(
+                {
+                    "statement": ref("GatewayStatement"),
+                    "signed": ref("SignedDocument"),
+                    "report_data": said(text(pattern="^[0-9a-f]{128}$"), "SHA-512, hex"),
+                    "backing": words("none", "platform_quote"),
+                    "quote": nullable(
+                        obj({"kind": STRING, "report": STRING}, {"auxiliary": STRING})
+                    ),
+                    "not_proven": array(obj({"what": STRING, "why": STRING})),
+                },
+                {"why_none": words("no_device", "not_permitted", "device_failed", "not_in_time")},
+            )
+        ),
+        asks_others=False,
     ),
     ("GET", "/v1/log/head"): Operation(
         tag="Evidence",

@@ -17,8 +17,22 @@ export async function show(page, { signal }) {
     el("p", {}, "Releases, keys, catalogs and batches of receipts, in a log that can only grow. This browser remembers the head that it saw last, and checks that it is still a part of it."));
   const seat = el("div", {});
   log.append(action("Check the log", async () => seat.replaceChildren(claimList(await checkLog(await publishedKeys())))), seat);
-  page.append(figures(stats), models(capacity.models), board, people, log);
+  page.append(figures(stats), models(capacity.models), board, people, log, gateway());
   await Promise.all([leaders(board, signal), machines(people, signal)]);
+}
+
+/** What backs the gateway's word that it keeps nothing; its quote is shown, never believed here. */
+function gateway() {
+  const seat = el("div", {});
+  const ask = async () => {
+    const nonce = Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const found = await call(query("/v1/gateway/evidence", { nonce }));
+    seat.replaceChildren(
+      el("p", {}, found.quote ? `A ${found.quote.kind} quote is shown. Its signature is not checked in a browser.` : `No hardware evidence (${found.why_none}).`),
+      el("p", {}, "Not proven:"), el("ul", {}, found.not_proven.map((row) => el("li", {}, `${row.what}: ${row.why}`))));
+  };
+  return el("section.card", {}, el("h2", {}, "This gateway"),
+    el("p", {}, "In edge mode the gateway sees prompts while they run. What backs its word that it keeps nothing?"), action("Ask the gateway", ask), seat);
 }
 
 function figures(stats) {

@@ -1,0 +1,1 @@
+"""What backs the word that a gateway keeps nothing: hardware's quote, or an honest none."""
