@@ -55,10 +55,30 @@ def _list(kind: str, *filters: str) -> Callable[[World, Call], Any]:
             row
             for row in world.all(kind, call.account)
             if all(row[f] == call.params[f] for f in filters if f in call.params)
+            and row.get("created", 0) >= int(call.params.get("created", {}).get("gte", 0))
         ]
         return _page(rows, call)
 
     return handler
+
+
+def _sessions(world: World, call: Call) -> Any:
+    found = _list("checkout.session")(world, call)
+    return {**found, "data": [checkout.shown(each) for each in found["data"]]}
+
+
+def _events(world: World, call: Call) -> Any:
+    kinds = call.params.get("types", [])
+    since = int(call.params.get("created", {}).get("gte", 0))
+    rows = [
+        row
+        for row in world.all("event")
+        if row.get("account", "") == call.account
+        and row["created"] >= since
+        and (not kinds or row["type"] in kinds)
+        and call.params.get("type", row["type"]) == row["type"]
+    ]
+    return _page(rows, call)
 
 
 def _balance(world: World, call: Call) -> Any:
@@ -111,9 +131,11 @@ _ROUTES = [
     _route("GET", "/customers/{}", _get("customer")),
     _route("DELETE", "/customers/{}", lambda w, c, name: cards.delete_customer(w, name)),
     _route("POST", "/checkout/sessions", lambda w, c: checkout.shown(checkout.create(w, c.params))),
+    _route("GET", "/checkout/sessions", _sessions),
     _route("GET", "/checkout/sessions/{}", _session),
     _route("POST", "/checkout/sessions/{}/expire", _expire),
     _route("POST", "/payment_intents", lambda w, c: cards.create_intent(w, c.params)),
+    _route("GET", "/payment_intents", _list("payment_intent", "customer")),
     _route("GET", "/payment_intents/{}", _get("payment_intent")),
     _route("GET", "/charges/{}", _get("charge")),
     _route("GET", "/charges", _list("charge", "payment_intent", "customer")),
@@ -150,6 +172,6 @@ _ROUTES = [
     _route("POST", "/payouts", lambda w, c: connect.create_payout(w, c.params, c.account)),
     _route("GET", "/payouts", _list("payout", "status")),
     _route("GET", "/payouts/{}", _get("payout")),
-    _route("GET", "/events", _list("event", "type")),
+    _route("GET", "/events", _events),
     _route("GET", "/events/{}", _get("event")),
 ]

@@ -45,8 +45,8 @@ _MAX_SOCKET_DIR = 88
 class Postgres:
     """A PostgreSQL cluster in `directory`: `prepare()`, then `launch()`, then `wait_ready()`.
 
-    `durable=False` is for tests whose data dies with them: commits do not wait for the disk. `settings`
-    are added to those of the server's command line.
+    `durable=False` is for tests whose data dies with them: commits do not wait for the disk.
+    `settings` are added to those of the server's command line.
     """
 
     def __init__(

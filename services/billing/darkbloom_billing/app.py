@@ -1,10 +1,11 @@
 """The composition root: stores, keys, ledger, servicers, background tasks."""
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from darkbloom.billing.v1 import (
     account_service_pb2,
@@ -25,6 +26,7 @@ from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.serve import Service
 
 from darkbloom_billing.accounts import Accounts
+from darkbloom_billing.admin import erasure_proof
 from darkbloom_billing.admin import parts as programme_parts
 from darkbloom_billing.archive.keeper import ArchiveKeeper
 from darkbloom_billing.archive.server import ReceiptServer
@@ -46,6 +48,7 @@ from darkbloom_billing.payments.wiring import NAME as PAYMENT_SERVICE
 from darkbloom_billing.payments.wiring import wire_payments
 from darkbloom_billing.prices import Prices
 from darkbloom_billing.receipts import Receipts
+from darkbloom_billing.recovery.steps import recover
 from darkbloom_billing.reports.figures import PublicFigures
 from darkbloom_billing.reports.rollups import PostgresFigures
 from darkbloom_billing.reports.server import ReportServer
@@ -228,6 +231,41 @@ async def sealed_head(config: BillingConfig, directory: Path | None) -> Block | 
     if block is not None and directory is not None:
         export(block, directory)
     return block
+
+
+async def recover_from(
+    config: BillingConfig,
+    moment: datetime,
+    *,
+    erasures: Path | None,
+    heads: Path | None,
+    void_all: bool,
+) -> dict[str, Any]:
+    """Do what follows a restore; see `recovery.steps.recover`."""
+    clock = SystemClock()
+    database = await open_database(config, clock)
+    try:
+        done = await recover(
+            config,
+            database,
+            clock,
+            moment=moment,
+            erasures=erasures,
+            heads=heads,
+            void_all=void_all,
+        )
+    finally:
+        await database.close()
+    return done.body()
+
+
+async def erasure_bundle(config: BillingConfig, erasure_id: str) -> dict[str, Any]:
+    """Return the proof of an erasure; see `admin.erasure_proof.bundle`."""
+    database = await open_database(config, SystemClock(), connections=_AUDIT_CONNECTIONS)
+    try:
+        return await erasure_proof.bundle(database, erasure_id)
+    finally:
+        await database.close()
 
 
 async def open_database(

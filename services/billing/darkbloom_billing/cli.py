@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -88,3 +89,47 @@ def head(
     if block is None:
         raise typer.Exit(1)
     typer.echo(json.dumps(block.head()))
+
+
+@cli.command()
+def recover(
+    *,
+    to: Annotated[str, typer.Option("--to", help="Moment of the restore, RFC 3339 with its zone.")],
+    erasures: Annotated[
+        Path | None, typer.Option(help="Records of confirmed erasures (ERASURE_DIRECTORY).")
+    ] = None,
+    heads: Annotated[
+        Path | None, typer.Option(help="Copies of the sealed history (the old SEAL_DIRECTORY).")
+    ] = None,
+    void_all: Annotated[
+        bool,
+        typer.Option("--void-all", help="Every router and gateway was down: end all holds."),
+    ] = False,
+) -> None:
+    """Do what follows a restore: holds, Stripe, erasures, sealed history, whole audit.
+
+    Run it before billing serves, as often as needed. Prints one JSON object; the exit code is 1
+    while a person has something to look at.
+    """
+    try:
+        moment = datetime.fromisoformat(to)
+    except ValueError:
+        raise typer.BadParameter("not a moment") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter("a moment needs its zone")
+    config = main_config(BillingConfig, app.ROOM)
+    done = asyncio.run(
+        app.recover_from(config, moment, erasures=erasures, heads=heads, void_all=void_all)
+    )
+    typer.echo(json.dumps(done))
+    raise typer.Exit(0 if done["sound"] else 1)
+
+
+@cli.command("erasure-proof")
+def prove_erasure(erasure_id: Annotated[str, typer.Argument(help="erase_…")]) -> None:
+    """Print the proof of an erasure, for `darkbloom-admin erase verify`."""
+    typer.echo(
+        json.dumps(
+            asyncio.run(app.erasure_bundle(main_config(BillingConfig, app.ROOM), erasure_id))
+        )
+    )

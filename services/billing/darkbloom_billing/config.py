@@ -109,6 +109,11 @@ class BillingConfig(RoomConfig):
         float, Setting("how often due erasures are looked for", minimum=0.05)
     ] = 300.0
 
+    erasure_directory: Annotated[
+        str,
+        Setting("directory for records of confirmed erasures, kept with the backups; unset: none"),
+    ] = ""
+
     stripe_secret_key: Annotated[
         Secret | None, Setting("Stripe's secret key for deposits; unset switches them off")
     ] = None

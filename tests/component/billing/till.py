@@ -186,29 +186,37 @@ class Till:
 async def till(url: str, **settings: Any) -> AsyncIterator[Till]:
     """Run billing with a local Stripe whose clock is billing's."""
     clock = FakeClock(START)
-    async with local_stripe(clock) as stripe:
-        for source, secret in SECRETS.items():
-            await stripe.do(
-                "endpoint",
-                url=f"http://test.invalid/{source}",
-                secret=secret,
-                connect=source == "accounts",
-                events=["transfer.*"] if source == "transfers" else [],
-            )
-        configured = {
-            "stripe_secret_key": Secret(API_KEY),
-            "stripe_webhook_secret": Secret(SECRETS["payments"]),
-            "stripe_connect_webhook_secret": Secret(SECRETS["transfers"]),
-            "stripe_connect_accounts_webhook_secret": Secret(SECRETS["accounts"]),
-            "stripe_api_base": stripe.url,
-            "stripe_timeout_s": 20.0,
-            "stripe_poll_s": 0.05,
-            **settings,
-        }
-        async with world(url, clock=clock, **configured) as running:
-            database = await open_database(url)
-            async with AsyncExitStack() as closing:
-                closing.push_async_callback(database.close)
-                books = Books(database, clock)
-                await running.people(0)
-                yield Till(world=running, stripe=stripe, books=books, clock=clock, closing=closing)
+    async with local_stripe(clock) as stripe, till_at(stripe, clock, url, **settings) as running:
+        yield running
+
+
+@asynccontextmanager
+async def till_at(
+    stripe: Control, clock: FakeClock, url: str, **settings: Any
+) -> AsyncIterator[Till]:
+    """Run billing with a local Stripe that is there already."""
+    for source, secret in SECRETS.items():
+        await stripe.do(
+            "endpoint",
+            url=f"http://test.invalid/{source}",
+            secret=secret,
+            connect=source == "accounts",
+            events=["transfer.*"] if source == "transfers" else [],
+        )
+    configured = {
+        "stripe_secret_key": Secret(API_KEY),
+        "stripe_webhook_secret": Secret(SECRETS["payments"]),
+        "stripe_connect_webhook_secret": Secret(SECRETS["transfers"]),
+        "stripe_connect_accounts_webhook_secret": Secret(SECRETS["accounts"]),
+        "stripe_api_base": stripe.url,
+        "stripe_timeout_s": 20.0,
+        "stripe_poll_s": 0.05,
+        **settings,
+    }
+    async with world(url, clock=clock, **configured) as running:
+        database = await open_database(url)
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(database.close)
+            books = Books(database, clock)
+            await running.people(0)
+            yield Till(world=running, stripe=stripe, books=books, clock=clock, closing=closing)

@@ -72,6 +72,8 @@ def test_a_backup_that_was_touched_is_refused(tmp_path: Path) -> None:
         control.seek(0)
         control.write(bytes([first[0] ^ 1]))
     with pytest.raises(LocalError, match="pg_control differs"):
-        backups.restore(store, tmp_path / "second", to=datetime.now(UTC))
+        backups.restore(store, tmp_path / "second", to=datetime(2026, 1, 1, tzinfo=UTC))
     with pytest.raises(LocalError, match="no base backup"):
-        backups.restore(tmp_path / "nowhere", tmp_path / "third", to=datetime.now(UTC))
+        backups.restore(
+            tmp_path / "nowhere", tmp_path / "third", to=datetime(2026, 1, 1, tzinfo=UTC)
+        )

@@ -5,7 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from darkbloom_billing.payments import events
-from darkbloom_billing.payments.amounts import CARD_FEE_BPS, fee_line, line_shares, quote
+from darkbloom_billing.payments.amounts import (
+    CARD_FEE_BPS,
+    fee_line,
+    line_shares,
+    quote,
+    without_line,
+)
 from darkbloom_billing.payments.model import CENT_MICROS, EventSource, Method
 from darkbloom_billing.payments.rail import connected
 from darkbloom_billing.payments.signature import verify
@@ -123,3 +129,14 @@ def test_the_status_of_an_account_follows_what_stripe_says(
     facts: dict[str, object], status: str
 ) -> None:
     assert connected({"id": "acct_1", **facts}).status.value == status
+
+
+@given(cents=st.integers(50, 1_000_000))
+def test_an_amount_is_found_again_in_its_total(cents: int) -> None:
+    micros = cents * CENT_MICROS
+    assert without_line(micros + fee_line(micros)) == micros
+
+
+def test_a_total_that_no_amount_has_is_told_apart() -> None:
+    assert without_line(30_000) is None
+    assert without_line(0) is None

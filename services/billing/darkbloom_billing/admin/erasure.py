@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import ConflictError, MeshError, NotFoundError
 
+from darkbloom_billing.admin import erasure_proof
 from darkbloom_billing.admin.actions import record
 from darkbloom_billing.admin.errors import OperatorRefusal, OperatorRefusedError
 from darkbloom_billing.admin.model import Action, Erasure, ErasureState, Operator, Source
@@ -31,9 +32,7 @@ _INSERT = """
       planned_at)
     VALUES ($1, $2, $3, 'planned', $4, $5::jsonb, $6)
 """
-_REPLAN = (
-    "UPDATE billing.erasure SET state = 'canceled' WHERE account_id = $1 AND state = 'planned'"
-)
+REPLAN = "UPDATE billing.erasure SET state = 'canceled' WHERE account_id = $1 AND state = 'planned'"
 _PAGE = """
     SELECT * FROM billing.erasure
     WHERE $1::timestamptz IS NULL OR (planned_at, erasure_id) < ($1, $2)
@@ -54,18 +53,39 @@ _ERASED = """
     WHERE erasure_id = $1
 """
 _AT_ONCE = 20
-_GRACE_KEEPER = Operator(name="billing", source=Source.CLI)
+GRACE_KEEPER = Operator(name="billing", source=Source.CLI)
 _log = structlog.get_logger()
 
 
-class Erasures:
-    """At most one erasure of an account is under way; an erased account stays erased."""
+async def _nowhere() -> None:
+    """Keep nothing."""
 
-    def __init__(self, books: Books, database: Database, clock: Clock, *, grace: timedelta) -> None:
+
+class Erasures:
+    """At most one erasure of an account is under way; an erased account stays erased.
+
+    Args:
+        books: Forfeit what is left.
+        database: Where erasures are.
+        clock: Time.
+        grace: Between a confirmation and the erasure.
+        keep: Called after each step, so that it is written down outside the database.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        database: Database,
+        clock: Clock,
+        *,
+        grace: timedelta,
+        keep: Callable[[], Awaitable[None]] = _nowhere,
+    ) -> None:
         self._books = books
         self._database = database
         self._clock = clock
         self._grace = grace
+        self._keep = keep
 
     async def plan(
         self, operator: Operator, request_id: str, account_id: str
@@ -90,8 +110,8 @@ class Erasures:
                 ):
                     raise ConflictError("the same request id came before; its token is gone")
                 await _refuse_open(connection, account_id)
-                plan = await _count(connection, account_id)
-                await connection.execute(_REPLAN, account_id)
+                plan = await count(connection, account_id)
+                await connection.execute(REPLAN, account_id)
                 await connection.execute(
                     _INSERT, erasure_id, request_id, account_id, _hash(token), json.dumps(plan), now
                 )
@@ -133,7 +153,7 @@ class Erasures:
                 if row["state"] != ErasureState.PLANNED:
                     raise OperatorRefusedError(OperatorRefusal.NOT_PLANNED)
                 account_id = row["account_id"]
-                plan = await _count(connection, account_id)
+                plan = await count(connection, account_id)
                 if plan["held_micros"] or plan["open_withdrawals"]:
                     raise OperatorRefusedError(OperatorRefusal.MONEY_MOVING)
                 if plan["balance_micros"] and not forfeit:
@@ -163,6 +183,7 @@ class Erasures:
         await self._database.run(work)
         if force:
             await self.scrub(erasure_id)
+        await self._keep()
         return await self.get(erasure_id)
 
     async def cancel(self, operator: Operator, erasure_id: str) -> Erasure:
@@ -201,6 +222,7 @@ class Erasures:
                 )
 
         await self._database.run(work)
+        await self._keep()
         return await self.get(erasure_id)
 
     async def scrub(self, erasure_id: str) -> None:
@@ -222,23 +244,29 @@ class Erasures:
             plan = json.loads(row["plan"])
             rows = await connection.fetch("SELECT * FROM billing.scrub($1)", erasure_id)
             now = self._clock.now()
+            outbox = await connection.fetchval(
+                "SELECT count(*) FROM billing.outbox WHERE kind LIKE 'erase.%' "
+                "AND payload ->> 'erasure_id' = $1",
+                erasure_id,
+            )
+            rules = {row["rule"]: row["affected"] for row in rows}
+            said = erasure_proof.statement(erasure_id, account_id, rules, outbox, now)
+            await erasure_proof.write(connection, said, now=now)
             proof = {
-                "rules": {row["rule"]: row["affected"] for row in rows},
-                "outbox": await connection.fetchval(
-                    "SELECT count(*) FROM billing.outbox WHERE kind LIKE 'erase.%' "
-                    "AND payload ->> 'erasure_id' = $1",
-                    erasure_id,
-                ),
+                "rules": rules,
+                "outbox": outbox,
                 "balance_micros": plan["balance_micros"],
+                "statement": said,
+                "sha256": erasure_proof.digest(said),
             }
             await connection.execute(_ERASED, erasure_id, now, json.dumps(proof))
             action = Action(
-                operator=_GRACE_KEEPER,
+                operator=GRACE_KEEPER,
                 action="erasure.scrub",
                 subject=account_id,
                 request_id=erasure_id,
                 before={"state": "pending"},
-                after={"rows": sum(proof["rules"].values()), "outbox": proof["outbox"]},
+                after={"rows": sum(rules.values()), "outbox": outbox},
             )
             await record(connection, action, now=now)
 
@@ -273,6 +301,7 @@ class Erasures:
         while True:
             try:
                 await self.scrub_due()
+                await self._keep()
             except MeshError as error:
                 _log.warning("erasures_not_done", reason=error.reason_name)
             await self._clock.sleep(period_s)
@@ -318,7 +347,12 @@ async def _refuse_open(connection: Connection, account_id: str) -> None:
         raise OperatorRefusedError(OperatorRefusal.ALREADY_ERASED)
 
 
-async def _count(connection: Connection, account_id: str) -> dict[str, Any]:
+async def count(connection: Connection, account_id: str) -> dict[str, Any]:
+    """Return the plan of an erasure: rows by rule, money, what is open.
+
+    Raises:
+        NotFoundError: No such account.
+    """
     rules = await connection.fetch("SELECT * FROM billing.count_erasure($1)", account_id)
     wallets = await connection.fetchrow("SELECT * FROM billing.wallets($1)", account_id)
     if wallets is None:

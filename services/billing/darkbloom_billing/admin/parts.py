@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from darkbloom.billing.v1 import operator_service_pb2, programme_service_pb2
 from darkbloom.billing.v1.operator_service_pb2_grpc import add_OperatorServiceServicer_to_server
@@ -16,6 +17,8 @@ from darkbloom_billing.admin.actions import ActionLog
 from darkbloom_billing.admin.budgets import Budgets
 from darkbloom_billing.admin.desk import Desk
 from darkbloom_billing.admin.erasure import Erasures
+from darkbloom_billing.admin.erasure_log import ErasureLog
+from darkbloom_billing.admin.erasure_records import Keeper
 from darkbloom_billing.admin.export import Exporter
 from darkbloom_billing.admin.grants import Grants
 from darkbloom_billing.admin.operators import Operators
@@ -63,6 +66,20 @@ class Parts:
         service.spawn(self.erasures.run(config.erasure_period_s), name="erasures")
 
 
+def build_erasures(
+    config: BillingConfig, database: Database, books: Books, clock: Clock
+) -> Erasures:
+    """Return what erases accounts."""
+    kept = config.erasure_directory
+    return Erasures(
+        books,
+        database,
+        clock,
+        grace=timedelta(seconds=config.erasure_grace_s),
+        **({"keep": Keeper(database, ErasureLog(Path(kept))).keep} if kept else {}),
+    )
+
+
 def build(
     config: BillingConfig,
     database: Database,
@@ -79,7 +96,7 @@ def build(
         referrer_micros=config.referral_referrer_micros,
     )
     referrals = Referrals(books, PostgresReferrals(database), clock, caps=caps)
-    erasures = Erasures(books, database, clock, grace=timedelta(seconds=config.erasure_grace_s))
+    erasures = build_erasures(config, database, books, clock)
     budgets = Budgets(books, database, clock)
     operators = OperatorServer(
         operators=Operators(database),

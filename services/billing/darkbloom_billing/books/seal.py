@@ -231,10 +231,12 @@ class Sealer:
             await self._clock.sleep(period_s)
 
     async def round(self) -> Block | None:
-        """Seal everything that is old enough and copy the head."""
+        """Seal everything that is old enough and copy each head."""
         block = await head(self._database)
         while made := await seal(self._database, now=self._clock.now()):
             block = made
+            if self._directory is not None:
+                export(block, self._directory)
         if block is None:
             return None
         self._observe(block.height)

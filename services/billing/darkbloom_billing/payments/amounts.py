@@ -23,6 +23,22 @@ def fee_line(amount_micros: int) -> int:
     return (total - cents) * CENT_MICROS
 
 
+def without_line(total_micros: int) -> int | None:
+    """Return the amount whose total with its line is this; None: there is none.
+
+    The inverse of adding `fee_line`, by bisection: a larger amount always has a larger total.
+    """
+    low, high = 0, total_micros // CENT_MICROS
+    while low < high:
+        middle = (low + high) // 2 * CENT_MICROS
+        if middle + fee_line(middle) < total_micros:
+            low = middle // CENT_MICROS + 1
+        else:
+            high = middle // CENT_MICROS
+    amount = low * CENT_MICROS
+    return amount if amount and amount + fee_line(amount) == total_micros else None
+
+
 def expected_fee(total_micros: int) -> int:
     """Return what Stripe will take of a total, in micro-USD, rounded up to a cent."""
     cents = total_micros // CENT_MICROS

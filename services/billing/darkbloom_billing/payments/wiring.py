@@ -1,6 +1,7 @@
 """Payments put together: what Stripe keys allow, with its loops and its servicer."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,99 @@ from darkbloom_billing.store.database import Database
 NAME = payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"].full_name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payments:
+    """What the configuration allows; what needs a Stripe key that is not there is None."""
+
+    events: PostgresEvents
+    store: PostgresPayouts
+    sessions: PostgresSessions
+    payer: FeePayer
+    handlers: Mapping[str, Handler]
+    """By kind of event."""
+    owed: Mapping[str, JobHandler]
+    """Of owed work that only Stripe can do."""
+    acquirer: StripeAcquirer | None
+    deposits: Deposits | None
+    top_ups: TopUps | None
+    rail: ConnectRail | None
+    connections: Connections | None
+    payouts: Payouts | None
+    client: Stripe | None
+    """For deposits."""
+    connect_client: Stripe | None
+    """For payouts."""
+
+
+def build_payments(
+    config: BillingConfig,
+    database: Database,
+    books: Books,
+    clock: Clock,
+    meters: PaymentMeters,
+    client: Callable[[Secret], Stripe],
+) -> Payments:
+    """Put the parts together; nothing runs yet.
+
+    Args:
+        config: Keys, addresses, periods.
+        database: Where events, sessions and withdrawals are.
+        books: Move the money.
+        clock: Time.
+        meters: Counters.
+        client: Dials Stripe with a key; the caller closes what it made.
+    """
+    acquirer, deposits, top_ups, dialled = None, None, None, None
+    rail, connections, payouts, connected = None, None, None, None
+    handlers: dict[str, Handler] = {}
+    owed: dict[str, JobHandler] = {}
+    store, sessions = PostgresPayouts(database), PostgresSessions(database)
+    payer = FeePayer.LINE if config.stripe_fee_payer == "consumer" else FeePayer.BUDGET
+
+    if config.stripe_secret_key is not None:
+        dialled = client(config.stripe_secret_key)
+        acquirer = StripeAcquirer(
+            dialled,
+            success_url=config.stripe_success_url,
+            cancel_url=config.stripe_cancel_url,
+        )
+        deposits = Deposits(books, sessions, acquirer, clock, payer=payer)
+        top_ups = TopUps(deposits, sessions, acquirer, clock)
+        handlers |= _money_in(deposits, Reversals(books, sessions, acquirer, clock))
+        owed |= erase_customers(acquirer)
+
+    connect_key = config.stripe_connect_secret_key or config.stripe_secret_key
+    if connect_key is not None:
+        connected = client(connect_key)
+        rail = ConnectRail(connected)
+        links = Links(
+            return_url=config.stripe_connect_return_url,
+            refresh_url=config.stripe_connect_refresh_url,
+            country=config.stripe_connect_country,
+        )
+        connections = Connections(books, store, rail, clock, links)
+        payouts = Payouts(books, store, rail, clock, meters, connections)
+        handlers |= _money_out(payouts, connections)
+        owed |= erase_accounts(rail)
+
+    return Payments(
+        events=PostgresEvents(database),
+        store=store,
+        sessions=sessions,
+        payer=payer,
+        handlers=handlers,
+        owed=owed,
+        acquirer=acquirer,
+        deposits=deposits,
+        top_ups=top_ups,
+        rail=rail,
+        connections=connections,
+        payouts=payouts,
+        client=dialled,
+        connect_client=connected,
+    )
+
+
 def wire_payments(
     config: BillingConfig,
     service: Service,
@@ -57,59 +151,40 @@ def wire_payments(
         owed: Gets the handlers of owed work that only Stripe can do.
     """
     meters = PaymentMeters(service.metrics)
-    events = PostgresEvents(database)
-    inbox = Inbox(events, _secrets(config), clock, meters)
-    deposits, top_ups, connections, payouts = None, None, None, None
-    handlers: dict[str, Handler] = {}
-    store, sessions = PostgresPayouts(database), PostgresSessions(database)
-    payer = FeePayer.LINE if config.stripe_fee_payer == "consumer" else FeePayer.BUDGET
+    parts = build_payments(
+        config, database, books, clock, meters, lambda key: _client(config, key, service)
+    )
+    owed.update(parts.owed)
+    inbox = Inbox(parts.events, _secrets(config), clock, meters)
 
-    if config.stripe_secret_key is not None:
-        acquirer = StripeAcquirer(
-            _client(config, config.stripe_secret_key, service),
-            success_url=config.stripe_success_url,
-            cancel_url=config.stripe_cancel_url,
-        )
-        deposits = Deposits(books, sessions, acquirer, clock, payer=payer)
-        top_ups = TopUps(deposits, sessions, acquirer, clock)
-        reversals = Reversals(books, sessions, acquirer, clock)
-        handlers |= _money_in(deposits, reversals)
-        owed.update(erase_customers(acquirer))
-        check = AssetCheck(books, acquirer, store, events, clock, meters)
-        service.spawn(top_ups.run(config.stripe_poll_s), name="top_ups")
+    if parts.acquirer is not None and parts.deposits is not None and parts.top_ups is not None:
+        check = AssetCheck(books, parts.acquirer, parts.store, parts.events, clock, meters)
+        service.spawn(parts.top_ups.run(config.stripe_poll_s), name="top_ups")
         service.spawn(check.run(), name="asset_check")
-        service.spawn(deposits.run(), name="lost_deposits")
-
-    connect_key = config.stripe_connect_secret_key or config.stripe_secret_key
-    if connect_key is not None:
-        rail = ConnectRail(_client(config, connect_key, service))
-        links = Links(
-            return_url=config.stripe_connect_return_url,
-            refresh_url=config.stripe_connect_refresh_url,
-            country=config.stripe_connect_country,
-        )
-        connections = Connections(books, store, rail, clock, links)
-        payouts = Payouts(books, store, rail, clock, meters, connections)
-        handlers |= _money_out(payouts, connections)
-        owed.update(erase_accounts(rail))
-        service.spawn(payouts.run(config.stripe_poll_s), name="withdrawals")
-
-    if handlers:
-        dispatcher = Dispatcher(events, handlers, clock, meters)
+        service.spawn(parts.deposits.run(), name="lost_deposits")
+    if parts.payouts is not None:
+        service.spawn(parts.payouts.run(config.stripe_poll_s), name="withdrawals")
+    if parts.handlers:
+        dispatcher = Dispatcher(parts.events, parts.handlers, clock, meters)
         work = dispatcher.run(inbox.arrived, config.stripe_poll_s)
         service.spawn(work, name="stripe_events")
     desks = Desks(
-        deposits=deposits,
-        top_ups=top_ups,
-        connections=connections,
-        payouts=payouts,
-        fee_line=payer is FeePayer.LINE,
+        deposits=parts.deposits,
+        top_ups=parts.top_ups,
+        connections=parts.connections,
+        payouts=parts.payouts,
+        fee_line=parts.payer is FeePayer.LINE,
     )
     return partial(add_PaymentServiceServicer_to_server, PaymentServer(desks, inbox))
 
 
+def dial(config: BillingConfig, key: Secret) -> Stripe:
+    """Return a client of Stripe, or of what stands in for it in development."""
+    return Stripe(key, api_base=config.stripe_api_base, timeout_s=config.stripe_timeout_s)
+
+
 def _client(config: BillingConfig, key: Secret, service: Service) -> Stripe:
-    client = Stripe(key, api_base=config.stripe_api_base, timeout_s=config.stripe_timeout_s)
+    client = dial(config, key)
     service.on_close(client.close)
     return client
 

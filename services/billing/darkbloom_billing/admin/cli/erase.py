@@ -1,18 +1,31 @@
-"""`darkbloom-admin erase`: plan, confirm, cancel, list (GDPR Art. 17)."""
+"""`darkbloom-admin erase`: plan, confirm, cancel, list, verify (GDPR Art. 17)."""
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from darkbloom.billing.v1 import operator_service_pb2 as pb
 from darkbloom.common.v1.page_pb2 import PageRequest
 
+from darkbloom_billing.admin.cli import output
 from darkbloom_billing.admin.cli.accounts import AccountId, Page, Size
-from darkbloom_billing.admin.cli.desk import CALL_S, DryRun, RequestId, desk, request_id
+from darkbloom_billing.admin.cli.desk import (
+    CALL_S,
+    FOUND,
+    USAGE,
+    DryRun,
+    RequestId,
+    desk,
+    request_id,
+)
+from darkbloom_billing.admin.erasure_proof import check
+from darkbloom_billing.books.seal import exported
 
 erase = typer.Typer(
     no_args_is_help=True,
     help="Erase an account: plan → confirm with the plan's token → grace → erased. The ledger is "
-    "never edited: it names account ids only. After a restore, plan and confirm again.",
+    "never edited: it names account ids only. A restore repeats what was confirmed.",
 )
 ErasureId = Annotated[str, typer.Argument(help="erase_…")]
 
@@ -64,3 +77,27 @@ def list_erasures(context: typer.Context, limit: Size = 50, page: Page = "") -> 
     answer = d.call(lambda stubs: stubs.operators.ListErasures(request, timeout=CALL_S))
     columns = ("erasure_id", "account_id", "state", "scrub_after_time", "erase_time", "rules")
     d.show(answer, *columns, rows="erasures")
+
+
+@erase.command()
+def verify(
+    context: typer.Context,
+    proof: Annotated[
+        Path, typer.Argument(help="What `python -m darkbloom_billing erasure-proof` printed.")
+    ],
+    *,
+    heads: Annotated[Path, typer.Option(help="Copies of the sealed history, from outside.")],
+) -> None:
+    """Check the proof of an erasure against copies of the sealed history; asks nobody.
+
+    Exit code 1 where it proves nothing, with the reasons.
+    """
+    d = desk(context)
+    try:
+        found = json.loads(proof.read_text(encoding="utf-8"))
+        problems = check(found, exported(heads))
+    except (OSError, ValueError) as error:
+        d.fail(USAGE, f"cannot read the proof or the heads: {type(error).__name__}")
+    said = found.get("statement", {}) if isinstance(found, dict) else {}
+    output.show({"proven": not problems, "problems": list(problems), **said}, (), as_json=d.as_json)
+    raise typer.Exit(FOUND if problems else 0)

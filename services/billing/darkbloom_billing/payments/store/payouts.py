@@ -85,6 +85,17 @@ class PostgresPayouts:
         )
         return None if row is None else _account(row)
 
+    async def connected(self) -> list[str]:
+        """Return Stripe's ids of every connected account that there ever was."""
+
+        async def work(connection: Connection) -> list[str]:
+            rows = await connection.fetch(
+                "SELECT stripe_account_id FROM billing.stripe_account ORDER BY stripe_account_id"
+            )
+            return [row["stripe_account_id"] for row in rows]
+
+        return await self._database.run(work)
+
     async def past_accounts(self, account_id: str) -> int:
         """Return how many connected accounts an account ever had."""
         row = await self._row(

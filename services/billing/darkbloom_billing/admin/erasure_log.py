@@ -1,0 +1,130 @@
+"""Confirmed erasures, written down outside the database: a restore must not bring anybody back.
+
+One small file for each step of an erasure (`confirmed`, `canceled`, `erased`), never overwritten.
+It holds ids, times and, at the end, the proof; nothing personal. It belongs beside the backups, or
+where they are kept, and lives at least as long as the oldest of them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from darkbloom_mesh.errors import InvalidArgumentError
+
+_SUFFIX = ".json"
+
+
+class Step(StrEnum):
+    """How far an erasure got; later ones win."""
+
+    CONFIRMED = "confirmed"
+    CANCELED = "canceled"
+    ERASED = "erased"
+
+
+_ORDER = tuple(Step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRecord:
+    """What is kept of one step."""
+
+    erasure_id: str
+    account_id: str
+    step: Step
+    forfeit: bool
+    planned_at: datetime
+    scrub_after: datetime
+    proof: Mapping[str, Any] | None = None
+    """Of an erasure that happened."""
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"{self.erasure_id}.{self.step}{_SUFFIX}"
+
+    def text(self) -> str:
+        """Return the contents of its file."""
+        body: dict[str, Any] = {
+            "erasure_id": self.erasure_id,
+            "account_id": self.account_id,
+            "step": self.step.value,
+            "forfeit": self.forfeit,
+            "planned_at": self.planned_at.astimezone(UTC).isoformat(),
+            "scrub_after": self.scrub_after.astimezone(UTC).isoformat(),
+        }
+        if self.proof is not None:
+            body["proof"] = dict(self.proof)
+        return json.dumps(body, sort_keys=True) + "\n"
+
+
+class ErasureLog:
+    """A directory of records.
+
+    Args:
+        directory: Must be there; best one where nothing can be written twice.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the files that are there.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        return frozenset(path.name for path in self._directory.iterdir())
+
+    def write(self, record: ErasureRecord) -> None:
+        """Write a record unless it is there.
+
+        Raises:
+            OSError: The directory is missing or may not be written.
+            ValueError: There is a file of this name with other contents.
+        """
+        path = self._directory / record.name
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(record.text())
+        except FileExistsError:
+            if path.read_text(encoding="utf-8") != record.text():
+                raise ValueError(f"{record.name} says otherwise") from None
+
+    def newest(self) -> list[ErasureRecord]:
+        """Return the last step of each erasure, in the order in which they were planned.
+
+        Raises:
+            OSError: The directory cannot be read.
+            InvalidArgumentError: A file in it is no record.
+        """
+        found: dict[str, ErasureRecord] = {}
+        for path in sorted(self._directory.glob(f"erase_*{_SUFFIX}")):
+            record = _read(path)
+            known = found.get(record.erasure_id)
+            if known is None or _ORDER.index(known.step) < _ORDER.index(record.step):
+                found[record.erasure_id] = record
+        return sorted(found.values(), key=lambda each: (each.planned_at, each.erasure_id))
+
+
+def _read(path: Path) -> ErasureRecord:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        record = ErasureRecord(
+            erasure_id=str(body["erasure_id"]),
+            account_id=str(body["account_id"]),
+            step=Step(body["step"]),
+            forfeit=bool(body["forfeit"]),
+            planned_at=datetime.fromisoformat(body["planned_at"]),
+            scrub_after=datetime.fromisoformat(body["scrub_after"]),
+            proof=body.get("proof"),
+        )
+    except (ValueError, KeyError, TypeError):
+        raise InvalidArgumentError("is no record of an erasure", path.name) from None
+    if record.name != path.name:
+        raise InvalidArgumentError("names another erasure", path.name)
+    return record

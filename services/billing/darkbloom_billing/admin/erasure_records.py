@@ -1,0 +1,145 @@
+"""Erasures and the records of them outside: written at each step, repeated after a restore."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from darkbloom_mesh.clock import Clock
+
+from darkbloom_billing.admin.actions import record
+from darkbloom_billing.admin.erasure import GRACE_KEEPER, REPLAN, Erasures, count
+from darkbloom_billing.admin.erasure_log import ErasureLog, ErasureRecord, Step
+from darkbloom_billing.admin.model import Action, ErasureState
+from darkbloom_billing.store.database import Connection, Database
+
+_CONFIRMED = """
+    SELECT erasure_id, account_id, state, forfeit, planned_at, scrub_after, proof
+    FROM billing.erasure WHERE scrub_after IS NOT NULL ORDER BY planned_at, erasure_id
+"""
+_AGAIN = """
+    INSERT INTO billing.erasure (erasure_id, request_id, account_id, state, token_hash, plan,
+      planned_at)
+    VALUES ($1, $1, $2, 'planned', $3, $4::jsonb, $5)
+"""
+_HASH_BYTES = 32
+_log = structlog.get_logger()
+
+
+class Keeper:
+    """Writes the steps of erasures down outside the database.
+
+    Args:
+        database: Where erasures are.
+        log: Where records go.
+    """
+
+    def __init__(self, database: Database, log: ErasureLog) -> None:
+        self._database = database
+        self._log = log
+
+    async def keep(self) -> None:
+        """Write down outside what is not there yet; what fails is tried again in the next round."""
+
+        async def work(connection: Connection) -> list[Any]:
+            return await connection.fetch(_CONFIRMED)
+
+        rows = await self._database.run(work)
+        try:
+            known = self._log.names()
+            for row in rows:
+                for each in _records(row):
+                    if each.name not in known:
+                        self._log.write(each)
+        except (OSError, ValueError) as error:
+            _log.error("erasures_not_exported", error=type(error).__name__)
+
+
+async def replay(erasures: Erasures, database: Database, clock: Clock, kept: ErasureRecord) -> str:
+    """Let a restored database know of an erasure that was confirmed outside its memory.
+
+    Returns:
+        `known`: it is here, as far as it got. `absent`: the account is not here. `canceled`.
+        `pending`: confirmed again, within its grace. `erased`: erased again, now.
+
+    Raises:
+        OperatorRefusedError: Money moves; repeat once it has come to rest.
+    """
+    now = clock.now()
+
+    async def work(connection: Connection) -> str:
+        async with connection.transaction():
+            if not await connection.fetchval(
+                "SELECT true FROM billing.account WHERE account_id = $1 FOR NO KEY UPDATE",
+                kept.account_id,
+            ):
+                return "absent"
+            state = await connection.fetchval(
+                "SELECT state FROM billing.erasure WHERE erasure_id = $1", kept.erasure_id
+            )
+            if state in {ErasureState.PENDING, ErasureState.ERASED, ErasureState.CANCELED}:
+                return str(state)
+            await connection.execute(REPLAN, kept.account_id)
+            if state is None:
+                plan = await count(connection, kept.account_id)
+                await connection.execute(
+                    _AGAIN,
+                    kept.erasure_id,
+                    kept.account_id,
+                    # Nobody has the token of this plan: it is confirmed by its record.
+                    secrets.token_bytes(_HASH_BYTES),
+                    json.dumps(plan),
+                    kept.planned_at,
+                )
+            # What came back with the restore belongs to nobody: they had spent or left it.
+            await connection.execute(
+                "UPDATE billing.erasure SET state = 'pending', forfeit = $2, scrub_after = $3 "
+                "WHERE erasure_id = $1",
+                kept.erasure_id,
+                kept.forfeit or kept.step is Step.ERASED,
+                kept.scrub_after,
+            )
+            await connection.execute("SELECT billing.close_account($1, $2)", kept.account_id, now)
+            action = Action(
+                operator=GRACE_KEEPER,
+                action="erasure.replay",
+                subject=kept.account_id,
+                request_id=kept.erasure_id,
+                before={},
+                after={"step": kept.step.value, "scrub_after": kept.scrub_after.isoformat()},
+            )
+            await record(connection, action, now=now)
+            return "again"
+
+    if kept.step is Step.CANCELED:
+        return "canceled"
+    found = await database.run(work)
+    if found in {"absent", "canceled", ErasureState.ERASED.value}:
+        return "known" if found == ErasureState.ERASED.value else found
+    if kept.step is Step.ERASED or kept.scrub_after <= now:
+        await erasures.scrub(kept.erasure_id)
+        return "erased"
+    return "known" if found == ErasureState.PENDING.value else "pending"
+
+
+def _records(row: Mapping[str, Any]) -> list[ErasureRecord]:
+    """Return every step that an erasure has behind it."""
+    steps = {
+        ErasureState.PENDING: (Step.CONFIRMED,),
+        ErasureState.CANCELED: (Step.CONFIRMED, Step.CANCELED),
+        ErasureState.ERASED: (Step.CONFIRMED, Step.ERASED),
+    }.get(row["state"], ())
+    proof = json.loads(row["proof"]) if row["proof"] else None
+    return [
+        ErasureRecord(
+            erasure_id=row["erasure_id"],
+            account_id=row["account_id"],
+            step=step,
+            forfeit=row["forfeit"],
+            planned_at=row["planned_at"],
+            scrub_after=row["scrub_after"],
+            proof=proof if step is Step.ERASED else None,
+        )
+        for step in steps
+    ]

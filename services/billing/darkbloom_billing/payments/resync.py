@@ -1,0 +1,253 @@
+"""After a restore: Stripe remembers what the database has forgotten, and the books follow Stripe.
+
+First the rows that handlers look for (sessions, withdrawals), then every event since the moment,
+through the same table and the same handlers as a webhook. All of it may be repeated; what is booked
+already stays. What cannot be booked is named, and its account frozen, for a person to decide.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import MeshError
+
+from darkbloom_billing.books import Books, FeePayer
+from darkbloom_billing.payments import events as reading
+from darkbloom_billing.payments import withdrawals as machine
+from darkbloom_billing.payments.amounts import without_line
+from darkbloom_billing.payments.deposits import Deposits
+from darkbloom_billing.payments.model import (
+    CENT_MICROS,
+    EventSource,
+    Method,
+    NewSession,
+    Quote,
+    SessionKind,
+    Withdrawal,
+    WithdrawalStatus,
+)
+from darkbloom_billing.payments.past import PastSession, PastTransfer, StripePast
+from darkbloom_billing.payments.store.events import PostgresEvents
+from darkbloom_billing.payments.store.payouts import PostgresPayouts
+from darkbloom_billing.payments.store.sessions import PostgresSessions
+from darkbloom_billing.payments.webhooks import Dispatcher
+
+MARGIN = timedelta(hours=1)
+"""Before the moment: what was under way at Stripe then."""
+_MOST = 1000
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Resynced:
+    """What was found at Stripe, and what became of it."""
+
+    events: int = 0
+    events_new: int = 0
+    sessions_adopted: int = 0
+    withdrawals_found: int = 0
+    """Known here, but not that Stripe had sent them."""
+    withdrawals_adopted: int = 0
+    """Not known here at all."""
+    unbooked: list[str] = field(default_factory=list)
+    """Ids of sessions and transfers that a person has to look at."""
+    waiting: list[str] = field(default_factory=list)
+    """Events that could not act yet, with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resync:
+    """Asks Stripe, and books.
+
+    Args:
+        books: Move the money.
+        sessions: Payment pages.
+        payouts: Connected accounts and withdrawals.
+        events: Where events wait.
+        dispatcher: Lets them act.
+        deposits: Money in; None: there is no key for it.
+        past: Stripe for deposits; None: there is no key.
+        connect_past: Stripe for payouts; None: there is no key.
+        payer: Who bears Stripe's fee.
+        clock: Time.
+    """
+
+    books: Books
+    sessions: PostgresSessions
+    payouts: PostgresPayouts
+    events: PostgresEvents
+    dispatcher: Dispatcher
+    deposits: Deposits | None
+    past: StripePast | None
+    connect_past: StripePast | None
+    payer: FeePayer
+    clock: Clock
+
+    async def run(self, moment: datetime) -> Resynced:
+        """Bring everything since a moment in.
+
+        Raises:
+            StripeFailedError: Stripe does not answer; repeating is safe.
+            StoreUnavailableError: The database does not answer; repeating is safe.
+        """
+        since, done = moment - MARGIN, Resynced()
+        if self.past is not None:
+            for opened in (*await self.past.sessions(since), *await self.past.top_ups(since)):
+                await self._session(opened, done)
+            await self._take(self.past, EventSource.PAYMENTS, since, done)
+        if self.connect_past is not None:
+            for sent in await self.connect_past.transfers(since):
+                await self._transfer(sent, done)
+            await self._take(self.connect_past, EventSource.TRANSFERS, since, done)
+            for account in await self.payouts.connected():
+                await self._take(self.connect_past, EventSource.ACCOUNTS, since, done, account)
+        while await self.dispatcher.sweep():
+            continue
+        done.waiting = [
+            f"{row['event_id']} {row['kind']} {row['problem']}"
+            for row in await self.events.unfinished(_MOST)
+        ]
+        return done
+
+    async def _take(
+        self,
+        past: StripePast,
+        source: EventSource,
+        since: datetime,
+        done: Resynced,
+        stripe_account_id: str = "",
+    ) -> None:
+        kinds = reading.ACTING[source]
+        for body in await past.events(since, kinds, stripe_account_id):
+            event = reading.read(json.dumps(body).encode())
+            if event is None or event.kind not in kinds:
+                continue
+            done.events += 1
+            if await self.events.add(event, source, now=self.clock.now()):
+                done.events_new += 1
+
+    async def _session(self, opened: PastSession, done: Resynced) -> None:
+        name = opened.external_id or opened.session_id
+        known = await self.sessions.find(opened.session_id)
+        try:
+            if known is None:
+                new = self._new(opened)
+                if new is None:
+                    done.unbooked.append(name)
+                    return
+                await self.sessions.add(new, now=opened.created_at)
+                done.sessions_adopted += 1
+            if opened.external_id and (known is None or not known.external_id):
+                await self.sessions.opened(opened.session_id, opened.external_id, "")
+            if self.deposits is None:
+                return
+            if opened.external_id:
+                await self.deposits.sync_checkout(opened.external_id)
+            else:
+                await self.deposits.sync_payment(opened.payment_intent, opened.session_id)
+        except MeshError as error:
+            # The account may be younger than the moment: nobody is there to credit.
+            _log.warning("past_session_waits", session=name, reason=error.reason_name)
+            done.unbooked.append(name)
+
+    def _new(self, opened: PastSession) -> NewSession | None:
+        """Return the session as it must have been; None: its amount cannot be told."""
+        amount: int | None = opened.total_micros
+        if opened.kind is not SessionKind.SETUP and self.payer is FeePayer.LINE:
+            amount = without_line(opened.total_micros)
+        if not opened.session_id or amount is None:
+            return None
+        return NewSession(
+            session_id=opened.session_id,
+            account_id=opened.account_id,
+            request_id=f"restored-{opened.session_id}",
+            kind=opened.kind,
+            amount_micros=amount,
+            line_micros=opened.total_micros - amount,
+        )
+
+    async def _transfer(self, sent: PastTransfer, done: Resynced) -> None:
+        if not sent.withdrawal_id:
+            return
+        row = await self.payouts.withdrawal(sent.withdrawal_id)
+        if row is None and sent.moved.reversed_cents:
+            if sent.moved.reversed_cents * CENT_MICROS != sent.amount_micros:
+                done.unbooked.append(sent.moved.transfer_id)
+                await self._freeze(sent)
+            return
+        try:
+            if row is None:
+                row = await self._adopted(sent)
+                if row is None:
+                    done.unbooked.append(sent.moved.transfer_id)
+                    return
+                done.withdrawals_adopted += 1
+            elif row.transfer_id or machine.final(row):
+                return
+            else:
+                done.withdrawals_found += 1
+            moved = sent.moved
+            await self.payouts.save(
+                row,
+                machine.transferred(
+                    row, moved.transfer_id, moved.destination_payment, self.clock.now()
+                ),
+            )
+        except MeshError as error:
+            _log.error("past_transfer_unbooked", transfer=sent.moved.transfer_id)
+            done.unbooked.append(f"{sent.moved.transfer_id} {error.reason_name}")
+            await self._freeze(sent)
+
+    async def _adopted(self, sent: PastTransfer) -> Withdrawal | None:
+        """Reserve what was sent, as a withdrawal of exactly that; None: nobody knows whose."""
+        account = await self.payouts.by_stripe(sent.stripe_account_id)
+        if account is None:
+            return None
+        row = Withdrawal(
+            withdrawal_id=sent.withdrawal_id,
+            account_id=account.account_id,
+            request_id=f"restored-{sent.withdrawal_id}",
+            stripe_account_id=sent.stripe_account_id,
+            quote=Quote(
+                amount_micros=sent.amount_micros, fee_micros=0, net_micros=sent.amount_micros
+            ),
+            method=Method.STANDARD,
+            status=WithdrawalStatus.PENDING,
+            attempt=0,
+            tries=0,
+            payout_tries=0,
+            transfer_id="",
+            destination_payment="",
+            payout_id="",
+            failed_payout_id="",
+            fee_waived=False,
+            posted=False,
+            refunded=False,
+            failure_reason="",
+            next_at=sent.created_at,
+            created_at=sent.created_at,
+            updated_at=sent.created_at,
+            arrival_at=None,
+        )
+        await self.books.withdraw_submit(
+            row.withdrawal_id,
+            row.account_id,
+            row.quote.net_micros,
+            also=self.payouts.inserting(row),
+        )
+        return row
+
+    async def _freeze(self, sent: PastTransfer) -> None:
+        account = await self.payouts.by_stripe(sent.stripe_account_id)
+        if account is not None:
+            await self.books.freeze(
+                f"restored-{sent.moved.transfer_id}", account.account_id, frozen=True
+            )
+
+
+def problems(done: Resynced) -> Sequence[str]:
+    """Return what a person has to look at."""
+    return (*done.unbooked, *done.waiting)
