@@ -1,4 +1,8 @@
-"""The kit stays small: 2,400 lines of code. Docstrings, comments and blank lines are free."""
+"""The kit stays small: 2,300 lines of code. Docstrings, comments and blank lines are free.
+
+So are the two lists of telemetry, which are words and hardly code: what is measured, and what its
+labels may say.
+"""
 
 import ast
 import io
@@ -6,7 +10,8 @@ import tokenize
 from importlib import resources
 from pathlib import Path
 
-BUDGET = 2_400
+BUDGET = 2_300
+LISTS = ("labels.py", "telemetry.py")
 SILENT = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -31,7 +36,11 @@ def code_lines(source: str) -> int:
 
 def test_the_kit_keeps_its_budget() -> None:
     package = Path(str(resources.files("darkbloom_mesh")))
-    sizes = {path.name: code_lines(path.read_text()) for path in package.rglob("*.py")}
+    sizes = {
+        path.name: code_lines(path.read_text())
+        for path in package.rglob("*.py")
+        if path.name not in LISTS
+    }
     assert len(sizes) > 10
     assert sum(sizes.values()) <= BUDGET, sizes
 

@@ -34,6 +34,7 @@ from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.keyring import load_keyring, load_release_keys
 from darkbloom_attestation.mdm.asker import Asker
 from darkbloom_attestation.mdm.client import MicroMdm
+from darkbloom_attestation.meter import Meter
 from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.retention import Retention
@@ -116,6 +117,7 @@ async def serve(
             budget=PushBudget(config.apns_per_minute, secrets.SystemRandom().random),
             mode=PushMode(config.apns_mode),
             development=development,
+            pushed=Meter(service.metrics).pushed,
         )
         service.spawn(codes.run(), name="apns")
         server = AttestationServer(

@@ -5,12 +5,15 @@ from typing import final
 from darkbloom_mesh.telemetry import (
     ATTESTATION_FAILURES,
     CHALLENGES,
+    CODE_PUSHES,
     RELEASE_EVIDENCE,
     SUSPECTED,
+    UNKNOWN,
     VERDICTS,
     Metrics,
 )
 
+from darkbloom_attestation.apns.model import PushResult
 from darkbloom_attestation.judgement import Judgement
 from darkbloom_attestation.model import Registration, RuntimeFinding, ViolationKind
 
@@ -24,6 +27,7 @@ class Meter:
         self._failures = metrics.counter(ATTESTATION_FAILURES)
         self._releases = metrics.counter(RELEASE_EVIDENCE)
         self._suspected = metrics.counter(SUSPECTED)
+        self._pushes = metrics.counter(CODE_PUSHES)
         self._verdicts = metrics.counter(VERDICTS)
 
     def registered(self, registration: Registration, runtime: tuple[RuntimeFinding, ...]) -> None:
@@ -43,6 +47,10 @@ class Meter:
         """Count an unanswered challenge."""
         self._challenges.labels("timeout").inc()
 
+    def pushed(self, result: PushResult) -> None:
+        """Count a push to a device by what Apple said."""
+        self._pushes.labels(result.value).inc()
+
     def violated(self, kind: ViolationKind) -> None:
         """Count a report."""
-        self._suspected.labels(kind.value).inc()
+        self._suspected.labels(UNKNOWN, kind.value).inc()

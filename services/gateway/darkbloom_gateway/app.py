@@ -52,7 +52,7 @@ from darkbloom_gateway.fleet_drain import FleetDrain, ValkeyDrainFlag
 from darkbloom_gateway.gate import Gate
 from darkbloom_gateway.guards import Guards
 from darkbloom_gateway.hints import SECRET_BYTES
-from darkbloom_gateway.http import DIALECTS, ROUTES, make_app
+from darkbloom_gateway.http import DIALECTS, ROUTES, endpoint_word, make_app
 from darkbloom_gateway.inference import Inference
 from darkbloom_gateway.install import Manifests
 from darkbloom_gateway.key_uses import KeyUses
@@ -349,7 +349,9 @@ class Worker:
             entropy=secrets.token_bytes,
         )
         hot: dict[tuple[str, str], App] = {
-            ("POST", path): sealed(Inference(dialect, self.stage, self.authenticator, self.gate))
+            ("POST", path): sealed(
+                Inference(dialect, endpoint_word(path), self.stage, self.authenticator, self.gate)
+            )
             for path, dialect in DIALECTS.items()
         }
         counting = CountTokens(self.stage, self.authenticator, self.gate)

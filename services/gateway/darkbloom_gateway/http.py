@@ -51,6 +51,13 @@ DIALECTS: Mapping[str, Dialect] = {
     "/v1/responses": RESPONSES,
 }
 """The inference endpoints by path."""
+
+
+def endpoint_word(path: str) -> str:
+    """Return the word of an inference endpoint in metrics, such as `chat_completions`."""
+    return path.removeprefix("/v1/").replace("/", "_")
+
+
 ROUTES = frozenset(
     {
         *DIALECTS,

@@ -31,15 +31,22 @@ class Inference:
 
     Args:
         dialect: what it takes and gives.
+        endpoint: its word in metrics.
         stage: collaborators of the token path.
         authenticator: who asks.
         gate: counts what is in flight, and says no while draining.
     """
 
     def __init__(
-        self, dialect: Dialect, stage: Stage, authenticator: Authenticator, gate: Gate
+        self,
+        dialect: Dialect,
+        endpoint: str,
+        stage: Stage,
+        authenticator: Authenticator,
+        gate: Gate,
     ) -> None:
         self._dialect = dialect
+        self._endpoint = endpoint
         self._reader = Reader(dialect, stage)
         self._stage = stage
         self._authenticator = authenticator
@@ -47,7 +54,7 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        self._stage.meters.received()
+        self._stage.meters.received(self._endpoint)
         model, status = "unknown", GONE_STATUS
         try:
             with self._gate.entered(), self._stage.spans.request(scope):

@@ -21,7 +21,7 @@ class Meters:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._received = metrics.counter(telemetry.RECEIVED).labels("chat_completions")
+        self._received = metrics.counter(telemetry.RECEIVED)
         self._phases = {
             phase: metrics.histogram(telemetry.PHASE_SECONDS).labels(phase)
             for phase in ("parse", "reserve", "route", "encrypt", "queue_wait", "dispatch", "total")
@@ -40,9 +40,9 @@ class Meters:
         """Ask how many requests are being answered, whenever somebody looks."""
         self._metrics.gauge(telemetry.INFLIGHT).set_function(lambda: float(inflight()))
 
-    def received(self) -> None:
-        """Count an inference request."""
-        self._received.inc()
+    def received(self, endpoint: str) -> None:
+        """Count an inference request by the word of its endpoint."""
+        self._received.labels(endpoint).inc()
 
     def outcome(self, model: str, status: int, *, broken: bool = False) -> None:
         """Count the end of one: `status` is the HTTP status, `broken` an error after commit."""

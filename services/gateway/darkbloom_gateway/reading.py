@@ -93,10 +93,11 @@ class Reader:
             hint_secret=stage.hint_secret,
             tokenizers=stage.tokenizers,
         )
-        if len(body) > (COUNTED_INLINE_BYTES if stage.tokenizers.any else THREAD_BYTES):
-            plans = await asyncio.to_thread(_planned, plan, lowered)
-        else:
-            plans = _planned(plan, lowered)
+        with stage.spans.step("registry.resolve"):
+            if len(body) > (COUNTED_INLINE_BYTES if stage.tokenizers.any else THREAD_BYTES):
+                plans = await asyncio.to_thread(_planned, plan, lowered)
+            else:
+                plans = _planned(plan, lowered)
         jobs = [(one, choice, plans[id(one)]) for one, choice in lowered.jobs]
         stage.meters.phase("parse", clock.monotonic() - started_at)
         return Asked(body, jobs, catalog)

@@ -11,6 +11,7 @@ from functools import partial
 
 from darkbloom.router.v1.gateway_lane_pb2 import Open
 from darkbloom_mesh.lane import Lane
+from opentelemetry.trace import SpanContext
 
 from darkbloom_router.failures import Ladder
 from darkbloom_router.governor import Ticket
@@ -68,6 +69,8 @@ class Request:
     opened_at: float
     opened_unix_ns: int = 0
     traceparent: str = ""
+    tried: list[SpanContext] = field(default_factory=list)
+    """Spans of its attempts that have ended; the next one is linked to them."""
     reserve_s: float = 0.0
     """How long an offer waits for its SEALED; 0 is until the deadline."""
     message: Open = field(default_factory=Open)
@@ -130,9 +133,13 @@ class Attempt:
     decided: object = None
     """Why it went where it went, in the words of `records`; None where nothing is recorded."""
     outcome: str = ""
-    """Closed word for how it ended."""
+    """Closed word for how it ended; `taxonomy` says what it means."""
+    ended: bool = False
+    """Its end was written down."""
     reached: Phase = Phase.OFFERED
     """How far it had come when it ended."""
+    accepted_at: float = 0.0
+    """When the provider took it; 0 until then."""
     content_at: float = 0.0
     """When its first content came."""
     ticket: Ticket | None = None

@@ -11,7 +11,7 @@ from darkbloom_router.faults.pair import PairFaults
 from darkbloom_router.forecast import Credence, credence, forecast
 from darkbloom_router.model import Admission, Demand, OwnerPolicy, Rules, TrustLevel
 from darkbloom_router.provider import Candidate, Lack, Provider
-from darkbloom_router.versions import version_key
+from darkbloom_router.versions import below_floor
 
 _KEY_BYTES = 32
 _MINUTES_FROM_S = 120.0
@@ -134,8 +134,7 @@ def passed_ago(candidate: Candidate, view: View) -> str:
 
 def old_runtime(candidate: Candidate, rules: Rules) -> bool:
     """Return whether the agent is older than the version floor."""
-    floor = rules.min_version
-    return bool(floor) and version_key(candidate.provider.version) < version_key(floor)
+    return below_floor(candidate.provider.version, rules.min_version)
 
 
 def headroom(candidate: Candidate, _view: View) -> str:

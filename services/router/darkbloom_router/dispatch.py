@@ -289,14 +289,14 @@ class Dispatcher:
         )
 
     def _scan(self, request: Request, build: str) -> Choice:
-        view = self._view(request)
+        view, started_ns = self._view(request), self._spans.now_ns()
         choice = self._decisions.choose(build, view)
         if request.ladder.needs_evidence:
             choice = feasible_only(choice, view)
         self._spans.record(
             "router.select",
             request.traceparent,
-            self._spans.now_ns(),
+            started_ns,
             candidates=choice.priced,
             outcome=choice.path.value,
         )

@@ -31,6 +31,12 @@ from darkbloom_router.spans import Spans
 from darkbloom_router.timers import Timers
 
 TIMED_OUT = CancelReason.CANCEL_REASON_TIMEOUT
+_BROKEN = {
+    AttemptFailure.ATTEMPT_FAILURE_PROVIDER_LOST: "mid_stream_lost",
+    AttemptFailure.ATTEMPT_FAILURE_TIMEOUT: "mid_stream_timeout",
+    AttemptFailure.ATTEMPT_FAILURE_ENCRYPTION_FAILURE: "mid_stream_violation",
+}
+"""Words of what ends an answer after its first content; the machine's own error is the rest."""
 
 
 class Ends:
@@ -109,7 +115,6 @@ class Ends:
         self._blame(attempt, failure.blame)
         self._meter.failed(attempt.candidate.build.build, failure.word)
         self._meter.dispatched("retry_precontent")
-        self._span(attempt, failure.word)
         if failure.kind is Kind.FAULT and not request.demand.avoid_version:
             request.demand = replace(request.demand, avoid_version=attempt.provider.version)
         request.hedged = True
@@ -151,9 +156,6 @@ class Ends:
         for other in request.racers:
             if other is not attempt:
                 request.gateway.lane.drop_stream(other.stream)
-                self._meter.attempt_ended(other.candidate.build.build, "lost_race")
-                other.outcome = "lost_race"
-                self._span(other, "lost_race")
                 self.stop(other, CancelReason.CANCEL_REASON_LOST_RACE)
         request.attempt, request.hedge, request.plan = attempt, None, None
         attempt.content_at = self._timers.now()
@@ -162,6 +164,7 @@ class Ends:
 
     def accepted(self, attempt: Attempt) -> None:
         """Note an admission; who waits may profit where the machine had said that it is full."""
+        attempt.accepted_at = attempt.accepted_at or self._timers.now()
         if attempt.candidate.pair is not None:
             self.health.accepted(attempt.candidate, self._timers.now())
             self._freed(attempt.provider)
@@ -173,13 +176,14 @@ class Ends:
     def stalled(self, attempt: Attempt) -> None:
         """End an attempt that took too long to begin."""
         if attempt.phase < Phase.COMMITTED:
+            if attempt.accepted_at:
+                self._meter.suspected(attempt.candidate.build.build, "first_token_wedge")
             self.fail(attempt, failures.STALLED)
 
     def stop(self, attempt: Attempt, reason: CancelReason.ValueType, *, tell: bool = True) -> None:
         """End an attempt that delivered nothing, and say nothing to the gateway."""
         request = attempt.request
-        attempt.reached = attempt.phase
-        attempt.outcome = attempt.outcome or cause_of(reason)
+        self._end(attempt, attempt.outcome or cause_of(reason), attempt.phase)
         if request.attempt is attempt:
             request.attempt, request.hedge = request.hedge, None
         elif request.hedge is attempt:
@@ -208,7 +212,7 @@ class Ends:
         attempt.request.gateway.lane.send_ordered(
             FrameKind.FRAME_KIND_ATTEMPT_FAILED, attempt.stream, AttemptFailed(failure=failure)
         )
-        self._leave(attempt, "mid_stream")
+        self._leave(attempt, _BROKEN.get(failure, "mid_stream"))
         self._cancel(attempt, TIMED_OUT)
         self._money.park(attempt)
 
@@ -279,15 +283,15 @@ class Ends:
         if not demand.prefix_keys or not identity:
             return
         build, keys = attempt.candidate.build.build, demand.prefix_keys
+        if attempt.hinted:
+            self._meter.hinted(build, held=attempt.opened.cached_tokens > 0)
         if attempt.hinted and not attempt.opened.cached_tokens:
             self.hints.miss(demand.account_id, build, keys, identity, now)
             return
         self.hints.note(demand.account_id, build, keys, demand.prompt_tokens, identity, now)
 
     def _leave(self, attempt: Attempt, outcome: str) -> None:
-        attempt.outcome, attempt.reached = outcome, Phase.COMMITTED
-        self._meter.attempt_ended(attempt.candidate.build.build, outcome)
-        self._span(attempt, "" if outcome == "success" else outcome)
+        self._end(attempt, outcome, Phase.COMMITTED)
         self._requests.finish(attempt.request)
         self.release(attempt)
 
@@ -298,15 +302,13 @@ class Ends:
         if attempt.terminal is None:
             self.cancels.send(attempt.provider, attempt.lane, attempt.stream, reason)
 
-    def _span(self, attempt: Attempt, error: str) -> None:
-        self._spans.record(
-            "provider.attempt",
-            attempt.request.traceparent,
-            attempt.started_unix_ns,
-            error=error,
-            attempt=attempt.number,
-            chip_family=attempt.provider.hardware.chip_family,
-        )
+    def _end(self, attempt: Attempt, outcome: str, reached: Phase) -> None:
+        """Write down how an attempt ended: only its first end counts."""
+        if attempt.ended:
+            return
+        attempt.ended, attempt.outcome, attempt.reached = True, outcome, reached
+        self._meter.attempt_ended(attempt.candidate.build.build, outcome)
+        self._spans.attempt(attempt)
 
 
 def _unnoticed(_attempt: Attempt) -> None:

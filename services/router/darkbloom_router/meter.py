@@ -1,10 +1,12 @@
 """What the router counts, with labels bound once so that counting costs next to nothing."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from darkbloom_mesh import telemetry
 from darkbloom_mesh.telemetry import Metrics, model_label
+
+from darkbloom_router.figures import BuildFigures, FleetFigures
 
 ChildT_co = TypeVar("ChildT_co", covariant=True)
 
@@ -74,6 +76,18 @@ class Meter:
         self._age = metrics.gauge(telemetry.QUEUE_AGE)
         self._pool = metrics.gauge(telemetry.WARM_POOL)
         self._loads = metrics.counter(telemetry.LOAD_COMMANDS)
+        self._hints = metrics.counter(telemetry.PREFIX_HINTS)
+        self._suspicions = metrics.counter(telemetry.SUSPECTED)
+        self._too_old = metrics.counter(telemetry.VERSION_FLOOR)
+        self._sink_depth = metrics.gauge(telemetry.SINK_DEPTH).labels("routing")
+        self._sink_written = metrics.counter(telemetry.SINK_WRITTEN).labels("routing")
+        self._tps = metrics.gauge(telemetry.CAPACITY_TPS)
+        self._serving = metrics.gauge(telemetry.SERVING_CAPACITY)
+        self._demand = metrics.gauge(telemetry.DEMAND)
+        self._utilization = metrics.gauge(telemetry.UTILIZATION)
+        self._releases = metrics.gauge(telemetry.PROVIDER_RELEASES)
+        self._memory = metrics.gauge(telemetry.PROVIDER_MEMORY)
+        self._challenge_age = metrics.gauge(telemetry.CHALLENGE_AGE)
         self._lanes = metrics.gauge(telemetry.LANES)
         self._lane_ends = metrics.counter(telemetry.LANE_ENDS)
         self._lane_frames = metrics.counter(telemetry.LANE_FRAMES)
@@ -210,8 +224,44 @@ class Meter:
         """Count a load command: sent, only planned, or how it ended."""
         self._loads.labels(model_label(build, self.catalog), outcome).inc()
 
-    def fleet(self, counts: dict[tuple[str, str], int]) -> None:
-        """Set how many providers are connected, by state and trust."""
-        self._providers.clear()
-        for (state, trust), count in counts.items():
+    def hinted(self, build: str, *, held: bool) -> None:
+        """Count an answer of a machine that was chosen for what it had read before."""
+        word = "held" if held else "missed"
+        self._hints.labels(model_label(build, self.catalog), word).inc()
+
+    def suspected(self, build: str, kind: str) -> None:
+        """Count a machine that behaves as if it had run out of memory, or stuck."""
+        self._suspicions.labels(model_label(build, self.catalog), kind).inc()
+
+    def too_old(self) -> None:
+        """Count an agent that registers below the version floor."""
+        self._too_old.labels("registration").inc()
+
+    def recorded(self, rows: int, waiting: int) -> None:
+        """Count decision records that were written, and show how many wait."""
+        self._sink_written.inc(rows)
+        self._sink_depth.set(waiting)
+
+    def capacity(self, figures: Mapping[str, BuildFigures]) -> None:
+        """Set what every build could do and what is asked of it."""
+        for gauge in (self._tps, self._serving, self._demand, self._utilization):
+            gauge.clear()
+        for build, found in figures.items():
+            model = model_label(build, self.catalog)
+            self._tps.labels(model).set(found.decode_tps)
+            self._serving.labels(model).set(found.serving)
+            self._demand.labels(model).set(found.demand)
+            if found.utilization is not None:
+                self._utilization.labels(model).set(found.utilization)
+
+    def fleet(self, figures: FleetFigures) -> None:
+        """Set who is connected, by state and trust, release, and memory."""
+        for gauge in (self._providers, self._releases, self._memory):
+            gauge.clear()
+        for (state, trust), count in figures.standing.items():
             self._providers.labels(state, trust).set(count)
+        for release, count in figures.releases.items():
+            self._releases.labels(release).set(count)
+        for (kind, chip), size in figures.memory.items():
+            self._memory.labels(kind, chip).set(size)
+        self._challenge_age.set(figures.challenge_age_s)

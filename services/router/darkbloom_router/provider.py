@@ -30,6 +30,8 @@ _NO_BUDGET_CAP = 4
 _BUDGET_CAP = 24
 _MEMORY_CAPS = ((24, 2), (48, 4), (96, 6), (128, 8))
 _LARGEST_CAP = 12
+_FULL, _FULL_AT_WORK = 0.90, 0.80
+"""Memory pressure from which a lost machine is suspected to have run out."""
 
 
 class Lack(IntFlag):
@@ -149,6 +151,17 @@ class Provider:
             if self.memory_gb <= memory_gb:
                 return cap
         return _LARGEST_CAP
+
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether a loss of it now looks like its system had no memory left."""
+        limit = _FULL_AT_WORK if self.inflight else _FULL
+        return self.beat.pressure >= limit
+
+    @property
+    def busiest_build(self) -> str:
+        """The build with most attempts here; empty where it lists none."""
+        return max(self.candidates, key=lambda name: self.candidates[name].inflight, default="")
 
     def owned_by(self, account_id: str) -> bool:
         """Whether that account earns with this machine."""

@@ -39,6 +39,7 @@ from darkbloom_router.observations import Progress
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Trigger
 from darkbloom_router.standing import Standing
+from darkbloom_router.versions import below_floor
 
 _log = structlog.get_logger()
 _MAX_DRAIN_ID = 64
@@ -209,6 +210,8 @@ class ProviderLink:
         parts.trust.tell(provider, provider.untrusted or "challenge_awaited")
         self.send_desired()
         parts.meter.registered(known.found.trust_level or "none")
+        if below_floor(provider.version, parts.fleet.rules.min_version):
+            parts.meter.too_old()
         _log.info(
             "provider_registered",
             provider_id=provider.provider_id,
@@ -290,6 +293,8 @@ class ProviderLink:
         parts.fleet.leave(provider)
         parts.warm.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
+        if not clean and provider.short_of_memory:
+            parts.meter.suspected(provider.busiest_build, "memory_pressure")
         others = parts.replicas.left(provider, clean=clean)
         parts.losses.provider(provider, clean=clean, others=others)
         parts.dispatcher.left(builds)

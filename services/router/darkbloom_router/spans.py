@@ -1,13 +1,18 @@
 """The router's spans, joined to the gateway's trace; never sent to providers, never with content.
 
-A request has no task here, so spans are recorded when they end, with their times.
+A request has no task here, so spans are recorded when they end, with their times. A provider's own
+spans stay on its machine: `attempt_id` is what both know.
 """
 
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.telemetry import SpanName
 from opentelemetry import trace
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import Link, Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from darkbloom_router import taxonomy
+from darkbloom_router.attempts import Attempt, Phase
+from darkbloom_router.figures import chip_label
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -29,22 +34,54 @@ class Spans:
         return int(self._clock.now().timestamp() * 1e9) if self._enabled else 0
 
     def record(
+        self, name: SpanName, traceparent: str, start_ns: int, **attributes: str | int
+    ) -> None:
+        """Record one span that ends now."""
+        if self._enabled and traceparent:
+            span = self._begin(name, traceparent, start_ns, (), attributes)
+            span.end(end_time=self.now_ns())
+
+    def attempt(self, attempt: Attempt) -> None:
+        """Record an attempt that has ended, linked to those of its request that ended before."""
+        request = attempt.request
+        if not self._enabled or not request.traceparent:
+            return
+        committed = attempt.reached >= Phase.COMMITTED
+        found = taxonomy.ending(
+            attempt.outcome, accepted=bool(attempt.accepted_at), committed=committed
+        )
+        attributes: dict[str, str | int] = {
+            "attempt": attempt.number,
+            "attempt_id": attempt.attempt_id,
+            "hedge": int(attempt.ticket is not None),
+            "chip_family": chip_label(attempt.provider.hardware.chip_family),
+            "outcome": attempt.outcome,
+            "final_status": found.final_status.value,
+        }
+        links = [Link(earlier) for earlier in request.tried]
+        start_ns = attempt.started_unix_ns
+        span = self._begin("provider.attempt", request.traceparent, start_ns, links, attributes)
+        for name, at in (("accepted", attempt.accepted_at), ("first_content", attempt.content_at)):
+            if at:
+                span.add_event(name, timestamp=start_ns + int((at - attempt.started_at) * 1e9))
+        ended_ns = self.now_ns()
+        if attempt.terminal is not None:
+            span.add_event("terminal", timestamp=ended_ns)
+        if found.error_class and found.final_status is not taxonomy.FinalStatus.CANCELLED:
+            span.set_attribute("error.type", found.error_class.value)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end_time=ended_ns)
+        request.tried.append(span.get_span_context())
+
+    def _begin(
         self,
         name: SpanName,
         traceparent: str,
         start_ns: int,
-        *,
-        error: str = "",
-        **attributes: str | int,
-    ) -> None:
-        """Record one span that ends now."""
-        if not self._enabled or not traceparent:
-            return
+        links: "list[Link] | tuple[()]",
+        attributes: dict[str, str | int],
+    ) -> Span:
         parent = _PROPAGATOR.extract({"traceparent": traceparent})
-        span = trace.get_tracer("darkbloom").start_span(
-            name, context=parent, start_time=start_ns, attributes=attributes
+        return trace.get_tracer("darkbloom").start_span(
+            name, context=parent, start_time=start_ns, links=links, attributes=attributes
         )
-        if error:
-            span.set_attribute("error.type", error)
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(end_time=self.now_ns())

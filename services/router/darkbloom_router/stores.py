@@ -90,7 +90,9 @@ def record(
     service.on_close(store.close)
     backoff = Backoff(secrets.SystemRandom().random, first_s=1.0, cap_s=30.0)
     keep_s = config.record_days * _DAY_S
-    queue = RecordQueue(store, clock, backoff, dropped=meter.unrecorded, keep_s=keep_s)
+    queue = RecordQueue(
+        store, clock, backoff, dropped=meter.unrecorded, wrote=meter.recorded, keep_s=keep_s
+    )
     scribe = Scribe(queue.add, clock.monotonic, lambda: clock.now().timestamp())
     offers.chosen, ends.over, dispatcher.last_words.scribe = scribe.chosen, scribe.ended, scribe
     service.spawn(queue.run(), name="records")

@@ -7,6 +7,7 @@ import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError
 
+from darkbloom_router import figures
 from darkbloom_router.closing import Closing
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.fleet import Fleet
@@ -77,13 +78,18 @@ class Router:
         """Publish what can only be measured now and then, for ever."""
         while True:
             await self.clock.sleep(_GAUGES_S)
-            self.meter.lines(self.dispatcher.line.depths())
+            depths = self.dispatcher.line.depths()
+            self.meter.lines(depths)
             self.fleet.keep_large_machines(self.dispatcher.line.depth)
-            counts: dict[tuple[str, str], int] = {}
-            for provider in self.fleet.providers.values():
-                key = (provider.status, provider.level.word)
-                counts[key] = counts.get(key, 0) + 1
-            self.meter.fleet(counts)
+            now = self.clock.monotonic()
+            self.fleet.advance(now)
+            self.meter.fleet(figures.of_fleet(self.fleet.providers.values(), now))
+            self.meter.capacity(
+                {
+                    build: figures.of_build(self.fleet.index(build), depths.get(build, (0, 0.0))[0])
+                    for build in self.fleet.catalog.builds
+                }
+            )
 
     async def renew(self) -> None:
         """Keep the holds of running requests from lapsing, for ever."""

@@ -6,6 +6,11 @@ from functools import lru_cache
 _NUMBERS = re.compile(r"v?(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?(-)?")
 
 
+def below_floor(version: str, floor: str) -> bool:
+    """Return whether an agent is older than the oldest that is routed; no floor stops nobody."""
+    return bool(floor) and version_key(version) < version_key(floor)
+
+
 @lru_cache(maxsize=512)
 def version_key(text: str) -> tuple[int, int, int, int]:
     """Return a key that orders versions; what does not parse is older than everything.

@@ -113,6 +113,7 @@ class Store:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.heard: list[tuple[int, int]] = []
         self.swept: list[float] = []
         self.away = False
 
@@ -123,13 +124,18 @@ class Store:
     async def write(self, rows: Sequence[Row]) -> None:
         self.batches.append(len(rows))
 
+    def told(self, rows: int, waiting: int) -> None:
+        self.heard.append((rows, waiting))
+
     async def sweep(self, before_unix: float) -> int:
         self.swept.append(before_unix)
         return 0
 
 
 def queue(store: Store, clock: FakeClock, lost: list[int]) -> RecordQueue:
-    return RecordQueue(store, clock, Backoff(lambda: 0.5), dropped=lost.append, keep_s=60.0)
+    return RecordQueue(
+        store, clock, Backoff(lambda: 0.5), dropped=lost.append, wrote=store.told, keep_s=60.0
+    )
 
 
 ROW = RefusalRow(
@@ -152,6 +158,7 @@ async def test_rows_go_in_batches_and_old_ones_go_away() -> None:
         rows.add(ROW)
     await rows.flush()
     assert store.batches == [BATCH, BATCH, 1]
+    assert store.heard == [(BATCH, BATCH + 1), (BATCH, 1), (1, 0)]
     assert store.swept == [clock.now().timestamp() - 60.0]
     assert not lost
 

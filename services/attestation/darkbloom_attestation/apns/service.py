@@ -7,6 +7,7 @@ becomes a key proof like that of App Attest, and a posture has to join it for `h
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, final
@@ -58,6 +59,10 @@ NO_SERIAL = "serial_missing"
 _log = structlog.get_logger()
 
 
+def _unheard(_result: PushResult) -> None:
+    """Nobody counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Asking:
     registration: Registration
@@ -82,6 +87,7 @@ class CodeIdentity:
         budget: PushBudget,
         mode: PushMode = PushMode.BACKGROUND,
         development: bool,
+        pushed: Callable[[PushResult], None] = _unheard,
     ) -> None:
         self._store = store
         self._issuer = issuer
@@ -90,6 +96,7 @@ class CodeIdentity:
         self._budget = budget
         self._mode = mode
         self._development = development
+        self._pushed = pushed
         self._waiting: asyncio.Queue[Push] = asyncio.Queue(MAX_WAITING)
 
     async def registered(self, registration: Registration, token: str, environment: str) -> None:
@@ -191,6 +198,7 @@ class CodeIdentity:
         while self._pusher is not None:
             push = await self._waiting.get()
             outcome = await self._pusher.push(push)
+            self._pushed(outcome.result)
             _log.info("push_ended", result=outcome.result.value, reason=outcome.reason)
             if outcome.result is not PushResult.TOKEN_GONE:
                 continue

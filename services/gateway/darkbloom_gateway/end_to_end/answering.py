@@ -167,7 +167,7 @@ class Answers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        self._stage.meters.received()
+        self._stage.meters.received("end_to_end")
         answering = _Answering(self._desk, scope, receive, send)
         status = GONE_STATUS
         try:

@@ -52,6 +52,7 @@ class RecordQueue:
         clock: Time.
         backoff: Waits while the store is away.
         dropped: Called with the number of rows that were given up.
+        wrote: Called with the number of rows that were written, and of those that wait.
         keep_s: How long rows are kept.
     """
 
@@ -62,12 +63,14 @@ class RecordQueue:
         backoff: Backoff,
         *,
         dropped: Callable[[int], None],
+        wrote: Callable[[int, int], None],
         keep_s: float,
     ) -> None:
         self._store = store
         self._clock = clock
         self._backoff = backoff
         self._dropped = dropped
+        self._wrote = wrote
         self._keep_s = keep_s
         self._rows: deque[Row] = deque()
         self._filled = asyncio.Event()
@@ -99,6 +102,7 @@ class RecordQueue:
             try:
                 await self._store.open()
                 await self._store.write(batch)
+                self._wrote(len(batch), len(self._rows))
                 await self._sweep()
             except MeshError as error:
                 _log.warning("records_not_written", reason=error.reason_name, rows=len(batch))
