@@ -12,7 +12,6 @@ import grpc
 import structlog
 from darkbloom_edge.boxes import KeyPair
 from darkbloom_edge.envelope import new_key_pair
-from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.serve import Service
 
 from darkbloom_provider import code_release, hardware
@@ -73,7 +72,7 @@ async def _serve(
     release: code_release.CodeRelease,
     options: Options,
 ) -> int:
-    home, clock = config.folders, SystemClock()
+    home, clock = config.folders, config.clock()
     signer = open_device_key(config)
     key_pair = new_key_pair()
     terminals = await take_up(home.terminals, signer.public, clock)
@@ -128,7 +127,7 @@ def _serve_locally(
         endpoint,
         config.folders,
         shifts,
-        SystemClock(),
+        config.clock(),
         version=opener.lasting.release.version,
         alone=not opener.dials,
     )

@@ -44,7 +44,8 @@ class Answer:
     """None where no gateway ever answered."""
     wanted: int
     """Tokens of a whole answer."""
-    tries: int
+    refusals: tuple[str, ...]
+    """What earlier tries heard: a status, or the kind of a connection's failure."""
     asked_at: float
     first_at: float | None
     """When the first content came."""
@@ -79,7 +80,7 @@ class Answer:
         """Describe the end without a word of the answer."""
         stream = self.stream
         if stream is None:
-            return f"no answer after {self.tries} tries: {self.said}"
+            return f"no answer, heard {', '.join(self.refusals)}: {self.said}"
         error = stream.error or {}
         return (
             f"{self.end.value}: status {stream.status}, {stream.words} of {self.wanted} tokens,"
@@ -125,9 +126,14 @@ class Load:
         counted = Counter(one.end.value for one in self.answers)
         return {
             "requests": len(self.answers),
-            "asked_again": sum(one.tries > 1 for one in self.answers),
+            **self.asked_again(),
             **{end.value: counted[end.value] for end in End if counted[end.value]},
         }
+
+    def asked_again(self) -> dict[str, int]:
+        """Return how often a client asked again, by what it had heard."""
+        counted = Counter(why for one in self.answers for why in one.refusals)
+        return {f"asked_again_{why}": count for why, count in sorted(counted.items())}
 
     async def client(self, number: int) -> None:
         """Ask until told to stop; the last answer is read to its end."""
@@ -138,20 +144,20 @@ class Load:
     async def ask(self, http: httpx.AsyncClient, number: int = 0) -> Answer:
         """Ask once, and again where nothing came of it."""
         asked_at = self.clock.monotonic()
-        tries, stream, first_at, said = 0, None, None, ""
+        refusals: list[str] = []
         while True:
-            url = self.urls[(number + tries) % len(self.urls)]
-            tries += 1
+            url = self.urls[(number + len(refusals)) % len(self.urls)]
             stream, first_at, said = await self._once(http, url)
             begun = stream is not None and stream.status not in _ASK_AGAIN
             late = self.clock.monotonic() - asked_at > self.patience_s
             if begun or late:
                 break
-            await self.clock.sleep(self._pause_s(stream, tries))
+            refusals.append(said if stream is None else str(stream.status))
+            await self.clock.sleep(self._pause_s(stream, len(refusals)))
         return Answer(
             stream=stream,
             wanted=self.tokens,
-            tries=tries,
+            refusals=tuple(refusals),
             asked_at=asked_at,
             first_at=first_at,
             ended_at=self.clock.monotonic(),

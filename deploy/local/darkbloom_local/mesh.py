@@ -78,6 +78,7 @@ class Mesh:
         environment: Variables on top of ours, by process name (`router`, `provider-2` …).
         programs: Command lines that replace ours, by process name; for hostile stand-ins.
         routers: Replicas of the router: `router`, `router-2` and so on.
+        replicas: Replicas of every other room: `gateway-2`, `billing-2` and so on.
         local_stripe: Run a Stripe without money beside the rooms, for trying payments.
         mtls: Rooms know each other by certificates of a throw-away authority, not by a token.
         records: Let routers keep decision records in the database (`docs/routing.md`).
@@ -96,6 +97,7 @@ class Mesh:
         environment: Mapping[str, Mapping[str, str]] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
         routers: int = 1,
+        replicas: int = 1,
         local_stripe: bool = False,
         records: bool = False,
         mtls: bool = False,
@@ -113,8 +115,9 @@ class Mesh:
         logs = self.state.root / "logs"
         self._wiring = Wiring(
             state=self.state,
-            ports=choose_ports(http_port, routers),
+            ports=choose_ports(http_port, routers, replicas),
             routers=routers,
+            replicas=replicas,
             mesh_token_file=self.state.root / "keys" / "mesh-token",
             database_url=Postgres(self.state.root / "postgres").url,
             redis_url=Valkey(self.state.root / "valkey").url,
@@ -133,7 +136,7 @@ class Mesh:
             environment=dict(environment or {}),
             programs=dict(programs or {}),
         )
-        self._rooms = rooms(routers)
+        self._rooms = rooms(routers, replicas)
         self._stack = ExitStack()
         self._identities: dict[str, bytes] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -383,17 +386,25 @@ class Mesh:
         await self._seed(models.result(), release.result())
 
         self._progress("rooms: router, gateway")
-        async with asyncio.TaskGroup() as tasks:
-            for room in self._rooms:
-                if room.room == ROUTER.name:
-                    tasks.create_task(self._launcher.start_room(room))
-        await self._launcher.start_room(GATEWAY)
+        await self._start_the_rest()
 
         if self.engine is not None:
             self._progress(f"provider: {self.engine} engine")
             await self.start_provider()
         await self.reachable()
         self._announce()
+
+    async def _start_the_rest(self) -> None:
+        """Start routers and, of the other rooms, the replicas for which the first made keys."""
+        async with asyncio.TaskGroup() as tasks:
+            for room in self._rooms:
+                began = room.name in self._children
+                if not began and room.room != GATEWAY.name:
+                    tasks.create_task(self._launcher.start_room(room))
+        async with asyncio.TaskGroup() as tasks:
+            for room in self._rooms:
+                if room.room == GATEWAY.name:
+                    tasks.create_task(self._launcher.start_room(room))
 
     def _certify(self) -> None:
         if self.wiring.tls is None:

@@ -48,11 +48,13 @@ class Wiring:
 
     routers: int = 1
     """Router replicas: `router`, `router-2` and so on."""
+    replicas: int = 1
+    """Replicas of every other room."""
 
     @property
     def router_names(self) -> tuple[str, ...]:
         """Process names of the replicas."""
-        return router_names(self.routers)
+        return replica_names("router", self.routers)
 
     @property
     def console(self) -> str:
@@ -62,6 +64,12 @@ class Wiring:
     def addresses(self, listener: str) -> str:
         """Return host:port of one listener of every replica, with commas between."""
         return ",".join(self.address(f"{name}.{listener}") for name in self.router_names)
+
+    def target(self, room: str) -> str:
+        """Return what a room dials to reach any replica of another one, by its `grpc` listener."""
+        names = replica_names(room, self.replicas)
+        addresses = ",".join(self.address(f"{name}.grpc") for name in names)
+        return addresses if self.replicas == 1 else f"ipv4:{addresses}"
 
     def address(self, listener: str) -> str:
         """Return host:port of a listener, named `room.listener`."""
@@ -93,27 +101,27 @@ class Room:
         return [sys.executable, "-m", f"darkbloom_{self.room}", *arguments]
 
 
-def _attestation(wiring: Wiring) -> Environment:
+def _attestation(wiring: Wiring, name: str = "attestation") -> Environment:
     return {
-        "DARKBLOOM_ATTESTATION_LISTEN": wiring.address("attestation.grpc"),
+        "DARKBLOOM_ATTESTATION_LISTEN": wiring.address(f"{name}.grpc"),
         "DARKBLOOM_ATTESTATION_KEY_DIR": str(wiring.state.directory("keys", "attestation")),
-        "DARKBLOOM_ATTESTATION_REGISTRY_TARGET": wiring.address("registry.grpc"),
+        "DARKBLOOM_ATTESTATION_REGISTRY_TARGET": wiring.target("registry"),
         "DATABASE_URL": wiring.database_url,
     }
 
 
-def _registry(wiring: Wiring) -> Environment:
+def _registry(wiring: Wiring, name: str = "registry") -> Environment:
     return {
-        "DARKBLOOM_REGISTRY_LISTEN": wiring.address("registry.grpc"),
+        "DARKBLOOM_REGISTRY_LISTEN": wiring.address(f"{name}.grpc"),
         "DARKBLOOM_REGISTRY_MANIFEST_KEY_FILE": str(wiring.state.root / "keys" / "manifest-key"),
         "DATABASE_URL": wiring.database_url,
     }
 
 
-def _billing(wiring: Wiring) -> Environment:
+def _billing(wiring: Wiring, name: str = "billing") -> Environment:
     return {
-        "DARKBLOOM_BILLING_LISTEN": wiring.address("billing.grpc"),
-        "DARKBLOOM_BILLING_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
+        "DARKBLOOM_BILLING_LISTEN": wiring.address(f"{name}.grpc"),
+        "DARKBLOOM_BILLING_ATTESTATION_TARGET": wiring.target("attestation"),
         "DARKBLOOM_BILLING_ANCHOR_PERIOD_S": "1",
         "DARKBLOOM_BILLING_LOGIN_ISSUERS_FILE": str(wiring.issuers_file),
         "DARKBLOOM_BILLING_ADMIN_EMAILS": ADMINISTRATOR,
@@ -133,29 +141,29 @@ def _router(wiring: Wiring, name: str = "router") -> Environment:
         "DARKBLOOM_ROUTER_REPLICA": name,
         "DARKBLOOM_ROUTER_PUBLIC_LISTEN": wiring.address(f"{name}.public"),
         "DARKBLOOM_ROUTER_INTERNAL_LISTEN": wiring.address(f"{name}.internal"),
-        "DARKBLOOM_ROUTER_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
-        "DARKBLOOM_ROUTER_BILLING_TARGET": wiring.address("billing.grpc"),
-        "DARKBLOOM_ROUTER_REGISTRY_TARGET": wiring.address("registry.grpc"),
+        "DARKBLOOM_ROUTER_ATTESTATION_TARGET": wiring.target("attestation"),
+        "DARKBLOOM_ROUTER_BILLING_TARGET": wiring.target("billing"),
+        "DARKBLOOM_ROUTER_REGISTRY_TARGET": wiring.target("registry"),
         "DARKBLOOM_ROUTER_STATE_DIR": str(wiring.state.directory(name)),
         "REDIS_URL": wiring.redis_url,
         **({"DATABASE_URL": wiring.database_url} if wiring.records else {}),
     }
 
 
-def _gateway(wiring: Wiring) -> Environment:
+def _gateway(wiring: Wiring, name: str = "gateway") -> Environment:
     issuer = f"http://{wiring.address('issuer.http')}"
     return {
-        "DARKBLOOM_GATEWAY_LISTEN": wiring.address("gateway.http"),
+        "DARKBLOOM_GATEWAY_LISTEN": wiring.address(f"{name}.http"),
         "DARKBLOOM_GATEWAY_ROUTER_TARGET": wiring.addresses("internal"),
-        "DARKBLOOM_GATEWAY_BILLING_TARGET": wiring.address("billing.grpc"),
-        "DARKBLOOM_GATEWAY_ATTESTATION_TARGET": wiring.address("attestation.grpc"),
-        "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.address("registry.grpc"),
+        "DARKBLOOM_GATEWAY_BILLING_TARGET": wiring.target("billing"),
+        "DARKBLOOM_GATEWAY_ATTESTATION_TARGET": wiring.target("attestation"),
+        "DARKBLOOM_GATEWAY_REGISTRY_TARGET": wiring.target("registry"),
         "DARKBLOOM_GATEWAY_ADMIN_KEY_FILE": str(wiring.state.root / "keys" / "admin-key"),
         "DARKBLOOM_GATEWAY_CONSOLE_URL": wiring.console,
         "DARKBLOOM_GATEWAY_SIGN_IN_AUTHORIZE_URL": f"{issuer}/authorize",
         "DARKBLOOM_GATEWAY_SIGN_IN_TOKEN_URL": f"{issuer}/token",
         "DARKBLOOM_GATEWAY_SIGN_IN_CLIENT_ID": AUDIENCE,
-        "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory("gateway")),
+        "DARKBLOOM_GATEWAY_STATE_DIR": str(wiring.state.directory(name)),
         # What providers of this mesh have imported: holds come close to the price by themselves.
         "DARKBLOOM_GATEWAY_TOKENIZERS_DIR": str(wiring.state.directory("models")),
         "DARKBLOOM_GATEWAY_SEALING_KEYS_FILE": str(wiring.state.root / "keys" / "sealing-keys"),
@@ -172,25 +180,45 @@ GATEWAY = Room(name="gateway", listeners=("http",), environment=_gateway)
 ROOMS: Sequence[Room] = (ATTESTATION, REGISTRY, BILLING, ROUTER, GATEWAY)
 """Every room, in the order in which they start; they stop in the opposite one."""
 
-
-def router_names(count: int) -> tuple[str, ...]:
-    """Return the process names of so many replicas."""
-    return ("router", *(f"router-{number}" for number in range(2, count + 1)))
-
-
-def router_room(name: str) -> Room:
-    """Return one replica of the router as a process."""
-    return replace(ROUTER, name=name, program="router", environment=partial(_router, name=name))
+_ENVIRONMENTS: Mapping[str, Callable[..., Environment]] = {
+    "attestation": _attestation,
+    "registry": _registry,
+    "billing": _billing,
+    "router": _router,
+    "gateway": _gateway,
+}
 
 
-def rooms(routers: int) -> Sequence[Room]:
-    """Return every room, and each further replica of the router, in the order of starting."""
-    return (*ROOMS, *(router_room(name) for name in router_names(routers)[1:]))
+def replica_names(room: str, count: int) -> tuple[str, ...]:
+    """Return the process names of so many replicas of a room."""
+    return (room, *(f"{room}-{number}" for number in range(2, count + 1)))
 
 
-def choose_ports(http_port: int | None, routers: int = 1) -> dict[str, int]:
+def rooms(routers: int, replicas: int = 1) -> Sequence[Room]:
+    """Return every room, and each further replica, in the order of starting."""
+    return (
+        *ROOMS,
+        *(
+            _replica(room, name)
+            for room in ROOMS
+            for name in replica_names(room.name, routers if room is ROUTER else replicas)[1:]
+        ),
+    )
+
+
+def _replica(room: Room, name: str) -> Room:
+    """Return one more replica of a room as a process; the first one's migration serves it."""
+    environment = partial(_ENVIRONMENTS[room.name], name=name)
+    return replace(room, name=name, program=room.name, migrates=False, environment=environment)
+
+
+def choose_ports(http_port: int | None, routers: int = 1, replicas: int = 1) -> dict[str, int]:
     """Choose a port for each listener; `http_port` fixes the gateway's."""
-    ours = [f"{room.name}.{listener}" for room in rooms(routers) for listener in room.listeners]
+    ours = [
+        f"{room.name}.{listener}"
+        for room in rooms(routers, replicas)
+        for listener in room.listeners
+    ]
     names = [*ours, "issuer.http", "stripe.http"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     if http_port is not None:

@@ -15,7 +15,7 @@ from darkbloom_edge.apple.authenticator import Environment
 from darkbloom_edge.apple.roots import AppleRoots, apple_roots
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.serve import Service
 
@@ -74,7 +74,7 @@ async def serve(
         BlankStoreError: the database knows nobody.
     """
     async with Service(config, room=ROOM, version=version("darkbloom-attestation")) as service:
-        clock = clock or SystemClock()
+        clock = clock or config.clock()
         development = config.environment == "development"
         keyring = load_keyring(config.key_dir, now=clock.now(), create=development)
         database = await Database.connect(config.database_url.reveal())

@@ -22,7 +22,7 @@ from darkbloom.billing.v1.price_service_pb2_grpc import add_PriceServiceServicer
 from darkbloom.billing.v1.receipt_service_pb2_grpc import add_ReceiptServiceServicer_to_server
 from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.serve import Service
 
 from darkbloom_billing.accounts import Accounts
@@ -78,7 +78,7 @@ _AUDIT_CONNECTIONS = 1
 async def serve(config: BillingConfig) -> int:
     """Run billing until it is told to stop; return the exit code."""
     async with Service(config, room=ROOM, version=version("darkbloom-billing")) as service:
-        await wire(config, service, SystemClock())
+        await wire(config, service, config.clock())
         return await service.wait()
 
 
@@ -213,7 +213,7 @@ def migrate(config: BillingConfig, *, new: bool = False) -> str:
 
 async def check(config: BillingConfig) -> Report:
     """Audit the whole ledger once and remember what was found."""
-    clock = SystemClock()
+    clock = config.clock()
     database = await open_database(config, clock, connections=_AUDIT_CONNECTIONS)
     try:
         return await _audit(config, database, clock)
@@ -223,7 +223,7 @@ async def check(config: BillingConfig) -> Report:
 
 async def sealed_head(config: BillingConfig, directory: Path | None) -> Block | None:
     """Return the head of the sealed history, and copy it to a directory if there is one."""
-    database = await open_database(config, SystemClock(), connections=_AUDIT_CONNECTIONS)
+    database = await open_database(config, config.clock(), connections=_AUDIT_CONNECTIONS)
     try:
         block = await head(database)
     finally:

@@ -12,7 +12,7 @@ from darkbloom.router.v1.gateway_lane_service_pb2_grpc import GatewayLaneService
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.lane import LaneCall
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
@@ -510,7 +510,7 @@ def attach(
 
 async def serve(config: GatewayConfig, public: socket.socket, *, number: int = 0) -> int:
     """Run one worker on a bound socket until it is told to stop; returns the exit code."""
-    clock = SystemClock()
+    clock = config.clock()
     version = version_of("darkbloom-gateway")
     commit = config.build_commit
     async with Service(

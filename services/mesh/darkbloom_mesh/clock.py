@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -23,11 +23,19 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of the machine."""
+    """The clock of the machine.
+
+    Args:
+        offset_s: Seconds by which the wall clock is wrong on purpose, for drills; spans and
+            deadlines stay right, as they do on a machine whose clock was set badly.
+    """
+
+    def __init__(self, offset_s: float = 0.0) -> None:
+        self._offset = timedelta(seconds=offset_s)
 
     def now(self) -> datetime:
         """Return the wall-clock time in UTC."""
-        return datetime.now(UTC)  # noqa: TID251 - the one place that reads it
+        return datetime.now(UTC) + self._offset  # noqa: TID251 - the one place that reads it
 
     def monotonic(self) -> float:
         """Return seconds of the monotonic clock."""

@@ -24,6 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.tls import TlsFiles, TlsPaths
 
 EX_CONFIG = 78
@@ -107,10 +108,22 @@ class CommonConfig:
     ready_file: Annotated[
         Path | None, Setting("written as JSON with pid and bound ports once serving")
     ] = None
+    clock_offset_s: Annotated[
+        float,
+        Setting(
+            "seconds by which the wall clock is wrong, for drills; development only",
+            env="DARKBLOOM_CLOCK_OFFSET_S",
+        ),
+    ] = 0.0
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong across fields; a room extends it."""
-        yield from ()
+        if self.clock_offset_s and self.environment != "development":
+            yield "DARKBLOOM_CLOCK_OFFSET_S: a clock is wrong on purpose in development only"
+
+    def clock(self) -> Clock:
+        """Return the clock that the process goes by."""
+        return SystemClock(self.clock_offset_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +191,7 @@ class RoomConfig(CommonConfig):
             ValueError: The files do not fit together.
         """
         paths = self.tls_paths()
-        return TlsFiles(paths) if paths else None
+        return TlsFiles(paths, self.clock()) if paths else None
 
     def mesh_token(self) -> Secret | None:
         """Read the token; None where no file is set.

@@ -42,7 +42,7 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 from prometheus_client import start_http_server
 
 from darkbloom_mesh import logs
-from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, Secret
 from darkbloom_mesh.interceptors import CallGuard, Context
 from darkbloom_mesh.options import MAX_UNARY_BYTES, server_options
@@ -112,7 +112,7 @@ class Service:
         """Our certificate, for channels; None where the mesh has none."""
         self._config = config
         self._version = version
-        self._clock = clock or SystemClock()
+        self._clock = clock or config.clock()
         self._signals = signals
         self._code = 0
         self._health = health.HealthServicer()

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from darkbloom.registry.v1 import registry_service_pb2
 from darkbloom.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
 from darkbloom_mesh.backoff import Backoff
-from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError
 from darkbloom_mesh.serve import Service
 
@@ -32,7 +32,7 @@ _SERVICE = registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
     """Run the registry until it is told to stop; return the exit code."""
     async with Service(config, room=ROOM, version=version("darkbloom-registry")) as service:
-        clock = clock or SystemClock()
+        clock = clock or config.clock()
         store = await PostgresStore.connect(config.database_url.reveal())
         service.on_close(store.close)
         feed = CatalogFeed(store, clock, Backoff(secrets.SystemRandom().random))
@@ -87,7 +87,7 @@ def _with_keys(
     async def done() -> None:
         store = await PostgresStore.connect(config.database_url.reveal())
         try:
-            await work(PublishingKeys(store, SystemClock()))
+            await work(PublishingKeys(store, config.clock()))
         finally:
             await store.close()
 

@@ -19,7 +19,7 @@ from darkbloom.router.v1.provider_link_service_pb2_grpc import (
 )
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.credits import WINDOW
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
@@ -87,7 +87,7 @@ _log = structlog.get_logger()
 async def serve(config: RouterConfig) -> int:
     """Run the router until it is told to stop; returns its exit code."""
     async with Service(config, room="router", version=version("darkbloom-router")) as service:
-        await build(config, service, SystemClock())
+        await build(config, service, config.clock())
         return await service.wait()
 
 

@@ -1,9 +1,11 @@
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import (
     CommonConfig,
     ConfigError,
@@ -198,3 +200,16 @@ def test_the_readme_has_the_table_of_the_base() -> None:
     for row in describe(RoomConfig, "<room>"):
         aliases = f" {', '.join(f'`{alias}`' for alias in row.aliases)} " if row.aliases else " "
         assert f"| `{row.name}` |{aliases}| `{row.default}` | {row.doc} |" in readme
+
+
+def test_a_clock_is_wrong_by_as_much_as_is_said_and_spans_stay_right() -> None:
+    config = load(ThingConfig, "thing", DEV | {"DARKBLOOM_CLOCK_OFFSET_S": "-3600"})
+    behind = SystemClock().now() - config.clock().now()
+    assert timedelta(minutes=59) < behind < timedelta(minutes=61)
+    assert abs(config.clock().monotonic() - SystemClock().monotonic()) < 60
+
+
+def test_production_has_no_wrong_clock() -> None:
+    environ = DEV | {"DARKBLOOM_ENV": "production", "DARKBLOOM_CLOCK_OFFSET_S": "1"}
+    with pytest.raises(ConfigError, match="development only"):
+        load(ThingConfig, "thing", environ)
