@@ -83,6 +83,10 @@ soak-replicas: $(READY) ## Drain and kill both router replicas under load with 2
 soak-engine: $(READY) ## Hours of the engine's traffic in minutes: memory and threads stay flat; ROUNDS=60
 	@DARKBLOOM_SOAK_ENGINE_ROUNDS=$(or $(ROUNDS),60) $(BIN)/pytest tests/mesh/engine/test_soak.py $(ARGS)
 
+.PHONY: compat
+compat: $(READY) ## The previous release (tests/compat/PREVIOUS) beside today's, in every mixture of a deploy
+	@$(BIN)/pytest tests/compat tests/mesh/test_previous_provider.py $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the smallest run
 	@$(PYTHON) -m tests.bench $(ARGS)
@@ -192,6 +196,22 @@ manifests: $(READY) ## Print what an environment would be given: make manifests 
 .PHONY: release-version
 release-version: $(READY) ## Say another version everywhere: make release-version VERSION=0.3.0
 	@$(PYTHON) -m tools.release version $(VERSION)
+
+.PHONY: release-prepare
+release-prepare: $(READY) ## Before a release: changelog, version, a place for its notes; VERSION=0.2.0
+	@$(PYTHON) -m tools.release prepare $(VERSION)
+
+.PHONY: release
+release: $(READY) ## Wheels, SBOMs, provenance, signatures in dist/VERSION; VERSION=0.2.0 KEY=release.pem
+	@$(PYTHON) -m tools.release make $(VERSION) --key $(KEY) $(ARGS)
+
+.PHONY: release-verify
+release-verify: $(READY) ## Check a release offline; DIR=dist/0.2.0 KEY=release.pub
+	@$(PYTHON) -m tools.release verify $(DIR) --key $(KEY) $(ARGS)
+
+.PHONY: release-images
+release-images: $(READY) ## Build, push and sign images, write their digests down; REGISTRY=registry.example/mesh
+	@$(PYTHON) -m tools.release images --registry $(REGISTRY) $(ARGS)
 
 ##@ Everything
 
