@@ -78,7 +78,8 @@ def closure(name: str) -> list[str]:
     """Return the directories of a distribution of ours and of those that it needs, itself last."""
     project = tomllib.loads((ROOT / OURS[name] / "pyproject.toml").read_text())
     needed: list[str] = []
-    for dependency in project["project"].get("dependencies", ()):
+    for declared in project["project"].get("dependencies", ()):
+        dependency = declared.partition("[")[0]
         if dependency in OURS:
             needed.extend(path for path in closure(dependency) if path not in needed)
     return [*needed, OURS[name]]

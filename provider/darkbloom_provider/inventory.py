@@ -12,8 +12,8 @@ from typing import IO, Any, Final, final
 from darkbloom_edge.memory import resident_bytes
 
 from darkbloom_provider.attempt import Hosted
-from darkbloom_provider.engine.fixtures import examine
 from darkbloom_provider.engine.interface import Build
+from darkbloom_provider.engine.template import examine
 from darkbloom_provider.models.store import ModelStore, StoredModel
 from darkbloom_provider.presentation import Model
 
@@ -134,6 +134,7 @@ def model_of(stored: StoredModel) -> Model:
         template_renders=None if template is None else template.tools,
         template_hash="" if template is None else template.sha256,
         constrains_tools=template is not None and template.tools,
+        template_fixtures={} if template is None else template.fixtures,
         vision=_sees(facts),
     )
 

@@ -1,9 +1,9 @@
 """What the agent says of itself, from measured facts: registration, heartbeat, answers."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from darkbloom.router.v1.provider_link_pb2 import (
@@ -73,6 +73,8 @@ class Model:
     """Whether the chat template rendered every fixture; None where there is no opinion."""
     template_hash: str = ""
     """SHA-256 of the chat template, hex; empty without one."""
+    template_fixtures: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each rendered fixture, hex, by its name; empty where it does not render."""
     constrains_tools: bool = False
     """Whether calls of this build can be forced by a grammar."""
     vision: bool = False
@@ -302,6 +304,7 @@ def _model(model: Model) -> ProviderModel:
         template_render_ok=model.template_renders,
         vision=model.vision,
         tool_constraint_template_hash=model.template_hash if model.constrains_tools else "",
+        template_fixtures=model.template_fixtures,
     )
 
 

@@ -21,6 +21,7 @@ from darkbloom_mesh.callers import MATRIX, flat
 from darkbloom_mesh.labels import AtMost, Words
 from darkbloom_mesh.telemetry import Spec
 from darkbloom_provider.cache_metrics import COUNTS
+from darkbloom_registry.model_states import ModelStage
 from darkbloom_router import failures, taxonomy
 from darkbloom_router.failures import Failure
 from darkbloom_router.governor import Leave
@@ -172,6 +173,7 @@ def test_a_gauge_that_was_cleared_begins_anew() -> None:
         pytest.param(with_prefix("rejected_", values(Rejection)), labels.SETTLEMENT, id="rejects"),
         pytest.param(values(WithdrawalStatus), labels.WITHDRAWAL, id="withdrawals"),
         pytest.param(set(COUNTS), labels.PREFIX_COUNT, id="prefixes"),
+        pytest.param(values(ModelStage), labels.STAGE, id="stages"),
     ],
 )  # fmt: skip
 def test_the_rooms_words_are_in_their_list(said: set[str], listed: Words) -> None:

@@ -6,9 +6,10 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
+
 from darkbloom_provider.checks.model import Check, Scene
 from darkbloom_provider.device_key import open_device_key
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 from darkbloom_provider.engines import DEVELOPMENT_NAMESPACE
 from darkbloom_provider.errors import ProviderError
 from darkbloom_provider.models.errors import ModelError

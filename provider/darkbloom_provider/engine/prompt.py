@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, Final
 
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
 from darkbloom_edge.delta import MAX_TOOL_CALLS
 from darkbloom_edge.messages import media_of
 from darkbloom_edge.request import ChatRequest
@@ -38,7 +39,6 @@ from darkbloom_provider.engine.splitter import (
     Channel,
     Splitter,
 )
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 from darkbloom_provider.engine.tokenizer import Tokenizer
 from darkbloom_provider.engine.tools.reading import schemas_of
 from darkbloom_provider.engine.wanted import Wanted, grammar_of, opener_tokens, wanted_of

@@ -1,119 +1,16 @@
-"""Render a model's chat template in a sandbox.
+"""Find the chat template of a build on the disk."""
 
-A template arrives with weights from strangers and then meets prompts: it may read plain JSON values
-and call nothing that the sandbox does not know; its source, its working time, every text that it
-makes and its output are bounded, and its errors never carry content.
-"""
-
-import json
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, NoReturn
 
-import jinja2
-import jinja2.ext
-
-from darkbloom_provider.engine.template_sandbox import (
-    MAX_TEXT_CHARS,
-    BoundedEnvironment,
-    TemplateLimitError,
-    weigh,
+from darkbloom_edge.chat_template.fixtures import NOTHING, TemplateReport
+from darkbloom_edge.chat_template.fixtures import examine as examine_template
+from darkbloom_edge.chat_template.template import (
+    MAX_FILE_BYTES,
+    TEMPLATE_FILES,
+    ChatTemplate,
+    TemplateError,
+    source_in,
 )
-
-MAX_SOURCE_CHARS: Final = 1 << 20
-MAX_OUTPUT_CHARS: Final = MAX_TEXT_CHARS
-MAX_JSON_INDENT: Final = 16
-MAX_CPU_SECONDS: Final = 10.0
-"""Of one rendering, on its own thread: a crowded machine does not make a template slower."""
-MAX_FILE_BYTES: Final = 4 << 20
-_ASK_EVERY: Final = 64
-"""Lines between two looks at the time."""
-_TEMPLATE_CODE: Final = "<template>"
-"""Where Jinja says that compiled templates are from."""
-
-
-class TemplateError(Exception):
-    """A template does not compile or does not render this conversation."""
-
-
-class ChatTemplate:
-    """A compiled chat template; rendering has no side effects."""
-
-    def __init__(
-        self,
-        source: str,
-        *,
-        cpu_seconds: Callable[[], float] = time.thread_time,
-        limit_seconds: float = MAX_CPU_SECONDS,
-    ) -> None:
-        """Compile.
-
-        Args:
-            source: Jinja, as the build brought it.
-            cpu_seconds: What the calling thread has worked so far.
-            limit_seconds: Of one rendering.
-
-        Raises:
-            TemplateError: Too long, or not valid Jinja.
-        """
-        if len(source) > MAX_SOURCE_CHARS:
-            raise TemplateError("template is too long")
-        environment = BoundedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=[jinja2.ext.loopcontrols],
-            # What is rendered is a prompt for a model, never a page.
-            autoescape=False,
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        try:
-            self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError, ValueError, OverflowError) as error:
-            raise TemplateError("template does not compile") from _without_content(error)
-        self.source = source
-        self.mentions_tools = "tools" in source
-        self._cpu_seconds = cpu_seconds
-        self._limit_seconds = limit_seconds
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        variables: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Render a conversation, ready for the model's answer.
-
-        Args:
-            messages: Plain JSON objects with `role` and `content`.
-            tools: Tool definitions, where the request has some.
-            variables: Further names, such as `bos_token`.
-
-        Raises:
-            TemplateError: The template refuses this conversation, fails, works too long, or writes
-                too much.
-        """
-        try:
-            with _ended_after(self._cpu_seconds, self._limit_seconds):
-                return _join(
-                    self._template.generate(
-                        **(variables or {}),
-                        messages=[dict(message) for message in messages],
-                        tools=[dict(tool) for tool in tools] if tools else None,
-                        add_generation_prompt=True,
-                    )
-                )
-        except TemplateError:
-            raise
-        except TemplateLimitError as error:
-            raise TemplateError(str(error)) from None
-        except Exception as error:  # noqa: BLE001 - a template may fail in any way that Python can
-            raise TemplateError("template does not render") from _without_content(error)
 
 
 def read_template(directory: Path) -> ChatTemplate | None:
@@ -122,98 +19,33 @@ def read_template(directory: Path) -> ChatTemplate | None:
     Raises:
         TemplateError: It cannot be read or does not compile.
     """
-    source = _source(directory)
-    return None if source is None else ChatTemplate(source)
-
-
-def _source(directory: Path) -> str | None:
-    plain = directory / "chat_template.jinja"
-    if plain.exists():
-        return _read(plain)
-    for name in ("chat_template.json", "tokenizer_config.json"):
+    for name in TEMPLATE_FILES:
         path = directory / name
         if not path.exists():
             continue
-        try:
-            document = json.loads(_read(path))
-        except (ValueError, RecursionError):
-            raise TemplateError(f"{name} is not valid JSON") from None
-        source = document.get("chat_template") if isinstance(document, dict) else None
-        if isinstance(source, list):
-            source = _named(source)
-        if isinstance(source, str):
-            return source
+        source = source_in(name, _read(path))
+        if source is not None:
+            return ChatTemplate(source)
     return None
 
 
-def _named(templates: list[Any]) -> Any:
-    """Choose among several: the one for tools renders plain conversations as well."""
-    named = {item.get("name"): item.get("template") for item in templates if isinstance(item, dict)}
-    return named.get("tool_use", named.get("default"))
+def examine(directory: Path, *, vision: bool = False) -> TemplateReport:
+    """Try the template of a build.
+
+    Args:
+        directory: Of the build.
+        vision: Whether messages with image parts must render as well.
+    """
+    try:
+        template = read_template(directory)
+    except TemplateError:
+        template = None
+    return NOTHING if template is None else examine_template(template, vision=vision)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise TemplateError(f"{path.name} is too large")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
         raise TemplateError(f"{path.name} cannot be read") from error
-
-
-@contextmanager
-def _ended_after(cpu_seconds: Callable[[], float], limit: float) -> Iterator[None]:
-    """End whatever Python code runs in here once this thread has worked so long.
-
-    The interpreter itself asks before every line of the template and at every call, so no loop
-    escapes; single operations are bounded by the sandbox.
-    """
-    end = cpu_seconds() + limit
-    asked = 0
-
-    def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked % _ASK_EVERY == 0 and cpu_seconds() > end:
-            raise TemplateLimitError("template works too long")
-        return trace if frame.f_code.co_filename == _TEMPLATE_CODE else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-
-
-def _join(pieces: Iterable[str]) -> str:
-    joined: list[str] = []
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > MAX_OUTPUT_CHARS:
-            raise TemplateError("template writes too much")
-        joined.append(piece)
-    return "".join(joined)
-
-
-def _without_content(error: Exception) -> Exception:
-    """Keep the kind of a cause and drop its text, which may quote a prompt."""
-    return RuntimeError(type(error).__name__)
-
-
-def _raise_exception(_message: str) -> NoReturn:
-    raise jinja2.TemplateRuntimeError("refused by the template")
-
-
-def _to_json(value: Any, indent: object = None) -> str:
-    # Jinja's own filter escapes for HTML, which would put entities into prompts.
-    weigh(value)
-    if indent is None:
-        return json.dumps(value, ensure_ascii=False)
-    if not isinstance(indent, int) or not 0 <= indent <= MAX_JSON_INDENT:
-        raise TemplateLimitError("template indents too much")
-    # Each part is indented by its depth, which its weight does not tell.
-    return _join(json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import tokenizers
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
 
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError, read_template
+from darkbloom_provider.engine.template import read_template
 
 MAX_TOKENIZER_BYTES: Final = 256 << 20
 MAX_CONFIG_BYTES: Final = 4 << 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
+from darkbloom_edge.chat_template.template import TemplateError
 from darkbloom_edge.strict_json import canonical_json
 
 from darkbloom_provider.engine.interface import Build
-from darkbloom_provider.engine.template import TemplateError
 from darkbloom_provider.local.errors import LocalError, bad_request
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import tokenizers
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
 from darkbloom_edge.manifest import Manifest
 
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 from darkbloom_provider.models.errors import GgufError
 from darkbloom_provider.models.files import write_durably
 from darkbloom_provider.models.gguf_file import GgufFile, TensorInfo

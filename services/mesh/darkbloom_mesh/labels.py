@@ -179,6 +179,7 @@ WEBHOOK = words("stored repeated ignored forged conflict done again stuck")
 WITHDRAWAL = words("pending queued transferred paid failed manual_reconciliation_required")
 BATCH = words("hold resolve facts")
 CATALOG_READ = words("snapshot build builds manifest")
+STAGE = words("started downloading verified failed loaded")
 PREFIX_TIER = words("memory disk")
 PREFIX_COUNT = words(
     "lookups hits hit_tokens disk_tokens evicted disk_written disk_bad disk_dropped"

@@ -303,6 +303,25 @@ BATCH_ROWS = _histogram(
 )
 
 CATALOG_READS = _counter("registry_reads_total", "catalog reads", kind=says.CATALOG_READ)
+CATALOG_GENERATION = _gauge("catalog_generation", "newest catalog here, and where it is written")
+PREFETCH_PROVIDERS = _gauge(
+    "model_prefetch_providers",
+    "machines by how far they are with a build",
+    model=says.MODEL,
+    state=says.STAGE,
+)
+ROLLOUT_CONVERGED = _gauge(
+    "rollout_converged_ratio",
+    "share of machines asked that hold the build of a rollout",
+    "ratio",
+    model=says.MODEL,
+)
+ROLLOUT_OVERDUE = _gauge(
+    "rollout_overdue_seconds",
+    "how long a step lasts beyond its soak",
+    "seconds",
+    model=says.MODEL,
+)
 
 DECLARED = frozenset(value for value in list(globals().values()) if isinstance(value, Spec))
 

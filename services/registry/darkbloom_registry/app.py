@@ -19,7 +19,9 @@ from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.keys import PublishingKeys
+from darkbloom_registry.progress.following import Following, Gauges
 from darkbloom_registry.publishing import Publishing
+from darkbloom_registry.rendering import ProcessRenderer
 from darkbloom_registry.rolling import Rolling
 from darkbloom_registry.server import RegistryServer
 from darkbloom_registry.store import PostgresStore
@@ -42,14 +44,18 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
 
         rolling = Rolling(store, clock, config.rollout_period_s)
         service.spawn(rolling.run(), name="rollouts")
+        following = Following(store, clock)
+        gauges = Gauges(store, following, service.metrics, clock)
+        service.spawn(gauges.run(), name="gauges")
         development = config.environment == "development"
         server = RegistryServer(
             store,
-            Publishing(store, clock, development=development),
+            Publishing(store, clock, ProcessRenderer(), development=development),
             feed,
             service.metrics,
             config.signer(),
             rolling=rolling,
+            following=following,
             admission=Admission(store, development=development),
             clock=clock,
         )

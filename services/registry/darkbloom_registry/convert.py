@@ -74,6 +74,7 @@ def facts_from(build: catalog_pb2.Build) -> BuildFacts:
         hugging_face_id=build.hugging_face_id,
         deprecation_date=build.deprecation_date,
         runtime_parameters_json=build.runtime_parameters_json,
+        marketplace_slug=build.marketplace_slug,
     )
 
 
@@ -109,6 +110,7 @@ def build_to(build: Build) -> catalog_pb2.Build:
         hugging_face_id=facts.hugging_face_id,
         deprecation_date=facts.deprecation_date,
         runtime_parameters_json=facts.runtime_parameters_json,
+        marketplace_slug=facts.marketplace_slug,
         accepted_weight_hashes=build.accepted_weight_hashes,
         create_time=timestamp(build.create_time),
         versions=map(_version_to, build.versions),
@@ -120,6 +122,11 @@ def build_to(build: Build) -> catalog_pb2.Build:
         message.size_bytes = active.total_size_bytes
 
     return message
+
+
+def state_to(state: VersionState | None) -> catalog_pb2.VersionState.ValueType:
+    """Write the state of a version; None is no version."""
+    return _STATE_TO[state] if state is not None else catalog_pb2.VERSION_STATE_UNSPECIFIED
 
 
 def alias_from(alias: catalog_pb2.Alias) -> Alias:
@@ -198,7 +205,7 @@ def page_token(last: str) -> str:
 
 
 def _version_to(version: Version) -> catalog_pb2.Version:
-    return catalog_pb2.Version(
+    message = catalog_pb2.Version(
         version=version.version,
         state=_STATE_TO[version.state],
         aggregate_sha256=version.aggregate_sha256,
@@ -208,3 +215,7 @@ def _version_to(version: Version) -> catalog_pb2.Version:
         register_time=timestamp(version.register_time),
         sources=version.sources,
     )
+    if version.template is not None:
+        message.template.template_sha256 = version.template.template_sha256
+        message.template.fixtures.update(version.template.fixtures)
+    return message

@@ -32,7 +32,7 @@ CAPABILITIES = frozenset(
 
 _MAX_WORD = 256
 _MAX_DESCRIPTION = 4096
-_MAX_PARAMETERS = 64 * 1024
+MAX_PARAMETERS = 64 * 1024
 _MAX_LIST = 64
 _MAX_INT = (1 << 31) - 1
 
@@ -59,6 +59,7 @@ def check_facts(facts: BuildFacts) -> BuildFacts:
     for name in ("display_name", "family", "architecture", "quantization", "model_type"):
         _check_text(getattr(facts, name), name, _MAX_WORD)
     _check_text(facts.hugging_face_id, "hugging_face_id", _MAX_WORD)
+    _check_text(facts.marketplace_slug, "marketplace_slug", _MAX_WORD)
     _check_text(facts.description, "description", _MAX_DESCRIPTION)
     check_deprecation_date(facts.deprecation_date)
     _check_parameters(facts.runtime_parameters_json)
@@ -179,6 +180,6 @@ def _check_parameters(text: str) -> None:
     if not text:
         return
     try:
-        parse_json_object(text.encode(), max_bytes=_MAX_PARAMETERS)
+        parse_json_object(text.encode(), max_bytes=MAX_PARAMETERS)
     except MalformedError as error:
         raise InvalidArgumentError(error.what, "build.runtime_parameters_json") from None

@@ -1,6 +1,6 @@
 """The nouns of the registry: builds, versions, aliases and the catalog of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -55,6 +55,18 @@ class BuildFacts:
     """YYYY-MM-DD, or empty."""
     runtime_parameters_json: str
     """A JSON object, or empty."""
+    marketplace_slug: str = ""
+    """What marketplaces call it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """What a chat template made of fixtures."""
+
+    template_sha256: str
+    """Of its source, hex; empty: there is no template."""
+    fixtures: Mapping[str, str]
+    """SHA-256 of each rendered fixture, hex, by its name; empty where it does not render."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +83,8 @@ class Version:
     register_time: datetime
     sources: tuple[str, ...] = ()
     """Where its files may be fetched, best first."""
+    template: Rendering | None = None
+    """None where nobody sent the template's files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +114,12 @@ class Build:
     @property
     def routable(self) -> bool:
         """Whether the catalog has it: a listed status and an active version."""
-        return self.facts.status in LISTED and self.active is not None
+        return self.listed and self.active is not None
+
+    @property
+    def listed(self) -> bool:
+        """Whether its status is one that consumers see."""
+        return self.facts.status in LISTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,3 +27,5 @@ class ModelState:
     error: str
     """A closed word; empty unless failed."""
     report_time: datetime
+    machine: str = ""
+    """What it is called whenever it connects; empty where the router did not say."""

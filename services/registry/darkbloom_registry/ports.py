@@ -1,6 +1,6 @@
 """What the registry needs from its store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -8,9 +8,30 @@ from typing import Protocol
 from darkbloom_edge.manifest import Manifest
 
 from darkbloom_registry.changes import Change, Recorded, Scope
-from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, Catalog, Version
-from darkbloom_registry.model_states import ModelState
+from darkbloom_registry.model import (
+    Alias,
+    Build,
+    BuildFacts,
+    BuildStatus,
+    Catalog,
+    Rendering,
+    Version,
+)
+from darkbloom_registry.model_states import ModelStage, ModelState
+from darkbloom_registry.progress.readers import Reader
 from darkbloom_registry.rollouts import Rollout
+
+
+class Renderer(Protocol):
+    """Renders chat templates where they can do no harm."""
+
+    async def render(self, files: Mapping[str, bytes], *, vision: bool) -> Rendering:
+        """Return what the template in these files makes of the fixtures.
+
+        Raises:
+            InvalidArgumentError: It does not compile, or works without end.
+        """
+        ...
 
 
 class Writing(Protocol):
@@ -40,6 +61,7 @@ class Writing(Protocol):
         data: bytes,
         register_time: datetime,
         sources: Sequence[str],
+        template: Rendering | None,
     ) -> None:
         """Write a new ready version with the exact bytes of its manifest."""
         ...
@@ -52,12 +74,24 @@ class Writing(Protocol):
         """Write where the files of a version are."""
         ...
 
+    async def set_template(self, build: str, version: str, template: Rendering) -> None:
+        """Write what the template of a version renders."""
+        ...
+
+    async def set_facts(self, facts: BuildFacts) -> None:
+        """Write what is said about a build that is known."""
+        ...
+
     async def set_states(self, build: str, versions: Sequence[Version]) -> None:
         """Write the states of these versions, in this order."""
         ...
 
     async def put_alias(self, alias: Alias) -> None:
         """Write an alias, new or not."""
+        ...
+
+    async def delete_alias(self, alias_id: str) -> None:
+        """Forget a name."""
         ...
 
     async def rollout(self, rollout_id: str) -> Rollout | None:
@@ -124,6 +158,10 @@ class Store(Protocol):
         """Return a rollout, if there is one."""
         ...
 
+    async def aliases(self, after: str, limit: int) -> Sequence[Alias]:
+        """Return aliases whose id follows `after`, by id; inactive ones too."""
+        ...
+
     async def rollouts(self, alias: str, before: str, limit: int) -> Sequence[Rollout]:
         """Return rollouts older than `before` (an id; empty: all), newest first."""
         ...
@@ -132,6 +170,26 @@ class Store(Protocol):
         self, build: str, after: tuple[str, str], limit: int
     ) -> Sequence[ModelState]:
         """Return states by build and machine, after a pair of those."""
+        ...
+
+    async def live_rollouts(self) -> Sequence[Rollout]:
+        """Return those between two builds."""
+        ...
+
+    async def all_model_states(self, build: str) -> Sequence[ModelState]:
+        """Return what every machine said last of a build."""
+        ...
+
+    async def stage_counts(self) -> dict[tuple[str, ModelStage], int]:
+        """Return how many machines are at each stage of each build."""
+        ...
+
+    async def put_reader(self, reader: Reader) -> None:
+        """Write where a replica stands; it moves no generation."""
+        ...
+
+    async def readers(self, now: datetime) -> Sequence[Reader]:
+        """Return replicas that spoke lately."""
         ...
 
     async def changes(self, before: int, limit: int) -> Sequence[Recorded]:

@@ -1,7 +1,8 @@
 """The writes: each is one transaction, decided by pure rules, idempotent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, final
 
 from darkbloom_edge.errors import MalformedError
@@ -12,6 +13,7 @@ from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_registry.aliases import check_alias, succeed
 from darkbloom_registry.changes import Change
 from darkbloom_registry.errors import (
+    AliasNotFoundError,
     BuildNotFoundError,
     ImmutableError,
     ManifestInvalidError,
@@ -26,9 +28,13 @@ from darkbloom_registry.facts import (
     check_namespace,
     check_sources,
 )
-from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus
-from darkbloom_registry.ports import Store, Writing
+from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, Rendering
+from darkbloom_registry.ports import Renderer, Store, Writing
+from darkbloom_registry.templates import check_rendering, check_template_files
+from darkbloom_registry.updates import updated
 from darkbloom_registry.versions import promote, retire
+
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 @final
@@ -39,8 +45,11 @@ class Publishing:
     true at commit, and a repeated call changes nothing.
     """
 
-    def __init__(self, store: Store, clock: Clock, *, development: bool) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, renderer: Renderer, *, development: bool
+    ) -> None:
         self._store = store
+        self._renderer = renderer
         self._clock = clock
         self._development = development
 
@@ -51,15 +60,17 @@ class Publishing:
         *,
         promote_it: bool,
         sources: Sequence[str] = (),
+        template_files: Mapping[str, bytes] = NO_FILES,
         actor: str,
     ) -> tuple[Build, int]:
         """Register a version of a build; return the build and the generation.
 
         The same files again change nothing, not even the active version: a late retry must not
         undo a promotion that came after it. Only places of the files may change: mirrors move.
+        A rendering of its template that is new, or newer, is taken too.
 
         Raises:
-            InvalidArgumentError: a fact or the manifest breaks a rule.
+            InvalidArgumentError: a fact or the manifest breaks a rule, or the chat template does.
             ImmutableError: the version exists with other files.
             NameTakenError: an alias has this name.
             DevelopmentOnlyError: a `dev/` build outside development.
@@ -71,6 +82,7 @@ class Publishing:
         check_manifest(parsed, facts.id)
         facts = check_memory(facts, parsed, development=self._development)
         sources = check_sources(sources, development=self._development)
+        template = await self._rendered(facts, parsed, template_files)
 
         async with self._store.write() as writing:
             build = await writing.build(facts.id)
@@ -79,10 +91,17 @@ class Publishing:
             if build is not None and same is not None:
                 if same.identity_sha256 != parsed.identity_sha256:
                     raise ImmutableError("this version exists with other files")
+                said: dict[str, Any] = {}
                 if sources and sources != same.sources:
                     await writing.set_sources(facts.id, parsed.version, sources)
-                    said = {"version": parsed.version, "sources": list(sources)}
-                    await writing.bump(self._change(actor, "sources", facts.id, said))
+                    said["sources"] = list(sources)
+                if template is not None and template != same.template:
+                    await writing.set_template(facts.id, parsed.version, template)
+                    said["template"] = asdict(template)
+                if said:
+                    action = "sources" if "sources" in said else "template"
+                    said["version"] = parsed.version
+                    await writing.bump(self._change(actor, action, facts.id, said))
                     build = await _existing(writing, facts.id)
                 return build, writing.generation
 
@@ -93,7 +112,7 @@ class Publishing:
                 await writing.add_build(facts, now)
             elif promote_it:
                 await _at_rest(writing, facts.id)
-            await writing.add_version(facts.id, parsed, manifest, now, sources)
+            await writing.add_version(facts.id, parsed, manifest, now, sources, template)
             if promote_it:
                 build = await _existing(writing, facts.id)
                 await writing.set_states(facts.id, promote(build.versions, parsed.version))
@@ -102,6 +121,7 @@ class Publishing:
                 "identity_sha256": parsed.identity_sha256,
                 "promoted": promote_it,
                 "sources": list(sources),
+                "template": asdict(template) if template is not None else None,
             }
             await writing.bump(self._change(actor, "register", facts.id, noted))
 
@@ -208,6 +228,58 @@ class Publishing:
             await writing.bump(self._change(actor, "alias", wanted.alias_id, said))
 
             return successor, writing.generation
+
+    async def delete_alias(self, alias_id: str, *, actor: str) -> int:
+        """Take a name away; return the generation.
+
+        Raises:
+            AliasNotFoundError: there is no such alias.
+            RolloutRunsError: a rollout moves it.
+        """
+        async with self._store.write() as writing:
+            current = await writing.alias(alias_id)
+            if current is None:
+                raise AliasNotFoundError("no such alias")
+            if await writing.live_rollout(alias_id) is not None:
+                raise RolloutRunsError("a rollout moves this alias; revert it first")
+            await writing.delete_alias(alias_id)
+            said = {"before": asdict(current), "after": None}
+            await writing.bump(self._change(actor, "alias_deleted", alias_id, said))
+            return writing.generation
+
+    async def update(
+        self, wanted: BuildFacts, fields: Sequence[str], *, actor: str
+    ) -> tuple[Build, int]:
+        """Change what is said about a build, in these fields; return it and the generation.
+
+        Raises:
+            BuildNotFoundError: there is no such build.
+            InvalidArgumentError: a field may not change, or breaks a rule.
+        """
+        async with self._store.write() as writing:
+            build = await _existing(writing, wanted.id)
+            changed = check_facts(updated(build.facts, wanted, fields))
+            if changed == build.facts:
+                return build, writing.generation
+            await writing.set_facts(changed)
+            before, after = asdict(build.facts), asdict(changed)
+            said = {
+                name: {"before": before[name], "after": after[name]}
+                for name in fields
+                if before[name] != after[name]
+            }
+            await writing.bump(self._change(actor, "update", wanted.id, said))
+            return await _existing(writing, wanted.id), writing.generation
+
+    async def _rendered(
+        self, facts: BuildFacts, manifest: Manifest, files: Mapping[str, bytes]
+    ) -> Rendering | None:
+        files = check_template_files(manifest, files, development=self._development)
+        if not files:
+            return None
+        found = await self._renderer.render(files, vision="vision" in facts.capabilities)
+        check_rendering(facts, found)
+        return found
 
     def _change(self, actor: str, action: str, subject: str, detail: dict[str, Any]) -> Change:
         return Change(

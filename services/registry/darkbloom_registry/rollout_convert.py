@@ -46,7 +46,7 @@ _STAGE: Mapping[rollout_pb2.ModelStage.ValueType, ModelStage] = {
     rollout_pb2.MODEL_STAGE_FAILED: ModelStage.FAILED,
     rollout_pb2.MODEL_STAGE_LOADED: ModelStage.LOADED,
 }
-_STAGE_TO = {stage: number for number, stage in _STAGE.items()}
+STAGE_TO = {stage: number for number, stage in _STAGE.items()}
 
 
 def action_from(number: int) -> Action:
@@ -187,6 +187,7 @@ def states_from(states: Sequence[rollout_pb2.ModelState], now: datetime) -> list
                 bytes_total=state.bytes_total,
                 error=_text(state.error, "states.error"),
                 report_time=now,
+                machine=_text(state.machine, "states.machine"),
             )
         )
     return found
@@ -197,11 +198,12 @@ def state_to(state: ModelState) -> rollout_pb2.ModelState:
     return rollout_pb2.ModelState(
         provider_id=state.provider_id,
         build=state.build,
-        stage=_STAGE_TO[state.stage],
+        stage=STAGE_TO[state.stage],
         bytes_done=state.bytes_done,
         bytes_total=state.bytes_total,
         error=state.error,
         report_time=timestamp(state.report_time),
+        machine=state.machine,
     )
 
 

@@ -102,10 +102,14 @@ async def put_states(connection: Connection, states: Sequence[ModelState]) -> No
     if not states:
         return
     await connection.executemany(
+        "DELETE FROM registry.model_states WHERE build = $1 AND machine = $2 AND provider_id <> $3",
+        [(one.build, one.machine, one.provider_id) for one in states if one.machine],
+    )
+    await connection.executemany(
         "INSERT INTO registry.model_states (build, provider_id, stage, bytes_done, bytes_total,"
-        " error, report_time) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " error, report_time, machine) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
         " ON CONFLICT (build, provider_id) DO UPDATE SET stage = $3, bytes_done = $4,"
-        " bytes_total = $5, error = $6, report_time = $7",
+        " bytes_total = $5, error = $6, report_time = $7, machine = $8",
         [
             (
                 state.build,
@@ -115,6 +119,7 @@ async def put_states(connection: Connection, states: Sequence[ModelState]) -> No
                 state.bytes_total,
                 state.error,
                 state.report_time,
+                state.machine,
             )
             for state in states
         ],
@@ -136,7 +141,25 @@ async def states(
         *after,
         limit,
     )
-    return tuple(ModelState(**{**dict(row), "stage": ModelStage(row["stage"])}) for row in rows)
+    return tuple(map(_state, rows))
+
+
+async def all_states(connection: Connection, build: str) -> Sequence[ModelState]:
+    """Return what every machine said last of a build."""
+    rows = await connection.fetch("SELECT * FROM registry.model_states WHERE build = $1", build)
+    return tuple(map(_state, rows))
+
+
+async def stage_counts(connection: Connection) -> dict[tuple[str, ModelStage], int]:
+    """Return how many machines are at each stage of each build."""
+    rows = await connection.fetch(
+        "SELECT build, stage, count(*) AS machines FROM registry.model_states GROUP BY build, stage"
+    )
+    return {(row["build"], ModelStage(row["stage"])): row["machines"] for row in rows}
+
+
+def _state(row: asyncpg.Record) -> ModelState:
+    return ModelState(**{**dict(row), "stage": ModelStage(row["stage"])})
 
 
 def _rollout(row: asyncpg.Record) -> Rollout:

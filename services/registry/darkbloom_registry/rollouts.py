@@ -231,6 +231,13 @@ def judge(rollout: Rollout, now: datetime) -> Rollout:
     )
 
 
+def overdue(rollout: Rollout, now: datetime) -> timedelta:
+    """Return for how long a running step has lasted beyond its soak: nobody asks for its build."""
+    if rollout.state is not RolloutState.RUNNING:
+        return timedelta()
+    return max(timedelta(), now - rollout.step_time - rollout.gates.soak)
+
+
 def change(rollout: Rollout, action: Action, reason: str, now: datetime) -> Rollout:
     """Do what an operator wants.
 

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from typing import final
 
 from darkbloom.registry.v1 import registry_service_pb2 as pb
-from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceServicer
 from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_edge.signed_manifest import sign_manifest
 from darkbloom_mesh.clock import Clock
@@ -21,12 +20,14 @@ from darkbloom_registry.errors import (
 )
 from darkbloom_registry.feed import CatalogFeed, Heartbeat
 from darkbloom_registry.ports import Store
+from darkbloom_registry.progress.following import Following
+from darkbloom_registry.progress.server import ProgressServer
 from darkbloom_registry.publishing import Publishing
 from darkbloom_registry.rolling import Rolling
 
 
 @final
-class RegistryServer(RegistryServiceServicer):
+class RegistryServer(ProgressServer):
     """Serves all RPCs of the registry.
 
     Holds no resource of its own. Errors are those of the domain and leave as mesh statuses; a watch
@@ -42,13 +43,12 @@ class RegistryServer(RegistryServiceServicer):
         signer: Ed25519Signer | None = None,
         *,
         rolling: Rolling,
+        following: Following,
         admission: Admission,
         clock: Clock,
     ) -> None:
-        self._rolling = rolling
+        super().__init__(store, rolling, following, clock=clock)
         self._admission = admission
-        self._clock = clock
-        self._store = store
         self._publishing = publishing
         self._feed = feed
         self._signer = signer
@@ -69,11 +69,14 @@ class RegistryServer(RegistryServiceServicer):
     async def GetBuild(self, request: pb.GetBuildRequest, context: Context) -> pb.GetBuildResponse:
         """Return one build."""
         self._reads.labels("build").inc()
+        generation = await self._store.generation()
+        if request.if_generation and request.if_generation == generation:
+            return pb.GetBuildResponse(generation=generation)
         build = await self._store.build(convert.key_from(request.build, "build"))
         if build is None:
             raise BuildNotFoundError("no such build")
 
-        return pb.GetBuildResponse(build=convert.build_to(build))
+        return pb.GetBuildResponse(build=convert.build_to(build), generation=generation)
 
     async def ListBuilds(
         self, request: pb.ListBuildsRequest, context: Context
@@ -81,6 +84,9 @@ class RegistryServer(RegistryServiceServicer):
         """Return a page of builds."""
         self._reads.labels("builds").inc()
         after, size = convert.page_from(request.page)
+        generation = await self._store.generation()
+        if request.if_generation and request.if_generation == generation:
+            return pb.ListBuildsResponse(generation=generation)
         # One more than asked tells whether another page follows.
         found = await self._store.builds(after, size + 1)
         page, more = found[:size], len(found) > size
@@ -88,6 +94,7 @@ class RegistryServer(RegistryServiceServicer):
         return pb.ListBuildsResponse(
             builds=map(convert.build_to, page),
             next_page_token=convert.page_token(page[-1].facts.id) if more else "",
+            generation=generation,
         )
 
     async def GetManifest(
@@ -128,6 +135,7 @@ class RegistryServer(RegistryServiceServicer):
             request.manifest,
             promote_it=request.promote,
             sources=tuple(request.sources),
+            template_files=dict(request.template_files),
             actor=actor,
         )
         return pb.RegisterBuildResponse(build=convert.build_to(build), generation=generation)
@@ -174,6 +182,40 @@ class RegistryServer(RegistryServiceServicer):
             convert.alias_from(request.alias), actor=actor
         )
         return pb.UpsertAliasResponse(alias=convert.alias_to(alias), generation=generation)
+
+    async def DeleteAlias(
+        self, request: pb.DeleteAliasRequest, context: Context
+    ) -> pb.DeleteAliasResponse:
+        """Take a name away."""
+        actor = await self._admission.admit(context, Scope.ALIAS)
+        generation = await self._publishing.delete_alias(
+            convert.key_from(request.alias_id, "alias_id"), actor=actor
+        )
+        return pb.DeleteAliasResponse(generation=generation)
+
+    async def ListAliases(
+        self, request: pb.ListAliasesRequest, context: Context
+    ) -> pb.ListAliasesResponse:
+        """Return a page of aliases."""
+        after, size = convert.page_from(request.page)
+        found = await self._store.aliases(after, size + 1)
+        page, more = found[:size], len(found) > size
+
+        return pb.ListAliasesResponse(
+            aliases=map(convert.alias_to, page),
+            next_page_token=convert.page_token(page[-1].alias_id) if more else "",
+        )
+
+    async def UpdateBuild(
+        self, request: pb.UpdateBuildRequest, context: Context
+    ) -> pb.UpdateBuildResponse:
+        """Change what is said about a build."""
+        actor = await self._admission.admit(context, Scope.PUBLISH)
+        convert.key_from(request.build.id, "build.id")
+        build, generation = await self._publishing.update(
+            convert.facts_from(request.build), tuple(request.update_mask.paths), actor=actor
+        )
+        return pb.UpdateBuildResponse(build=convert.build_to(build), generation=generation)
 
     async def StartRollout(
         self, request: pb.StartRolloutRequest, context: Context
@@ -231,19 +273,6 @@ class RegistryServer(RegistryServiceServicer):
             rollout=rollout_convert.rollout_to(rollout), generation=generation
         )
 
-    async def ReportModelStates(
-        self, request: pb.ReportModelStatesRequest, context: Context
-    ) -> pb.ReportModelStatesResponse:
-        """Take what a router saw."""
-        session, sequence = rollout_convert.session_from(request.session, request.sequence)
-        await self._rolling.report(
-            session,
-            sequence,
-            rollout_convert.seen_from(request.builds),
-            rollout_convert.states_from(request.states, self._clock.now()),
-        )
-        return pb.ReportModelStatesResponse()
-
     async def ListChanges(
         self, request: pb.ListChangesRequest, context: Context
     ) -> pb.ListChangesResponse:
@@ -255,20 +284,4 @@ class RegistryServer(RegistryServiceServicer):
         return pb.ListChangesResponse(
             changes=map(rollout_convert.change_to, page),
             next_page_token=convert.page_token(str(page[-1].generation)) if more else "",
-        )
-
-    async def ListModelStates(
-        self, request: pb.ListModelStatesRequest, context: Context
-    ) -> pb.ListModelStatesResponse:
-        """Return a page of what machines do with builds."""
-        after, size = convert.page_from(request.page)
-        build, _, provider = after.partition("\n")
-        wanted = convert.key_from(request.build, "build")
-        found = await self._store.model_states(wanted, (build, provider), size + 1)
-        page, more = found[:size], len(found) > size
-        last = f"{page[-1].build}\n{page[-1].provider_id}" if more else ""
-
-        return pb.ListModelStatesResponse(
-            states=map(rollout_convert.state_to, page),
-            next_page_token=convert.page_token(last) if more else "",
         )

@@ -1,6 +1,8 @@
 """Protobuf to domain and back: total, pure, and where numbers of strangers are clamped."""
 
+import itertools
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TypeVar
@@ -57,6 +59,7 @@ _MAX_KV_BYTES = 1 << 26
 _SIZE_LIMIT = 1 << 42
 _MAX_LOAD_MS = 600_000
 _MAX_AGE_S = 1e9
+_MAX_FIXTURES = 32
 
 
 def bounded(value: float, most: float) -> float:
@@ -98,7 +101,14 @@ def model_facts(message: provider_link_pb2.ProviderModel) -> ModelFacts:
         size_bytes=whole(message.size_bytes, _SIZE_LIMIT),
         vision=message.vision,
         tools=renders,
+        renderings=_renderings(message.template_fixtures),
     )
+
+
+def _renderings(fixtures: Mapping[str, str]) -> Mapping[str, str]:
+    """Return digests by fixture, in bounds."""
+    found = itertools.islice(fixtures.items(), _MAX_FIXTURES)
+    return {name[:MAX_TEXT]: digest[:MAX_TEXT] for name, digest in found}
 
 
 def beat(message: provider_link_pb2.Heartbeat) -> Beat:
@@ -241,6 +251,11 @@ def _build(message: catalog_pb2.Build) -> Build:
         size_bytes=max(0, message.size_bytes),
         version=message.active_version,
         weight_hash=message.weight_hash,
+        renderings={
+            version.aggregate_sha256: _renderings(version.template.fixtures)
+            for version in message.versions
+            if version.HasField("template")
+        },
     )
 
 

@@ -1,7 +1,7 @@
 """Which builds a provider may serve: what it lists, measured against the catalog."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from darkbloom_router.groups import BuildIndex
 from darkbloom_router.model import Build, Catalog, ModelFacts
@@ -71,7 +71,7 @@ class Inventory:
         """Return the builds that the catalog agrees with."""
         facts = self._facts.get(provider.provider_id, {})
         return {
-            name: (self.catalog.builds[name], model)
+            name: (self.catalog.builds[name], _with_tools(self.catalog.builds[name], model))
             for name, model in facts.items()
             if not self._objection(provider, model)
         }
@@ -89,3 +89,13 @@ class Inventory:
         if (provider.backend == "scripted") is not build.scripted:
             return "the scripted engine serves the dev/ namespace, and only it does"
         return ""
+
+
+def _with_tools(build: Build, model: ModelFacts) -> ModelFacts:
+    """Return the facts without tools where the machine's prompts are not those that were tried.
+
+    Fixtures that one side does not know say nothing: releases differ in them.
+    """
+    tried = build.renderings.get(model.weight_hash, {})
+    same = all(tried.get(name, digest) == digest for name, digest in model.renderings.items())
+    return model if same else replace(model, tools=False)

@@ -3,6 +3,7 @@
 Units are in the names; token counts are plain integers; times are seconds of the monotonic clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, auto
 
@@ -188,6 +189,8 @@ class ModelFacts:
     vision: bool = False
     tools: bool = True
     """False when the agent found that the chat template cannot render tools."""
+    renderings: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what the chat template makes of fixtures, by their names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +206,8 @@ class Build:
     size_bytes: int = 0
     version: str = ""
     weight_hash: str = ""
+    renderings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What the registry's own renderings of fixtures came to, by weight hash and fixture."""
 
     @property
     def scripted(self) -> bool:

@@ -25,7 +25,9 @@ from darkbloom_mesh.testing import serve_ephemeral
 from darkbloom_registry.admission import KEY_METADATA, Admission
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.feed import CatalogFeed
+from darkbloom_registry.progress.following import Following
 from darkbloom_registry.publishing import Publishing
+from darkbloom_registry.rendering import ProcessRenderer
 from darkbloom_registry.rolling import Rolling
 from darkbloom_registry.server import RegistryServer
 from darkbloom_registry.store import PostgresStore
@@ -154,11 +156,12 @@ async def served(
     await feed.load()
     server = RegistryServer(
         store,
-        Publishing(store, clock, development=development),
+        Publishing(store, clock, ProcessRenderer(), development=development),
         feed,
         Metrics(version="test"),
         signer,
         rolling=(rolling := Rolling(store, clock, period_s=1.0)),
+        following=Following(store, clock),
         admission=Admission(store, development=development),
         clock=clock,
     )

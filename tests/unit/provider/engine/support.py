@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import tokenizers
+from darkbloom_edge.chat_template.template import ChatTemplate
 from darkbloom_edge.delta import Delta
 from darkbloom_edge.request import ChatRequest
 from darkbloom_provider.engine.batch import Candidate, RowSpec, StepResult, TokenEvent
 from darkbloom_provider.engine.interface import Job, Outcome
-from darkbloom_provider.engine.template import ChatTemplate
 from darkbloom_provider.engine.tokenizer import Tokenizer
 from darkbloom_provider.models.gguf_tokenizer import tokenizer_files
 

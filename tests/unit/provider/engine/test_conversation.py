@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import tokenizers
+from darkbloom_edge.chat_template.template import ChatTemplate
 from darkbloom_edge.request import prompt_bound_of
 from darkbloom_provider.engine.constraint import GrammarCompiler
 from darkbloom_provider.engine.grammar import answer_grammar
 from darkbloom_provider.engine.prompt import prepare
-from darkbloom_provider.engine.template import ChatTemplate
 from darkbloom_provider.engine.tokenizer import TextStream, Tokenizer
 from tokenizers import decoders, models
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from darkbloom_provider.engine.fixtures import examine
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError, read_template
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
+from darkbloom_provider.engine.template import examine, read_template
 from darkbloom_provider.engine.tokenizer import Tokenizer, TokenizerError
 
 from tests.unit.provider.engine.support import write_tokenizer

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
 from darkbloom_provider.engine.errors import EngineError, ErrorReason, FailureCode
 from darkbloom_provider.engine.prompt import Prompt, prepare
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError
 from darkbloom_provider.engine.tokenizer import TextStream, Tokenizer, TokenizerError
 from hypothesis import given
 from hypothesis import strategies as st

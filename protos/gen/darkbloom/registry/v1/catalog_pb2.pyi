@@ -73,7 +73,10 @@ class Catalog(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     BUILDS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_ARE_GRANTED_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
+    downloads_are_granted: _builtins.bool
+    """Machines fetch only what a router was granted downloads for (ReportModelStates); the registry bounds how many run at once."""
     @_builtins.property
     def builds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Build]:
         """Builds with status beta or active and an active, ready version."""
@@ -86,10 +89,11 @@ class Catalog(_message.Message):
         generation: _builtins.int = ...,
         builds: _abc.Iterable[Global___Build] | None = ...,
         aliases: _abc.Iterable[Global___Alias] | None = ...,
+        downloads_are_granted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "builds", b"builds", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "builds", b"builds", "downloads_are_granted", b"downloads_are_granted", "generation", b"generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -124,6 +128,7 @@ class Build(_message.Message):
     ACCEPTED_WEIGHT_HASHES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    MARKETPLACE_SLUG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`org/name` or a plain id; the namespace `dev/` is for the scripted engine."""
     display_name: _builtins.str
@@ -147,6 +152,8 @@ class Build(_message.Message):
     weight_hash: _builtins.str
     identity_hash: _builtins.str
     size_bytes: _builtins.int
+    marketplace_slug: _builtins.str
+    """What marketplaces call it; empty: nothing."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """chat, tools, json_mode, structured_outputs, logprobs, vision, reasoning."""
@@ -187,10 +194,11 @@ class Build(_message.Message):
         accepted_weight_hashes: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         versions: _abc.Iterable[Global___Version] | None = ...,
+        marketplace_slug: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_weight_hashes", b"accepted_weight_hashes", "active_version", b"active_version", "architecture", b"architecture", "capabilities", b"capabilities", "create_time", b"create_time", "deprecation_date", b"deprecation_date", "description", b"description", "display_name", b"display_name", "family", b"family", "hugging_face_id", b"hugging_face_id", "id", b"id", "identity_hash", b"identity_hash", "max_context_length", b"max_context_length", "max_output_length", b"max_output_length", "min_ram_gb", b"min_ram_gb", "model_type", b"model_type", "quantization", b"quantization", "required_provider_capabilities", b"required_provider_capabilities", "runtime_parameters_json", b"runtime_parameters_json", "size_bytes", b"size_bytes", "status", b"status", "versions", b"versions", "weight_hash", b"weight_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_weight_hashes", b"accepted_weight_hashes", "active_version", b"active_version", "architecture", b"architecture", "capabilities", b"capabilities", "create_time", b"create_time", "deprecation_date", b"deprecation_date", "description", b"description", "display_name", b"display_name", "family", b"family", "hugging_face_id", b"hugging_face_id", "id", b"id", "identity_hash", b"identity_hash", "marketplace_slug", b"marketplace_slug", "max_context_length", b"max_context_length", "max_output_length", b"max_output_length", "min_ram_gb", b"min_ram_gb", "model_type", b"model_type", "quantization", b"quantization", "required_provider_capabilities", b"required_provider_capabilities", "runtime_parameters_json", b"runtime_parameters_json", "size_bytes", b"size_bytes", "status", b"status", "versions", b"versions", "weight_hash", b"weight_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +218,7 @@ class Version(_message.Message):
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     state: Global___VersionState.ValueType
     aggregate_sha256: _builtins.str
@@ -222,6 +231,10 @@ class Version(_message.Message):
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where its files may be fetched, best first: https, hf:org/name@commit or s3. Never believed: the manifest has every digest."""
 
+    @_builtins.property
+    def template(self) -> Global___TemplateRendering:
+        """What its chat template makes of the registry's fixtures; absent where nobody sent the template's files."""
+
     def __init__(
         self,
         *,
@@ -233,14 +246,63 @@ class Version(_message.Message):
         file_count: _builtins.int = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
+        template: Global___TemplateRendering | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_sha256", b"aggregate_sha256", "file_count", b"file_count", "identity_sha256", b"identity_sha256", "register_time", b"register_time", "sources", b"sources", "state", b"state", "total_size_bytes", b"total_size_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_sha256", b"aggregate_sha256", "file_count", b"file_count", "identity_sha256", b"identity_sha256", "register_time", b"register_time", "sources", b"sources", "state", b"state", "template", b"template", "total_size_bytes", b"total_size_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class TemplateRendering(_message.Message):
+    """A chat template, as the registry rendered it in its sandbox when the version was registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FixturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TEMPLATE_SHA256_FIELD_NUMBER: _builtins.int
+    FIXTURES_FIELD_NUMBER: _builtins.int
+    template_sha256: _builtins.str
+    """Of its source, hex; empty: the version has no template."""
+    @_builtins.property
+    def fixtures(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """SHA-256 of each rendered fixture, hex, by its name; empty where it does not render."""
+
+    def __init__(
+        self,
+        *,
+        template_sha256: _builtins.str = ...,
+        fixtures: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixtures", b"fixtures", "template_sha256", b"template_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TemplateRendering: _TypeAlias = TemplateRendering  # noqa: Y015
 
 @_typing.final
 class Alias(_message.Message):

@@ -8,6 +8,7 @@ from darkbloom.common.v1 import page_pb2 as _page_pb2
 from darkbloom.registry.v1 import catalog_pb2 as _catalog_pb2
 from darkbloom.registry.v1 import rollout_pb2 as _rollout_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -121,15 +122,19 @@ class GetBuildRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUILD_FIELD_NUMBER: _builtins.int
+    IF_GENERATION_FIELD_NUMBER: _builtins.int
     build: _builtins.str
+    if_generation: _builtins.int
+    """Generation held by the caller, 0 for none: where it is still the newest, the answer has no build."""
     def __init__(
         self,
         *,
         build: _builtins.str = ...,
+        if_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "if_generation", b"if_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,16 +147,19 @@ class GetBuildResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUILD_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
     @_builtins.property
     def build(self) -> _catalog_pb2.Build: ...
     def __init__(
         self,
         *,
         build: _catalog_pb2.Build | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "generation", b"generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,16 +172,20 @@ class ListBuildsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_FIELD_NUMBER: _builtins.int
+    IF_GENERATION_FIELD_NUMBER: _builtins.int
+    if_generation: _builtins.int
+    """Generation held by the caller, 0 for none: where it is still the newest, the page is empty."""
     @_builtins.property
     def page(self) -> _page_pb2.PageRequest: ...
     def __init__(
         self,
         *,
         page: _page_pb2.PageRequest | None = ...,
+        if_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_generation", b"if_generation", "page", b"page"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,7 +199,9 @@ class ListBuildsResponse(_message.Message):
 
     BUILDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    generation: _builtins.int
     @_builtins.property
     def builds(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Build]: ...
     def __init__(
@@ -195,10 +209,11 @@ class ListBuildsResponse(_message.Message):
         *,
         builds: _abc.Iterable[_catalog_pb2.Build] | None = ...,
         next_page_token: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builds", b"builds", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builds", b"builds", "generation", b"generation", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,10 +342,31 @@ class RegisterBuildRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TemplateFilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     BUILD_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     PROMOTE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FILES_FIELD_NUMBER: _builtins.int
     manifest: _builtins.bytes
     """manifest.json, at most 1 MiB."""
     promote: _builtins.bool
@@ -342,6 +378,12 @@ class RegisterBuildRequest(_message.Message):
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where the files are, at most 8; see Version. Given again for a known version they replace the ones before; none changes nothing."""
 
+    @_builtins.property
+    def template_files(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """The files of the chat template, whole, by their path in the manifest: those of chat_template.jinja, chat_template.json and
+        tokenizer_config.json that it lists. Outside development a manifest that lists one is refused without it.
+        """
+
     def __init__(
         self,
         *,
@@ -349,10 +391,11 @@ class RegisterBuildRequest(_message.Message):
         manifest: _builtins.bytes = ...,
         promote: _builtins.bool = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
+        template_files: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "manifest", b"manifest", "promote", b"promote", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "manifest", b"manifest", "promote", b"promote", "sources", b"sources", "template_files", b"template_files"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,6 +625,206 @@ class UpsertAliasResponse(_message.Message):
 Global___UpsertAliasResponse: _TypeAlias = UpsertAliasResponse  # noqa: Y015
 
 @_typing.final
+class DeleteAliasRequest(_message.Message):
+    """Which name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_ID_FIELD_NUMBER: _builtins.int
+    alias_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        alias_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_id", b"alias_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasRequest: _TypeAlias = DeleteAliasRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAliasResponse(_message.Message):
+    """Gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAliasResponse: _TypeAlias = DeleteAliasResponse  # noqa: Y015
+
+@_typing.final
+class ListAliasesRequest(_message.Message):
+    """Which page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def page(self) -> _page_pb2.PageRequest: ...
+    def __init__(
+        self,
+        *,
+        page: _page_pb2.PageRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasesRequest: _TypeAlias = ListAliasesRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasesResponse(_message.Message):
+    """A page of aliases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIASES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Alias]: ...
+    def __init__(
+        self,
+        *,
+        aliases: _abc.Iterable[_catalog_pb2.Alias] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasesResponse: _TypeAlias = ListAliasesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateBuildRequest(_message.Message):
+    """What to say about a build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def build(self) -> _catalog_pb2.Build:
+        """Its id, and the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Of display_name, description, capabilities (replaced as a whole), runtime_parameters_json (merged: null takes a key away),
+        hugging_face_id, marketplace_slug, deprecation_date.
+        """
+
+    def __init__(
+        self,
+        *,
+        build: _catalog_pb2.Build | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBuildRequest: _TypeAlias = UpdateBuildRequest  # noqa: Y015
+
+@_typing.final
+class UpdateBuildResponse(_message.Message):
+    """The build as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    @_builtins.property
+    def build(self) -> _catalog_pb2.Build: ...
+    def __init__(
+        self,
+        *,
+        build: _catalog_pb2.Build | None = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBuildResponse: _TypeAlias = UpdateBuildResponse  # noqa: Y015
+
+@_typing.final
+class CheckModelHashRequest(_message.Message):
+    """Which bytes of which build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    WEIGHT_HASH_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    weight_hash: _builtins.str
+    """Aggregate SHA-256 of a manifest, hex."""
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+        weight_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "weight_hash", b"weight_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckModelHashRequest: _TypeAlias = CheckModelHashRequest  # noqa: Y015
+
+@_typing.final
+class CheckModelHashResponse(_message.Message):
+    """What they are now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    state: _catalog_pb2.VersionState.ValueType
+    """Unspecified: no version of this build has, or had, this hash."""
+    accepted: _builtins.bool
+    """Whether routing and challenges accept it: active or retained, of a build that is not deprecated or retired."""
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        state: _catalog_pb2.VersionState.ValueType = ...,
+        accepted: _builtins.bool = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "generation", b"generation", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckModelHashResponse: _TypeAlias = CheckModelHashResponse  # noqa: Y015
+
+@_typing.final
 class StartRolloutRequest(_message.Message):
     """Where to, and how carefully."""
 
@@ -803,10 +1046,13 @@ class ReportModelStatesRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     BUILDS_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_WANTED_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """One life of one router replica."""
     sequence: _builtins.int
     """Counts from 1; a repeated one is acknowledged and changes nothing."""
+    downloads_wanted: _builtins.int
+    """Machines of this replica that wait for leave to fetch; asked where the catalog says that downloads are granted."""
     @_builtins.property
     def builds(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuildReport]:
         """At most 1,000."""
@@ -822,10 +1068,11 @@ class ReportModelStatesRequest(_message.Message):
         sequence: _builtins.int = ...,
         builds: _abc.Iterable[Global___BuildReport] | None = ...,
         states: _abc.Iterable[_rollout_pb2.ModelState] | None = ...,
+        downloads_wanted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builds", b"builds", "sequence", b"sequence", "session", b"session", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builds", b"builds", "downloads_wanted", b"downloads_wanted", "sequence", b"sequence", "session", b"session", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,12 +1115,17 @@ class ReportModelStatesResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DOWNLOADS_GRANTED_FIELD_NUMBER: _builtins.int
+    downloads_granted: _builtins.int
+    """So many machines more may begin to fetch. A repeated report is granted nothing."""
     def __init__(
         self,
+        *,
+        downloads_granted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downloads_granted", b"downloads_granted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -928,6 +1180,314 @@ class ListModelStatesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelStatesResponse: _TypeAlias = ListModelStatesResponse  # noqa: Y015
+
+@_typing.final
+class GetBuildProgressRequest(_message.Message):
+    """Which build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBuildProgressRequest: _TypeAlias = GetBuildProgressRequest  # noqa: Y015
+
+@_typing.final
+class GetBuildProgressResponse(_message.Message):
+    """One view of a build on its way to machines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    BYTES_DONE_FIELD_NUMBER: _builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    PROVEN_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    bytes_done: _builtins.int
+    """Of those that are downloading."""
+    bytes_total: _builtins.int
+    proven: _builtins.bool
+    """Whether a machine has the active version in memory: that it can be loaded is proven, not only its bytes."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageCount]:
+        """What machines said last, within a day."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]:
+        """Of those that failed."""
+
+    @_builtins.property
+    def now(self) -> Global___BuildHolding:
+        """Machines that are connected now, as routers counted them."""
+
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.Rollout]:
+        """Live rollouts from or to it."""
+
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+        stages: _abc.Iterable[Global___StageCount] | None = ...,
+        bytes_done: _builtins.int = ...,
+        bytes_total: _builtins.int = ...,
+        failures: _abc.Iterable[Global___FailureCount] | None = ...,
+        now: Global___BuildHolding | None = ...,
+        proven: _builtins.bool = ...,
+        rollouts: _abc.Iterable[_rollout_pb2.Rollout] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "failures", b"failures", "now", b"now", "proven", b"proven", "rollouts", b"rollouts", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBuildProgressResponse: _TypeAlias = GetBuildProgressResponse  # noqa: Y015
+
+@_typing.final
+class StageCount(_message.Message):
+    """Machines at one stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    stage: _rollout_pb2.ModelStage.ValueType
+    machines: _builtins.int
+    def __init__(
+        self,
+        *,
+        stage: _rollout_pb2.ModelStage.ValueType = ...,
+        machines: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machines", b"machines", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageCount: _TypeAlias = StageCount  # noqa: Y015
+
+@_typing.final
+class FailureCount(_message.Message):
+    """Machines that failed for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    error: _builtins.str
+    machines: _builtins.int
+    def __init__(
+        self,
+        *,
+        error: _builtins.str = ...,
+        machines: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "machines", b"machines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureCount: _TypeAlias = FailureCount  # noqa: Y015
+
+@_typing.final
+class BuildHolding(_message.Message):
+    """Machines and one build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    WISHED_FIELD_NUMBER: _builtins.int
+    HOLDING_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    WARM_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    wished: _builtins.int
+    """Asked to hold it."""
+    holding: _builtins.int
+    """Hold verified files of it, with an accepted hash."""
+    current: _builtins.int
+    """Of the active version."""
+    warm: _builtins.int
+    """Have the active version in memory."""
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+        wished: _builtins.int = ...,
+        holding: _builtins.int = ...,
+        current: _builtins.int = ...,
+        warm: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "current", b"current", "holding", b"holding", "warm", b"warm", "wished", b"wished"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildHolding: _TypeAlias = BuildHolding  # noqa: Y015
+
+@_typing.final
+class ConfirmCatalogRequest(_message.Message):
+    """Where a replica stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    HOLDINGS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """One life of one replica."""
+    room: _builtins.str
+    """`router` or `gateway`."""
+    replica: _builtins.str
+    """As operators know the replica."""
+    generation: _builtins.int
+    """Of the catalog that it goes by."""
+    @_builtins.property
+    def holdings(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuildHolding]:
+        """Of routers: builds that machines are asked to hold, or hold; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        room: _builtins.str = ...,
+        replica: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        holdings: _abc.Iterable[Global___BuildHolding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "holdings", b"holdings", "replica", b"replica", "room", b"room", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmCatalogRequest: _TypeAlias = ConfirmCatalogRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmCatalogResponse(_message.Message):
+    """Noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmCatalogResponse: _TypeAlias = ConfirmCatalogResponse  # noqa: Y015
+
+@_typing.final
+class GetPropagationRequest(_message.Message):
+    """Which generation; 0: the newest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPropagationRequest: _TypeAlias = GetPropagationRequest  # noqa: Y015
+
+@_typing.final
+class GetPropagationResponse(_message.Message):
+    """Who goes by it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    NEWEST_GENERATION_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    PROPAGATED_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """The one that was asked for."""
+    newest_generation: _builtins.int
+    committed: _builtins.bool
+    """It is durable: never true of a generation that was not written."""
+    propagated: _builtins.bool
+    """Every replica that confirmed a catalog within half a minute goes by it, and there is one."""
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogReader]: ...
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        newest_generation: _builtins.int = ...,
+        committed: _builtins.bool = ...,
+        propagated: _builtins.bool = ...,
+        readers: _abc.Iterable[Global___CatalogReader] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "generation", b"generation", "newest_generation", b"newest_generation", "propagated", b"propagated", "readers", b"readers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPropagationResponse: _TypeAlias = GetPropagationResponse  # noqa: Y015
+
+@_typing.final
+class CatalogReader(_message.Message):
+    """One replica that follows the catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    CONFIRM_TIME_FIELD_NUMBER: _builtins.int
+    room: _builtins.str
+    replica: _builtins.str
+    generation: _builtins.int
+    @_builtins.property
+    def confirm_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        room: _builtins.str = ...,
+        replica: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        confirm_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirm_time", b"confirm_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_time", b"confirm_time", "generation", b"generation", "replica", b"replica", "room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CatalogReader: _TypeAlias = CatalogReader  # noqa: Y015
 
 @_typing.final
 class ListChangesRequest(_message.Message):
@@ -993,7 +1553,7 @@ class Change(_message.Message):
     actor: _builtins.str
     """Label of the publishing key; `rollout` where a rollout moved by itself, `development` where there was no key, `owner` for keys."""
     action: _builtins.str
-    """register, sources, promote, retire, status, alias, rollout, key, key_revoked."""
+    """register, sources, promote, retire, status, update, alias, alias_deleted, rollout, key, key_revoked."""
     subject: _builtins.str
     """The build, the alias, or the label of the key."""
     detail_json: _builtins.str

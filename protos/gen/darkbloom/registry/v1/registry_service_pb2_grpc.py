@@ -87,6 +87,26 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.FromString,
                 _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/DeleteAlias',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ListAliases',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
+        self.UpdateBuild = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/UpdateBuild',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpdateBuildRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpdateBuildResponse.FromString,
+                _registered_method=True)
+        self.CheckModelHash = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/CheckModelHash',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.CheckModelHashRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.CheckModelHashResponse.FromString,
+                _registered_method=True)
         self.StartRollout = channel.unary_unary(
                 '/darkbloom.registry.v1.RegistryService/StartRollout',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutRequest.SerializeToString,
@@ -121,6 +141,21 @@ class RegistryServiceStub(object):
                 '/darkbloom.registry.v1.RegistryService/ListModelStates',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesResponse.FromString,
+                _registered_method=True)
+        self.GetBuildProgress = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/GetBuildProgress',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetBuildProgressRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetBuildProgressResponse.FromString,
+                _registered_method=True)
+        self.ConfirmCatalog = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ConfirmCatalog',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ConfirmCatalogRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ConfirmCatalogResponse.FromString,
+                _registered_method=True)
+        self.GetPropagation = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/GetPropagation',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetPropagationRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetPropagationResponse.FromString,
                 _registered_method=True)
 
 
@@ -203,6 +238,34 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteAlias(self, request, context):
+        """Take a name away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Aliases by id, inactive ones too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBuild(self, request, context):
+        """Change what is said about a build: the fields that the mask names. Idempotent. NOT_FOUND, INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckModelHash(self, request, context):
+        """What a weight hash is to a build. Always answers; UNKNOWN where the build or the hash is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StartRollout(self, request, context):
         """Move an alias to another build in steps. One rollout runs for an alias at a time; until it ends UpsertAlias is FAILED_PRECONDITION.
         Idempotent by request_id.
@@ -248,6 +311,27 @@ class RegistryServiceServicer(object):
 
     def ListModelStates(self, request, context):
         """How far machines are with a build.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBuildProgress(self, request, context):
+        """One build in one view: machines by stage, failures by reason, bytes, who holds it now. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmCatalog(self, request, context):
+        """By which catalog a replica goes, and what its machines hold. Callers: routers and gateways, on every new catalog and every 10 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPropagation(self, request, context):
+        """Who goes by a generation already: the second half of every write, whose answer says that it is durable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,6 +390,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.SerializeToString,
             ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'UpdateBuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBuild,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpdateBuildRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpdateBuildResponse.SerializeToString,
+            ),
+            'CheckModelHash': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckModelHash,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.CheckModelHashRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.CheckModelHashResponse.SerializeToString,
+            ),
             'StartRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRollout,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.StartRolloutRequest.FromString,
@@ -340,6 +444,21 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListModelStates,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesResponse.SerializeToString,
+            ),
+            'GetBuildProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBuildProgress,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetBuildProgressRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetBuildProgressResponse.SerializeToString,
+            ),
+            'ConfirmCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmCatalog,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ConfirmCatalogRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ConfirmCatalogResponse.SerializeToString,
+            ),
+            'GetPropagation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPropagation,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetPropagationRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetPropagationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -626,6 +745,114 @@ class RegistryService(object):
             _registered_method=True)
 
     @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/DeleteAlias',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ListAliases',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/UpdateBuild',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpdateBuildRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpdateBuildResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckModelHash(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/CheckModelHash',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.CheckModelHashRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.CheckModelHashResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StartRollout(request,
             target,
             options=(),
@@ -804,6 +1031,87 @@ class RegistryService(object):
             '/darkbloom.registry.v1.RegistryService/ListModelStates',
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesRequest.SerializeToString,
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListModelStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBuildProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/GetBuildProgress',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetBuildProgressRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetBuildProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ConfirmCatalog',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ConfirmCatalogRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ConfirmCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPropagation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/GetPropagation',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetPropagationRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.GetPropagationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,14 @@ class RegistryServiceStub:
     """
     UpsertAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpsertAliasRequest, _registry_service_pb2.UpsertAliasResponse]
     """Create or change an alias (registry section 8). Idempotent."""
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _registry_service_pb2.DeleteAliasResponse]
+    """Take a name away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it."""
+    ListAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasesRequest, _registry_service_pb2.ListAliasesResponse]
+    """Aliases by id, inactive ones too."""
+    UpdateBuild: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateBuildRequest, _registry_service_pb2.UpdateBuildResponse]
+    """Change what is said about a build: the fields that the mask names. Idempotent. NOT_FOUND, INVALID_ARGUMENT."""
+    CheckModelHash: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CheckModelHashRequest, _registry_service_pb2.CheckModelHashResponse]
+    """What a weight hash is to a build. Always answers; UNKNOWN where the build or the hash is."""
     StartRollout: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.StartRolloutRequest, _registry_service_pb2.StartRolloutResponse]
     """Move an alias to another build in steps. One rollout runs for an alias at a time; until it ends UpsertAlias is FAILED_PRECONDITION.
     Idempotent by request_id.
@@ -61,6 +69,12 @@ class RegistryServiceStub:
     """What was changed by whom, newest first. Every write that moved the generation has one row."""
     ListModelStates: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelStatesRequest, _registry_service_pb2.ListModelStatesResponse]
     """How far machines are with a build."""
+    GetBuildProgress: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetBuildProgressRequest, _registry_service_pb2.GetBuildProgressResponse]
+    """One build in one view: machines by stage, failures by reason, bytes, who holds it now. NOT_FOUND."""
+    ConfirmCatalog: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ConfirmCatalogRequest, _registry_service_pb2.ConfirmCatalogResponse]
+    """By which catalog a replica goes, and what its machines hold. Callers: routers and gateways, on every new catalog and every 10 s."""
+    GetPropagation: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetPropagationRequest, _registry_service_pb2.GetPropagationResponse]
+    """Who goes by a generation already: the second half of every write, whose answer says that it is durable."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Models, builds, aliases and manifests. Every write bumps one generation in its own transaction.
@@ -155,6 +169,38 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Create or change an alias (registry section 8). Idempotent."""
 
     @_abc_1.abstractmethod
+    def DeleteAlias(
+        self,
+        request: _registry_service_pb2.DeleteAliasRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.DeleteAliasRequest, _abc.Awaitable[_registry_service_pb2.DeleteAliasResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.DeleteAliasResponse]:
+        """Take a name away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it."""
+
+    @_abc_1.abstractmethod
+    def ListAliases(
+        self,
+        request: _registry_service_pb2.ListAliasesRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListAliasesRequest, _abc.Awaitable[_registry_service_pb2.ListAliasesResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListAliasesResponse]:
+        """Aliases by id, inactive ones too."""
+
+    @_abc_1.abstractmethod
+    def UpdateBuild(
+        self,
+        request: _registry_service_pb2.UpdateBuildRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.UpdateBuildRequest, _abc.Awaitable[_registry_service_pb2.UpdateBuildResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.UpdateBuildResponse]:
+        """Change what is said about a build: the fields that the mask names. Idempotent. NOT_FOUND, INVALID_ARGUMENT."""
+
+    @_abc_1.abstractmethod
+    def CheckModelHash(
+        self,
+        request: _registry_service_pb2.CheckModelHashRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.CheckModelHashRequest, _abc.Awaitable[_registry_service_pb2.CheckModelHashResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.CheckModelHashResponse]:
+        """What a weight hash is to a build. Always answers; UNKNOWN where the build or the hash is."""
+
+    @_abc_1.abstractmethod
     def StartRollout(
         self,
         request: _registry_service_pb2.StartRolloutRequest,
@@ -211,5 +257,29 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_service_pb2.ListModelStatesRequest, _abc.Awaitable[_registry_service_pb2.ListModelStatesResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.ListModelStatesResponse]:
         """How far machines are with a build."""
+
+    @_abc_1.abstractmethod
+    def GetBuildProgress(
+        self,
+        request: _registry_service_pb2.GetBuildProgressRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.GetBuildProgressRequest, _abc.Awaitable[_registry_service_pb2.GetBuildProgressResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.GetBuildProgressResponse]:
+        """One build in one view: machines by stage, failures by reason, bytes, who holds it now. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ConfirmCatalog(
+        self,
+        request: _registry_service_pb2.ConfirmCatalogRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ConfirmCatalogRequest, _abc.Awaitable[_registry_service_pb2.ConfirmCatalogResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ConfirmCatalogResponse]:
+        """By which catalog a replica goes, and what its machines hold. Callers: routers and gateways, on every new catalog and every 10 s."""
+
+    @_abc_1.abstractmethod
+    def GetPropagation(
+        self,
+        request: _registry_service_pb2.GetPropagationRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.GetPropagationRequest, _abc.Awaitable[_registry_service_pb2.GetPropagationResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.GetPropagationResponse]:
+        """Who goes by a generation already: the second half of every write, whose answer says that it is durable."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _aio.Server) -> None: ...

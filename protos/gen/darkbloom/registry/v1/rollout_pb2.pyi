@@ -259,6 +259,7 @@ class ModelState(_message.Message):
     BYTES_TOTAL_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     REPORT_TIME_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     build: _builtins.str
     stage: Global___ModelStage.ValueType
@@ -266,6 +267,8 @@ class ModelState(_message.Message):
     bytes_total: _builtins.int
     error: _builtins.str
     """A closed word; empty unless failed."""
+    machine: _builtins.str
+    """The same whenever it connects, unlike provider_id: what it said before under another one is forgotten."""
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -278,10 +281,11 @@ class ModelState(_message.Message):
         bytes_total: _builtins.int = ...,
         error: _builtins.str = ...,
         report_time: _timestamp_pb2.Timestamp | None = ...,
+        machine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "error", b"error", "provider_id", b"provider_id", "report_time", b"report_time", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "error", b"error", "machine", b"machine", "provider_id", b"provider_id", "report_time", b"report_time", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -699,6 +699,26 @@ class ProviderModel(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TemplateFixturesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODEL_TYPE_FIELD_NUMBER: _builtins.int
@@ -709,6 +729,7 @@ class ProviderModel(_message.Message):
     TOOL_CONSTRAINT_TEMPLATE_HASH_FIELD_NUMBER: _builtins.int
     ESTIMATED_MEMORY_GB_FIELD_NUMBER: _builtins.int
     IDENTITY_HASH_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIXTURES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Catalog build id."""
     size_bytes: _builtins.int
@@ -723,6 +744,12 @@ class ProviderModel(_message.Message):
     estimated_memory_gb: _builtins.float
     identity_hash: _builtins.str
     """Identity SHA-256 of the manifest, hex (registry section 5 "Better")."""
+    @_builtins.property
+    def template_fixtures(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """SHA-256 of what the chat template makes of each fixture, hex, by the fixture's name; empty where it does not render.
+        Where the catalog has other text for a fixture, no tool requests come.
+        """
+
     def __init__(
         self,
         *,
@@ -736,10 +763,11 @@ class ProviderModel(_message.Message):
         tool_constraint_template_hash: _builtins.str = ...,
         estimated_memory_gb: _builtins.float = ...,
         identity_hash: _builtins.str = ...,
+        template_fixtures: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_template_render_ok", b"_template_render_ok", "template_render_ok", b"template_render_ok"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template_render_ok", b"_template_render_ok", "estimated_memory_gb", b"estimated_memory_gb", "id", b"id", "identity_hash", b"identity_hash", "model_type", b"model_type", "quantization", b"quantization", "size_bytes", b"size_bytes", "template_render_ok", b"template_render_ok", "tool_constraint_template_hash", b"tool_constraint_template_hash", "vision", b"vision", "weight_hash", b"weight_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template_render_ok", b"_template_render_ok", "estimated_memory_gb", b"estimated_memory_gb", "id", b"id", "identity_hash", b"identity_hash", "model_type", b"model_type", "quantization", b"quantization", "size_bytes", b"size_bytes", "template_fixtures", b"template_fixtures", "template_render_ok", b"template_render_ok", "tool_constraint_template_hash", b"tool_constraint_template_hash", "vision", b"vision", "weight_hash", b"weight_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__template_render_ok: _TypeAlias = _typing.Literal["template_render_ok"]  # noqa: Y015
     _WhichOneofArgType__template_render_ok: _TypeAlias = _typing.Literal["_template_render_ok", b"_template_render_ok"]  # noqa: Y015

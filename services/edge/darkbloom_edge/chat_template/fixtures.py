@@ -1,10 +1,14 @@
-"""Render a build's chat template with what requests will bring, before any request does."""
+"""Render a build's chat template with what requests will bring, before any request does.
+
+Registry and machines render the same fixtures with this one implementation: where their digests
+differ, a machine would give the model another prompt than the one that was tried.
+"""
 
 import hashlib
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from darkbloom_provider.engine.template import ChatTemplate, TemplateError, read_template
+from darkbloom_edge.chat_template.template import ChatTemplate, TemplateError
 
 _PLAIN: Final[list[dict[str, Any]]] = [
     {"role": "user", "content": "Hello"},
@@ -51,6 +55,13 @@ _CALLED: Final[list[dict[str, Any]]] = [
 _NAMES: Final = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": ""}
 
 
+# A fixture that changes gets another name: digests of two releases are compared by name.
+PLAIN: Final = "plain.1"
+VISION: Final = "vision.1"
+TOOLS: Final = "tools.1"
+CALLED: Final = "called.1"
+
+
 class TemplateReport(NamedTuple):
     """What a build's template can do."""
 
@@ -60,42 +71,47 @@ class TemplateReport(NamedTuple):
     """It renders tools, calls and their results, or leaves them to be said in words."""
     sha256: str
     """Of its source, hex; empty where there is none."""
+    fixtures: Mapping[str, str]
+    """SHA-256 of each rendered fixture, hex, by its name; empty where it does not render."""
 
 
-def examine(directory: Path, *, vision: bool = False) -> TemplateReport:
-    """Try the template of a build.
+NOTHING: Final = TemplateReport(plain=False, tools=False, sha256="", fixtures={})
+"""Of a build without a template that compiles."""
+
+
+def examine(template: ChatTemplate, *, vision: bool = False) -> TemplateReport:
+    """Try a template.
 
     Args:
-        directory: Of the build.
+        template: Of a build.
         vision: Whether messages with image parts must render as well.
     """
-    try:
-        template = read_template(directory)
-    except TemplateError:
-        template = None
-    if template is None:
-        return TemplateReport(plain=False, tools=False, sha256="")
-    plain = _renders(template, _PLAIN)
+    digests = {PLAIN: _digest(template, _PLAIN)}
     if vision:
         parts = [{"type": "image"}, {"type": "text", "text": "What is this?"}]
-        plain = plain and _renders(template, [{"role": "user", "content": parts}])
+        digests[VISION] = _digest(template, [{"role": "user", "content": parts}])
+    plain = all(digests.values())
     # Templates that know no tools are told in words, with roles that every template knows.
-    tools = plain and (
-        not template.mentions_tools
-        or (_renders(template, _PLAIN, _TOOLS) and _renders(template, _CALLED, _TOOLS))
-    )
+    if template.mentions_tools:
+        digests[TOOLS] = _digest(template, _PLAIN, _TOOLS)
+        digests[CALLED] = _digest(template, _CALLED, _TOOLS)
     return TemplateReport(
-        plain=plain, tools=tools, sha256=hashlib.sha256(template.source.encode()).hexdigest()
+        plain=plain,
+        tools=plain and all(digests.values()),
+        sha256=hashlib.sha256(template.source.encode()).hexdigest(),
+        fixtures=digests,
     )
 
 
-def _renders(
+def _digest(
     template: ChatTemplate,
     messages: list[dict[str, Any]],
     tools: list[dict[str, Any]] | None = None,
-) -> bool:
+) -> str:
+    """Return the hex SHA-256 of a rendering; empty where there is none, or nothing in it."""
     variables: dict[str, Any] = {**_NAMES, "strftime_now": lambda _form: "2026-01-01"}
     try:
-        return bool(template.render(messages, tools=tools, variables=variables).strip())
+        text = template.render(messages, tools=tools, variables=variables)
     except TemplateError:
-        return False
+        return ""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text.strip() else ""

@@ -1,0 +1,10 @@
+"""Renderings of templates, readers of the catalog, holdings of machines, leave to download."""
+
+from darkbloom_mesh.migrate import run_sql
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    run_sql(__file__)

@@ -1,0 +1,51 @@
+"""Readers of the catalog and what their machines hold, as rows of one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from darkbloom_mesh.postgres import Connection
+
+from darkbloom_registry.progress.readers import LIVE, Holding, Reader
+
+KEEP = timedelta(days=1)
+"""How long a silent replica is remembered."""
+
+
+async def put(connection: Connection, reader: Reader) -> None:
+    """Write where a replica stands and what its machines hold now."""
+    await connection.execute(
+        "DELETE FROM registry.readers WHERE confirm_time < $1", reader.confirm_time - KEEP
+    )
+    await connection.execute(
+        "INSERT INTO registry.readers (session, room, replica, generation, confirm_time)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (session) DO UPDATE"
+        " SET room = $2, replica = $3, generation = $4, confirm_time = $5",
+        reader.session,
+        reader.room,
+        reader.replica,
+        reader.generation,
+        reader.confirm_time,
+    )
+    await connection.execute("DELETE FROM registry.holdings WHERE session = $1", reader.session)
+    await connection.executemany(
+        "INSERT INTO registry.holdings (session, build, wished, holding, current, warm)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        [
+            (reader.session, one.build, one.wished, one.holding, one.current, one.warm)
+            for one in reader.holdings
+        ],
+    )
+
+
+async def live(connection: Connection, now: datetime) -> Sequence[Reader]:
+    """Return replicas that spoke lately."""
+    rows = await connection.fetch(
+        "SELECT * FROM registry.readers WHERE confirm_time >= $1", now - LIVE
+    )
+    held: dict[str, list[Holding]] = {row["session"]: [] for row in rows}
+    for row in await connection.fetch(
+        "SELECT * FROM registry.holdings WHERE session = ANY($1) ORDER BY build", list(held)
+    ):
+        found = dict(row)
+        held[found.pop("session")].append(Holding(**found))
+    return tuple(Reader(**dict(row), holdings=tuple(held[row["session"]])) for row in rows)
