@@ -15,9 +15,9 @@ from darkbloom_edge.chat_template.template import (
     source_in,
 )
 
-CPU_S: Final = 12
+CPU_S: Final = 10
 """Of the whole process; then it is killed."""
-FIXTURE_CPU_S: Final = 2.0
+FIXTURE_CPU_S: Final = 0.5
 """Of one rendering; then it counts as one that does not render."""
 MEMORY_BYTES: Final = 1 << 30
 _LIMITS: Final = (
