@@ -242,7 +242,7 @@ async def recover_from(
     void_all: bool,
 ) -> dict[str, Any]:
     """Do what follows a restore; see `recovery.steps.recover`."""
-    clock = SystemClock()
+    clock = config.clock()
     database = await open_database(config, clock)
     try:
         done = await recover(
@@ -261,7 +261,7 @@ async def recover_from(
 
 async def erasure_bundle(config: BillingConfig, erasure_id: str) -> dict[str, Any]:
     """Return the proof of an erasure; see `admin.erasure_proof.bundle`."""
-    database = await open_database(config, SystemClock(), connections=_AUDIT_CONNECTIONS)
+    database = await open_database(config, config.clock(), connections=_AUDIT_CONNECTIONS)
     try:
         return await erasure_proof.bundle(database, erasure_id)
     finally:
