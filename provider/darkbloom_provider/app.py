@@ -1,7 +1,6 @@
 """The composition root: from configuration to a served stream (spec: provider section 2.1)."""
 
 import asyncio
-import json
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -234,18 +233,3 @@ def _roots(config: ProviderConfig) -> bytes | None:
 def _patience_s(grace_s: float) -> float:
     """Return how long running work may go on, so that stopping it and settling fit the grace."""
     return max(grace_s / 2, grace_s - STOP_S - _SETTLE_S)
-
-
-def release_json(release: code_release.CodeRelease) -> str:
-    """Return a measured code release as the attestation service takes it."""
-    return json.dumps(
-        {
-            "code_release": release.code_release,
-            "version": release.version,
-            "platform": release.platform,
-            "python_hash": release.python_hash,
-            "runtime_hash": release.runtime_hash,
-            "template_hashes": release.template_hashes,
-        },
-        indent=2,
-    )

@@ -8,6 +8,7 @@ original scheme, records cover names and modes; `darkbloom_edge.release` says ho
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import sys
 from collections.abc import Iterable
@@ -72,6 +73,20 @@ class CodeRelease:
     """Our own packages, file by file."""
     libraries: tuple[Library, ...] = field(repr=False)
     """What else sees plaintext or keys."""
+
+    def announcement(self) -> str:
+        """Return it as the attestation service takes it, JSON."""
+        return json.dumps(
+            {
+                "code_release": self.code_release,
+                "version": self.version,
+                "platform": self.platform,
+                "python_hash": self.python_hash,
+                "runtime_hash": self.runtime_hash,
+                "template_hashes": self.template_hashes,
+            },
+            indent=2,
+        )
 
     def manifest(self, created: datetime, bundle: Bundle | None = None) -> ReleaseManifest:
         """Return what an operator signs; `bundle` is the archive that installs it."""

@@ -59,12 +59,12 @@ QUICK = {
 SHORT_LEASES = {
     "gateway": _UNLIMITED,
     "billing": {
-        "DARKBLOOM_BILLING_HOLD_LEASE_S": "4",
+        "DARKBLOOM_BILLING_HOLD_LEASE_S": "7",
         "DARKBLOOM_BILLING_SWEEP_PERIOD_S": "0.2",
     },
     "router": {
         **QUICK["router"],
-        "DARKBLOOM_ROUTER_HOLD_LEASE_S": "4",
+        "DARKBLOOM_ROUTER_HOLD_LEASE_S": "7",
         "DARKBLOOM_ROUTER_RENEW_INTERVAL_S": "1",
     },
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkbloom_local import ready, stripe
+from darkbloom_local import kept, ready, stripe
 from darkbloom_local.children import Children, run_once
 from darkbloom_local.environment import inherited
 from darkbloom_local.issuer import trust
@@ -21,6 +21,7 @@ ISSUER_NAME = "issuer"
 _READY_S = 60.0
 _PROVIDER_READY_S = 180.0
 _MIGRATE_S = 120.0
+_POSTGRES_STOP_S = 20.0
 
 
 @dataclass(kw_only=True)
@@ -35,12 +36,25 @@ class Launcher:
     """The cluster."""
     valkey: Valkey
     """The cache."""
+    schemas: Sequence[Room]
+    """Rooms that own a schema."""
     environment: dict[str, Mapping[str, str]]
     """Variables on top of ours, by process name."""
     programs: Mapping[str, Sequence[str]]
     """Command lines that replace ours, by process name."""
     said: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """What each process said when it became ready."""
+    _copied: bool = False
+    """The cluster began as a copy that holds every schema."""
+    _to_keep: bool = False
+    """The cluster is new, and the next one of this process may begin as a copy of it."""
+
+    async def begin_postgres(self) -> None:
+        """Start PostgreSQL first; a new one is a copy where one is kept and data need not last."""
+        if not self.postgres.exists and not self.postgres.durable:
+            self._copied = await asyncio.to_thread(self._kept.give, self._owners, self.postgres)
+            self._to_keep = not self._copied
+        await self.start_postgres()
 
     async def start_postgres(self) -> None:
         """Start PostgreSQL, made on first use."""
@@ -54,13 +68,28 @@ class Launcher:
         child = self.children.adopt(self.valkey.launch())
         await asyncio.to_thread(self.valkey.wait_ready, child)
 
-    async def migrate_and_start(self, room: Room) -> None:
-        """Bring a room's schema up to date, then start it."""
-        await self.migrate(room)
-        await self.start_room(room)
+    async def start_owners(self) -> None:
+        """Bring every schema up to date, and start the rooms that live by theirs."""
+        if self._to_keep:
+            async with asyncio.TaskGroup() as migrations:
+                for room in self.schemas:
+                    migrations.create_task(self._migrate(room))
+            await self.children.stop("postgres", _POSTGRES_STOP_S)
+            await asyncio.to_thread(self._kept.keep, self._owners, self.postgres)
+            await self.start_postgres()
+            self._to_keep, self._copied = False, True
 
-    async def migrate(self, room: Room) -> None:
-        """Bring a room's schema up to date."""
+        async with asyncio.TaskGroup() as starts:
+            for room in self.schemas:
+                starts.create_task(self._start_owner(room))
+
+    async def _start_owner(self, room: Room) -> None:
+        if not self._copied:
+            await self._migrate(room)
+        if room.migrates:
+            await self.start_room(room)
+
+    async def _migrate(self, room: Room) -> None:
         await run_once(
             f"{room.name} migration",
             room.argv("migrate"),
@@ -126,6 +155,14 @@ class Launcher:
             setup.ready_file,
             _PROVIDER_READY_S,
         )
+
+    @property
+    def _kept(self) -> kept.KeptClusters:
+        return kept.of_this_process()
+
+    @property
+    def _owners(self) -> frozenset[str]:
+        return frozenset(room.name for room in self.schemas)
 
     def room_environment(self, room: Room) -> dict[str, str]:
         """Return everything of ours that a room is told."""

@@ -82,7 +82,8 @@ class Mesh:
         local_stripe: Run a Stripe without money beside the rooms, for trying payments.
         mtls: Rooms know each other by certificates of a throw-away authority, not by a token.
         records: Let routers keep decision records in the database (`docs/routing.md`).
-        durable: False lets commits not wait for the disk, for tests.
+        durable: False is for tests: commits do not wait for the disk, and a new database begins as
+            a copy of the migrated one of an earlier mesh of this process.
         cache: Where downloads are kept; None keeps them in the state directory.
         progress: Gets one line for each step.
         clock: Time of the watch over the children.
@@ -133,6 +134,7 @@ class Mesh:
             children=self._children,
             postgres=Postgres(self.state.root / "postgres", logs / "postgres.log", durable=durable),
             valkey=Valkey(self.state.root / "valkey", logs / "valkey.log"),
+            schemas=(ATTESTATION, REGISTRY, BILLING, *([ROUTER] if records else [])),
             environment=dict(environment or {}),
             programs=dict(programs or {}),
         )
@@ -313,12 +315,10 @@ class Mesh:
             routable: Wait until it would get requests, not only until it runs.
         """
         setup = self._provider(name, engine)
-        if name not in self._identities:
-            environment = self._launcher.provider_environment(setup)
-            self._identities[name] = await setup.identity(environment)
+        identity = await self._identify(name)
         if account_id:
             billing = self.channel("billing.grpc")
-            await seeds.link_provider(billing, self._identities[name], name, account_id)
+            await seeds.link_provider(billing, identity, name, account_id)
         await self._launcher.start_provider(setup)
         if routable:
             await self.routable(name)
@@ -365,22 +365,20 @@ class Mesh:
             self.state.directory(name)
         self._certify()
 
-        self._progress("stores: PostgreSQL and Valkey")
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._launcher.start_postgres())
-            tasks.create_task(self._launcher.start_valkey())
-            tasks.create_task(self._launcher.start_issuer())
-            if self.wiring.local_stripe:
-                tasks.create_task(self._launcher.start_stripe())
-            models = tasks.create_task(self._prepare_models())
-            release = tasks.create_task(self._measure())
+        async with asyncio.TaskGroup() as preparations:
+            models = preparations.create_task(self._prepare_models())
+            release = preparations.create_task(self._measure())
 
-        self._progress("rooms: attestation, registry, billing")
-        async with asyncio.TaskGroup() as tasks:
-            for room in (ATTESTATION, REGISTRY, BILLING):
-                tasks.create_task(self._launcher.migrate_and_start(room))
-            if self.wiring.records:
-                tasks.create_task(self._launcher.migrate(ROUTER))
+            self._progress("stores: PostgreSQL and Valkey")
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._launcher.begin_postgres())
+                tasks.create_task(self._launcher.start_valkey())
+                tasks.create_task(self._launcher.start_issuer())
+                if self.wiring.local_stripe:
+                    tasks.create_task(self._launcher.start_stripe())
+
+            self._progress("rooms: attestation, registry, billing")
+            await self._launcher.start_owners()
 
         self._progress("seeds: account, key, prices, catalog, code release")
         await self._seed(models.result(), release.result())
@@ -395,16 +393,16 @@ class Mesh:
         self._announce()
 
     async def _start_the_rest(self) -> None:
-        """Start routers and, of the other rooms, the replicas for which the first made keys."""
+        """Start routers, gateways and replicas of the others, whose keys the first ones made.
+
+        Each finds its neighbours when they come; the provider's identity is made meanwhile.
+        """
         async with asyncio.TaskGroup() as tasks:
             for room in self._rooms:
-                began = room.name in self._children
-                if not began and room.room != GATEWAY.name:
+                if room.name not in self._children:
                     tasks.create_task(self._launcher.start_room(room))
-        async with asyncio.TaskGroup() as tasks:
-            for room in self._rooms:
-                if room.room == GATEWAY.name:
-                    tasks.create_task(self._launcher.start_room(room))
+            if self.engine is not None:
+                tasks.create_task(self._identify(_PROVIDER))
 
     def _certify(self) -> None:
         if self.wiring.tls is None:
@@ -455,6 +453,14 @@ class Mesh:
                 "processes": dict(self.pids),
             }
         )
+
+    async def _identify(self, name: str) -> bytes:
+        """Return a provider's public identity key, made on first use."""
+        if name not in self._identities:
+            setup = self._provider(name)
+            environment = self._launcher.provider_environment(setup)
+            self._identities[name] = await setup.identity(environment)
+        return self._identities[name]
 
     def _provider(self, name: str = _PROVIDER, engine: Engine | None = None) -> ProviderSetup:
         return ProviderSetup(

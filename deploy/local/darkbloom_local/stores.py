@@ -60,10 +60,15 @@ class Postgres:
         self.directory = directory.resolve()
         self.data = self.directory / "data"
         self.log = log or self.directory / "postgres.log"
-        self._durable = durable
+        self.durable = durable
         self._settings = dict(settings or {})
         self._account = _ROOT_STAND_IN if os.geteuid() == 0 else None
         self._sockets = socket_dir(self.directory)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the cluster has been created."""
+        return (self.data / "PG_VERSION").exists()
 
     @property
     def url(self) -> str:
@@ -82,7 +87,7 @@ class Postgres:
         """
         self.prepare_empty()
         self._end_leftover()
-        if (self.data / "PG_VERSION").exists():
+        if self.exists:
             return
 
         self.run_tool(
@@ -111,7 +116,7 @@ class Postgres:
             "timezone": "UTC",
             "log_timezone": "UTC",
         }
-        if not self._durable:
+        if not self.durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
         settings |= self._settings
         arguments = [f"--{name}={value}" for name, value in settings.items()]

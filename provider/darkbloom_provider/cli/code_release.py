@@ -8,7 +8,7 @@ from darkbloom_edge.documents import encode_document
 from darkbloom_edge.release import Bundle, parse_manifest
 from darkbloom_mesh.clock import SystemClock
 
-from darkbloom_provider import app, code_release
+from darkbloom_provider import code_release
 from darkbloom_provider.errors import ProviderError
 
 
@@ -38,7 +38,7 @@ def show_code_release(
         document = encode_document(release.manifest(SystemClock().now(), archive))
         parse_manifest(document)
         manifest.write_bytes(document)
-    text = app.release_json(release)
+    text = release.announcement()
     if json_:
         typer.echo(text)
         return
