@@ -39,7 +39,6 @@ from darkbloom_local.stores import Postgres, Valkey
 from darkbloom_local.wiring import (
     ATTESTATION,
     BILLING,
-    GATEWAY,
     REGISTRY,
     ROUTER,
     Wiring,
