@@ -15,8 +15,11 @@ from darkbloom_mesh.serve import run
 from darkbloom_billing import app
 from darkbloom_billing.admin import operators
 from darkbloom_billing.config import BillingConfig
+from darkbloom_billing.state.cli import state
 
 cli = typer.Typer(add_completion=False, help="Billing: serve, migrate, operator, audit.")
+
+cli.add_typer(state, name="state")
 
 
 @cli.callback(invoke_without_command=True)

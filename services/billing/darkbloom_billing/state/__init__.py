@@ -1,0 +1,1 @@
+"""The whole state of billing as one encrypted file, and back into an empty database."""
