@@ -135,7 +135,7 @@ async def test_books_that_are_not_sound_do_not_move(
     # What is acted on comes from the code, never from a file.
     first = rule.format("true")
     undone = rule.format("account_id = $1")
-    second = f"{undone}; UPDATE ledger.posting SET dr = dr + 1 WHERE version = 1"
+    second = f"{undone}; UPDATE ledger.posting SET dr = dr + 1 WHERE version = 1"  # noqa: S608 - ours
     for number, statement in enumerate((first, second)):
         path = tmp_path / f"{number}.age"
         async with owner(url) as db:
