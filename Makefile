@@ -158,6 +158,10 @@ protos-check: $(READY) ## protos/gen is fresh
 openapi: $(READY) ## Write docs/openapi.json, the document that a gateway serves
 	@$(PYTHON) tools/openapi.py
 
+.PHONY: reference
+reference: $(READY) ## Write docs/reference and llms.txt from the code
+	@$(PYTHON) -m tools.reference
+
 .PHONY: proto-lint
 proto-lint: $(READY) ## buf lint, and buf breaking against the last release tag
 	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf lint

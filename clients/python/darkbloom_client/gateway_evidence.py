@@ -141,6 +141,7 @@ def _shown(page: dict[str, Any]) -> ShownEvidence:
 
 
 def _get(http: httpx.Client, path: str, *, without: int | None = None) -> dict[str, Any]:
+    where = path.partition("?")[0]
     try:
         answer = http.get(path)
         if answer.status_code == without:
@@ -148,9 +149,9 @@ def _get(http: httpx.Client, path: str, *, without: int | None = None) -> dict[s
         answer.raise_for_status()
         return parse_json_object(answer.content, max_bytes=_MAX_BYTES)
     except httpx.HTTPStatusError as error:
-        raise EvidenceError(f"{path} answered {error.response.status_code}") from None
+        raise EvidenceError(f"{where} answered {error.response.status_code}") from None
     except (httpx.HTTPError, MalformedError):
-        raise EvidenceError(f"{path} gave no usable answer") from None
+        raise EvidenceError(f"{where} gave no usable answer") from None
 
 
 def _end(code: int, message: str) -> NoReturn:

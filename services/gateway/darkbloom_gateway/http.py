@@ -37,6 +37,7 @@ from darkbloom_gateway.routes import (
     install,
     mdm,
     models,
+    pages,
     payouts,
     stripe,
     version,
@@ -121,6 +122,7 @@ ROUTES = frozenset(
         *install.ROUTES,
         *capacity.ROUTES,
         *document.ROUTES,
+        *pages.ROUTES,
         *version.ROUTES,
         *encryption.ROUTES,
         *gateway_evidence.ROUTES,
@@ -175,6 +177,7 @@ def make_app(
     app.include_router(models.make_router(plane))
     app.include_router(evidence.make_router(plane))
     app.include_router(health.make_router(plane, health_reason))
+    app.include_router(pages.make_router())
     for router in routers:
         app.include_router(router)
     app.include_router(

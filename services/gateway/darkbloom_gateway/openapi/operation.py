@@ -10,6 +10,8 @@ from darkbloom_edge.sealed_request import FRAMED_TYPE, PLAIN_TYPE
 
 JSON = "application/json"
 CSV = "text/csv"
+TEXT = "text/plain"
+MARKDOWN = "text/markdown"
 ZIP = "application/zip"
 BYTES = "application/octet-stream"
 EVENTS = "text/event-stream"
