@@ -147,8 +147,9 @@ deps: $(READY) ## Each room declares what it imports, and nothing else
 ##@ Contracts and pins
 
 .PHONY: protos
-protos: $(READY) ## Generate protos/gen
+protos: $(READY) ## Generate protos/gen, and the pages about it
 	@$(PYTHON) tools/protos.py
+	@$(PYTHON) -m tools.reference
 
 .PHONY: protos-check
 protos-check: $(READY) ## protos/gen is fresh
