@@ -52,14 +52,22 @@ K = FrameKind
 
 
 class Mailbox:
-    """Frames that came, taken by kind; waiting for one that does not come fails the test."""
+    """Frames that came, taken by kind; waiting for one that does not come fails the test, and says
+    how the lane ended where it did.
+    """
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self._changed = asyncio.Event()
+        self._end: LaneEnd | None = None
 
     def put(self, frames: Sequence[Frame]) -> None:
         self.frames.extend(frames)
+        self._changed.set()
+
+    def end(self, end: LaneEnd) -> None:
+        """Nothing comes any more."""
+        self._end = end
         self._changed.set()
 
     async def take(self, *kinds: int, stream: int | None = None) -> Frame:
@@ -69,6 +77,8 @@ class Mailbox:
                 for index, frame in enumerate(self.frames):
                     if frame.kind in kinds and stream in (None, frame.stream):
                         return self.frames.pop(index)
+                wanted = [K.Name(K.ValueType(kind)) for kind in kinds]
+                assert self._end is None, f"no {wanted}, the lane has ended: {self._end}"
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -93,6 +103,7 @@ class Peer:
 
     async def run(self) -> LaneEnd:
         self.end = await self.lane.run()
+        self.box.end(self.end)
         return self.end
 
 
