@@ -14,7 +14,7 @@ UNRELEASED = "Unreleased"
 def sections(text: str) -> dict[str, str]:
     """Return the body of each section, newest first."""
     found = list(_HEADING.finditer(text))
-    ends = [one.start() for one in found[1:]] + [len(text)]
+    ends = [*(one.start() for one in found), len(text)][1:]
     return {
         one["name"]: text[one.end() : end].strip() for one, end in zip(found, ends, strict=True)
     }

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -101,10 +102,11 @@ def of_all(rooms: Sequence[Room], pins: Pins, *, version: str, seconds: int) -> 
     return _text(bom)
 
 
+@lru_cache(maxsize=64)
 def fault(text: str) -> str | None:
     """Return why a bill is none by CycloneDX's own schema; None where it is one."""
     try:
-        found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+        found = _validator().validate_str(text)
     except ValueError:
         return "it is no JSON"
     if found is None:
@@ -112,6 +114,12 @@ def fault(text: str) -> str | None:
     return str(getattr(found.data, "message", found.data)).splitlines()[0]
 
 
+@cache
+def _validator() -> JsonStrictValidator:
+    return JsonStrictValidator(SchemaVersion.V1_6)
+
+
+@cache
 def licence(name: str) -> License | None:
     """Return the licence that an installed package declares; None where it is not installed.
 
