@@ -98,7 +98,5 @@ class Retention:
         cutoff = self._clock.now() - timedelta(seconds=self._keep_s)
         more = False
         for statement in _STATEMENTS:
-            async with self._database.transaction() as connection:
-                done = await connection.execute(statement, cutoff, BATCH_ROWS)
-            more = more or int(done.rpartition(" ")[2]) >= BATCH_ROWS
+            more = await self._database.sweep(statement, cutoff, BATCH_ROWS) >= BATCH_ROWS or more
         return more

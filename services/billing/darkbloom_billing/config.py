@@ -86,6 +86,10 @@ class BillingConfig(RoomConfig):
     receipt_days: Annotated[
         int, Setting("days that whole receipts can be looked up", minimum=1)
     ] = 90
+    finished_days: Annotated[
+        int,
+        Setting("days that finished jobs, acted events and changes of keys are kept", minimum=31),
+    ] = 90
     anchor_period_s: Annotated[
         float, Setting("how often new receipts are anchored in the log", minimum=0.05)
     ] = 10.0

@@ -23,6 +23,7 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _POOL_SIZE = 8
 _COMMAND_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 10.0
+_SWEEP_LOCK = "SET LOCAL lock_timeout = '2s'"
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -94,6 +95,22 @@ class Database:
         """Lend a connection inside a transaction, rolled back by an exception."""
         async with self.acquire() as connection, connection.transaction():
             yield connection
+
+    async def sweep(self, statement: str, *arguments: object) -> int:
+        """Run one bounded DELETE in its own transaction; returns how many rows went.
+
+        It waits two seconds at most for a lock, so that nobody queues behind it.
+
+        Raises:
+            StoreUnavailableError: also where the lock was not free; the next round tries again.
+        """
+        try:
+            async with self.transaction() as connection:
+                await connection.execute(_SWEEP_LOCK)
+                done = await connection.execute(statement, *arguments)
+        except asyncpg.LockNotAvailableError:
+            raise StoreUnavailableError("a table is busy") from None
+        return int(done.rpartition(" ")[2])
 
     async def listen(self, channel: str, notify: Callable[[], None]) -> None:
         """Call `notify` once listening and at each notification, until the connection is lost."""

@@ -12,7 +12,7 @@ from darkbloom_router.failures import Code
 from darkbloom_router.model import Gate
 from darkbloom_router.records.rows import AttemptRow, RefusalRow, Row
 from darkbloom_router.records.scribe import Scribe, could_have_served
-from darkbloom_router.records.writing import BATCH, LIMIT, RecordQueue
+from darkbloom_router.records.writing import BATCH, LIMIT, SWEEP_ROWS, RecordQueue
 
 from tests.unit.router.desk import Desk, K
 
@@ -115,6 +115,7 @@ class Store:
         self.batches: list[int] = []
         self.heard: list[tuple[int, int]] = []
         self.swept: list[float] = []
+        self.old = 0
         self.away = False
 
     async def open(self) -> None:
@@ -129,7 +130,9 @@ class Store:
 
     async def sweep(self, before_unix: float) -> int:
         self.swept.append(before_unix)
-        return 0
+        gone = min(self.old, SWEEP_ROWS)
+        self.old -= gone
+        return gone
 
 
 def queue(store: Store, clock: FakeClock, lost: list[int]) -> RecordQueue:
@@ -196,3 +199,13 @@ def test_a_declined_offer_is_a_row_without_a_write() -> None:
     desk.decline(desk.offers(stream)[-1], gw.DECLINE_REASON_PRICE)
     [row] = attempts(rows)
     assert (row.outcome, row.write_submitted) == ("price", False)
+
+
+async def test_an_hour_of_a_busy_mesh_is_deleted_batch_after_batch() -> None:
+    store, clock = Store(), FakeClock()
+    waiting = queue(store, clock, [])
+    store.old = 2 * SWEEP_ROWS + 1
+    for _ in range(5):
+        waiting.add(ROW)
+        await waiting.flush()
+    assert (store.old, len(store.swept)) == (0, 3)

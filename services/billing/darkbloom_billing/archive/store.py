@@ -140,11 +140,8 @@ class PostgresArchive:
 
     async def forget(self, *, before: datetime, limit: int) -> int:
         """Delete old receipts, and batches that no receipt is left of; return how many went."""
-
-        async def work(connection: Connection) -> int:
-            return int(await connection.fetchval(_FORGET, before, limit))
-
-        return await self._database.run(work)
+        (row,) = await self._database.tidy(_FORGET, before, limit)
+        return int(row[0])
 
 
 def _split(leaves: bytes) -> Sequence[bytes]:

@@ -113,7 +113,9 @@ class Outbox:
 
     async def forget(self, *, before: datetime, limit: int) -> int:
         """Forget jobs done, and Stripe events that acted, before a time; return how many."""
-        (row,) = await self._fetch("SELECT billing.forget_finished($1, $2) AS gone", before, limit)
+        (row,) = await self._database.tidy(
+            "SELECT billing.forget_finished($1, $2) AS gone", before, limit
+        )
         return int(row["gone"])
 
     async def _fetch(self, statement: str, *arguments: object) -> list[Any]:

@@ -17,7 +17,6 @@ from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.meters import Meters
 from darkbloom_billing.store.database import Database
 
-_KEPT = timedelta(days=90)
 _FORGET_S = 3600.0
 _PAGE = 1000
 _log = structlog.get_logger()
@@ -58,9 +57,10 @@ class BooksTasks:
 
     async def _forget(self) -> None:
         """Forget finished work that nobody asks for any more, for ever."""
+        kept = timedelta(days=self._config.finished_days)
         while True:
             try:
-                while await self._outbox.forget(before=self._clock.now() - _KEPT, limit=_PAGE):
+                while await self._outbox.forget(before=self._clock.now() - kept, limit=_PAGE):
                     continue
             except MeshError as error:
                 _log.warning("finished_work_kept", reason=error.reason_name)

@@ -14,6 +14,24 @@ MAX_MISSES = 10
 """Typed codes that do not exist, per account and window."""
 GUESS_WINDOW = timedelta(seconds=900)
 KEPT = timedelta(hours=1)
+_AT_ONCE = 1000
+_PURGE_CODES = """
+    DELETE FROM billing.device_code WHERE code_hash IN (
+      SELECT code_hash FROM billing.device_code WHERE expires_at < $1 LIMIT $2) RETURNING 1
+"""
+_PURGE_CHALLENGES = """
+    DELETE FROM billing.link_challenge WHERE nonce_hash IN (
+      SELECT nonce_hash FROM billing.link_challenge WHERE expires_at < $1 LIMIT $2) RETURNING 1
+"""
+_PURGE_GUESSES = """
+    DELETE FROM billing.device_guess WHERE account_id IN (
+      SELECT account_id FROM billing.device_guess WHERE since < $1 LIMIT $2) RETURNING 1
+"""
+# A new report makes room for itself; where none comes, the old ones go by this.
+_PURGE_REPORTS = """
+    DELETE FROM billing.log_report WHERE report_id IN (
+      SELECT report_id FROM billing.log_report WHERE expires_at < $1 LIMIT $2) RETURNING 1
+"""
 """How long a code is remembered after its end."""
 _OPEN = "SELECT billing.open_device_code($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _POLL = "SELECT * FROM billing.poll_device_code($1, $2, $3, $4, $5)"
@@ -96,19 +114,14 @@ class PostgresDevices:
 
     async def purge(self, *, now: datetime) -> None:
         """See `ports.DeviceStore`."""
-
-        async def work(connection: Connection) -> None:
-            await connection.execute(
-                "DELETE FROM billing.device_code WHERE expires_at < $1", now - KEPT
-            )
-            await connection.execute(
-                "DELETE FROM billing.link_challenge WHERE expires_at < $1", now
-            )
-            await connection.execute(
-                "DELETE FROM billing.device_guess WHERE since < $1", now - GUESS_WINDOW
-            )
-
-        await self._database.run(work)
+        for statement, before in (
+            (_PURGE_CODES, now - KEPT),
+            (_PURGE_CHALLENGES, now),
+            (_PURGE_GUESSES, now - GUESS_WINDOW),
+            (_PURGE_REPORTS, now),
+        ):
+            while len(await self._database.tidy(statement, before, _AT_ONCE)) == _AT_ONCE:
+                continue
 
     async def _row(self, statement: str, *arguments: object) -> Any:
         async def work(connection: Connection) -> Any:

@@ -148,6 +148,26 @@ class Database:
             await self._clock.sleep(backoff.next_s())
         raise StoreUnavailableError("database does not answer")
 
+    async def tidy(self, statement: str, *arguments: object) -> list[Any]:
+        """Run one bounded deletion in its own transaction; returns its rows.
+
+        It waits two seconds at most for a lock, so that nobody queues behind it.
+
+        Raises:
+            StoreUnavailableError: The store does not answer, or the lock was not free; the next
+                round tries again.
+        """
+
+        async def work(connection: Connection) -> list[Any]:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '2s'")
+                return await connection.fetch(statement, *arguments)
+
+        try:
+            return await self.run(work)
+        except asyncpg.LockNotAvailableError:
+            raise StoreUnavailableError("a table is busy") from None
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection for reading at length; nothing is repeated where it breaks."""

@@ -8,9 +8,8 @@ import orjson
 from darkbloom_mesh.postgres import Database
 
 from darkbloom_router.records.rows import AttemptRow, RefusalRow, Row
+from darkbloom_router.records.writing import SWEEP_ROWS
 
-SWEEP_ROWS = 5000
-"""Most rows of one table per sweep, so that no lock is held for long."""
 _ATTEMPT = """
 INSERT INTO routing.attempts VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
   $15, $16, $17, $18, $19, $20, $21, $22, $23) ON CONFLICT DO NOTHING"""
@@ -63,9 +62,7 @@ class PostgresRecords:
         """Delete a batch of rows older than that; returns how many."""
         before, deleted = datetime.fromtimestamp(before_unix, UTC), 0
         for statement in _SWEEPS:
-            async with self._connected.acquire() as connection:
-                status = await connection.execute(statement, before, SWEEP_ROWS)
-            deleted += int(status.rpartition(" ")[2])
+            deleted += await self._connected.sweep(statement, before, SWEEP_ROWS)
         return deleted
 
     @property

@@ -16,6 +16,8 @@ LIMIT = 4096
 BATCH = 128
 GATHER_S = 0.1
 SWEEP_S = 3600.0
+SWEEP_ROWS = 5000
+"""Most rows of one table per sweep, so that no lock is held for long."""
 _log = structlog.get_logger()
 
 
@@ -115,5 +117,7 @@ class RecordQueue:
         now = self._clock.monotonic()
         if now < self._sweep_at:
             return
-        self._sweep_at = now + SWEEP_S
-        await self._store.sweep(self._clock.now().timestamp() - self._keep_s)
+        before = self._clock.now().timestamp() - self._keep_s
+        gone = await self._store.sweep(before)
+        # After a full batch the next flush goes on: an hour of a busy mesh is many of them.
+        self._sweep_at = now + (0.0 if gone >= SWEEP_ROWS else SWEEP_S)
