@@ -36,6 +36,7 @@ from darkbloom_gateway.clients import (
 from darkbloom_gateway.confidential.desk import Build, EvidenceDesk
 from darkbloom_gateway.confidential.quotes import TsmReports
 from darkbloom_gateway.config import GatewayConfig
+from darkbloom_gateway.confirming import CatalogConfirmations
 from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH, CountTokens
 from darkbloom_gateway.end_to_end.answering import (
@@ -241,7 +242,7 @@ class Worker:
             clock=clock,
             pins=config.pins(),
         )
-        registry = RegistryClient(to_registry, timeout_s=config.rpc_s)
+        registry = self._registry = RegistryClient(to_registry, timeout_s=config.rpc_s)
         self.catalog = CatalogNews(
             registry,
             self.shelf,
@@ -307,6 +308,16 @@ class Worker:
             issuer=config.name,
             version=version_of("darkbloom-gateway"),
             commit=config.build_commit,
+        )
+
+    def _confirmations(self) -> CatalogConfirmations:
+        return CatalogConfirmations(
+            self._registry,
+            self.shelf,
+            self._clock,
+            self._service.metrics,
+            session=secrets.token_hex(16),
+            replica=f"{self._config.name}/{self._number}",
         )
 
     def _make_fleet_drain(self) -> FleetDrain:
@@ -474,6 +485,7 @@ class Worker:
         spawn(self.key_uses.run(), name="key_uses")
         spawn(self.ring.run(), name="sealing_keys")
         spawn(self.catalog.run(backoff), name="catalog")
+        spawn(self._confirmations().run(), name="catalog_confirmations")
         spawn(self.tokenizers.run(), name="tokenizers")
         spawn(self.recounts.run(), name="recounts")
         spawn(self.trust.run_keys(backoff), name="trust")

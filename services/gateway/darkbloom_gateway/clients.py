@@ -16,6 +16,7 @@ from darkbloom.common.v1.page_pb2 import PageRequest
 from darkbloom.common.v1.price_pb2 import SignedDocument
 from darkbloom.registry.v1.catalog_pb2 import Catalog
 from darkbloom.registry.v1.registry_service_pb2 import (
+    ConfirmCatalogRequest,
     GetManifestRequest,
     ListManifestKeysRequest,
     WatchCatalogRequest,
@@ -299,6 +300,13 @@ class RegistryClient:
         """See `install.ManifestReader`."""
         call = self._stub.ListManifestKeys(ListManifestKeysRequest(), timeout=self._timeout_s)
         return {key.key_id: key.public_key for key in (await answer(call)).keys}
+
+    async def confirm_catalog(self, session: str, replica: str, generation: int) -> None:
+        """Tell by which catalog a worker goes."""
+        request = ConfirmCatalogRequest(
+            session=session, room="gateway", replica=replica, generation=generation
+        )
+        await answer(self._stub.ConfirmCatalog(request, timeout=self._timeout_s))
 
     async def watch_catalog(self, after_generation: int) -> AsyncIterator[Catalog | None]:
         """Yield each snapshot, and None as a sign of life."""

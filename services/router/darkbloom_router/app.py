@@ -32,6 +32,7 @@ from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.clients import AttestationClient, LedgerClient, LinksClient
 from darkbloom_router.closing import Closing
 from darkbloom_router.config import RouterConfig
+from darkbloom_router.confirming import Confirmations
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
@@ -41,6 +42,7 @@ from darkbloom_router.fleet_reads import FleetReads
 from darkbloom_router.gateway_lane import GatewayLanes
 from darkbloom_router.health import Health
 from darkbloom_router.hedging import HedgeLimits
+from darkbloom_router.holdings import count as count_holdings
 from darkbloom_router.link_parts import LinkLimits, LinkParts
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
@@ -321,6 +323,18 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
                 clock,
                 Backoff(uniform),
                 session=_new_id("seen"),
+                timeout_s=config.call_timeout_s,
+            ).run(),
+        ),
+        (
+            "confirmations",
+            Confirmations(
+                to_registry,
+                clock,
+                session=_new_id("read"),
+                replica=config.replica,
+                generation=lambda: catalog.generation,
+                holdings=lambda: count_holdings(router.links.machines()),
                 timeout_s=config.call_timeout_s,
             ).run(),
         ),

@@ -75,6 +75,7 @@ class Meter:
         self._depth = metrics.gauge(telemetry.QUEUE_DEPTH)
         self._age = metrics.gauge(telemetry.QUEUE_AGE)
         self._pool = metrics.gauge(telemetry.WARM_POOL)
+        self._generation = metrics.gauge(telemetry.CATALOG_GENERATION)
         self._loads = metrics.counter(telemetry.LOAD_COMMANDS)
         self._hints = metrics.counter(telemetry.PREFIX_HINTS)
         self._suspicions = metrics.counter(telemetry.SUSPECTED)
@@ -204,6 +205,10 @@ class Meter:
         self._lane_ends.labels(link, reason).inc()
         self._lane_frames.labels(link, "in").inc(frames_in)
         self._lane_frames.labels(link, "out").inc(frames_out)
+
+    def generation(self, number: int) -> None:
+        """Set by which catalog we route."""
+        self._generation.set(number)
 
     def lines(self, depths: dict[str, tuple[int, float]]) -> None:
         """Set depth and age of every line."""

@@ -112,6 +112,7 @@ def message_of(batch: Batch, session: str, sequence: int) -> registry_rpc.Report
                 bytes_done=min(progress.bytes_done, _MAX_BYTES),
                 bytes_total=min(progress.bytes_total, _MAX_BYTES),
                 error=progress.error,
+                machine=progress.machine,
             )
         )
     return request

@@ -5,6 +5,7 @@ machine says, or is, counts against a build once in each step of its rollout: on
 itself, or connects again and again, has one voice.
 """
 
+import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ class Progress:
     bytes_done: int = 0
     bytes_total: int = 0
     error: str = ""
+    machine: str = ""
+    """What it is called whenever it connects, in digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Batch:
     """By machine and build."""
 
 
+_MACHINE_CHARS = 32
 _Step: TypeAlias = tuple[tuple[str, str, int], ...]
 """Names on their way to a build, where they come from, and how far they are."""
 
@@ -152,6 +156,7 @@ class Observations:
             max(0, progress.bytes_done),
             max(0, progress.bytes_total),
             word if failed else "",
+            hashlib.sha256(machine).hexdigest()[:_MACHINE_CHARS],
         )
         if failed and word in FAULTS and believed:
             self.load_failed(build, machine)

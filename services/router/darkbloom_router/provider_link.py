@@ -60,6 +60,8 @@ class ProviderLink:
         self._standing = Standing(parts.fleet, self._lane)
         self._code_answers = CodeAnswers(parts.attestation, parts.meter)
         self._wished: set[str] = set()
+        self.desired: frozenset[str] = frozenset()
+        """Builds that this provider is asked to hold."""
         self._refusal: MeshError | None = None
         self._sent_away = False
         self._claimed = False
@@ -122,6 +124,7 @@ class ProviderLink:
             fleet.catalog, provider.candidates, progress.shares(provider, fleet.providers.values())
         )
         self._wished = {build for one in wanted for build in (one.desired, one.previous) if build}
+        self.desired = frozenset(one.desired for one in wanted if one.desired)
         message = convert.desired_models(wanted, fleet.catalog.generation)
         self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
 

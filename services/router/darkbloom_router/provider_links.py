@@ -1,5 +1,7 @@
 """All provider streams of one replica."""
 
+from collections.abc import Iterable
+
 from darkbloom_mesh.lane import LaneCall
 
 from darkbloom_router.errors import LinkOverloadedError, TryLaterError
@@ -50,6 +52,12 @@ class ProviderLinks:
         """Tell every provider what the catalog now wants of it."""
         for link in self._links:
             link.send_desired()
+
+    def machines(self) -> Iterable[tuple[Provider, Iterable[str]]]:
+        """Yield every provider with the builds that it is asked to hold."""
+        for link in self._links:
+            if link.current and link.provider is not None:
+                yield link.provider, link.desired
 
     def go_away(self, reason: str, grace_s: float) -> None:
         """Ask every provider to open a stream elsewhere, within a tenth of the grace."""

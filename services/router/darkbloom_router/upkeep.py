@@ -57,6 +57,7 @@ class Router:
     def apply_catalog(self, catalog: Catalog) -> None:
         """Route by another catalog from now on."""
         self.meter.catalog = catalog.builds
+        self.meter.generation(catalog.generation)
         self.seen.turn(catalog)
         self.fleet.set_catalog(catalog)
         self.links.catalog_changed()

@@ -1,0 +1,83 @@
+"""Tells the registry by which catalog this replica goes, and what its machines hold."""
+
+from collections.abc import Callable, Iterable
+
+import grpc
+import structlog
+from darkbloom.registry.v1 import registry_service_pb2 as registry_rpc
+from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from darkbloom_mesh.clock import Clock
+
+from darkbloom_router.holdings import Held
+
+LOOK_S = 1.0
+"""Between two looks at whether there is a newer catalog."""
+REPEAT_S = 10.0
+"""Between two confirmations of one catalog."""
+MAX_ROWS = 1000
+_log = structlog.get_logger()
+
+
+class Confirmations:
+    """Sends one confirmation at a time; one that fails is made up for by the next.
+
+    Args:
+        channel: To the registry.
+        clock: Between looks.
+        session: Names this life of this replica.
+        replica: As operators know it.
+        generation: The catalog in force; 0 before the first.
+        holdings: What the machines hold.
+        timeout_s: Of a call.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        clock: Clock,
+        *,
+        session: str,
+        replica: str,
+        generation: Callable[[], int],
+        holdings: Callable[[], Iterable[Held]],
+        timeout_s: float,
+    ) -> None:
+        self._stub: RegistryServiceStub = RegistryServiceStub(channel)
+        self._clock = clock
+        self._session = session
+        self._replica = replica
+        self._generation = generation
+        self._holdings = holdings
+        self._timeout_s = timeout_s
+        self._told = 0
+
+    async def run(self) -> None:
+        """Confirm for ever."""
+        told_at = self._clock.monotonic()
+        while True:
+            await self._clock.sleep(LOOK_S)
+            now = self._clock.monotonic()
+            if self._generation() != self._told or now - told_at >= REPEAT_S:
+                told_at = now
+                await self.confirm()
+
+    async def confirm(self) -> None:
+        """Say it now."""
+        generation = self._generation()
+        request = registry_rpc.ConfirmCatalogRequest(
+            session=self._session, room="router", replica=self._replica, generation=generation
+        )
+        for held in list(self._holdings())[:MAX_ROWS]:
+            request.holdings.add(
+                build=held.build,
+                wished=held.wished,
+                holding=held.holding,
+                current=held.current,
+                warm=held.warm,
+            )
+        try:
+            await self._stub.ConfirmCatalog(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            _log.info("catalog_not_confirmed", status=error.code().name.lower())
+        # Also after a failure: a registry that is away is asked again in ten seconds, not in one.
+        self._told = generation
