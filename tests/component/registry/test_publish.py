@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom_edge.manifest import parse_manifest
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.changes import Scope
@@ -85,8 +86,12 @@ def test_an_upload_to_a_folder_has_the_manifest_last_and_never_another_one(
 
 
 @contextmanager
-def bucket() -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
-    """A store that speaks enough of S3: signed PUT, conditional PUT, GET."""
+def bucket(unsized: str = "nothing") -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
+    """A store that speaks enough of S3: signed PUT, conditional PUT, GET, HEAD.
+
+    Args:
+        unsized: End of the names whose size it does not tell.
+    """
     held: dict[str, bytes] = {}
     order: list[str] = []
 
@@ -109,13 +114,20 @@ def bucket() -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
         def do_GET(self) -> None:
             self._say(200 if self.path in held else 404, held.get(self.path, b""))
 
-        def _say(self, status: int, body: bytes = b"") -> None:
+        def do_HEAD(self) -> None:
+            if self.path.endswith(unsized):
+                self.send_response(200)
+                self.end_headers()
+                return
+            self._say(200 if self.path in held else 404, held.get(self.path, b""), head=True)
+
+        def _say(self, status: int, body: bytes = b"", *, head: bool = False) -> None:
             self.send_response(status)
             self.send_header("etag", '"one"')
             self.send_header("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(b"" if head else body)
 
         def log_message(self, *_: Any) -> None:
             """Keep quiet."""
@@ -152,6 +164,49 @@ def test_an_upload_to_a_store_is_signed_and_conditional(weights: Path) -> None:
         assert "the store refuses" in publish(*to, *at, code=1, **wrong)
     assert "is not set" in publish(*to, *at, code=1, AWS_ACCESS_KEY_ID="")
     assert "--to must be" in publish(*to[:3], "https://host/x", *to[4:], code=1)
+
+
+@pytest.mark.parametrize("kind", ["s3", "http", "file"])
+async def test_a_half_upload_is_not_registered(weights: Path, tmp_path: Path, kind: str) -> None:
+    """Each file is looked for first, of its size; where none is told it is counted."""
+    manifest = hashed(weights)
+    facts = tmp_path / "facts.json"
+    facts.write_text("{}")
+    prefix = parse_manifest(manifest.read_bytes()).r2_prefix
+    with bucket(unsized="config.json") as (endpoint, held, _):
+        source = {
+            "s3": f"s3://models/{prefix}",
+            "http": f"{endpoint}/models/{prefix}",
+            "file": f"file://{tmp_path}/models/{prefix}",
+        }[kind]
+
+        async def registers(*, there: dict[str, bytes]) -> str:
+            held.clear()
+            held.update({f"/models/{prefix}/{name}": data for name, data in there.items()})
+            for name, data in there.items():
+                place = tmp_path / "models" / prefix / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+            # Nobody listens there: whoever gets so far has found every file.
+            at = ("--target", "127.0.0.1:1", "register", facts, "--manifest", manifest)
+            more = ("--endpoint", endpoint) if kind == "s3" else ()
+            return await asyncio.to_thread(publish, *at, "--source", source, *more, code=1)
+
+        files = {
+            "model.safetensors": b"weights",
+            "config.json": b"{}",
+            "deep/tokenizer.json": b"{}",
+        }
+        assert "manifest.json: " in await registers(there=files)
+        whole = {**files, "manifest.json": manifest.read_bytes()}
+        (tmp_path / "models" / prefix / "config.json").unlink(missing_ok=True)
+        lacks = {name: data for name, data in whole.items() if name != "config.json"}
+        assert "config.json: " in await registers(there=lacks)
+        shorter = {**whole, "model.safetensors": b"weight"}
+        assert "6 bytes there, 7 in the manifest" in await registers(there=shorter)
+        other = {**whole, "manifest.json": b"{}"}
+        assert "not the one that is registered" in await registers(there=other)
+        assert source not in await registers(there=whole)
 
 
 @pytest.fixture
@@ -197,6 +252,7 @@ async def test_a_model_goes_from_a_folder_to_a_rollout(
                 "--promote",
                 "--source",
                 "hf:a/b@" + "0" * 40,
+                "--no-check",
             )
         )
         assert registered["build"]["active_version"] == "v1"
@@ -204,11 +260,28 @@ async def test_a_model_goes_from_a_folder_to_a_rollout(
         pointed = json.loads(await run("alias", "name", "org/before"))
         assert pointed["alias"]["desired_build"] == "org/before"
 
-        begun = await run("rollout", "start", "name", BUILD, "--step", 5, "--step", 100)
+        assert pointed["propagation"]["committed"]
+        assert not pointed["propagation"]["propagated"]
+        assert pointed["propagation"]["generation"] == pointed["generation"]
+        for generation in (99, 1):
+            confirmed = pb.ConfirmCatalogRequest(
+                session=f"s{generation}",
+                room="router",
+                replica=f"r-{generation}",
+                generation=generation,
+            )
+            await registry.call("ConfirmCatalog", confirmed)
+
+        begun = await run(
+            "--wait-s", 0, "rollout", "start", "name", BUILD, "--step", 5, "--step", 100
+        )
         assert "step           1/2 (5 %)" in begun
         assert "started by     somebody" in begun
         rollout_id = next(word for word in begun.split() if word.startswith("roll_"))
-        assert "paused" in await run("rollout", "pause", rollout_id)
+        assert "not yet at router r-1" in begun
+        confirmed.generation = 99
+        await registry.call("ConfirmCatalog", confirmed)
+        assert "at all 2 replicas" in await run("rollout", "pause", rollout_id)
         assert "running" in await run("rollout", "resume", rollout_id)
         gone = await run("rollout", "revert", rollout_id, "--reason", "it smells")
         assert "reverted" in gone
@@ -222,3 +295,41 @@ async def test_a_model_goes_from_a_folder_to_a_rollout(
         assert [row["action"] for row in changes[:3]] == ["status", "rollout", "rollout"]
         assert json.loads(await run("states"))["states"] == []
         assert "active version is not retired" in await run("retire", BUILD, "v1", code=1)
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_what_is_published_is_looked_at_and_changed(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+
+        async def run(*arguments: object, code: int = 0) -> str:
+            at = ("--target", registry.target)
+            return await asyncio.to_thread(publish, *at, *arguments, code=code)
+
+        weight_hash = (await registry.register(BUILD)).build.weight_hash
+        await registry.register("org/next")
+        await registry.alias("name", BUILD)
+        start = ("rollout", "start", "name", "org/next", "--step", 5, "--step", 100)
+        assert "at all 0 replicas" in await run(*start)
+        held = pb.BuildHolding(build=BUILD, wished=2, holding=1, current=1, warm=1)
+        confirmed = pb.ConfirmCatalogRequest(
+            session="s", room="router", replica="r-0", generation=99, holdings=[held]
+        )
+        await registry.call("ConfirmCatalog", confirmed)
+        view = await run("status", BUILD)
+        assert "hold it            1, 1 of them the active version" in view
+        assert "loadable           proven" in view
+        assert "of name at 5 %" in view
+        assert json.loads(await run("status", BUILD, "--json"))["now"]["wished"] == 2
+        assert json.loads(await run("propagation"))["propagated"]
+        assert json.loads(await run("check", BUILD, weight_hash))["accepted"]
+        more = ("--capability", "chat", "--capability", "tools", "--marketplace-slug", "a/b")
+        said = json.loads(await run("update", BUILD, *more))
+        assert said["build"]["capabilities"] == ["chat", "tools"]
+        assert "must name some of" in await run("update", BUILD, code=1)
+        (moving,) = json.loads(await run("rollout", "list", "--json"))["rollouts"]
+        await run("rollout", "revert", moving["rollout_id"])
+        assert "which, or --delete" in await run("alias", "name", code=1)
+        assert json.loads(await run("alias", "name", "--delete"))["propagation"]["propagated"]
+        assert json.loads(await run("aliases"))["aliases"] == []

@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 
 import grpc
 import typer
+from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom_mesh.channel import channel
+from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import ConfigError, Secret
 from darkbloom_mesh.errors import MeshError, from_rpc_error
 from darkbloom_mesh.operator import operator_tls
@@ -20,13 +22,18 @@ from google.protobuf.message import Message
 from darkbloom_registry.admission import KEY_METADATA
 
 CALL_S = 30.0
+LOOK_S = 0.5
+"""Between two looks at who goes by a change."""
 REFUSED = 1
 
 
 class Desk:
     """One registry and whoever asks it."""
 
-    def __init__(self, target: str, mesh_token: Secret | None, key: Secret | None) -> None:
+    def __init__(
+        self, target: str, mesh_token: Secret | None, key: Secret | None, wait_s: float
+    ) -> None:
+        self._wait_s = wait_s
         self._target = target
         self._mesh_token = mesh_token
         self._key = key
@@ -39,6 +46,35 @@ class Desk:
             fail(error.message)
         except ConfigError as error:
             fail(str(error))
+
+    def write(self, method: str, request: Message) -> None:
+        """Call what changes the catalog, wait until everybody goes by it, print both as JSON.
+
+        What was answered is durable. A replica that is behind is told of, and is no error: it
+        reads the whole catalog as soon as it can.
+        """
+        answer = self.ask(method, request)
+        fields = _fields(answer)
+        fields["propagation"] = _fields(self.settle(answer.generation))
+        typer.echo(json.dumps(fields, indent=2))
+
+    def settle(self, generation: int) -> pb.GetPropagationResponse:
+        """Wait until every replica goes by a generation, for as long as was said."""
+        try:
+            return asyncio.run(self._settle(generation))
+        except MeshError as error:
+            fail(f"generation {generation} is written; who goes by it is not known: {error}")
+
+    async def _settle(self, generation: int) -> pb.GetPropagationResponse:
+        clock = SystemClock()
+        end = clock.monotonic() + self._wait_s
+        request = pb.GetPropagationRequest(generation=generation)
+        while True:
+            found: pb.GetPropagationResponse = await self._ask("GetPropagation", request)
+            # Nobody who follows the catalog is nobody to wait for.
+            if found.propagated or not found.readers or clock.monotonic() >= end:
+                return found
+            await clock.sleep(LOOK_S)
 
     async def _ask(self, method: str, request: Message) -> Any:
         metadata = ((KEY_METADATA, self._key.reveal()),) if self._key else ()
@@ -76,10 +112,28 @@ def read(path: Path) -> bytes:
 
 def show(message: Message) -> None:
     """Print a message as JSON, names as in the contract, zeros too."""
-    fields = json_format.MessageToDict(
+    typer.echo(json.dumps(_fields(message), indent=2))
+
+
+def in_words(found: pb.GetPropagationResponse) -> str:
+    """Say who goes by a generation, in one line."""
+    late = [f"{r.room} {r.replica}" for r in found.readers if r.generation < found.generation]
+    if late:
+        return f"generation {found.generation}, not yet at {', '.join(late)}"
+    count = len(found.readers)
+    return f"generation {found.generation}, at all {count} replicas that follow"
+
+
+def desk_of(context: typer.Context) -> Desk:
+    """Return the desk that the main command made."""
+    found: Desk = context.obj
+    return found
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    typer.echo(json.dumps(fields, indent=2))
 
 
 def table(rows: Sequence[Sequence[object]]) -> None:

@@ -9,18 +9,12 @@ from darkbloom.common.v1.page_pb2 import PageRequest
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom.registry.v1 import rollout_pb2
 
-from darkbloom_registry.cli.desk import Desk, show, table
+from darkbloom_registry.cli.desk import Desk, desk_of, in_words, show, table
 
 rollout = typer.Typer(no_args_is_help=True, help="Move a name to another build in steps.")
 RolloutId = Annotated[str, typer.Argument(help="`roll_…`, as `rollout list` shows it.")]
 Reason = Annotated[str, typer.Option(help="For the record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
-
-
-def desk_of(context: typer.Context) -> Desk:
-    """Return the desk that the main command made."""
-    found: Desk = context.obj
-    return found
 
 
 @rollout.command("start")
@@ -59,7 +53,7 @@ def start(
         steps=step or (),
         gates=gates,
     )
-    _tell(desk_of(context).ask("StartRollout", request).rollout)
+    _done(desk_of(context), desk_of(context).ask("StartRollout", request))
 
 
 @rollout.command("show")
@@ -115,7 +109,12 @@ def _change(
     context: typer.Context, rollout_id: str, action: pb.RolloutAction.ValueType, reason: str
 ) -> None:
     request = pb.ChangeRolloutRequest(rollout_id=rollout_id, action=action, reason=reason)
-    _tell(desk_of(context).ask("ChangeRollout", request).rollout)
+    _done(desk_of(context), desk_of(context).ask("ChangeRollout", request))
+
+
+def _done(desk: Desk, answer: pb.StartRolloutResponse | pb.ChangeRolloutResponse) -> None:
+    _tell(answer.rollout)
+    typer.echo(f"catalog        {in_words(desk.settle(answer.generation))}")
 
 
 def _tell(found: rollout_pb2.Rollout) -> None:
