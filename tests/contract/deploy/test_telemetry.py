@@ -225,6 +225,37 @@ STORIES = {
         {'darkbloom_tls_certificate_expiry_seconds{job="router"}': "14000x30"},
         ("RoomCertificateExpires", "20m", True),
     ),
+    "a router stays at an old catalog": (
+        {
+            'darkbloom_catalog_generation{job="registry"}': "7x5 8x20",
+            'darkbloom_catalog_generation{job="router", instance="a"}': "7x5 8x20",
+            'darkbloom_catalog_generation{job="router", instance="b"}': "7x26",
+        },
+        ("CatalogLags", "9m", True),
+    ),
+    "every router follows within a minute": (
+        {
+            'darkbloom_catalog_generation{job="registry"}': "7x5 8x20",
+            'darkbloom_catalog_generation{job="router"}': "7x5 8x20",
+            'darkbloom_catalog_generation{job="gateway"}': "7x5 8x20",
+        },
+        ("CatalogLags", "9m", False),
+    ),
+    "a rollout waits for attempts that nobody makes": (
+        {'darkbloom_rollout_overdue_seconds{job="registry", model="m"}': "0+60x60"},
+        ("RolloutStuck", "40m", True),
+    ),
+    "a rollout soaks": (
+        {'darkbloom_rollout_overdue_seconds{job="registry", model="m"}': "0x60"},
+        ("RolloutStuck", "40m", False),
+    ),
+    "a third of the machines cannot fetch a build": (
+        {
+            f'darkbloom_model_prefetch_providers{{job="registry", model="m", state="{state}"}}': row
+            for state, row in {"failed": "5x30", "verified": "10x30"}.items()
+        },
+        ("FetchesFail", "20m", True),
+    ),
     "routers differ from the full scan": (
         {'darkbloom_routing_audits_total{job="router", outcome="disagreed"}': "0x5 1x60"},
         ("RoutingDisagrees", "20m", True),
