@@ -81,8 +81,8 @@ def test_an_honest_gateway_without_a_platform_shows_no_quote_and_fails_nothing()
     assert set(found.values()) == {Outcome.HOLDS}
 
 
-def test_a_quote_over_the_statement_holds() -> None:
-    assert outcomes(Gateway(quoted=True))["hardware quote"] is Outcome.HOLDS
+def test_a_quote_over_the_statement_proves_nothing_before_its_maker_was_asked() -> None:
+    assert outcomes(Gateway(quoted=True))["hardware quote"] is Outcome.NOT_SHOWN
 
 
 def test_an_old_answer_fails_by_its_nonce() -> None:
