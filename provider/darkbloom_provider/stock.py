@@ -22,7 +22,7 @@ from darkbloom_provider.models.download import Downloader, Progress
 from darkbloom_provider.models.errors import DiskFullError, ModelBusyError, ModelError
 from darkbloom_provider.models.fetching import Fetcher, Order
 from darkbloom_provider.models.pins import PinsError
-from darkbloom_provider.models.sources.interface import SourceError
+from darkbloom_provider.models.sources.interface import AlteredError, SourceError
 from darkbloom_provider.models.store import ModelStore, StoredModel
 from darkbloom_provider.waiting import first_of
 from darkbloom_provider.wishes import Reason, Tracked, Wish, Wishes, WishState
@@ -309,6 +309,7 @@ def _reason(error: Exception) -> Reason:
 _REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (DiskFullError, Reason.DISK_FULL),
     (ModelBusyError, Reason.BUSY),
+    (AlteredError, Reason.CORRUPT),
     (SourceError, Reason.UNREACHABLE),
     (PinsError, Reason.UNTRUSTED_MANIFEST),
     (UnknownModelError, Reason.NOT_IN_CATALOG),

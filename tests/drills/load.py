@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import httpx
 from darkbloom_local.mesh import Mesh
@@ -99,6 +100,8 @@ class Load:
         tokens: Of each answer.
         interval_s: Between two of them.
         patience_s: How long a client asks again for.
+        model: What they ask for.
+        text: What they say; None scripts the answer. The engine's default has 16 tokens.
     """
 
     mesh: Mesh
@@ -106,6 +109,8 @@ class Load:
     tokens: int = 40
     interval_s: float = 0.02
     patience_s: float = PATIENCE_S
+    model: str = SCRIPTED
+    text: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     answers: list[Answer] = field(default_factory=list)
     flowing: int = 0
@@ -174,9 +179,11 @@ class Load:
     async def _once(
         self, http: httpx.AsyncClient, url: str
     ) -> tuple[Stream | None, float | None, str]:
+        scripted = script(tokens=self.tokens, interval_s=self.interval_s)
+        said = [{"role": "user", "content": self.text}]
         body = {
-            "model": SCRIPTED,
-            "messages": script(tokens=self.tokens, interval_s=self.interval_s),
+            "model": self.model,
+            "messages": scripted if self.text is None else said,
             "stream": True,
         }
         try:
@@ -197,7 +204,7 @@ class Load:
 
 @asynccontextmanager
 async def steady(
-    mesh: Mesh, *, clients: int, urls: Sequence[str] = (), limit_s: float = 180.0, **how: float
+    mesh: Mesh, *, clients: int, urls: Sequence[str] = (), limit_s: float = 180.0, **how: Any
 ) -> AsyncIterator[Load]:
     """Keep a load up for the length of the block; afterwards every answer has ended.
 
@@ -206,9 +213,9 @@ async def steady(
         clients: Streams at a time.
         urls: Gateways; the mesh's own where none is named.
         limit_s: Bound of the block and of the answers' ends.
-        how: `tokens`, `interval_s`, `patience_s` of `Load`.
+        how: `tokens`, `interval_s`, `patience_s`, `model`, `text` of `Load`.
     """
-    load = Load(mesh=mesh, urls=urls or (mesh.url,), **how)  # type: ignore[arg-type]
+    load = Load(mesh=mesh, urls=urls or (mesh.url,), **how)
     async with asyncio.timeout(limit_s), asyncio.TaskGroup() as tasks:
         for number in range(clients):
             tasks.create_task(load.client(number))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ def _namespace() -> str:
     return "" if tried.returncode == 0 else "no network namespace of one's own here"
 
 
+LINUX = Need("Linux", lambda: "" if sys.platform.startswith("linux") else "not Linux")
 ROOT = Need("root", _root)
 NFT = program("nft")
 NETWORK_NAMESPACE = Need("a network namespace", _namespace)

@@ -52,8 +52,13 @@ async def server() -> AsyncIterator[FileServer]:
         yield running
 
 
-async def publish(mesh: Mesh, server: FileServer, build: str, version: str) -> str:
-    """Put a version into the object store and the catalog; return its weight hash."""
+async def publish(
+    mesh: Mesh, server: FileServer, build: str, version: str, *, altered: bool = False
+) -> str:
+    """Put a version into the object store and the catalog; return its weight hash.
+
+    With `altered` the store serves another file of that name and size.
+    """
     config = json.dumps({"model_type": "scripted", "is": f"{build} {version}"}).encode()
     entry = ManifestFile(
         path="config.json",
@@ -62,7 +67,8 @@ async def publish(mesh: Mesh, server: FileServer, build: str, version: str) -> s
         role=FileRole.CONFIG,
     )
     document = build_manifest(build, version, [entry], "2026-01-01T00:00:00Z")
-    server.files[f"/{build}/{version}/config.json"] = config
+    served = config.replace(b"scripted", b"poisoned") if altered else config
+    server.files[f"/{build}/{version}/config.json"] = served
     described = scripted_build(document)
     described.build.id = build
     await seeds.prices(mesh.channel("billing.grpc"), [described])
@@ -74,6 +80,7 @@ async def publish(mesh: Mesh, server: FileServer, build: str, version: str) -> s
             sources=[f"{server.url}/{build}/{version}"],
         ),
         timeout=CALL_S,
+        wait_for_ready=True,
     )
     return parse_manifest(document).aggregate_sha256
 

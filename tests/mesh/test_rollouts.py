@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +31,9 @@ NAME = next(
 """A name whose first half of accounts has ours in it."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shop(state: Path) -> AsyncIterator[Mesh]:
-    """One machine with three builds, of which one answers nobody."""
+@asynccontextmanager
+async def opened(state: Path) -> AsyncIterator[Mesh]:
+    """Run one machine with three builds, of which one answers nobody."""
     environment = {
         **QUICK,
         "provider": {
@@ -52,6 +53,13 @@ async def shop(state: Path) -> AsyncIterator[Mesh]:
         await seeds.catalog(found.channel("registry.grpc"), builds)
         await found.start_provider("provider", engine="scripted")
         await Fleet(found).wait_routable(1)
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shop(state: Path) -> AsyncIterator[Mesh]:
+    """The same, for this module."""
+    async with opened(state) as found:
         yield found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _PIECE = 65_536
+_APART_S = 1e-6
 
 Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -22,6 +23,8 @@ class Valve:
 
     port: int = 0
     shut: bool = False
+    delay_s: float = 0.0
+    """How long every piece is on its way, each way; one never overtakes another."""
     swallowed: int = 0
     """Bytes that vanished."""
     heard: bytearray | None = None
@@ -36,6 +39,8 @@ class Valve:
     async def pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what comes until either side ends."""
         self._writers.add(writer)
+        loop = asyncio.get_running_loop()
+        arrives_at = 0.0
         try:
             while piece := await reader.read(_PIECE):
                 if self.shut:
@@ -43,6 +48,10 @@ class Valve:
                     continue
                 if self.heard is not None:
                     self.heard += piece
+                arrives_at = max(arrives_at + _APART_S, loop.time() + self.delay_s)
+                if self.delay_s or arrives_at > loop.time() + _APART_S:
+                    loop.call_at(arrives_at, writer.write, piece)
+                    continue
                 writer.write(piece)
                 await writer.drain()
         except OSError:

@@ -46,7 +46,7 @@ class Postgres:
     """A PostgreSQL cluster in `directory`: `prepare()`, then `launch()`, then `wait_ready()`.
 
     `durable=False` is for tests whose data dies with them: commits do not wait for the disk.
-    `settings` are added to those of the server's command line.
+    `settings` are added to those of the server's command line, `environment` to its own.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class Postgres:
         *,
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.data = self.directory / "data"
         self.log = log or self.directory / "postgres.log"
         self.durable = durable
         self._settings = dict(settings or {})
+        self._environment = dict(environment or {})
         self._account = _ROOT_STAND_IN if os.geteuid() == 0 else None
         self._sockets = socket_dir(self.directory)
 
@@ -124,7 +126,7 @@ class Postgres:
             Command(
                 name="postgres",
                 argv=[str(_program("postgres")), "-D", str(self.data), *arguments],
-                env=_plain_environment(),
+                env={**_plain_environment(), **self._environment},
                 log=self.log,
                 cwd=Path("/"),
                 user=self._account,

@@ -22,6 +22,7 @@ from darkbloom_provider.models.errors import (
 )
 from darkbloom_provider.models.opened import open_on_thread
 from darkbloom_provider.models.sources.interface import (
+    AlteredError,
     LostError,
     RangeIgnoredError,
     Source,
@@ -184,7 +185,9 @@ class Downloader:
             raise failures[0]
         if not failures:
             raise SourceError(f"no place is known for {file.path}")
-        raise SourceError(f"no place gives {file.path}: {'; '.join(map(str, failures))}")
+        altered = any(isinstance(failure, AlteredError) for failure in failures)
+        kind = AlteredError if altered else SourceError
+        raise kind(f"no place gives {file.path}: {'; '.join(map(str, failures))}")
 
     async def _fill_from(
         self, source: Source, part: PartFile, file: ManifestFile, report: Report
@@ -216,7 +219,7 @@ class Downloader:
                 # Wrong bytes, ours of an earlier attempt or theirs: once more from the beginning.
                 part.restart()
                 if before == 0:
-                    raise SourceError(f"{source.name} has other bytes for {file.path}")
+                    raise AlteredError(f"{source.name} has other bytes for {file.path}")
             tries += 1
             if tries >= TRIES:
                 raise SourceError(f"{source.name} never gives {file.path} whole")
@@ -237,7 +240,7 @@ class Downloader:
                     if len(block) + len(waiting) > part.missing_bytes:
                         waiting.clear()
                         part.restart()
-                        raise SourceError(f"{source.name} has a longer {file.path}")
+                        raise AlteredError(f"{source.name} has a longer {file.path}")
                     waiting += block
                     if len(waiting) >= WRITE_BYTES:
                         await _append(part, waiting)

@@ -44,6 +44,7 @@ from prometheus_client import start_http_server
 from darkbloom_mesh import logs
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, Secret
+from darkbloom_mesh.errors import MeshError
 from darkbloom_mesh.interceptors import CallGuard, Context
 from darkbloom_mesh.options import MAX_UNARY_BYTES, server_options
 from darkbloom_mesh.telemetry import LOOP_LAG, TLS_EXPIRY, TLS_RELOADS, Metrics
@@ -74,6 +75,10 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
         asyncio.get_running_loop().set_exception_handler(_log_stray)
         try:
             return await main()
+        except MeshError as error:
+            # Its text was written by a developer, for whoever reads this line.
+            _log.error("room_failed", exc_info=error, why=error.message)
+            return 1
         except Exception as error:  # noqa: BLE001 - the last frame before the exit code
             _log.error("room_failed", exc_info=error)
             return 1

@@ -25,7 +25,7 @@ from darkbloom_provider.models.errors import (
     ManifestError,
     ModelBusyError,
 )
-from darkbloom_provider.models.sources.interface import RefusedError, SourceError
+from darkbloom_provider.models.sources.interface import AlteredError, RefusedError, SourceError
 from darkbloom_provider.models.sources.opening import SourceSettings, open_source
 from darkbloom_provider.models.sources.s3 import S3Access
 from darkbloom_provider.models.store import ModelStore, StoredModel
@@ -190,6 +190,7 @@ async def test_what_is_not_the_file_is_never_published(
         await fetch(f"{server.url}/m")
 
     assert server.url in str(caught.value)
+    assert isinstance(caught.value, AlteredError) == (fault in {"wrong", "longer"})
     assert fetch.store.list() == []
 
 

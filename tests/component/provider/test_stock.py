@@ -243,6 +243,7 @@ async def test_a_request_that_runs_ends_before_the_exchange(
         ("prefetch", Reason.PREFETCH_OFF),
         ("hash", Reason.CORRUPT),
         ("bytes", Reason.UNREACHABLE),
+        ("altered", Reason.CORRUPT),
         ("signature", Reason.UNTRUSTED_MANIFEST),
         ("catalog", Reason.NOT_IN_CATALOG),
         ("gateway", Reason.UNREACHABLE),
@@ -262,6 +263,9 @@ async def test_each_refusal_has_its_word(machine: Machine, fault: str, reason: R
         wish = Wish(build="dev/new", version="v1", weight_hash="0" * 64)
     elif fault == "bytes":
         machine.server.files["/m/v1/config.json"] = b"{}"
+    elif fault == "altered":
+        altered = machine.server.files["/m/v1/config.json"].swapcase()
+        machine.server.files["/m/v1/config.json"] = altered
     elif fault == "signature":
         other = Ed25519Signer(bytes(32))
         machine.server.publish(version("v1")[0], other, sources=[])

@@ -16,6 +16,10 @@ class SourceError(ModelError):
     """A place does not give a file. It may be asked again, or another place may."""
 
 
+class AlteredError(SourceError):
+    """The place gives other bytes than were published; another one may have the right ones."""
+
+
 class LostError(SourceError):
     """The network or the far end failed for now: the same place may work in a moment."""
 
