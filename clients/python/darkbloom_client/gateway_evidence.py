@@ -84,7 +84,7 @@ def run(
         typer.Option(help="A saved GET /v1/receipts/keys; without it the gateway's own is asked."),
     ] = None,
     require_quote: Annotated[
-        bool, typer.Option("--require-quote", help="Fail where no hardware quote over the answer comes.")
+        bool, typer.Option("--require-quote", help="Fail where no quote over this answer is shown.")
     ] = False,
     save_quote: Annotated[
         Path | None,
