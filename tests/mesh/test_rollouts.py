@@ -83,6 +83,18 @@ class Rollouts:
         answer = await self._stub.StartRollout(request, timeout=CALL_S)
         return str(answer.rollout.rollout_id)
 
+    async def everybody_goes_by_it(self) -> bool:
+        """Say whether the router and the gateway go by the newest catalog."""
+        found = await self._stub.GetPropagation(rpc.GetPropagationRequest(), timeout=CALL_S)
+        return found.propagated and {one.room for one in found.readers} == {"router", "gateway"}
+
+    async def progress(self, build: str) -> rpc.GetBuildProgressResponse:
+        request = rpc.GetBuildProgressRequest(build=build)
+        answer: rpc.GetBuildProgressResponse = await self._stub.GetBuildProgress(
+            request, timeout=CALL_S
+        )
+        return answer
+
     async def get(self, rollout_id: str) -> rollout_pb2.Rollout:
         request = rpc.GetRolloutRequest(rollout_id=rollout_id)
         answer: rpc.GetRolloutResponse = await self._stub.GetRollout(request, timeout=CALL_S)
@@ -125,4 +137,13 @@ async def test_a_good_build_passes_every_step_and_a_bad_one_comes_back_at_the_fi
         return (await ask(shop)).status_code == 200
 
     await until(served, "the name is served by the build that it came from")
+
+    rollouts = Rollouts(shop)
+    await until(rollouts.everybody_goes_by_it, "router and gateway go by the newest catalog")
+
+    async def held() -> bool:
+        found = await rollouts.progress(GOOD)
+        return (found.now.holding, found.now.current, found.proven) == (1, 1, True)
+
+    await until(held, "the machine that serves the build is seen in its one view")
     await Books(shop).clean()

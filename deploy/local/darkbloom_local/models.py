@@ -11,7 +11,9 @@ import json
 import shutil
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from darkbloom.registry.v1 import catalog_pb2
 from darkbloom_edge.manifest import (
@@ -28,6 +30,8 @@ from darkbloom_local.seeds import DevelopmentBuild
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SCRIPTED = "dev/scripted"
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+"""Where a build may have its chat template."""
 ALIASES = {SMOLLM2: "smollm2", SCRIPTED: "scripted"}
 VERSION = "v1"
 
@@ -96,7 +100,9 @@ def place_scripted(models_dir: Path, build_id: str = SCRIPTED, *, vision: bool =
     return document
 
 
-def smollm2_build(manifest: bytes) -> DevelopmentBuild:
+def smollm2_build(
+    manifest: bytes, template_files: Mapping[str, bytes] = MappingProxyType({})
+) -> DevelopmentBuild:
     """Describe SmolLM2 for the catalog."""
     return DevelopmentBuild(
         build=catalog_pb2.Build(
@@ -115,6 +121,7 @@ def smollm2_build(manifest: bytes) -> DevelopmentBuild:
             hugging_face_id=SMOLLM2,
         ),
         manifest=manifest,
+        template_files=template_files,
         alias=ALIASES[SMOLLM2],
         input_micros=50_000,
         output_micros=200_000,

@@ -78,7 +78,12 @@ class ProviderSetup:
             source = await models.fetch_smollm2(self.cache, self.wiring.state.log("download"))
             arguments = ("models", "import", str(source), "--id", models.SMOLLM2)
             await output_of(self.argv(*arguments, "--version", models.VERSION), environment)
-        return [models.smollm2_build(manifest.read_bytes())]
+        templates = {
+            name: (manifest.parent / name).read_bytes()
+            for name in models.TEMPLATE_FILES
+            if (manifest.parent / name).exists()
+        }
+        return [models.smollm2_build(manifest.read_bytes(), templates)]
 
     async def _ask(self, environment: Environment, *arguments: str) -> Mapping[str, Any]:
         return json_object(await output_of(self.argv(*arguments), environment))

@@ -5,7 +5,7 @@ Every call is idempotent, so that seeding a mesh that has data changes nothing.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -23,6 +23,8 @@ PROVIDER = "acct_provider"
 GRANT_MICROS = 10_000_000
 
 _CALL_S = 10.0
+_REGISTER_S = 30.0
+"""A chat template is rendered meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class DevelopmentBuild:
     """Micro-USD per million prompt tokens."""
     output_micros: int
     """Micro-USD per million completion tokens."""
+    template_files: Mapping[str, bytes] = field(default_factory=dict)
+    """Those of its chat template, by path; the registry tries them."""
 
 
 async def accounts(billing: grpc.aio.Channel, api_key: str) -> None:
@@ -110,9 +114,12 @@ async def catalog(registry: grpc.aio.Channel, builds: Sequence[DevelopmentBuild]
     for build in builds:
         await stub.RegisterBuild(
             registry_service_pb2.RegisterBuildRequest(
-                build=build.build, manifest=build.manifest, promote=True
+                build=build.build,
+                manifest=build.manifest,
+                promote=True,
+                template_files=build.template_files,
             ),
-            timeout=_CALL_S,
+            timeout=_REGISTER_S,
         )
         if build.alias:
             await stub.UpsertAlias(
