@@ -1,4 +1,4 @@
-"""The stranger's path of the README, word by word: ask, collect, lose the mesh, check, tamper."""
+"""The stranger's path of the README and of docs/verify.md, word by word."""
 
 import asyncio
 import base64
@@ -19,6 +19,7 @@ from tests.mesh.harness import QUICK, Fleet
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session"), pytest.mark.tool("curl")]
 README = Path(__file__).resolve().parents[2] / "README.md"
+VERIFY = README.parent / "docs/verify.md"
 TIMEOUT_S = 120
 
 
@@ -26,6 +27,19 @@ def steps() -> list[str]:
     """Return the commands of the section, block by block."""
     section = README.read_text().split("## Check it yourself")[1].split("\n## ")[0]
     return re.findall(r"```sh\n(.+?)```", section, re.DOTALL)
+
+
+def here(script: str, mesh: Mesh) -> str:
+    """Return commands as somebody types them whose mesh is elsewhere and has the other engine."""
+    return script.replace("http://127.0.0.1:8080", mesh.url).replace("smollm2", "scripted")
+
+
+def guide() -> str:
+    """Return the commands of the guide that are not the README's and end by themselves."""
+    blocks = re.findall(r"```sh\n(.+?)```", VERIFY.read_text(), re.DOTALL)
+    return "".join(
+        block for block in blocks if not re.search("darkbloom verify|darkbloom-proxy", block)
+    )
 
 
 async def shell(folder: Path, script: str) -> "subprocess.CompletedProcess[str]":
@@ -108,8 +122,13 @@ async def test_what_was_collected_is_checked_without_the_mesh_and_every_change_i
     async with Mesh(state / "mesh", environment=QUICK, durable=False) as mesh:
         await Fleet(mesh).wait_routable()
         (folder / ".state").symlink_to(state / "mesh")
-        done = await shell(folder, online.replace("http://127.0.0.1:8080", mesh.url))
+        done = await shell(folder, here(online, mesh))
         assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "guide").mkdir()
+        (folder / "guide/.state").symlink_to(state / "mesh")
+        guided = await shell(folder / "guide", here(guide(), mesh))
+        assert guided.returncode == 0, guided.stdout + guided.stderr
+        assert "? hardware quote: no hardware evidence" in guided.stdout
     # Nothing runs any more: from here on there is no mesh.
 
     told = await shell(folder, offline)
