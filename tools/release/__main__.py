@@ -70,8 +70,8 @@ def _images(arguments: argparse.Namespace) -> int:
         key=arguments.cosign_key,
         rooms=arguments.rooms.split(",") if arguments.rooms else images.ROOMS,
     )
-    if not arguments.print and (reasons := images.refusals(Repository(), version)):
-        raise ReleaseError("refused:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+    if not arguments.print:
+        making.require(Repository(), version)
     for line in images.release(plan, images.Printed() if arguments.print else images.Shell()):
         print(line)
     return 0

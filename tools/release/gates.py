@@ -24,7 +24,7 @@ class Facts:
     tags: Sequence[str]
     """Tags of releases before this commit, or at it."""
     tagged: str | None
-    """Commit of the tag of this version; None before it is set."""
+    """Commit of the tag of this version; None where there is none."""
     head: str
     """The commit."""
     changelog: str
@@ -48,7 +48,9 @@ def refusals(facts: Facts) -> list[str]:
             f"the tree says {facts.declared}; run `make release-version VERSION={facts.version}`"
         )
     found += [f"{path} says another version; run `make release-version`" for path in facts.stale]
-    if facts.tagged not in (None, facts.head):
+    if facts.tagged is None:
+        found.append(f"the tag v{facts.version} is missing; tag the approved commit first")
+    elif facts.tagged != facts.head:
         found.append(f"the tag v{facts.version} is another commit; a version is released once")
     for tag in facts.tags:
         if tag == f"v{facts.version}":

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tools.release import gates, making
 from tools.release.errors import ReleaseError
 from tools.release.rooms import IMAGES, ROOT
-from tools.release.trees import Repository
 
 ROOMS = IMAGES
 PLATFORMS = "linux/amd64,linux/arm64"
@@ -93,15 +91,6 @@ class Plan:
             raise ReleaseError(f"{self.registry!r} is no registry, such as registry.example/mesh")
         if unknown := sorted(set(self.rooms) - set(ROOMS)):
             raise ReleaseError(f"{', '.join(unknown)} is no room with an image")
-
-
-def refusals(repository: Repository, version: str) -> list[str]:
-    """Return why these images are not to be pushed: the gates of a release, and its tag."""
-    found = making.facts(repository, version)
-    reasons = gates.refusals(found)
-    if found.tagged is None:
-        reasons.append(f"the tag v{version} is missing; images are built from a tagged commit")
-    return reasons
 
 
 def build(plan: Plan, room: str, metadata: Path) -> list[str]:

@@ -51,14 +51,23 @@ def facts(repository: Repository, version: str) -> gates.Facts:
     )
 
 
+def require(repository: Repository, version: str) -> None:
+    """Return where the commit that is checked out may be released as this version.
+
+    Raises:
+        ReleaseError: It may not; the message has every reason.
+    """
+    if reasons := gates.refusals(facts(repository, version)):
+        raise ReleaseError("refused:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+
+
 def make(repository: Repository, order: Order, now: Callable[[], datetime]) -> list[str]:
     """Make a release of the commit that is checked out; returns the names of its files.
 
     Raises:
         ReleaseError: It is refused, or something cannot be built; no folder is left behind.
     """
-    if reasons := gates.refusals(facts(repository, order.version)):
-        raise ReleaseError("refused:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+    require(repository, order.version)
     if order.out.exists():
         raise ReleaseError(f"{order.out} exists; a release is made once, into a new folder")
     commit = repository.head()

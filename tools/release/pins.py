@@ -8,7 +8,9 @@ package that only the other platform installs is named with its version and has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -128,18 +130,24 @@ def _environment(platform: Mapping[str, str], extra: str) -> dict[str, str]:
 
 
 def _needs(name: str, extras: set[str], platform: Mapping[str, str]) -> list[Requirement]:
-    try:
-        declared = metadata.requires(name) or []
-    except metadata.PackageNotFoundError:
-        return []
+    here = [_environment(platform, extra) for extra in ("", *extras)]
     needs = []
-    for text in declared:
-        one = Requirement(text)
-        environments = [_environment(platform, extra) for extra in ("", *extras)]
-        if one.marker is None or any(one.marker.evaluate(here) for here in environments):
-            one.marker = None
-            needs.append(one)
+    for one in _declared(name):
+        if one.marker is None or any(one.marker.evaluate(each) for each in here):
+            # What is needed is decided; its own dependencies are judged anew.
+            kept = copy(one)
+            kept.marker = None
+            needs.append(kept)
     return needs
+
+
+@cache
+def _declared(name: str) -> tuple[Requirement, ...]:
+    """Return what an installed package says that it needs; nothing where it is not installed."""
+    try:
+        return tuple(Requirement(text) for text in metadata.requires(name) or ())
+    except metadata.PackageNotFoundError:
+        return ()
 
 
 def constraints_of(tree: Path) -> str:

@@ -83,8 +83,9 @@ def test_the_build_refuses_to_begin_without_what_it_needs(environment: dict[str,
 
 
 @pytest.mark.tool("shellcheck")
-def test_the_build_script_is_sound() -> None:
+@pytest.mark.parametrize("script", ["build.sh", "publish.sh"])
+def test_the_scripts_are_sound(script: str) -> None:
     done = subprocess.run(
-        ["shellcheck", str(MACOS / "build.sh")], capture_output=True, text=True, check=False
+        ["shellcheck", str(MACOS / script)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
