@@ -99,6 +99,10 @@ bench-engine: $(READY) ## Our engine against mlx_lm.server of the same version; 
 simulate: $(READY) ## Simulate a fleet with the router's own code; last line is JSON; ARGS="--providers 1000 --load 0.7"
 	@$(PYTHON) -m darkbloom_router.simulate $(ARGS)
 
+.PHONY: capacity
+capacity: $(READY) ## Pods, stores and cost of 1,000 to 100,000 providers; ARGS="--load 0.3 --core-hour 0.05", "--help"
+	@$(PYTHON) -m tools.capacity $(ARGS)
+
 .PHONY: json-runs
 json-runs: $(READY) ## Schemas and forced calls through the mesh, every answer validated; last line is JSON; ARGS="--runs 5"
 	@$(PYTHON) -m tests.json_runs $(ARGS)
