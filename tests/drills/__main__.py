@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.drills.catalogue import every_drill
 from tests.drills.running import play_all, unexpected
+from tests.drills.table import HEAD, row
 
 _EX_USAGE = 64
 
@@ -17,6 +18,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="play this one; repeatable")
     parser.add_argument("--list", action="store_true", help="name the drills and play none")
     parser.add_argument("--json", action="store_true", help="print the last line alone")
+    parser.add_argument(
+        "--table", action="store_true", help="also as docs/operations/drills.md has it"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the drills' dice")
     parser.add_argument("--keep", type=Path, help="directory where logs and data stay")
     arguments = parser.parse_args()
@@ -28,7 +32,8 @@ def main() -> int:
     chosen = [drills[name] for name in arguments.only or drills]
     if arguments.list:
         for drill in chosen:
-            sys.stdout.write(f"{drill.name:24} {drill.claim}; loses: {drill.expected}\n")
+            told = f"{drill.name:24} {drill.claim}; loses: {drill.expected}"
+            sys.stdout.write(f"{row(drill, {}) if arguments.table else told}\n")
         return 0
 
     results = play_all(
@@ -37,6 +42,9 @@ def main() -> int:
         say=_quiet if arguments.json else _say,
         keep=arguments.keep,
     )
+    if arguments.table:
+        rows = [row(drill, results[drill.name]) for drill in chosen]
+        sys.stdout.write("\n".join((HEAD, *rows)) + "\n")
     found = unexpected(results)
     sys.stdout.write(json.dumps({"drills": results, "unexpected": found}) + "\n")
     return 1 if found else 0

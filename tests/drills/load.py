@@ -17,7 +17,7 @@ from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import SCRIPTED
 from darkbloom_mesh.clock import Clock, SystemClock
 
-from tests.mesh.harness import PATIENCE_S, Consumer, Reading, Stream, script
+from tests.mesh.harness import PATIENCE_S, Consumer, Reading, Stream, script, until
 
 _ASK_AGAIN = frozenset({429, 502, 503})
 _PAUSE_S = 0.25
@@ -126,6 +126,15 @@ class Load:
         """Every answer that is not whole."""
         return [one for one in self.answers if one.end is not End.WHOLE]
 
+    def first_since(self, moment: float) -> float | None:
+        """Return when the first content came of what was asked after a moment; None: not yet."""
+        firsts = [
+            one.first_at
+            for one in self.answers
+            if one.asked_at > moment and one.first_at is not None and one.end is End.WHOLE
+        ]
+        return min(firsts, default=None)
+
     def facts(self) -> dict[str, int]:
         """Return the figures of all answers."""
         counted = Counter(one.end.value for one in self.answers)
@@ -223,6 +232,16 @@ async def steady(
             yield load
         finally:
             load.stopping = True
+
+
+async def answered_since(load: Load, moment: float) -> float:
+    """Return when something that was asked after a moment began to be answered."""
+
+    async def answered() -> bool:
+        return load.first_since(moment) is not None
+
+    await until(answered, "a new request is answered")
+    return load.first_since(moment) or moment
 
 
 def grown(load: Load, by: int) -> Callable[[], Awaitable[bool]]:

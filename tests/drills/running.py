@@ -68,8 +68,15 @@ def _one(drill: Drill, seed: int, say: Say, keep: Path | None) -> dict[str, Any]
         except Exception as error:  # noqa: BLE001 - whatever failed, the other drills are played
             for line in "".join(traceback.format_exception(error)).splitlines():
                 progress(line)
-            said = str(error) or type(error).__name__
+            said = "; ".join(_reasons(error))
             return {"expected": drill.expected, "unexpected": [f"did not end: {said}"]}
+
+
+def _reasons(error: BaseException) -> list[str]:
+    """Return what went wrong, in the words of whoever noticed."""
+    if isinstance(error, BaseExceptionGroup):
+        return [text for one in error.exceptions for text in _reasons(one)]
+    return [str(error) or type(error).__name__]
 
 
 def _told(drill: Drill, result: dict[str, Any]) -> str:

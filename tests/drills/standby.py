@@ -13,6 +13,7 @@ from tests.mesh.harness import until
 
 NAME = "postgres-2"
 _COPY_S = 120.0
+_KEPT = "256MB"
 _USER = "postgres"
 
 
@@ -40,6 +41,9 @@ class Pair:
 
     async def follow(self) -> None:
         """Copy the leader, start the copy behind it, and let commits wait for both."""
+        # Without what it wrote lately, a dead leader cannot be wound back.
+        await self._said(self.leader, f"ALTER SYSTEM SET wal_keep_size = '{_KEPT}'")
+        await self._said(self.leader, "SELECT pg_reload_conf()")
         await asyncio.to_thread(self.follower.prepare_empty)
         await asyncio.to_thread(
             self.follower.run_tool,

@@ -29,16 +29,29 @@ class LocalAuthority:
         self.directory = directory
         self._clock = clock
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "darkbloom local authority")])
         self._certificate = (
             self._builder(name, name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(self._key_id, critical=False)
             .sign(self._key, hashes.SHA256())
         )
+        self._believed = self.pem
 
-    def issue(self, rooms: Iterable[str]) -> None:
+    @property
+    def pem(self) -> bytes:
+        """Its own certificate."""
+        return _pem(self._certificate)
+
+    def believe(self, *authorities: bytes) -> None:
+        """Write whom every room believes, as PEM: two while one replaces the other."""
+        self._believed = b"".join(authorities)
+        replace(self.directory / "ca.pem", self._believed)
+
+    def issue(self, rooms: Iterable[str], life: timedelta = _LIFE) -> None:
         """Write authority, certificates and keys; what a running room reads changes under it."""
-        replace(self.directory / "ca.pem", _pem(self._certificate))
+        self.believe(self._believed)
         for room in rooms:
             key = ec.generate_private_key(ec.SECP256R1())
             names = [
@@ -46,8 +59,13 @@ class LocalAuthority:
                 x509.DNSName(f"{room}.{TRUST_DOMAIN}"),
             ]
             certificate = (
-                self._builder(x509.Name([]), self._certificate.subject, key.public_key())
+                self._builder(x509.Name([]), self._certificate.subject, key.public_key(), life)
                 .add_extension(x509.SubjectAlternativeName(names), critical=True)
+                # Two authorities of one name are told apart by their keys.
+                .add_extension(
+                    x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_id),
+                    critical=False,
+                )
                 .sign(self._key, hashes.SHA256())
             )
             secret = key.private_bytes(
@@ -59,7 +77,11 @@ class LocalAuthority:
             replace(self.directory / f"{room}.pem", _pem(certificate))
 
     def _builder(
-        self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+        self,
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        life: timedelta = _LIFE,
     ) -> x509.CertificateBuilder:
         now = self._clock.now()
         return (
@@ -69,7 +91,7 @@ class LocalAuthority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _SLACK)
-            .not_valid_after(now + _LIFE)
+            .not_valid_after(now + life)
         )
 
 

@@ -216,15 +216,24 @@ class Mesh:
             )
         return self._channels[listener]
 
-    def renew_certificates(self) -> None:
-        """Give every room a new key and certificate, as `--mtls` meshes do when they start.
+    @property
+    def authority(self) -> LocalAuthority:
+        """Who signs the rooms' certificates.
 
         Raises:
             LocalError: The mesh has no certificates.
         """
         if self._authority is None:
             raise LocalError("this mesh has no certificates")
-        self._authority.issue(ROOM_NAMES)
+        return self._authority
+
+    def renew_certificates(self) -> None:
+        """Give every room a new key and certificate, as `--mtls` meshes do when they start.
+
+        Raises:
+            LocalError: The mesh has no certificates.
+        """
+        self.authority.issue(ROOM_NAMES)
 
     # -- life -----------------------------------------------------------------------------
 

@@ -106,10 +106,15 @@ class TlsFiles:
                     self._seen = seen
                     self.reloads += 1
                     _log.info("tls_reloaded", not_after=self._material.not_after.isoformat())
-            except (OSError, ValueError) as error:
-                self.refused += 1
-                _log.warning("tls_refused", error_type=type(error).__name__)
+            except OSError as error:
+                self._refuse(type(error).__name__)
+            except ValueError as error:
+                self._refuse(str(error))
             return self._material
+
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        _log.warning("tls_refused", reason=reason)
 
     def for_server(self) -> grpc.ServerCredentials:
         """Return credentials that ask for a certificate and take new files at each handshake."""

@@ -13,8 +13,13 @@ from tests.contract.test_environment_tables import config_of
 PAGES = sorted((ROOT / "docs" / "operations").rglob("*.md"))
 RUNBOOKS = [path for path in PAGES if path.parent.name == "runbooks"]
 SECTIONS = ["When", "Before", "Steps", "Check", "Back"]
-# Of the operators' and agents' command lines.
-OTHERS = {"DARKBLOOM_ADMIN_TARGET", "DARKBLOOM_ADMIN_TOKEN_FILE", "DARKBLOOM_ENV"}
+# Of the operators' and agents' command lines, and of the drills.
+OTHERS = {
+    "DARKBLOOM_ADMIN_TARGET",
+    "DARKBLOOM_ADMIN_TOKEN_FILE",
+    "DARKBLOOM_DRILLS",
+    "DARKBLOOM_ENV",
+}
 VARIABLES = OTHERS | {
     name
     for room in ROOMS

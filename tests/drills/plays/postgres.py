@@ -7,7 +7,7 @@ import httpx
 from darkbloom_local.mesh import Mesh
 
 from tests.drills.drill import Drill, Outcome
-from tests.drills.load import grown, steady
+from tests.drills.load import answered_since, grown, steady
 from tests.drills.stage import Stage
 from tests.drills.standby import Pair, either
 from tests.drills.toll import Ledger
@@ -78,8 +78,7 @@ async def _through(
         stage.progress(f"it breaks under {load.flowing} streams")
         broken_at = stage.clock.monotonic()
         await broken()
-        await _answered(mesh)
-        recovery_s = stage.clock.monotonic() - broken_at
+        recovery_s = await answered_since(load, broken_at) - broken_at
         await afterwards()
         await until(grown(load, 2 * _CLIENTS), "answers afterwards")
     toll = await ledger.toll(load.answers)
