@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 from tests.drills.catalogue import every_drill
+from tests.drills.pages import write
 from tests.drills.running import play_all, unexpected
 from tests.drills.table import HEAD, row
 
 _EX_USAGE = 64
+_OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations"
 
 
 def main() -> int:
@@ -21,6 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--table", action="store_true", help="also as docs/operations/drills.md has it"
     )
+    parser.add_argument("--write", action="store_true", help="write the figures into the pages")
     parser.add_argument("--seed", type=int, default=1, help="of the drills' dice")
     parser.add_argument("--keep", type=Path, help="directory where logs and data stay")
     arguments = parser.parse_args()
@@ -30,6 +33,8 @@ def main() -> int:
         sys.stderr.write(f"no such drill: {', '.join(strangers)}; --list names them\n")
         return _EX_USAGE
     chosen = [drills[name] for name in arguments.only or drills]
+    if arguments.list and arguments.write:
+        write(_OPERATIONS, drills, {})
     if arguments.list:
         for drill in chosen:
             told = f"{drill.name:24} {drill.claim}; loses: {drill.expected}"
@@ -45,6 +50,8 @@ def main() -> int:
     if arguments.table:
         rows = [row(drill, results[drill.name]) for drill in chosen]
         sys.stdout.write("\n".join((HEAD, *rows)) + "\n")
+    if arguments.write:
+        write(_OPERATIONS, drills, results)
     found = unexpected(results)
     sys.stdout.write(json.dumps({"drills": results, "unexpected": found}) + "\n")
     return 1 if found else 0
