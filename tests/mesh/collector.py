@@ -18,6 +18,8 @@ class Span:
     trace_id: str
     span_id: str
     parent_id: str
+    attributes: frozenset[str] = frozenset()
+    events: tuple[str, ...] = ()
 
 
 class Collector:
@@ -80,7 +82,13 @@ def _spans(body: bytes) -> list[Span]:
         )
         found += [
             Span(
-                room, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
+                room,
+                span.name,
+                span.trace_id.hex(),
+                span.span_id.hex(),
+                span.parent_span_id.hex(),
+                frozenset(entry.key for entry in span.attributes),
+                tuple(event.name for event in span.events),
             )
             for scope in resource.scope_spans
             for span in scope.spans

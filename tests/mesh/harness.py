@@ -439,11 +439,12 @@ def running_on(mesh: Mesh, name: str = "provider") -> int:
     return sum(slot["running"] for slot in provider_state(mesh, name).get("slots", ()))
 
 
-async def metrics_of(mesh: Mesh, name: str) -> str:
-    """Return the metrics page of a process."""
+async def metrics_of(mesh: Mesh, name: str, *, exemplars: bool = False) -> str:
+    """Return the metrics page of a process; in OpenMetrics it shows traces beside times."""
+    accept = "application/openmetrics-text; version=1.0.0" if exemplars else "text/plain"
     async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         address = mesh.ready(name)["listeners"]["metrics"]
-        return (await http.get(f"http://{address}/metrics")).text
+        return (await http.get(f"http://{address}/metrics", headers={"accept": accept})).text
 
 
 async def metric(mesh: Mesh, name: str, sample: str) -> float:

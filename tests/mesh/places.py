@@ -85,5 +85,10 @@ def keys_of(mesh: Mesh) -> dict[str, bytes]:
 
 
 async def metrics(mesh: Mesh) -> dict[str, bytes]:
-    """Return the metrics page of every process."""
-    return {f"metrics of {room}": (await metrics_of(mesh, room)).encode() for room in ROOMS}
+    """Return the metrics page of every process, as scrapers of both kinds get it."""
+    return {
+        f"metrics of {room}": (
+            await metrics_of(mesh, room) + await metrics_of(mesh, room, exemplars=True)
+        ).encode()
+        for room in ROOMS
+    }

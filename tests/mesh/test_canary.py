@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import resource
 import secrets
 import signal
@@ -20,6 +21,7 @@ import pytest_asyncio
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import SCRIPTED
 from darkbloom_local.process import Child, Command
+from darkbloom_mesh.telemetry import SPAN_ATTRIBUTES
 
 from tests.mesh import places
 from tests.mesh.collector import Collector
@@ -211,6 +213,18 @@ async def test_the_canary_is_in_no_metric_and_no_trace(
     assert bodies
     assert places.holding(bodies, bird.needles) == []
     assert not [span for span in collector.spans if "provider" in span.room]
+    said = {key for span in collector.spans for key in span.attributes}
+    assert said <= set(SPAN_ATTRIBUTES)
+
+
+async def test_no_request_made_a_label_that_its_list_does_not_have(
+    cage: tuple[Mesh, Collector], bird: Bird
+) -> None:
+    mesh, _ = cage
+    folded = re.compile(rb"^darkbloom_labels_folded_total\{[^\n]*", re.MULTILINE)
+    pages = await places.metrics(mesh)
+    found = {name: folded.findall(page) for name, page in pages.items()}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 async def test_here_a_process_that_aborts_would_leave_a_core_file(

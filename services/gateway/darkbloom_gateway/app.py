@@ -524,9 +524,6 @@ async def serve(config: GatewayConfig, public: socket.socket, *, number: int = 0
     """Run one worker on a bound socket until it is told to stop; returns the exit code."""
     clock = config.clock()
     version = version_of("darkbloom-gateway")
-    commit = config.build_commit
-    async with Service(
-        config, room="gateway", version=version, commit=commit, clock=clock
-    ) as service:
+    async with Service(config, room="gateway", version=version, clock=clock) as service:
         attach(service, config, public, number=number, clock=clock)
         return await service.wait()

@@ -2,11 +2,13 @@
 
 from darkbloom_gateway.answer import Answer
 from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.stage import Stage
 
 
-def note_first(meters: Meters, build: str, answer: Answer, seconds: float) -> None:
+def note_first(stage: Stage, build: str, answer: Answer, seconds: float) -> None:
     """Note the first content, `seconds` after the request was planned, and where they went."""
-    timing = answer.timing
+    timing, meters = answer.timing, stage.meters
+    stage.spans.began(seconds)
     meters.first_content(build, seconds)
     meters.phase("reserve", timing.reserve_us / 1e6)
     meters.phase("route", timing.route_us / 1e6)

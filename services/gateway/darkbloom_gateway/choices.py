@@ -235,7 +235,7 @@ class Choices:
         await answer.begin()
         self._lead = self._lead or answer
         now = self._clock.monotonic()
-        note_first(self._stage.meters, self._manner.build, answer, now - self._started_at)
+        note_first(self._stage, self._manner.build, answer, now - self._started_at)
         return now
 
     async def _conclude(self, index: int, first_at: float) -> None:
@@ -257,6 +257,7 @@ class Choices:
             await writer.write(broken(stream, error), more=False)
         except ClientGoneError:
             return GONE_STATUS
+        self._stage.spans.broke()
         self._stage.meters.outcome(self._manner.build, error.http_status, broken=True)
         return 0
 

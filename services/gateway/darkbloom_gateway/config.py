@@ -21,7 +21,6 @@ from darkbloom_gateway.pins import read_admin_key, read_pins
 from darkbloom_gateway.sealing_ring import read_ring
 from darkbloom_gateway.tiers import Tier, Tiers
 
-_MAX_COMMIT = 64
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -103,9 +102,6 @@ class GatewayConfig(RoomConfig):
         Path,
         Setting("the kernel's configfs-tsm reports, or one prepared entry; absent: no quote"),
     ] = REPORTS
-    build_commit: Annotated[
-        str, Setting("commit of this build; the operator's word", env="DARKBLOOM_BUILD_COMMIT")
-    ] = "unknown"
     image_digest: Annotated[
         str,
         Setting("digest of the running image; the operator's word", env="DARKBLOOM_IMAGE_DIGEST"),
@@ -211,8 +207,6 @@ class GatewayConfig(RoomConfig):
         host, _, port = self.listen.rpartition(":")
         if not host or not port.isdecimal():
             yield "DARKBLOOM_GATEWAY_LISTEN: not host:port"
-        if len(self.build_commit) > _MAX_COMMIT:
-            yield f"DARKBLOOM_GATEWAY_BUILD_COMMIT: longer than {_MAX_COMMIT} characters"
         if self.image_digest and not _DIGEST.fullmatch(self.image_digest):
             yield "DARKBLOOM_GATEWAY_IMAGE_DIGEST: not sha256: and 64 hex digits"
         for target in self.routers:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from darkbloom_mesh import telemetry
+from darkbloom_mesh import telemetry, tracing
 from darkbloom_mesh.telemetry import Metrics
 
 _LINK = "router"
@@ -30,11 +30,18 @@ class Meters:
         self._sealed = metrics.counter(telemetry.SEALED_REQUESTS)
         self._lanes = metrics.gauge(telemetry.LANES).labels(_LINK)
 
-    def http(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one HTTP request."""
+    def http(
+        self,
+        method: str,
+        route: str,
+        status: int,
+        seconds: float,
+        exemplar: dict[str, str] | None = None,
+    ) -> None:
+        """Count one HTTP request, and show its trace beside its time."""
         labels = (method, route, str(status))
         self._metrics.counter(telemetry.HTTP_REQUESTS).labels(*labels).inc()
-        self._metrics.histogram(telemetry.HTTP_SECONDS).labels(*labels).observe(seconds)
+        self._metrics.histogram(telemetry.HTTP_SECONDS).labels(*labels).observe(seconds, exemplar)
 
     def follow(self, inflight: Callable[[], int]) -> None:
         """Ask how many requests are being answered, whenever somebody looks."""
@@ -60,8 +67,9 @@ class Meters:
         self._phases[phase].observe(seconds)
 
     def first_content(self, model: str, seconds: float) -> None:
-        """Time from the whole body to the first content."""
-        self._metrics.histogram(telemetry.TTFT_SECONDS).labels(model).observe(seconds)
+        """Time from the whole body to the first content, with its trace."""
+        pace = self._metrics.histogram(telemetry.TTFT_SECONDS).labels(model)
+        pace.observe(seconds, tracing.exemplar())
 
     def tokens(
         self, model: str, *, prompt: int, cached: int, completion: int, reasoning: int

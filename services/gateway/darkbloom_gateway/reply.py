@@ -70,7 +70,7 @@ class Reply:
         await self._answer.begin()
         self._first_at = self._clock.monotonic()
         seconds = self._first_at - self._started_at
-        note_first(self._stage.meters, self._manner.build, self._answer, seconds)
+        note_first(self._stage, self._manner.build, self._answer, seconds)
 
     async def _whole(self, writer: Writer) -> int:
         answer = self._answer
@@ -171,6 +171,7 @@ class Reply:
             await writer.write(unsent + broken(stream, error), more=False)
         except (ClientGoneError, MalformedError):
             return GONE_STATUS
+        self._stage.spans.broke()
         self._stage.meters.outcome(self._manner.build, error.http_status, broken=True)
         return 0
 

@@ -16,6 +16,7 @@ from darkbloom_gateway.connection import MAX_BODY_BYTES
 from darkbloom_gateway.envelopes import speaks_anthropic
 from darkbloom_gateway.errors import ApiError, body_too_large, internal, rate_limited
 from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.spans import EXEMPLAR
 from darkbloom_gateway.wire import (
     App,
     Message,
@@ -144,7 +145,8 @@ class Shell:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         """Count what has ended; a status of 0 is a caller who left."""
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
-        self._meters.http(method, self._route(scope), status or 499, seconds)
+        exemplar = scope.get(EXEMPLAR)
+        self._meters.http(method, self._route(scope), status or 499, seconds, exemplar)
         if status == _UNAUTHENTICATED:
             self._arrivals.guessed(*_whence(scope))
 

@@ -69,6 +69,9 @@ class Secret:
         return hash(self._text)
 
 
+_MAX_COMMIT = 64
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a field's annotation says beyond its type."""
@@ -102,6 +105,18 @@ class CommonConfig:
         str | None,
         Setting("OTLP/HTTP collector; unset sends no traces", env="OTEL_EXPORTER_OTLP_ENDPOINT"),
     ] = None
+    trace_share: Annotated[
+        float,
+        Setting(
+            "part of the traces that begin here; others follow their parent",
+            env="OTEL_TRACES_SAMPLER_ARG",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = 0.05
+    build_commit: Annotated[
+        str, Setting("commit of this build; the operator's word", env="DARKBLOOM_BUILD_COMMIT")
+    ] = "unknown"
     drain_grace_s: Annotated[
         float, Setting("seconds for in-flight work after SIGTERM", minimum=0)
     ] = 30.0
@@ -118,6 +133,8 @@ class CommonConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong across fields; a room extends it."""
+        if len(self.build_commit) > _MAX_COMMIT:
+            yield f"DARKBLOOM_BUILD_COMMIT: longer than {_MAX_COMMIT} characters"
         if self.clock_offset_s and self.environment != "development":
             yield "DARKBLOOM_CLOCK_OFFSET_S: a clock is wrong on purpose in development only"
 

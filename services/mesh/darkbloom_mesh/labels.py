@@ -102,7 +102,7 @@ RECOUNT = words("agrees drift")
 GONE_PHASE = words("before_first_token after_commit")
 TIER = words("account service provider admin")
 DIMENSION = words("account key address financial network input_tokens output_tokens")
-RECEIPT = words("made recorded repeated rejected")
+RECEIPT = words("made recorded repeated rejected anchored dropped")
 SEALED = words(
     "opened off replayed unreadable unshared malformed unknown_key not_openable wrong_header stale"
 )

@@ -3,7 +3,8 @@
     log = structlog.get_logger()
     log.info("provider_registered", provider_id=provider_id, trust_level=level)
 
-Fields: `ts` (UTC), `level`, `msg`, `service`, `version`, `request_id`, `trace_id`, `span_id`, then
+Fields: `ts` (UTC), `level`, `msg`, `service`, `version`,
+`build_commit`, `env`, `request_id`, `trace_id`, `span_id`, then
 the event's own. An exception is written as its type and the names of its frames: its text and its
 locals may hold content. Records of libraries are kept from WARNING up, as logger, template and
 line; a text that was already filled in is left out for the same reason.
@@ -25,7 +26,15 @@ _MAX_FRAMES = 30
 EventDict = MutableMapping[str, Any]
 
 
-def configure(*, room: str, version: str, level: str, stream: Any = None) -> None:
+def configure(
+    *,
+    room: str,
+    version: str,
+    level: str,
+    build_commit: str = "unknown",
+    environment: str = "production",
+    stream: Any = None,
+) -> None:
     """Set logging up for the process; call once, before the first event."""
     threshold = _LEVELS.get(level, logging.ERROR)
 
@@ -36,6 +45,8 @@ def configure(*, room: str, version: str, level: str, stream: Any = None) -> Non
             "msg": event.pop("event"),
             "service": room,
             "version": version,
+            "build_commit": build_commit,
+            "env": environment,
         }
         if current := request_id():
             fields["request_id"] = current

@@ -94,7 +94,6 @@ class Service:
         config: The room's configuration; drain grace, metrics address, ready file, log level.
         room: Name in logs.
         version: Version of the build.
-        commit: Commit of the build.
         clock: Time of the periodic checks.
         signals: Whether SIGTERM and SIGINT are taken; tests say no and call `stop()`.
     """
@@ -105,12 +104,11 @@ class Service:
         *,
         room: str,
         version: str,
-        commit: str = "unknown",
         clock: Clock | None = None,
         signals: bool = True,
     ) -> None:
         self.room = room
-        self.metrics = Metrics(version=version, commit=commit)
+        self.metrics = Metrics(version=version, commit=config.build_commit)
         self.stopping = asyncio.Event()
         self.listeners: dict[str, str] = {}
         self.tls = config.tls() if isinstance(config, RoomConfig) else None
@@ -132,8 +130,20 @@ class Service:
     async def __aenter__(self) -> Self:
         """Start logs, traces, metrics and signals; nothing is served before `wait()`."""
         config = self._config
-        logs.configure(room=self.room, version=self._version, level=config.log_level)
-        tracing = Tracing(self.room, self._version, config.otlp_endpoint)
+        logs.configure(
+            room=self.room,
+            version=self._version,
+            level=config.log_level,
+            build_commit=config.build_commit,
+            environment=config.environment,
+        )
+        tracing = Tracing(
+            self.room,
+            self._version,
+            config.otlp_endpoint,
+            share=config.trace_share,
+            metrics=self.metrics,
+        )
         self.on_close(lambda: asyncio.to_thread(tracing.close))
         self._serve_metrics()
         if isinstance(config, RoomConfig) and config.health_listen:

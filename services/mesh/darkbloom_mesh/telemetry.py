@@ -34,6 +34,11 @@ SpanName = Literal[
     "billing.settle",
 ]
 SPANS: tuple[str, ...] = get_args(SpanName)
+SPAN_ATTRIBUTES = (
+    *("attempt", "attempt_id", "hedge", "chip_family", "outcome", "final_status"),
+    *("candidates", "first_content_ms", "http.response.status_code", "error.type"),
+)
+"""What spans may say; the collector lets nothing else through."""
 
 
 def _named(labels: dict[str, Vocabulary]) -> tuple[tuple[str, Vocabulary], ...]:

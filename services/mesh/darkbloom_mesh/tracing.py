@@ -13,18 +13,33 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from darkbloom_mesh.telemetry import SpanName
+from darkbloom_mesh.telemetry import Metrics, SpanName
 
 TRACEPARENT_KEY = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
-_SAMPLED_SHARE = 0.05
 
 
 class Tracing:
-    """The tracer of one process; without an endpoint it only passes contexts on."""
+    """The tracer of one process; without an endpoint it only passes contexts on.
 
-    def __init__(self, room: str, version: str, endpoint: str | None) -> None:
-        self._provider = _exporting(room, version, endpoint) if endpoint else None
+    Args:
+        room: Who sends.
+        version: Of the build.
+        endpoint: Collector; None where there is none.
+        share: Of the traces that begin here.
+        metrics: Where the sink of spans is counted.
+    """
+
+    def __init__(
+        self, room: str, version: str, endpoint: str | None, *, share: float, metrics: Metrics
+    ) -> None:
+        self._provider = None
+        if endpoint:
+            # The SDK costs start-up time and memory, and most processes of tests do without.
+            from darkbloom_mesh.span_sink import exporting
+
+            self._provider = exporting(room, version, endpoint, share, metrics)
+            trace.set_tracer_provider(self._provider)
 
     def close(self) -> None:
         """Send what is buffered; blocks up to the exporter's own bound."""
@@ -84,24 +99,29 @@ def outgoing() -> Sequence[tuple[str, str]]:
     return tuple(carrier.items())
 
 
+def exemplar() -> dict[str, str] | None:
+    """Return what a histogram shows beside a number: the trace it is part of, if that is kept."""
+    current = trace.get_current_span().get_span_context()
+    if not (current.is_valid and current.trace_flags.sampled):
+        return None
+    return {"trace_id": trace.format_trace_id(current.trace_id)}
+
+
+def note(**attributes: str | int | bool) -> None:
+    """Add to the current span, where there is one."""
+    trace.get_current_span().set_attributes(attributes)
+
+
+def fail(error_type: str) -> None:
+    """Mark the current span as failed, by a closed word."""
+    current = trace.get_current_span()
+    current.set_attribute("error.type", error_type)
+    current.set_status(Status(StatusCode.ERROR))
+
+
 def ids() -> tuple[str, str] | None:
     """Return trace id and span id in hex, or None outside of a trace."""
     current = trace.get_current_span().get_span_context()
     if not current.is_valid:
         return None
     return trace.format_trace_id(current.trace_id), trace.format_span_id(current.span_id)
-
-
-def _exporting(room: str, version: str, endpoint: str) -> Any:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
-
-    resource = Resource.create({"service.name": f"darkbloom-{room}", "service.version": version})
-    provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(_SAMPLED_SHARE))
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return provider

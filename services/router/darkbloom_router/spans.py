@@ -7,7 +7,7 @@ spans stay on its machine: `attempt_id` is what both know.
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.telemetry import SpanName
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, Status, StatusCode
+from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from darkbloom_router import taxonomy
@@ -23,11 +23,13 @@ class Spans:
     Args:
         clock: Wall-clock time.
         enabled: Whether anybody listens.
+        tracer: Where spans begin; None for that of the process.
     """
 
-    def __init__(self, clock: Clock, *, enabled: bool) -> None:
+    def __init__(self, clock: Clock, *, enabled: bool, tracer: Tracer | None = None) -> None:
         self._clock = clock
         self._enabled = enabled
+        self._tracer = tracer
 
     def now_ns(self) -> int:
         """Return the time for a span's start; 0 where nobody listens."""
@@ -82,6 +84,7 @@ class Spans:
         attributes: dict[str, str | int],
     ) -> Span:
         parent = _PROPAGATOR.extract({"traceparent": traceparent})
-        return trace.get_tracer("darkbloom").start_span(
+        tracer = self._tracer or trace.get_tracer("darkbloom")
+        return tracer.start_span(
             name, context=parent, start_time=start_ns, links=links, attributes=attributes
         )

@@ -159,7 +159,14 @@ CANARY = "the patient said"
 
 def logged(level: str = "info") -> io.StringIO:
     stream = io.StringIO()
-    logs.configure(room="thing", version="1.2", level=level, stream=stream)
+    logs.configure(
+        room="thing",
+        version="1.2",
+        build_commit="c0ffee",
+        environment="development",
+        level=level,
+        stream=stream,
+    )
     return stream
 
 
@@ -174,6 +181,8 @@ def test_an_event_has_its_constant_message_and_its_fields() -> None:
         "msg": "provider_registered",
         "service": "thing",
         "version": "1.2",
+        "build_commit": "c0ffee",
+        "env": "development",
         "request_id": "req_1",
         "provider_id": "prov_1",
     }

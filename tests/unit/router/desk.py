@@ -36,6 +36,7 @@ from darkbloom_router.timers import Timers
 from darkbloom_router.trust import Trust
 from darkbloom_router.uplink import Uplink
 from google.protobuf.duration_pb2 import Duration
+from opentelemetry.trace import Tracer
 
 from tests.unit.router.fleets import BUILD, CATALOG, FACTS, capacity, provider, verdict
 
@@ -110,12 +111,16 @@ class Desk:
         limits: DispatchLimits | None = None,
         hedge_after_s: float = 1.0,
         catalog: Catalog = CATALOG,
+        tracer: Tracer | None = None,
         **changes: Any,
     ) -> None:
         self.clock = FakeClock()
         self.timers = Timers(self.clock)
         self.metrics = Metrics(version="0")
-        meter, spans = Meter(self.metrics), Spans(self.clock, enabled=False)
+        meter, spans = (
+            Meter(self.metrics),
+            Spans(self.clock, enabled=tracer is not None, tracer=tracer),
+        )
         meter.catalog = catalog.builds
         self.fleet = Fleet(rules or Rules())
         self.fleet.set_catalog(catalog)

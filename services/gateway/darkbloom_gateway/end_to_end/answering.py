@@ -314,6 +314,7 @@ class _Answering:
         self._timing.dispatch_us = int((first_at - dispatched_at) * 1e6)
         meters = self._stage.meters
         meters.first_content(self.build, first_at - self._started_at)
+        self._stage.spans.began(first_at - self._started_at)
         try:
             await self._writer.start(self._headers(attempt))
             await self._pump(relay)
@@ -361,6 +362,7 @@ class _Answering:
             await self._writer.write(relay.take() + error_record(error), more=False)
         except ClientGoneError:
             return GONE_STATUS
+        self._stage.spans.broke()
         self._stage.meters.outcome(self.build, error.http_status, broken=True)
         return 0
 
