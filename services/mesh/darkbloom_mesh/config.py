@@ -25,12 +25,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from darkbloom_mesh.clock import Clock, SystemClock
+from darkbloom_mesh.secret import Secret
 from darkbloom_mesh.tls import TlsFiles, TlsPaths
 
+__all__ = [
+    "EX_CONFIG",
+    "CommonConfig",
+    "ConfigError",
+    "RoomConfig",
+    "Row",
+    "Secret",
+    "Setting",
+    "describe",
+    "load",
+    "main_config",
+]
 EX_CONFIG = 78
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MIN_TOKEN_LENGTH = 32
+_MAX_COMMIT = 64
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 # Kubernetes injects these for each service of the namespace when enableServiceLinks is left on.
 _SERVICE_LINK = re.compile(
@@ -45,31 +59,6 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
-
-
-class Secret:
-    """Text that never shows: every formatting is redacted, `reveal()` is the only way in."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text itself, for the one call that needs it."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-
-_MAX_COMMIT = 64
 
 
 @dataclass(frozen=True)
@@ -106,13 +95,7 @@ class CommonConfig:
         Setting("OTLP/HTTP collector; unset sends no traces", env="OTEL_EXPORTER_OTLP_ENDPOINT"),
     ] = None
     trace_share: Annotated[
-        float,
-        Setting(
-            "part of the traces that begin here; others follow their parent",
-            env="OTEL_TRACES_SAMPLER_ARG",
-            minimum=0,
-            maximum=1,
-        ),
+        float, Setting("part of new traces", env="OTEL_TRACES_SAMPLER_ARG", minimum=0, maximum=1)
     ] = 0.05
     build_commit: Annotated[
         str, Setting("commit of this build; the operator's word", env="DARKBLOOM_BUILD_COMMIT")
