@@ -1,4 +1,4 @@
-"""The kit stays small: 2,300 lines of code. Docstrings, comments and blank lines are free.
+"""The kit stays small: 2,400 lines of code. Docstrings, comments and blank lines are free.
 
 So are the two lists of telemetry, which are words and hardly code: what is measured, and what its
 labels may say.
@@ -10,7 +10,7 @@ import tokenize
 from importlib import resources
 from pathlib import Path
 
-BUDGET = 2_300
+BUDGET = 2_400
 LISTS = ("labels.py", "telemetry.py")
 SILENT = {
     tokenize.COMMENT,
