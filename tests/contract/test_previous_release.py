@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.previous import recorded
-from tools.release import versions
+from tools.release import changelog, versions
 from tools.release.rooms import ROOT
 from tools.release.trees import Repository
 
@@ -35,6 +35,20 @@ def test_the_record_names_the_commit_of_the_last_tag(repository: Repository) -> 
 def test_the_tree_is_on_its_way_to_a_later_version(repository: Repository) -> None:
     tag, _ = recorded()
     assert versions.parse(versions.declared()) > versions.parse(tag.removeprefix("v"))
+
+
+def test_nothing_is_added_to_the_changelog_of_a_version_that_was_released(
+    repository: Repository,
+) -> None:
+    """The changelog merges by union, so a line can slip below the heading of a release."""
+    tag, commit = recorded()
+    version = tag.removeprefix("v")
+    then = changelog.sections(repository.text(commit, "CHANGELOG.md"))
+    # The first tag was set on a commit whose changelog had no section for it yet.
+    released = then.get(version) or then[changelog.UNRELEASED]
+    now = changelog.sections((ROOT / "CHANGELOG.md").read_text())[version]
+    slipped = set(changelog.entries(now)) - set(changelog.entries(released))
+    assert slipped == set(), f"move these lines from [{version}] up to [Unreleased]"
 
 
 def breaking(against: str, tree: Path) -> subprocess.CompletedProcess[str]:
