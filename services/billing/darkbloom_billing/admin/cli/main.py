@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from darkbloom_billing.admin.cli import accounts, books, erase, money
+from darkbloom_billing.admin.cli import accounts, books, erase, history, money
 from darkbloom_billing.admin.cli.desk import Desk, read_token
 
 _JSON = "--json"
@@ -65,6 +65,7 @@ cli.add_typer(books.audit, name="audit")
 cli.add_typer(books.seal, name="seal")
 cli.command("export")(books.export)
 cli.add_typer(erase.erase, name="erase")
+cli.add_typer(history.history, name="history")
 
 
 def arguments(given: Sequence[str]) -> list[str]:

@@ -91,6 +91,11 @@ def problem(message: str, facts: Mapping[str, str], *, as_json: bool) -> None:
     console.print(Text(f"{message} ({extra})" if extra else message))
 
 
+def note(message: str) -> None:
+    """Print what a reader should know beside the answer, on stderr."""
+    Console(stderr=True, soft_wrap=True).print(Text(message))
+
+
 def dollars(amount: int) -> str:
     """Write micro-USD as dollars."""
     sign = "-" if amount < 0 else ""
