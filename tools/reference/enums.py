@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from enum import Enum
 from importlib import import_module
 
+from tools.reference import refusals
 from tools.reference.descriptors import enums, read
 from tools.reference.markdown import NOTE, cell, code, table
 
@@ -35,7 +36,16 @@ def page() -> str:
     parts = [
         "# Closed vocabularies\n\n",
         f"{NOTE}\n\n",
-        "Words outside these lists do not occur. Errors of the HTTP surface (`type`, `code`, status) are in [errors.md](../errors.md), whose every row is compared with the code.\n\n",
+        "Words outside these lists do not occur. What to do about each error is in [errors.md](../errors.md), whose every row is compared with the code.\n\n",
+        "## Errors of the HTTP surface\n\n",
+        "Those of the token path and of what all routes share; other routes name theirs in [errors.md](../errors.md).\n\n",
+        table(
+            ("Status", "Type", "Code", "When"),
+            [
+                (str(status), code(kind), code(word), cell(when))
+                for status, kind, word, when in refusals.rows()
+            ],
+        ),
         "## On the wire\n\n",
     ]
     for file in read():

@@ -41,8 +41,10 @@ def page() -> str:
                 for spec in specs
                 if spec.buckets
             ],
-        ).rstrip("\n")
-        + "\n"
+        )
+        + "## Spans\n\n"
+        + "Names of traces' spans; a provider's own stay on its machine.\n\n"
+        + "".join(f"- {code(name)}\n" for name in telemetry.SPANS)
     )
 
 
