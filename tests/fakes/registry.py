@@ -35,6 +35,7 @@ class FakeRegistry(RegistryServiceServicer):
 
     def __init__(self, *builds: catalog_pb2.Build) -> None:
         self.away = False
+        self.confirmed = rpc.ConfirmCatalogRequest()
         self.catalog = catalog_pb2.Catalog(generation=1, builds=builds or [build()])
         self.manifests: dict[str, bytes] = {}
         self._changed = asyncio.Condition()
@@ -62,6 +63,12 @@ class FakeRegistry(RegistryServiceServicer):
             async with self._changed:
                 while self.catalog.generation == seen:
                     await self._changed.wait()
+
+    async def ConfirmCatalog(
+        self, request: rpc.ConfirmCatalogRequest, context: Context
+    ) -> rpc.ConfirmCatalogResponse:
+        self.confirmed = request
+        return rpc.ConfirmCatalogResponse()
 
     async def ListBuilds(
         self, request: rpc.ListBuildsRequest, context: Context

@@ -94,6 +94,7 @@ from darkbloom_gateway.routes import (
     receipts,
     referrals,
     releases,
+    rollouts,
     stripe,
     version,
 )
@@ -384,6 +385,7 @@ class Worker:
                 ),
                 me.make_router(self.plane, self.identity),
                 drain.make_router(self.plane, self.fleet_drain),
+                rollouts.make_router(self.plane, self._registry),
                 log_reports.make_router(self.plane, self.identity),
                 encryption.make_router(self.ring),
                 gateway_evidence.make_router(self.plane, self._evidence_desk()),

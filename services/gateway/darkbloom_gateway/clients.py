@@ -18,10 +18,13 @@ from darkbloom.registry.v1.catalog_pb2 import Catalog
 from darkbloom.registry.v1.registry_service_pb2 import (
     ConfirmCatalogRequest,
     GetManifestRequest,
+    GetRolloutRequest,
     ListManifestKeysRequest,
+    ListRolloutsRequest,
     WatchCatalogRequest,
 )
 from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from darkbloom.registry.v1.rollout_pb2 import Rollout
 from darkbloom.router.v1 import fleet_pb2, fleet_service_pb2
 from darkbloom.router.v1.fleet_service_pb2_grpc import FleetServiceStub
 from darkbloom_edge.signatures import to_base64
@@ -48,6 +51,8 @@ from darkbloom_gateway.ports import (
 )
 
 T = TypeVar("T")
+_ROLLOUTS = 50
+"""Newest ones that are shown."""
 _UNUSABLE = (
     ErrorReason.ERROR_REASON_KEY_UNKNOWN,
     ErrorReason.ERROR_REASON_KEY_REVOKED,
@@ -300,6 +305,21 @@ class RegistryClient:
         """See `install.ManifestReader`."""
         call = self._stub.ListManifestKeys(ListManifestKeysRequest(), timeout=self._timeout_s)
         return {key.key_id: key.public_key for key in (await answer(call)).keys}
+
+    async def rollouts(self) -> Sequence[Rollout]:
+        """Return the newest rollouts."""
+        request = ListRolloutsRequest(page=PageRequest(page_size=_ROLLOUTS))
+        call = self._stub.ListRollouts(request, timeout=self._timeout_s)
+        return (await answer(call)).rollouts
+
+    async def rollout(self, rollout_id: str) -> Rollout:
+        """Return one.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        request = GetRolloutRequest(rollout_id=rollout_id)
+        return (await answer(self._stub.GetRollout(request, timeout=self._timeout_s))).rollout
 
     async def confirm_catalog(self, session: str, replica: str, generation: int) -> None:
         """Tell by which catalog a worker goes."""

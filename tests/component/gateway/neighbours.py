@@ -65,7 +65,7 @@ from darkbloom.billing.v1.price_service_pb2_grpc import (
 from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServicer_to_server
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
-from darkbloom.registry.v1 import catalog_pb2
+from darkbloom.registry.v1 import catalog_pb2, registry_service_pb2, rollout_pb2
 from darkbloom.registry.v1.catalog_pb2 import Alias, Build, Catalog
 from darkbloom.registry.v1.registry_service_pb2 import (
     GetManifestResponse,
@@ -366,6 +366,8 @@ class FakeAttestation(AttestationServiceServicer):
 class FakeRegistry(RegistryServiceServicer):
     def __init__(self) -> None:
         self.away = False
+        self.confirmed = registry_service_pb2.ConfirmCatalogRequest()
+        self.rollouts: list[rollout_pb2.Rollout] = []
         self.reads: list[tuple[str, str]] = []
         self.manifest = b"{}\n"
         """Of every version."""
@@ -411,6 +413,21 @@ class FakeRegistry(RegistryServiceServicer):
         raise NotImplementedError
 
     ListBuilds = RegisterBuild = PromoteVersion = UpsertAlias = GetBuild
+
+    async def ConfirmCatalog(self, request, context):
+        self.confirmed = request
+        return registry_service_pb2.ConfirmCatalogResponse()
+
+    async def ListRollouts(self, request, context):
+        if self.away:
+            raise StoreUnavailableError("away")
+        return registry_service_pb2.ListRolloutsResponse(rollouts=self.rollouts)
+
+    async def GetRollout(self, request, context):
+        for rollout in self.rollouts:
+            if rollout.rollout_id == request.rollout_id:
+                return registry_service_pb2.GetRolloutResponse(rollout=rollout)
+        raise NotFoundError("no such rollout")
 
     async def GetManifest(self, request, context):
         self.reads.append((request.build, request.version))

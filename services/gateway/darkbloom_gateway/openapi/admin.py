@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from darkbloom_edge.dialects.schemas.parts import (
     BOOLEAN,
     COUNT,
+    NUMBER,
     STRING,
     Schema,
     array,
@@ -80,7 +81,42 @@ SCHEMAS: Mapping[str, Schema] = {
             "expires_at": nullable(TIME),
             "created_at": TIME,
         }
-    )
+    ),
+    "Rollout": obj(
+        {
+            "rollout_id": STRING,
+            "alias": STRING,
+            "from_build": STRING,
+            "to_build": STRING,
+            "state": words("running", "paused", "done", "reverted"),
+            "step": said(COUNT, "counted from 0"),
+            "steps": said(array(whole(1, 100)), "percent of accounts and machines"),
+            "reason": said(STRING, "why it is in this state"),
+            "started_by": STRING,
+            "seen": obj(
+                {
+                    "successes": COUNT,
+                    "failures": COUNT,
+                    "load_failures": COUNT,
+                    "untrusted": COUNT,
+                    "ttft_p95_s": nullable(NUMBER),
+                }
+            ),
+            "gates": obj(
+                {
+                    "min_requests": COUNT,
+                    "soak_s": NUMBER,
+                    "min_success_percent": COUNT,
+                    "max_load_failures": COUNT,
+                    "max_untrusted": COUNT,
+                    "max_ttft_p95_s": nullable(NUMBER),
+                }
+            ),
+            "created_at": TIME,
+            "step_at": TIME,
+            "updated_at": TIME,
+        }
+    ),
 }
 TABLE: Mapping[Key, Operation] = {
     ("POST", "/v1/admin/credit"): _CREDIT,
@@ -146,6 +182,14 @@ TABLE: Mapping[Key, Operation] = {
         ),
         answers=answer(_DRAIN),
         name="set_drain",
+    ),
+    ("GET", "/v1/admin/rollouts"): Operation(
+        tag="Admin",
+        access=Access.ADMIN,
+        answers=answer(obj({"rollouts": array(ref("Rollout"))})),
+    ),
+    ("GET", "/v1/admin/rollouts/{rollout_id}"): Operation(
+        tag="Admin", access=Access.ADMIN, answers=answer(ref("Rollout")), refusals=(404,)
     ),
     ("GET", "/v1/admin/log-reports/{report_id}"): Operation(
         tag="Admin",
