@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import final
 
+import structlog
 from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
 from darkbloom_edge.delta import Delta
@@ -33,6 +34,8 @@ from darkbloom_gateway.self_route import Route
 from darkbloom_gateway.stage import Stage
 from darkbloom_gateway.verdicts import Checked, VerdictRefusedError
 
+_log = structlog.get_logger()
+_SERVER_ERROR = 500
 MAX_ROUNDS = 3
 """How often one request may be opened on a lane."""
 MAX_SEALED = 64
@@ -372,7 +375,7 @@ class Seeker:
         if message.reason == gateway_lane_pb2.REFUSAL_REASON_DRAINING:
             exchange.refuse_new()
             raise LaneLostError
-        raise convert.refusal(message)
+        raise self._unserved(convert.refusal(message))
 
     def _take_failure(self, frame: Frame, exchange: Exchange[Attempt]) -> None:
         """The router had committed, and nobody else will answer."""
@@ -380,7 +383,16 @@ class Seeker:
             return
         exchange.ended_by_router = True
         exchange.keep_only(())
-        raise convert.attempt_failure(gateway_lane_pb2.AttemptFailed.FromString(frame.payload))
+        message = gateway_lane_pb2.AttemptFailed.FromString(frame.payload)
+        raise self._unserved(convert.attempt_failure(message))
+
+    def _unserved(self, error: ApiError) -> ApiError:
+        """Leave the line that joins the consumer's request id with the routers' records."""
+        if error.http_status >= _SERVER_ERROR:
+            order = self._reservation.request_id if self._reservation is not None else ""
+            build = self._plan.build
+            _log.info("request_unserved", order_id=order, status=error.http_status, build=build)
+        return error
 
     def _take_chunk(self, frame: Frame, exchange: Exchange[Attempt]) -> None:
         attempt = exchange.live.get(frame.stream)

@@ -1,4 +1,4 @@
-"""`python -m darkbloom_router [serve|migrate]`."""
+"""`python -m darkbloom_router [serve|migrate|why]`."""
 
 import argparse
 
@@ -7,15 +7,34 @@ from darkbloom_mesh.serve import run
 
 from darkbloom_router.app import migrate, serve
 from darkbloom_router.config import RouterConfig
+from darkbloom_router.records.reading import MAX_ROWS
+from darkbloom_router.records.why import why
 
 
 def main() -> None:
-    """Serve until told to stop, or migrate; exits with the room's code."""
+    """Serve until told to stop, migrate, or explain a request; exits with the room's code."""
     parser = argparse.ArgumentParser(prog="darkbloom_router", description="The router room.")
-    parser.add_argument("command", nargs="?", choices=["serve", "migrate"], default="serve")
-    command = parser.parse_args().command
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="route (the default)")
+    commands.add_parser("migrate", help="bring the schema of decision records to its newest form")
+    asked = commands.add_parser("why", help="say how a request went, from the decision records")
+    asked.add_argument("name", nargs="?", default="", help="request, or X-Inference-Job-ID")
+    asked.add_argument("--build", default="", help="only of this build")
+    asked.add_argument("--limit", type=int, choices=range(1, MAX_ROWS + 1), default=20, metavar="N")
+    asked.add_argument("--json", action="store_true")
+    given = parser.parse_args()
     config = main_config(RouterConfig, "router")
-    raise SystemExit(migrate(config) if command == "migrate" else run(lambda: serve(config)))
+    if given.command == "why":
+        code = why(
+            config.database_url,
+            given.name,
+            build=given.build,
+            limit=given.limit,
+            as_json=given.json,
+        )
+        raise SystemExit(code)
+    migrating = given.command == "migrate"
+    raise SystemExit(migrate(config) if migrating else run(lambda: serve(config)))
 
 
 if __name__ == "__main__":

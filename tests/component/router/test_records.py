@@ -1,5 +1,6 @@
 """Decision records in a real PostgreSQL."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -7,8 +8,11 @@ import asyncpg
 import pytest
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.migrate import migrate
+from darkbloom_mesh.postgres import Database
+from darkbloom_router.records.reading import find
 from darkbloom_router.records.rows import AttemptRow, RefusalRow
 from darkbloom_router.records.store import PostgresRecords
+from darkbloom_router.records.why import lines, why
 
 from tests.stores import postgres
 
@@ -79,3 +83,48 @@ async def test_rows_are_kept_once_explain_a_request_and_go_when_they_are_old(
     finally:
         await connection.close()
         await store.close()
+
+
+async def test_why_tells_a_request_by_any_of_its_names_in_closed_words(database_url: str) -> None:
+    store = PostgresRecords(database_url, "router-0")
+    await store.open()
+    lost = replace(
+        ATTEMPT, attempt_id="att_7", request_id="req_7", outcome="provider_lost",
+        first_content_ms=None, provider_complete_observed=False,
+    )  # fmt: skip
+    again = replace(lost, attempt_id="att_8", number=2, outcome="success", first_content_ms=5)
+    await store.write([lost, again, replace(REFUSAL, request_id="req_9")])
+    await store.close()
+    database = await Database.connect(database_url)
+    try:
+        by_request = await find(database, "req_7")
+        assert by_request == await find(database, "att_8")
+        first, second = by_request.attempts
+        assert (first["final_status"], first["error_class"], first["error_reason"]) == (
+            "error", "provider_disconnect_before_response", "provider_error",
+        )  # fmt: skip
+        assert (second["final_status"], second["error_class"]) == ("success", "")
+        assert first["breakdown"] == {"state": 0.0, "request": 12.5}
+        told = list(lines(by_request))
+        assert "attempt 1 on prov_1" in told[0]
+        assert "provider_disconnect_before_response (provider_lost)" in told[0]
+        [line] = lines(await find(database, "req_9"))
+        assert "429 machine_busy" in line
+        assert "no_headroom 3" in line
+        assert not await find(database, "req_nobody")
+        assert (await find(database, build="no/such")).refusals == []
+        assert len((await find(database, limit=1)).attempts) == 1
+    finally:
+        await database.close()
+
+
+def test_why_is_one_command_with_a_document(
+    database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert why(Secret(database_url), "att_8", build="", limit=20, as_json=True) == 0
+    said = json.loads(capfd.readouterr().out)
+    assert [row["attempt_id"] for row in said["attempts"]] == ["att_7", "att_8"]
+    assert said["refusals"] == []
+    assert why(Secret(database_url), "att_0", build="", limit=20, as_json=False) == 1
+    assert why(None, "", build="", limit=20, as_json=False) == 2
+    assert "DATABASE_URL" in capfd.readouterr().err
