@@ -12,6 +12,7 @@ import pytest
 from darkbloom.billing.v1.operator_service_pb2 import ExportColumn, ExportHeader
 from darkbloom_billing.admin.cli.exports import FORMATS, MismatchError, prove
 from darkbloom_billing.admin.cli.main import arguments
+from pyrage.x25519 import Identity
 
 from tests.component.billing.operating import Staff, staff
 from tests.component.billing.world import CONSUMER, PROVIDER, World, owner, world
@@ -159,8 +160,25 @@ def test_a_file_that_does_not_add_up_is_removed(tmp_path: Path, form: str) -> No
     file.write([[1], [2]])
     file.close()
     with pytest.raises(MismatchError):
-        prove("t", file, path, header)
+        prove("t", file)
     assert not path.exists()
+
+
+async def test_an_export_to_a_recipient_is_proven_by_whoever_can_read_it(
+    url: str, tmp_path: Path
+) -> None:
+    me, target = Identity.generate(), tmp_path / "out"
+    keys = tmp_path / "keys"
+    keys.write_text(f"{me}\n")
+    async with world(url) as w:
+        alice, _, _ = await shells(w, tmp_path)
+        await w.people()
+        words = ("export", str(target), "--format", "json", "--recipient", str(me.to_public()))
+        written = await alice.json(*words)
+        assert {each["file"].rpartition(".")[2] for each in written["files"]} == {"age"}
+        assert not any(CONSUMER.encode() in path.read_bytes() for path in target.glob("*.age"))
+        found = await alice.json("verify", str(target), "--identity-file", str(keys))
+        assert found["files"] == written["files"]
 
 
 def test_json_may_stand_anywhere() -> None:

@@ -64,6 +64,7 @@ cli.add_typer(money.withdrawals, name="withdrawals")
 cli.add_typer(books.audit, name="audit")
 cli.add_typer(books.seal, name="seal")
 cli.command("export")(books.export)
+cli.command("verify")(books.verify)
 cli.add_typer(erase.erase, name="erase")
 cli.add_typer(history.history, name="history")
 
