@@ -13,7 +13,12 @@ from darkbloom_local.mesh import Mesh
 from tests.compat.previous import Previous, previous
 from tests.mesh.harness import QUICK, Books, Consumer, Fleet, gateway_ready, metrics_of, until
 
-pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.asyncio(loop_scope="session"),
+    # Whole meshes, one after the other, and some on machines that do something else besides.
+    pytest.mark.timeout(600),
+]
 WORDS = 40
 ROOMS = ("billing", "attestation", "registry", "router", "gateway")
 MIXTURES = {
@@ -60,7 +65,6 @@ async def test_todays_agent_serves_a_paid_stream_with_rooms_of_the_previous_rele
         await books.clean()
 
 
-@pytest.mark.timeout(600)
 async def test_each_room_is_rolled_forward_and_back_and_the_mesh_answers_after_each(
     yesterday: Previous, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
