@@ -131,7 +131,8 @@ async def test_a_drain_under_load_loses_nothing(fleet: Mesh, name: str) -> None:
 async def test_a_kill_under_load_loses_only_what_had_begun(fleet: Mesh, name: str) -> None:
     """Each broken answer has one in-band error and costs exactly what came of it."""
     clock, books = SystemClock(), Books(fleet)
-    async with steady(fleet, clients=CLIENTS) as load:
+    # Long answers: what a client still reads on a crowded machine, its router is still writing.
+    async with steady(fleet, clients=CLIENTS, tokens=100) as load:
 
         async def under_way() -> bool:
             return load.flowing >= CLIENTS // 2

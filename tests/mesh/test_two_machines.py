@@ -160,5 +160,9 @@ async def test_a_build_that_no_machine_holds_is_loaded_by_command_and_answers(
     assert (
         await until(lambda: commands("loaded"), "the machine has said that the build is there") == 1
     )
-    assert await warm(track, SECOND) == 1
+
+    async def held() -> bool:
+        return await warm(track, SECOND) == 1
+
+    await until(held, "the machine's next heartbeat shows the build in memory")
     await Books(track).clean()
