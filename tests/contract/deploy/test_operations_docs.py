@@ -7,7 +7,7 @@ import pytest
 from darkbloom_mesh.config import describe, load
 from darkbloom_mesh.telemetry import DECLARED
 
-from tests.contract.deploy.manifests import DEPLOY, ROOMS, ROOT
+from tests.contract.deploy.manifests import DEPLOY, ROOMS, ROOT, named, pod, rendered
 from tests.contract.test_environment_tables import config_of
 
 PAGES = sorted((ROOT / "docs" / "operations").rglob("*.md"))
@@ -62,3 +62,18 @@ def test_every_kill_switch_takes_the_value_that_its_page_names() -> None:
         environ = {f"DARKBLOOM_ROUTER_{name}": value, "DARKBLOOM_ENV": "development"}
         assert name.lower() in fields
         load(config_of("router"), "router", environ)
+
+
+def test_the_table_of_ports_is_what_rooms_listen_at() -> None:
+    text = (ROOT / "docs" / "operations" / "README.md").read_text()
+    table = text.partition("### Ports")[2].partition("###")[0]
+    written = {
+        (room, int(port))
+        for rooms, port in re.findall(r"(?m)^\| ([a-z, ]+) \| (\d+) \|", table)
+        for room in (ROOMS if rooms == "all" else rooms.split(", "))
+    }
+    opened = set()
+    for room in ROOMS:
+        (container,) = pod(named(rendered("base"), "Deployment", room))["containers"]
+        opened |= {(room, port["containerPort"]) for port in container["ports"]}
+    assert written == opened
