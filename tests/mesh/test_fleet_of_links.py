@@ -132,7 +132,7 @@ async def test_a_kill_under_load_loses_only_what_had_begun(fleet: Mesh, name: st
     """Each broken answer has one in-band error and costs exactly what came of it."""
     clock, books = SystemClock(), Books(fleet)
     # Long answers: what a client still reads on a crowded machine, its router is still writing.
-    async with steady(fleet, clients=CLIENTS, tokens=100) as load:
+    async with steady(fleet, clients=CLIENTS, tokens=70) as load:
 
         async def under_way() -> bool:
             return load.flowing >= CLIENTS // 2
