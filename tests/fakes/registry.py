@@ -35,6 +35,8 @@ class FakeRegistry(RegistryServiceServicer):
 
     def __init__(self, *builds: catalog_pb2.Build) -> None:
         self.away = False
+        self.downloads_granted: int | None = None
+        """Leave to fetch that a report is given; None: nobody needs any."""
         self.confirmed = rpc.ConfirmCatalogRequest()
         self.catalog = catalog_pb2.Catalog(generation=1, builds=builds or [build()])
         self.manifests: dict[str, bytes] = {}
@@ -46,7 +48,10 @@ class FakeRegistry(RegistryServiceServicer):
         """Replace the catalog and tell every watcher."""
         async with self._changed:
             self.catalog = catalog_pb2.Catalog(
-                generation=self.catalog.generation + 1, builds=builds, aliases=aliases
+                generation=self.catalog.generation + 1,
+                builds=builds,
+                aliases=aliases,
+                downloads_are_granted=self.downloads_granted is not None,
             )
             self._changed.notify_all()
 
@@ -69,6 +74,12 @@ class FakeRegistry(RegistryServiceServicer):
     ) -> rpc.ConfirmCatalogResponse:
         self.confirmed = request
         return rpc.ConfirmCatalogResponse()
+
+    async def ReportModelStates(
+        self, request: rpc.ReportModelStatesRequest, context: Context
+    ) -> rpc.ReportModelStatesResponse:
+        granted = min(request.downloads_wanted, self.downloads_granted or 0)
+        return rpc.ReportModelStatesResponse(downloads_granted=granted)
 
     async def ListBuilds(
         self, request: rpc.ListBuildsRequest, context: Context

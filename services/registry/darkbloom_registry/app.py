@@ -42,7 +42,12 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
         service.on_drain(feed.close)
         service.spawn(feed.follow(), name="feed")
 
-        rolling = Rolling(store, clock, config.rollout_period_s)
+        rolling = Rolling(
+            store,
+            clock,
+            config.rollout_period_s,
+            downloads_at_once=config.downloads_at_once,
+        )
         service.spawn(rolling.run(), name="rollouts")
         following = Following(store, clock)
         gauges = Gauges(store, following, service.metrics, clock)

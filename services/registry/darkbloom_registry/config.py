@@ -32,6 +32,11 @@ class RegistryConfig(RoomConfig):
         float, Setting("between two looks at rollouts that nobody reports on", minimum=0.1)
     ] = 5.0
 
+    downloads_at_once: Annotated[
+        int,
+        Setting("machines of the whole fleet that fetch at once; 0: as many as want", minimum=0),
+    ] = 0
+
     def problems(self) -> Iterator[str]:
         """Refuse a key file that cannot be used."""
         yield from super().problems()

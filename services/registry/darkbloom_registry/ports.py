@@ -118,6 +118,18 @@ class Writing(Protocol):
         """Write how far machines are with builds."""
         ...
 
+    async def running_downloads(self, since: datetime) -> int:
+        """Return how many machines said since then that they fetch."""
+        ...
+
+    async def granted_downloads(self, since: datetime) -> int:
+        """Return how many were given leave since then."""
+        ...
+
+    async def put_grant(self, session: str, sequence: int, machines: int, now: datetime) -> None:
+        """Write leave that is given."""
+        ...
+
     async def label_known(self, label: str, *, active: bool) -> bool:
         """Return whether a key has this label; also one that was revoked, unless `active`."""
         ...

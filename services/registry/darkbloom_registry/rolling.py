@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, final
 
 import structlog
@@ -11,6 +12,7 @@ from darkbloom_mesh.errors import InvalidArgumentError, StoreUnavailableError
 
 from darkbloom_registry.aliases import is_split, succeed
 from darkbloom_registry.changes import BY_ITSELF, Change
+from darkbloom_registry.downloads import ACTIVE, GRANTED, granted
 from darkbloom_registry.errors import (
     AliasNotFoundError,
     BuildNotRoutableError,
@@ -45,10 +47,18 @@ _log = structlog.get_logger()
 class Rolling:
     """Every write holds the one lock of the generation; a repeated call changes nothing."""
 
-    def __init__(self, store: Store, clock: Clock, period_s: float) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, period_s: float, *, downloads_at_once: int = 0
+    ) -> None:
+        self._downloads_at_once = downloads_at_once
         self._store = store
         self._clock = clock
         self._period_s = period_s
+
+    @property
+    def grants(self) -> bool:
+        """Whether machines fetch only with leave."""
+        return self._downloads_at_once > 0
 
     async def start(
         self,
@@ -129,17 +139,41 @@ class Rolling:
         sequence: int,
         seen: Sequence[Seen],
         states: Sequence[ModelState],
-    ) -> None:
-        """Take what a router saw; what breaks a gate turns its rollout back at once."""
+        wanted: int = 0,
+    ) -> int:
+        """Take what a router saw; what breaks a gate turns its rollout back at once.
+
+        Args:
+            session: One life of a router.
+            sequence: Of the report; a repeated one is taken once, and granted nothing.
+            seen: Of builds.
+            states: Of machines.
+            wanted: Machines that wait for leave to fetch.
+
+        Returns:
+            How many of them may begin.
+        """
+        now = self._clock.now()
         async with self._store.write() as writing:
-            if not await writing.take_report(session, sequence, self._clock.now()):
-                return
+            if not await writing.take_report(session, sequence, now):
+                return 0
             await writing.put_model_states(states)
             for rollout in await writing.live_rollouts():
                 counted = taken(rollout, seen)
                 if counted is not rollout:
                     await writing.put_rollout(counted)
                     await self._judge(writing, counted)
+            return await self._grant(writing, session, sequence, wanted, now) if wanted else 0
+
+    async def _grant(
+        self, writing: Writing, session: str, sequence: int, wanted: int, now: datetime
+    ) -> int:
+        running = await writing.running_downloads(now - ACTIVE)
+        begun = await writing.granted_downloads(now - GRANTED)
+        count = granted(wanted, self._downloads_at_once, running, begun)
+        if count:
+            await writing.put_grant(session, sequence, count, now)
+        return count
 
     async def run(self) -> None:
         """Let time pass for rollouts that nobody reports on, for ever."""

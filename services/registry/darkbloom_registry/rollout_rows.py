@@ -144,6 +144,39 @@ async def states(
     return tuple(map(_state, rows))
 
 
+async def running_downloads(connection: Connection, since: datetime) -> int:
+    """Return how many machines said since then that they fetch."""
+    return int(
+        await connection.fetchval(
+            "SELECT count(DISTINCT provider_id) FROM registry.model_states"
+            " WHERE stage IN ('started', 'downloading') AND report_time >= $1",
+            since,
+        )
+    )
+
+
+async def granted_downloads(connection: Connection, since: datetime) -> int:
+    """Return how many were given leave since then; what is older is forgotten."""
+    await connection.execute("DELETE FROM registry.download_grants WHERE grant_time < $1", since)
+    return int(
+        await connection.fetchval("SELECT coalesce(sum(machines), 0) FROM registry.download_grants")
+    )
+
+
+async def put_grant(
+    connection: Connection, session: str, sequence: int, machines: int, now: datetime
+) -> None:
+    """Write leave that is given."""
+    await connection.execute(
+        "INSERT INTO registry.download_grants (session, sequence, machines, grant_time)"
+        " VALUES ($1, $2, $3, $4)",
+        session,
+        sequence,
+        machines,
+        now,
+    )
+
+
 async def all_states(connection: Connection, build: str) -> Sequence[ModelState]:
     """Return what every machine said last of a build."""
     rows = await connection.fetch("SELECT * FROM registry.model_states WHERE build = $1", build)

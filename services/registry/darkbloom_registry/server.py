@@ -64,7 +64,9 @@ class RegistryServer(ProgressServer):
                 yield pb.WatchCatalogResponse(heartbeat=beat)
             else:
                 self._reads.labels("snapshot").inc()
-                yield pb.WatchCatalogResponse(snapshot=convert.catalog_to(event))
+                snapshot = convert.catalog_to(event)
+                snapshot.downloads_are_granted = self._rolling.grants
+                yield pb.WatchCatalogResponse(snapshot=snapshot)
 
     async def GetBuild(self, request: pb.GetBuildRequest, context: Context) -> pb.GetBuildResponse:
         """Return one build."""

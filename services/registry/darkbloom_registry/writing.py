@@ -167,6 +167,18 @@ class Write:
         """Write how far machines are with builds."""
         await rollout_rows.put_states(self._connection, states)
 
+    async def running_downloads(self, since: datetime) -> int:
+        """Return how many machines said since then that they fetch."""
+        return await rollout_rows.running_downloads(self._connection, since)
+
+    async def granted_downloads(self, since: datetime) -> int:
+        """Return how many were given leave since then."""
+        return await rollout_rows.granted_downloads(self._connection, since)
+
+    async def put_grant(self, session: str, sequence: int, machines: int, now: datetime) -> None:
+        """Write leave that is given."""
+        await rollout_rows.put_grant(self._connection, session, sequence, machines, now)
+
     async def label_known(self, label: str, *, active: bool) -> bool:
         """Return whether a key has this label; also one that was revoked, unless `active`."""
         return await change_rows.label_known(self._connection, label, active=active)

@@ -324,6 +324,8 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
                 Backoff(uniform),
                 session=_new_id("seen"),
                 timeout_s=config.call_timeout_s,
+                downloads=router.links.downloads,
+                granted=router.links.granted,
             ).run(),
         ),
         (

@@ -64,6 +64,11 @@ def desired_models(
     return found
 
 
+def wish_for(catalog: Catalog, build: str) -> Desired:
+    """Return the wish for a build by itself."""
+    return _desired(catalog, build, build, "")
+
+
 def _desired(catalog: Catalog, name: str, desired: str, previous: str) -> Desired:
     build = catalog.builds.get(desired)
     return Desired(

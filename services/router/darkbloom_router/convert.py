@@ -226,6 +226,7 @@ def catalog(message: catalog_pb2.Catalog) -> Catalog:
     """Return what routing needs of a catalog."""
     return Catalog(
         generation=message.generation,
+        downloads_granted=message.downloads_are_granted,
         builds={build.id: _build(build) for build in message.builds},
         aliases=tuple(
             Alias(

@@ -9,6 +9,7 @@ from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.closing import Closing
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.downlink import Downlink
+from darkbloom_router.downloads import Downloads
 from darkbloom_router.fleet import Fleet
 from darkbloom_router.losses import Losses
 from darkbloom_router.meter import Meter
@@ -63,3 +64,4 @@ class LinkParts:
     initial_credit: int
     new_id: Callable[[str], str]
     uniform: Callable[[], float]
+    downloads: Downloads = field(default_factory=Downloads)

@@ -233,6 +233,8 @@ class Catalog:
     generation: int = 0
     builds: dict[str, Build] = field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
+    downloads_granted: bool = False
+    """Whether machines fetch only with the registry's leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

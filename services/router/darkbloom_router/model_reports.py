@@ -1,5 +1,7 @@
 """Tells the registry what this replica saw of builds, so that rollouts go on or come back."""
 
+from collections.abc import Callable, Collection
+
 import grpc
 import structlog
 from darkbloom.registry.v1 import registry_service_pb2 as registry_rpc
@@ -8,6 +10,7 @@ from darkbloom.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.clock import Clock
 
+from darkbloom_router.downloads import Downloads
 from darkbloom_router.observations import Batch, Observations, Stage
 
 PERIOD_S = 2.0
@@ -33,6 +36,8 @@ class ModelReports:
         backoff: Between tries.
         session: Names this life of this replica; a report that comes twice counts once.
         timeout_s: Of a call.
+        downloads: Who waits for leave to fetch.
+        granted: Told of machines that have it.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class ModelReports:
         *,
         session: str,
         timeout_s: float,
+        downloads: Downloads,
+        granted: Callable[[Collection[bytes]], None],
     ) -> None:
         self._stub: RegistryServiceStub = RegistryServiceStub(channel)
         self._seen = seen
@@ -51,6 +58,8 @@ class ModelReports:
         self._backoff = backoff
         self._session = session
         self._timeout_s = timeout_s
+        self._downloads = downloads
+        self._granted = granted
         self._sequence = 0
 
     async def run(self) -> None:
@@ -61,23 +70,26 @@ class ModelReports:
 
     async def report(self) -> None:
         """Hand over what was noted; returns once it is taken, or can never be."""
-        batch = self._seen.take()
-        if batch is None:
+        batch, wanted = self._seen.take(), self._downloads.wanted
+        if batch is None and not wanted:
             return
         self._sequence += 1
-        request = message_of(batch, self._session, self._sequence)
+        request = message_of(batch or Batch({}, {}), self._session, self._sequence)
+        request.downloads_wanted = wanted
         while not await self._sent(request):
             await self._clock.sleep(self._backoff.next_s())
         self._backoff.reset()
 
     async def _sent(self, request: registry_rpc.ReportModelStatesRequest) -> bool:
         try:
-            await self._stub.ReportModelStates(request, timeout=self._timeout_s)
+            answer = await self._stub.ReportModelStates(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
             status = error.code()
             _log.warning("model_report_failed", status=status.name.lower())
             # A registry of an older release, or one that finds a fault: asking again is in vain.
             return status in _FINAL
+        if answer.downloads_granted:
+            self._granted(self._downloads.grant(answer.downloads_granted))
         return True
 
 

@@ -29,9 +29,10 @@ from google.protobuf.message import DecodeError
 
 from darkbloom_router import convert, progress, registration
 from darkbloom_router.attempts import ATTEMPT_BIT
-from darkbloom_router.catalog import desired_models
+from darkbloom_router.catalog import desired_models, wish_for
 from darkbloom_router.challenges import Challenges
 from darkbloom_router.code_answers import CodeAnswers
+from darkbloom_router.downloads import with_leave
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
 from darkbloom_router.inventory import Rejection
 from darkbloom_router.link_parts import LinkParts
@@ -122,6 +123,13 @@ class ProviderLink:
             return
         wanted = desired_models(
             fleet.catalog, provider.candidates, progress.shares(provider, fleet.providers.values())
+        )
+        held = {name: one.facts.weight_hash for name, one in provider.candidates.items()}
+        wanted = with_leave(
+            wanted,
+            held,
+            partial(wish_for, fleet.catalog),
+            partial(self._parts.downloads.may, provider.stable_id),
         )
         self._wished = {build for one in wanted for build in (one.desired, one.previous) if build}
         self.desired = frozenset(one.desired for one in wanted if one.desired)
@@ -294,6 +302,7 @@ class ProviderLink:
             return
         builds = list(provider.candidates)
         parts.fleet.leave(provider)
+        parts.downloads.gone(provider.stable_id)
         parts.warm.left(provider)
         clean = end.clean and (self._clean or end.reason != "peer_closed")
         if not clean and provider.short_of_memory:

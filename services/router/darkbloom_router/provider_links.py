@@ -1,9 +1,10 @@
 """All provider streams of one replica."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from darkbloom_mesh.lane import LaneCall
 
+from darkbloom_router.downloads import Downloads
 from darkbloom_router.errors import LinkOverloadedError, TryLaterError
 from darkbloom_router.link_parts import LinkParts
 from darkbloom_router.provider import Provider
@@ -22,6 +23,11 @@ class ProviderLinks:
 
     def __len__(self) -> int:
         return len(self._links)
+
+    @property
+    def downloads(self) -> Downloads:
+        """Who may fetch what."""
+        return self._parts.downloads
 
     async def serve(self, call: LaneCall) -> None:
         """Live through one stream.
@@ -58,6 +64,12 @@ class ProviderLinks:
         for link in self._links:
             if link.current and link.provider is not None:
                 yield link.provider, link.desired
+
+    def granted(self, machines: Collection[bytes]) -> None:
+        """Tell providers that may fetch now what is wanted of them."""
+        for link in self._links:
+            if link.provider is not None and link.provider.stable_id in machines:
+                link.send_desired()
 
     def go_away(self, reason: str, grace_s: float) -> None:
         """Ask every provider to open a stream elsewhere, within a tenth of the grace."""

@@ -59,6 +59,7 @@ class Router:
         self.meter.catalog = catalog.builds
         self.meter.generation(catalog.generation)
         self.seen.turn(catalog)
+        self.links.downloads.turn(catalog)
         self.fleet.set_catalog(catalog)
         self.links.catalog_changed()
         for provider in list(self.fleet.providers.values()):

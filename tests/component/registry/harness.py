@@ -150,6 +150,7 @@ async def served(
     *,
     development: bool = True,
     signer: Ed25519Signer | None = None,
+    downloads_at_once: int = 0,
 ) -> AsyncIterator[Registry]:
     """Serve a registry whose feed follows the store."""
     feed = CatalogFeed(store, clock, Backoff(lambda: 0.5))
@@ -160,7 +161,7 @@ async def served(
         feed,
         Metrics(version="test"),
         signer,
-        rolling=(rolling := Rolling(store, clock, period_s=1.0)),
+        rolling=(rolling := Rolling(store, clock, 1.0, downloads_at_once=downloads_at_once)),
         following=Following(store, clock),
         admission=Admission(store, development=development),
         clock=clock,

@@ -340,3 +340,42 @@ async def test_every_named_stage_of_a_version_is_reached_in_its_order(
             "PromoteVersion", pb.PromoteVersionRequest(build=BUILD, version="v1")
         )
         assert isinstance(error, PreconditionError)
+
+
+async def test_only_so_many_machines_of_the_fleet_begin_to_fetch(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    sequence = 0
+
+    async def ask(registry: Registry, router: str, wanted: int, running: int = 0) -> int:
+        nonlocal sequence
+        sequence += 1
+        states = [
+            rollout_pb2.ModelState(
+                provider_id=f"{router} {number}",
+                build=BUILD,
+                stage=rollout_pb2.MODEL_STAGE_DOWNLOADING,
+            )
+            for number in range(running)
+        ]
+        request = pb.ReportModelStatesRequest(
+            session=router, sequence=sequence, states=states, downloads_wanted=wanted
+        )
+        found = int((await registry.call("ReportModelStates", request)).downloads_granted)
+        assert not (await registry.call("ReportModelStates", request)).downloads_granted
+        return found
+
+    async with served(store, clock, downloads_at_once=3) as registry:
+        generation = (await registry.register(BUILD)).generation
+        assert (await registry.catalog(generation)).downloads_are_granted
+        assert await ask(registry, "r-0", 2) == 2
+        assert await ask(registry, "r-1", 5) == 1
+        assert await ask(registry, "r-1", 4) == 0
+        clock.jump(31)
+        assert await ask(registry, "r-0", 0, running=2) == 0
+        assert await ask(registry, "r-1", 4) == 1
+        clock.jump(121)
+        assert await ask(registry, "r-1", 4) == 3
+    async with served(store, clock) as registry:
+        assert not (await registry.catalog(generation)).downloads_are_granted
+        assert await ask(registry, "r-1", 7) == 7

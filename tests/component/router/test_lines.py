@@ -6,6 +6,7 @@ from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.router.v1 import fleet_service_pb2 as fleet
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
+from darkbloom_router.model_reports import PERIOD_S
 
 from tests.component.router.harness import (
     K,
@@ -192,6 +193,23 @@ async def test_a_catalog_change_reaches_fleet_and_providers(mesh: World) -> None
     ]
     provider.lane.send_control(K.FRAME_KIND_MODELS_UPDATE, 0, pl.ModelsUpdate(models=models))
     await mesh.until(lambda: "dev/next" in mesh.provider_state(provider).candidates)
+
+
+async def test_a_machine_is_asked_to_fetch_once_the_registry_gives_leave(mesh: World) -> None:
+    provider = await mesh.provider()
+    await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
+    alias = catalog_pb2.Alias(
+        alias_id="name", desired_build="dev/next", previous_build=SCRIPTED_BUILD, active=True
+    )
+    mesh.registry.downloads_granted = 0
+    await mesh.registry.publish(build(), build("dev/next", "cd" * 32), aliases=(alias,))
+    waiting = await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
+    assert [item.desired_build for item in waiting.models] == [SCRIPTED_BUILD]
+
+    mesh.registry.downloads_granted = 1
+    await mesh.clock.advance(PERIOD_S + 0.1)
+    asked = await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
+    assert [item.desired_build for item in asked.models] == ["dev/next"]
 
 
 async def test_a_registry_that_is_away_at_the_start_stops_nobody(tmp_path: Path) -> None:

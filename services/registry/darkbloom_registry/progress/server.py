@@ -28,13 +28,14 @@ class ProgressServer(RegistryServiceServicer):
     ) -> pb.ReportModelStatesResponse:
         """Take what a router saw."""
         session, sequence = rollout_convert.session_from(request.session, request.sequence)
-        await self._rolling.report(
+        granted = await self._rolling.report(
             session,
             sequence,
             rollout_convert.seen_from(request.builds),
             rollout_convert.states_from(request.states, self._clock.now()),
+            min(max(0, request.downloads_wanted), rollout_convert.MAX_ROWS),
         )
-        return pb.ReportModelStatesResponse()
+        return pb.ReportModelStatesResponse(downloads_granted=granted)
 
     async def ConfirmCatalog(
         self, request: pb.ConfirmCatalogRequest, context: Context

@@ -1,0 +1,85 @@
+"""Leave to fetch builds, where the registry bounds how many machines do so at once.
+
+A machine that lacks the bytes of its desired build is asked to hold it only once it has leave;
+until then it goes on with what it has. Leave is asked for with each report and given to whoever has
+waited longest.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from darkbloom_router.catalog import Desired
+from darkbloom_router.model import Catalog
+
+MAX_WANTED = 1000
+"""Most that are asked for at once."""
+Fetch: TypeAlias = tuple[bytes, str, str]
+"""Machine, build, weight hash."""
+
+
+class Downloads:
+    """Who of this replica's machines may fetch what, and who waits for it."""
+
+    def __init__(self) -> None:
+        self._granted_only = False
+        self._leave: set[Fetch] = set()
+        self._waiting: dict[Fetch, None] = {}
+
+    def turn(self, catalog: Catalog) -> None:
+        """Go by another catalog; leave for what it still wants stays, who waits asks anew."""
+        self._granted_only = catalog.downloads_granted
+        wanted = {(name, build.weight_hash) for name, build in catalog.builds.items()}
+        self._leave = {fetch for fetch in self._leave if fetch[1:] in wanted}
+        self._waiting = {fetch: None for fetch in self._waiting if fetch[1:] in wanted}
+
+    def may(self, machine: bytes, build: str, weight_hash: str) -> bool:
+        """Return whether a machine may fetch a version; who may not waits from now on."""
+        fetch = (machine, build, weight_hash)
+        if not self._granted_only or fetch in self._leave:
+            return True
+        self._waiting.setdefault(fetch)
+        return False
+
+    @property
+    def wanted(self) -> int:
+        """How many machines wait for leave."""
+        return min(MAX_WANTED, len(self._waiting)) if self._granted_only else 0
+
+    def grant(self, count: int) -> set[bytes]:
+        """Give leave to those who have waited longest; return the machines."""
+        granted = list(self._waiting)[: max(0, count)]
+        for fetch in granted:
+            del self._waiting[fetch]
+        self._leave.update(granted)
+        return {machine for machine, _, _ in granted}
+
+    def gone(self, machine: bytes) -> None:
+        """Forget that a machine waits."""
+        self._waiting = {fetch: None for fetch in self._waiting if fetch[0] != machine}
+
+
+def with_leave(
+    wanted: Iterable[Desired],
+    held: Mapping[str, str],
+    build_of: Callable[[str], Desired],
+    may: Callable[[str, str], bool],
+) -> list[Desired]:
+    """Return what a machine is asked to hold, without what it may not fetch yet.
+
+    Args:
+        wanted: What the catalog wants of it.
+        held: Weight hash of each build that it has.
+        build_of: Returns the wish for a build by itself.
+        may: Whether it may fetch a build with a weight hash.
+    """
+    found = []
+    for one in wanted:
+        there = one.weight_hash in ("", held.get(one.desired))
+        if there or may(one.desired, one.weight_hash):
+            found.append(one)
+        elif one.previous:
+            before = build_of(one.previous)
+            # What it has of the build before is kept; nothing else is fetched in its place.
+            if held.get(one.previous) == before.weight_hash:
+                found.append(before)
+    return found
