@@ -77,10 +77,16 @@ class Ledger:
         async def all_charged() -> dict[str, Mapping[str, Any]] | None:
             # A settlement that is told may still wait for its page of usage.
             found = await self.rows()
-            whole = {name for name, one in known.items() if one.end is End.WHOLE}
-            return found if whole <= set(found) else None
+            uncharged.clear()
+            uncharged.update(whole - set(found))
+            return None if uncharged else found
 
-        rows = await until(all_charged, "every whole answer is charged")
+        whole = {name for name, one in known.items() if one.end is End.WHOLE}
+        uncharged: set[str] = set()
+        try:
+            rows = await until(all_charged, "every whole answer is charged")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; not: {sorted(uncharged)}") from None
         new = {name: row for name, row in rows.items() if name not in self._before}
         spent = self._balance - await self._consumer.balance()
         charged = sum(int(row["cost_micro_usd"]) for row in new.values())

@@ -1,6 +1,8 @@
 """What machines fetch is not what was published: altered files, then a manifest of a stranger."""
 
 import asyncio
+import base64
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 from darkbloom_local.mesh import Mesh
 
 from tests.drills.drill import Drill, Outcome
-from tests.drills.load import grown, steady
+from tests.drills.load import Answer, End, Load, grown, steady
 from tests.drills.stage import Stage
 from tests.drills.toll import Ledger
 from tests.fakes.file_server import file_server
@@ -35,7 +37,7 @@ async def play(stage: Stage) -> Outcome:
             stage.progress("v2: the store's file is not the one that was published")
             await publish(mesh, store, FIRST, "v2", altered=True)
             await until(_refused(mesh, "corrupt"), "the machine refuses the file by name", 60)
-            odd += await _untouched(mesh, good, "v2")
+            odd += await _untouched(mesh, load, good, "v2")
 
             stage.progress("v3: the manifest carries a stranger's signature")
             stranger = {"DARKBLOOM_REGISTRY_MANIFEST_KEY_FILE": str(stage.home / "stranger")}
@@ -44,7 +46,7 @@ async def play(stage: Stage) -> Outcome:
             await until(
                 _refused(mesh, "untrusted_manifest"), "the machine refuses the manifest", 60
             )
-            odd += await _untouched(mesh, good, "v3")
+            odd += await _untouched(mesh, load, good, "v3")
             status = await asyncio.to_thread(darkbloom(mesh, "status"))
             if "untrusted_manifest" not in status.stdout:
                 odd.append("`darkbloom status` does not say why nothing is fetched")
@@ -53,7 +55,7 @@ async def play(stage: Stage) -> Outcome:
             begun = stage.clock.monotonic()
             await mesh.restart("registry", {})
             mended = await publish(mesh, store, FIRST, "v4")
-            await until(_answers(mesh, mended), "the mended version answers", 90)
+            await until(_answered(load, mended), "the mended version answers", 90)
             recovery_s = stage.clock.monotonic() - begun
             await until(grown(load, _CLIENTS), "answers afterwards")
         toll = await ledger.toll(load.answers)
@@ -81,16 +83,40 @@ def _refused(mesh: Mesh, reason: str) -> Callable[[], Awaitable[Any]]:
     return found
 
 
-async def _untouched(mesh: Mesh, good: str, version: str) -> list[str]:
-    """The version before answers, and nothing of the poisoned one is left."""
-    odd = []
-    if await answered_by(mesh, ALIAS) != good:
-        odd.append(f"after {version} the good version does not answer")
-    return odd + [f"{path} was left behind" for path in _named(mesh.state.root / "models", version)]
+def _answered(load: Load, weights: str) -> Callable[[], Awaitable[bool]]:
+    async def found() -> bool:
+        return any(_weights(one) == weights for one in load.answers[-_CLIENTS:])
+
+    return found
 
 
-def _named(models: Path, version: str) -> list[Path]:
-    return [path.relative_to(models) for path in models.rglob(f"*{version}*")]
+def _weights(answer: Answer) -> str:
+    """Return the weight hash that a receipt names; empty where there is none."""
+    if answer.end is not End.WHOLE or answer.stream is None:
+        return ""
+    return str(json.loads(base64.b64decode(answer.stream.receipt["terminal"]))["weight_hash"])
+
+
+async def _untouched(mesh: Mesh, load: Load, good: str, version: str) -> list[str]:
+    """The version before answers, and no byte of the poisoned one is left."""
+    at = len(load.answers)
+    await until(grown(load, 2 * _CLIENTS), "answers of the good version")
+    odd = [
+        f"after {version} another version answers"
+        for one in load.answers[at:]
+        if _weights(one) not in (good, "")
+    ]
+    left = await asyncio.to_thread(_holding, mesh.state.root / "models", version)
+    return odd + [f"{path} was left behind" for path in left]
+
+
+def _holding(models: Path, version: str) -> list[Path]:
+    """Return what holds bytes of a version, whole or in part."""
+    return [
+        path.relative_to(models)
+        for path in models.rglob("*")
+        if path.is_file() and f" {version}".encode() in path.read_bytes() and path.suffix != ".lock"
+    ]
 
 
 DRILL = Drill(
