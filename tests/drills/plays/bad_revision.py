@@ -73,5 +73,6 @@ DRILL = Drill(
     name="bad-revision",
     claim="a model that fails comes back by itself before step 2, and one command says why",
     runbooks=("models",),
+    limit_s=300,
     play=play,
 )

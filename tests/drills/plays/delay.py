@@ -76,5 +76,6 @@ DRILL = Drill(
     name="delay",
     claim="a long way to the machines costs its round trip once and nothing else",
     runbooks=("slow-answers",),
+    limit_s=300,
     play=play,
 )
