@@ -20,7 +20,11 @@ from tests.mesh.harness import (
     request_id_of,
 )
 
-pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.mesh,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(300),
+]
 WORDS = 40
 
 
