@@ -126,7 +126,7 @@ def test_databases_are_archived_every_day_and_answered_commits_are_on_two_machin
     assert (cluster["instances"], cluster["minSyncReplicas"]) == (3, 1)
     (plugin,) = [one for one in cluster["plugins"] if one.get("isWALArchiver")]
     store = named(documents, "ObjectStore", plugin["parameters"]["barmanObjectName"])["spec"]
-    assert store["retentionPolicy"] == "30d"
+    assert store["retentionPolicy"] == "35d"
     (schedule,) = [d for d in documents if d["kind"] == "ScheduledBackup"]
     assert len(schedule["spec"]["schedule"].split()) == 6
     assert schedule["spec"]["schedule"].split()[3:] == ["*", "*", "*"]
