@@ -29,6 +29,11 @@ class Step(StrEnum):
 _ORDER = tuple(Step)
 
 
+def file_name(erasure_id: str, step: Step) -> str:
+    """Return the name of the file of a step."""
+    return f"{erasure_id}.{step}{_SUFFIX}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRecord:
     """What is kept of one step."""
@@ -45,7 +50,7 @@ class ErasureRecord:
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.erasure_id}.{self.step}{_SUFFIX}"
+        return file_name(self.erasure_id, self.step)
 
     def text(self) -> str:
         """Return the contents of its file."""

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import structlog
@@ -10,13 +10,17 @@ from darkbloom_mesh.clock import Clock
 
 from darkbloom_billing.admin.actions import record
 from darkbloom_billing.admin.erasure import GRACE_KEEPER, REPLAN, Erasures, count
-from darkbloom_billing.admin.erasure_log import ErasureLog, ErasureRecord, Step
+from darkbloom_billing.admin.erasure_log import ErasureLog, ErasureRecord, Step, file_name
 from darkbloom_billing.admin.model import Action, ErasureState
 from darkbloom_billing.store.database import Connection, Database
 
-_CONFIRMED = """
+_STATES = """
+    SELECT erasure_id, state FROM billing.erasure WHERE scrub_after IS NOT NULL
+    ORDER BY planned_at, erasure_id
+"""
+_WHOLE = """
     SELECT erasure_id, account_id, state, forfeit, planned_at, scrub_after, proof
-    FROM billing.erasure WHERE scrub_after IS NOT NULL ORDER BY planned_at, erasure_id
+    FROM billing.erasure WHERE erasure_id = ANY ($1)
 """
 _AGAIN = """
     INSERT INTO billing.erasure (erasure_id, request_id, account_id, state, token_hash, plan,
@@ -24,6 +28,7 @@ _AGAIN = """
     VALUES ($1, $1, $2, 'planned', $3, $4::jsonb, $5)
 """
 _HASH_BYTES = 32
+_AT_ONCE = 500
 _log = structlog.get_logger()
 
 
@@ -41,19 +46,32 @@ class Keeper:
 
     async def keep(self) -> None:
         """Write down outside what is not there yet; what fails is tried again in the next round."""
-
-        async def work(connection: Connection) -> list[Any]:
-            return await connection.fetch(_CONFIRMED)
-
-        rows = await self._database.run(work)
         try:
             known = self._log.names()
-            for row in rows:
+            async for row in self._missing(known):
                 for each in _records(row):
                     if each.name not in known:
                         self._log.write(each)
         except (OSError, ValueError) as error:
             _log.error("erasures_not_exported", error=type(error).__name__)
+
+    async def _missing(self, known: frozenset[str]) -> AsyncIterator[Any]:
+        """Yield the rows of which a record is missing, at most a page of them."""
+
+        async def states(connection: Connection) -> list[Any]:
+            return await connection.fetch(_STATES)
+
+        missing = [
+            row["erasure_id"]
+            for row in await self._database.run(states)
+            if not {file_name(row["erasure_id"], step) for step in _steps(row["state"])} <= known
+        ]
+
+        async def whole(connection: Connection) -> list[Any]:
+            return await connection.fetch(_WHOLE, missing[:_AT_ONCE])
+
+        for row in await self._database.run(whole) if missing else []:
+            yield row
 
 
 async def replay(erasures: Erasures, database: Database, clock: Clock, kept: ErasureRecord) -> str:
@@ -123,13 +141,16 @@ async def replay(erasures: Erasures, database: Database, clock: Clock, kept: Era
     return "known" if found == ErasureState.PENDING.value else "pending"
 
 
-def _records(row: Mapping[str, Any]) -> list[ErasureRecord]:
+def _steps(state: str) -> tuple[Step, ...]:
     """Return every step that an erasure has behind it."""
-    steps = {
-        ErasureState.PENDING: (Step.CONFIRMED,),
-        ErasureState.CANCELED: (Step.CONFIRMED, Step.CANCELED),
-        ErasureState.ERASED: (Step.CONFIRMED, Step.ERASED),
-    }.get(row["state"], ())
+    return {
+        ErasureState.PENDING.value: (Step.CONFIRMED,),
+        ErasureState.CANCELED.value: (Step.CONFIRMED, Step.CANCELED),
+        ErasureState.ERASED.value: (Step.CONFIRMED, Step.ERASED),
+    }.get(state, ())
+
+
+def _records(row: Mapping[str, Any]) -> list[ErasureRecord]:
     proof = json.loads(row["proof"]) if row["proof"] else None
     return [
         ErasureRecord(
@@ -141,5 +162,5 @@ def _records(row: Mapping[str, Any]) -> list[ErasureRecord]:
             scrub_after=row["scrub_after"],
             proof=proof if step is Step.ERASED else None,
         )
-        for step in steps
+        for step in _steps(row["state"])
     ]
