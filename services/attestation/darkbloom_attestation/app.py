@@ -156,7 +156,8 @@ def _asker_of(
 
     manager = MicroMdm(config.mdm_url, config.mdm_api_key)
     service.on_close(manager.close)
-    asker = Asker(store, manager, clock, secrets.token_bytes)
+    heard = Meter(service.metrics).device
+    asker = Asker(store, manager, clock, secrets.token_bytes, heard)
     service.spawn(asker.run(), name="mdm")
     return asker
 

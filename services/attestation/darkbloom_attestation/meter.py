@@ -6,6 +6,7 @@ from darkbloom_mesh.telemetry import (
     ATTESTATION_FAILURES,
     CHALLENGES,
     CODE_PUSHES,
+    DEVICES_ASKED,
     RELEASE_EVIDENCE,
     SUSPECTED,
     UNKNOWN,
@@ -28,6 +29,7 @@ class Meter:
         self._releases = metrics.counter(RELEASE_EVIDENCE)
         self._suspected = metrics.counter(SUSPECTED)
         self._pushes = metrics.counter(CODE_PUSHES)
+        self._devices = metrics.counter(DEVICES_ASKED)
         self._verdicts = metrics.counter(VERDICTS)
 
     def registered(self, registration: Registration, runtime: tuple[RuntimeFinding, ...]) -> None:
@@ -50,6 +52,10 @@ class Meter:
     def pushed(self, result: PushResult) -> None:
         """Count a push to a device by what Apple said."""
         self._pushes.labels(result.value).inc()
+
+    def device(self, outcome: str) -> None:
+        """Count a session whose device was to be asked: whether the manager knows it."""
+        self._devices.labels(outcome).inc()
 
     def violated(self, kind: ViolationKind) -> None:
         """Count a report."""

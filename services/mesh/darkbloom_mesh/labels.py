@@ -163,6 +163,7 @@ EVIDENCE_FAULT = words(
 )
 RELEASE_KNOWN = words("known unknown")
 PUSH = words("delivered token_gone rejected credentials throttled unavailable")
+MDM = words("asked not_enrolled not_asked unavailable")
 ADMISSION = words("public owner development")
 
 HOLD = words(

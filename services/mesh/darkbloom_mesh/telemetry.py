@@ -282,6 +282,9 @@ RELEASE_EVIDENCE = _counter(
 VERDICTS = _counter(
     "attestation_verdicts_total", "verdicts issued", level=says.TRUST, admission=says.ADMISSION
 )
+DEVICES_ASKED = _counter(
+    "device_questions_total", "sessions whose device the manager was to ask", outcome=says.MDM
+)
 CODE_PUSHES = _counter(
     "code_attest_total", "pushes that challenge a device's code", outcome=says.PUSH
 )

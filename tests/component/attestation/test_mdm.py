@@ -2,7 +2,7 @@
 
 import json
 import plistlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,13 +62,18 @@ class Manager:
         return MicroMdm("http://mdm.invalid", Secret("key"), transport=transport)
 
 
-def asker(database: Database, clock: FakeClock, manager: Manager) -> Asker:
+def asker(
+    database: Database,
+    clock: FakeClock,
+    manager: Manager,
+    heard: Callable[[str], None] = lambda _outcome: None,
+) -> Asker:
     ids = iter(range(1, 100))
 
     def entropy(size: int) -> bytes:
         return next(ids).to_bytes(size, "big")
 
-    return Asker(PostgresStore(database), manager.client(), clock, entropy)
+    return Asker(PostgresStore(database), manager.client(), clock, entropy, heard)
 
 
 async def test_an_attested_app_has_its_device_asked_and_the_answer_makes_it_hardware(
@@ -98,8 +103,10 @@ async def test_a_device_that_is_not_enrolled_is_not_asked(
     async with home(database, clock) as place:
         mac = place.mac()
         await place.join(mac)
-        assert await asker(database, clock, manager).ask(mac.provider_id) == 0
+        heard = list[str]()
+        assert await asker(database, clock, manager, heard.append).ask(mac.provider_id) == 0
         assert manager.commands == []
+        assert heard == ["not_enrolled"]
 
 
 @pytest.mark.parametrize(

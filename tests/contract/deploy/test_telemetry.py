@@ -32,6 +32,8 @@ FUNCTIONS = (
     *("abs", "absent", "avg", "count", "histogram_quantile", "increase", "max", "min"),
     *("rate", "sum", "time", "topk", "vector"),
 )
+UNITS = {"short", "percentunit", "percent", "s", "ms", "reqps", "ops", "bytes", "none", "cps"}
+# Of Grafana's units, those in use.
 WORDS = {*OPERATORS, *FUNCTIONS}
 LABELS = {
     "job", "instance", "namespace", "exported_namespace", "le",
@@ -141,6 +143,36 @@ def test_promtool_takes_the_rules(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_is_what_grafana_imports(path: Path) -> None:
+    """No Grafana is at hand: what its schema 39 asks of these kinds of panels, written down."""
+    board = json.loads(path.read_text())
+    assert board["schemaVersion"] == 39
+    assert {"title", "uid", "tags", "time", "refresh", "templating", "panels"} <= set(board)
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    for panel in board["panels"]:
+        assert panel["type"] in {"stat", "timeseries"}, panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert "datasource" in variables
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
+        assert isinstance(panel["fieldConfig"]["overrides"], list)
+        refs = [target["refId"] for target in panel["targets"]]
+        assert refs == [chr(ord("A") + number) for number in range(len(refs))]
+        assert refs
+        for target in panel["targets"]:
+            assert set(target) <= {"refId", "expr", "legendFormat", "exemplar"}
+            grouped = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            assert grouped <= LABELS, panel["title"]
+
+
+def test_the_first_line_of_the_overview_says_whether_something_is_wrong() -> None:
+    board = json.loads((MONITORING / "dashboards" / "overview.json").read_text())
+    top = [panel for panel in board["panels"] if panel["gridPos"]["y"] < 8]
+    asked = " ".join(target["expr"] for panel in top for target in panel["targets"])
+    for needed in ("ALERTS", "darkbloom:uptime", "darkbloom:first_content_in_time", "up{"):
+        assert needed in asked
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
@@ -359,6 +391,18 @@ STORIES = {
     "a machine is late with a challenge": (
         {FAILED % "stale": "0x5 1x60"},
         ("HashMismatch", "10m", False),
+    ),
+    "the device manager forgot everybody": (
+        {
+            'darkbloom_device_questions_total{job="attestation", outcome="not_enrolled"}': (
+                "0+2x80 0+100x40"
+            )
+        },
+        ("DevicesUnknown", "110m", True),
+    ),
+    "as many strangers as an hour ago": (
+        {'darkbloom_device_questions_total{job="attestation", outcome="not_enrolled"}': "0+20x120"},
+        ("DevicesUnknown", "110m", False),
     ),
     "nobody is challenged any more": (
         {'darkbloom_challenge_oldest_age_seconds{job="router"}': "0+60x30"},

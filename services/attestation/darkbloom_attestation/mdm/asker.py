@@ -43,6 +43,10 @@ _UUID_BYTES = 16
 _log = structlog.get_logger()
 
 
+def _unheard(_outcome: str) -> None:
+    """Nobody counts."""
+
+
 @final
 class Asker:
     """Asks devices, a bounded number at a time.
@@ -52,11 +56,18 @@ class Asker:
         manager: brings commands to devices.
         clock: time.
         entropy: returns this many random bytes.
+        heard: hears a closed word for every session.
     """
 
     def __init__(
-        self, store: Store, manager: DeviceManager, clock: Clock, entropy: Callable[[int], bytes]
+        self,
+        store: Store,
+        manager: DeviceManager,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        heard: Callable[[str], None] = _unheard,
     ) -> None:
+        self._heard = heard
         self._store = store
         self._manager = manager
         self._clock = clock
@@ -89,6 +100,7 @@ class Asker:
                 asked = await self.ask(provider_id)
             except MeshError as error:
                 # Asked again after the next challenge.
+                self._heard("unavailable")
                 _log.warning("device_not_asked", reason=error.reason_name)
             else:
                 _log.info("device_asked", provider_id=provider_id, commands=asked)
@@ -103,6 +115,7 @@ class Asker:
         async with self._store.transaction() as change:
             registration = await change.lives.registration(provider_id)
             if registration is None or not registration.serial_hash:
+                self._heard("not_asked")
                 return 0
             postures = await change.evidence.postures_of(
                 registration.identity_key, registration.serial_hash
@@ -110,6 +123,7 @@ class Asker:
         serial, key_text = _claims(registration)
         udid = await self._manager.find(serial)
         if udid is None:
+            self._heard("not_enrolled")
             return 0
 
         now = self._clock.now()
@@ -133,6 +147,7 @@ class Asker:
                 )
             await self._manager.send(udid, _command(kind, command_uuid, key_text))
 
+        self._heard("asked")
         return len(kinds)
 
 
