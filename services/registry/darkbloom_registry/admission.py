@@ -5,7 +5,9 @@ from typing import Protocol, final
 
 from darkbloom_mesh.errors import ForbiddenError, UnauthenticatedError
 from darkbloom_mesh.interceptors import Context
+from google.protobuf.message import Message
 
+from darkbloom_registry.approvals import Approvals
 from darkbloom_registry.changes import DEVELOPMENT, RESERVED, PublishingKey, Scope
 
 KEY_METADATA = "darkbloom-publishing-key"
@@ -23,9 +25,25 @@ class Keys(Protocol):
 class Admission:
     """Admits writes by key and scope; without a key in development alone."""
 
-    def __init__(self, keys: Keys, *, development: bool) -> None:
+    def __init__(
+        self, keys: Keys, *, development: bool, approvals: Approvals | None = None
+    ) -> None:
+        self._approvals = approvals
         self._keys = keys
         self._development = development
+
+    async def decide(self, context: Context, scope: Scope, request: Message) -> str:
+        """Return who writes what consumers get; where two have to, both.
+
+        Raises:
+            UnauthenticatedError: no key, or one that is not known.
+            ForbiddenError: the key has not this scope.
+            ApprovalRequiredError: another key has to ask for the same.
+        """
+        actor = await self.admit(context, scope)
+        if self._approvals is None:
+            return actor
+        return await self._approvals.require(actor, request)
 
     async def admit(self, context: Context, scope: Scope) -> str:
         """Return who writes.

@@ -15,6 +15,7 @@ from darkbloom_mesh.errors import MeshError
 from darkbloom_mesh.serve import Service
 
 from darkbloom_registry.admission import Admission
+from darkbloom_registry.approvals import Approvals
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.feed import CatalogFeed
@@ -61,7 +62,11 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
             config.signer(),
             rolling=rolling,
             following=following,
-            admission=Admission(store, development=development),
+            admission=Admission(
+                store,
+                development=development,
+                approvals=Approvals(store, clock) if config.two_keys else None,
+            ),
             clock=clock,
         )
         service.add_listener(

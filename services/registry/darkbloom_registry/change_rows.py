@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from darkbloom_mesh.postgres import Connection
 
@@ -84,3 +85,29 @@ async def put_key(
         label,
         sorted(scope.value for scope in scopes),
     )
+
+
+async def ask(
+    connection: Connection, digest: bytes, label: str, now: datetime, since: datetime
+) -> str:
+    """Note who asks for a call; return who else did since then, and forget the call."""
+    # Two that ask at once are put in a row: one of them is the second.
+    await connection.execute("LOCK TABLE registry.approvals IN EXCLUSIVE MODE")
+    await connection.execute("DELETE FROM registry.approvals WHERE ask_time < $1", since)
+    other: str | None = await connection.fetchval(
+        "SELECT label FROM registry.approvals WHERE digest = $1 AND label <> $2"
+        " ORDER BY ask_time LIMIT 1",
+        digest,
+        label,
+    )
+    if other is not None:
+        await connection.execute("DELETE FROM registry.approvals WHERE digest = $1", digest)
+        return other
+    await connection.execute(
+        "INSERT INTO registry.approvals (digest, label, ask_time) VALUES ($1, $2, $3)"
+        " ON CONFLICT (digest, label) DO UPDATE SET ask_time = $3",
+        digest,
+        label,
+        now,
+    )
+    return ""

@@ -37,6 +37,10 @@ class RegistryConfig(RoomConfig):
         Setting("machines of the whole fleet that fetch at once; 0: as many as want", minimum=0),
     ] = 0
 
+    two_keys: Annotated[
+        bool, Setting("promotions, names and rollouts want the same call from two publishing keys")
+    ] = False
+
     def problems(self) -> Iterator[str]:
         """Refuse a key file that cannot be used."""
         yield from super().problems()

@@ -73,5 +73,9 @@ class RolloutEndedError(PreconditionError):
     """It has ended, and not in the way that is asked for."""
 
 
+class ApprovalRequiredError(PreconditionError):
+    """Another key has to make the same call."""
+
+
 class VersionActiveError(PreconditionError):
     """It is what consumers get; promote another one first."""

@@ -131,7 +131,7 @@ class RegistryServer(ProgressServer):
         """Register a version of a build."""
         actor = await self._admission.admit(context, Scope.PUBLISH)
         if request.promote:
-            await self._admission.admit(context, Scope.PROMOTE)
+            actor = await self._admission.decide(context, Scope.PROMOTE, request)
         build, generation = await self._publishing.register(
             convert.facts_from(request.build),
             request.manifest,
@@ -146,7 +146,7 @@ class RegistryServer(ProgressServer):
         self, request: pb.PromoteVersionRequest, context: Context
     ) -> pb.PromoteVersionResponse:
         """Make a version the active one."""
-        actor = await self._admission.admit(context, Scope.PROMOTE)
+        actor = await self._admission.decide(context, Scope.PROMOTE, request)
         build, generation = await self._publishing.promote(
             convert.key_from(request.build, "build"), request.version, actor=actor
         )
@@ -156,7 +156,7 @@ class RegistryServer(ProgressServer):
         self, request: pb.RetireVersionRequest, context: Context
     ) -> pb.RetireVersionResponse:
         """Revoke a version."""
-        actor = await self._admission.admit(context, Scope.PROMOTE)
+        actor = await self._admission.decide(context, Scope.PROMOTE, request)
         build, generation = await self._publishing.retire(
             convert.key_from(request.build, "build"), request.version, actor=actor
         )
@@ -166,7 +166,7 @@ class RegistryServer(ProgressServer):
         self, request: pb.SetBuildStatusRequest, context: Context
     ) -> pb.SetBuildStatusResponse:
         """Change the life of a build."""
-        actor = await self._admission.admit(context, Scope.PROMOTE)
+        actor = await self._admission.decide(context, Scope.PROMOTE, request)
         build, generation = await self._publishing.set_status(
             convert.key_from(request.build, "build"),
             convert.status_from(request.status),
@@ -179,7 +179,7 @@ class RegistryServer(ProgressServer):
         self, request: pb.UpsertAliasRequest, context: Context
     ) -> pb.UpsertAliasResponse:
         """Create or change an alias."""
-        actor = await self._admission.admit(context, Scope.ALIAS)
+        actor = await self._admission.decide(context, Scope.ALIAS, request)
         alias, generation = await self._publishing.upsert_alias(
             convert.alias_from(request.alias), actor=actor
         )
@@ -189,7 +189,7 @@ class RegistryServer(ProgressServer):
         self, request: pb.DeleteAliasRequest, context: Context
     ) -> pb.DeleteAliasResponse:
         """Take a name away."""
-        actor = await self._admission.admit(context, Scope.ALIAS)
+        actor = await self._admission.decide(context, Scope.ALIAS, request)
         generation = await self._publishing.delete_alias(
             convert.key_from(request.alias_id, "alias_id"), actor=actor
         )
@@ -223,7 +223,7 @@ class RegistryServer(ProgressServer):
         self, request: pb.StartRolloutRequest, context: Context
     ) -> pb.StartRolloutResponse:
         """Move an alias to another build in steps."""
-        actor = await self._admission.admit(context, Scope.ALIAS)
+        actor = await self._admission.decide(context, Scope.ALIAS, request)
         rollout, generation = await self._rolling.start(
             request.request_id,
             convert.key_from(request.alias, "alias"),
@@ -264,7 +264,14 @@ class RegistryServer(ProgressServer):
         self, request: pb.ChangeRolloutRequest, context: Context
     ) -> pb.ChangeRolloutResponse:
         """Pause, resume or revert."""
-        actor = await self._admission.admit(context, Scope.ALIAS)
+        # Who stops or turns back must not have to wait for anybody.
+        onward = request.action == pb.ROLLOUT_ACTION_RESUME
+        admit = self._admission
+        actor = await (
+            admit.decide(context, Scope.ALIAS, request)
+            if onward
+            else admit.admit(context, Scope.ALIAS)
+        )
         rollout, generation = await self._rolling.change(
             convert.key_from(request.rollout_id, "rollout_id"),
             rollout_convert.action_from(request.action),

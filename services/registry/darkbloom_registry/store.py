@@ -156,6 +156,11 @@ class PostgresStore:
         async with self._database.acquire() as connection:
             return await change_rows.page(connection, before, limit)
 
+    async def ask(self, digest: bytes, label: str, now: datetime, since: datetime) -> str:
+        """Note who asks; return who else asked for the same since then, and forget both."""
+        async with self._database.transaction() as connection:
+            return await change_rows.ask(connection, digest, label, now, since)
+
     async def publishing_key(self, digest: bytes) -> PublishingKey | None:
         """Return an active key by its hash, if there is one."""
         async with self._database.acquire() as connection:

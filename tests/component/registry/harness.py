@@ -23,6 +23,7 @@ from darkbloom_mesh.errors import MeshError, from_rpc_error
 from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import serve_ephemeral
 from darkbloom_registry.admission import KEY_METADATA, Admission
+from darkbloom_registry.approvals import Approvals
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.progress.following import Following
@@ -151,6 +152,7 @@ async def served(
     development: bool = True,
     signer: Ed25519Signer | None = None,
     downloads_at_once: int = 0,
+    two_keys: bool = False,
 ) -> AsyncIterator[Registry]:
     """Serve a registry whose feed follows the store."""
     feed = CatalogFeed(store, clock, Backoff(lambda: 0.5))
@@ -163,7 +165,11 @@ async def served(
         signer,
         rolling=(rolling := Rolling(store, clock, 1.0, downloads_at_once=downloads_at_once)),
         following=Following(store, clock),
-        admission=Admission(store, development=development),
+        admission=Admission(
+            store,
+            development=development,
+            approvals=Approvals(store, clock) if two_keys else None,
+        ),
         clock=clock,
     )
     async with asyncio.TaskGroup() as tasks:

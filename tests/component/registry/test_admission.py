@@ -1,6 +1,7 @@
 """Who may write, and that every write is on record."""
 
 import json
+from typing import Any
 
 import asyncpg
 import pytest
@@ -232,3 +233,59 @@ async def test_a_page_token_that_is_none_of_ours_is_refused(
         for token in ("-", "YWJj", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5"):
             request.page.page_token = token
             assert isinstance(await registry.refused("ListChanges", request), InvalidArgumentError)
+
+
+async def test_what_consumers_get_is_decided_by_two_keys(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    keys = {name: await publishing_key(store, name, *Scope) for name in ("ann", "bob")}
+    async with served(store, clock, two_keys=True) as registry:
+
+        async def asks(who: str, method: str, request: Any) -> Any:
+            registry.key = keys[who]
+            try:
+                return await registry.call(method, request)
+            except PreconditionError as error:
+                if "another key" in error.message:
+                    return None
+                raise
+
+        for version in ("v1", "v2"):
+            registry.key = keys["ann"]
+            await registry.register("org/model", version, promote=False)
+        promote = pb.PromoteVersionRequest(build="org/model", version="v1")
+        assert await asks("ann", "PromoteVersion", promote) is None
+        assert await asks("ann", "PromoteVersion", promote) is None
+        other = pb.PromoteVersionRequest(build="org/model", version="v2")
+        assert await asks("bob", "PromoteVersion", other) is None
+        clock.jump(3500)
+        done = await asks("bob", "PromoteVersion", promote)
+        assert done.build.active_version == "v1"
+        (change,) = (await registry.call("ListChanges", pb.ListChangesRequest())).changes[:1]
+        assert (change.action, change.actor) == ("promote", "ann, bob")
+
+        clock.jump(3700)
+        assert await asks("ann", "PromoteVersion", other) is None
+        assert await asks("bob", "PromoteVersion", other) is not None
+
+        registry.key = keys["ann"]
+        await registry.register("org/next", promote=False)
+        promoted = pb.PromoteVersionRequest(build="org/next", version="v1")
+        alias = catalog_pb2.Alias(alias_id="name", desired_build="org/model", active=True)
+        for method, request in (
+            ("PromoteVersion", promoted),
+            ("UpsertAlias", pb.UpsertAliasRequest(alias=alias)),
+        ):
+            assert await asks("ann", method, request) is None
+            assert await asks("bob", method, request) is not None
+        start = {"alias": "name", "to_build": "org/next"}
+        first = pb.StartRolloutRequest(request_id="drawn by ann", **start)
+        second = pb.StartRolloutRequest(request_id="drawn by bob", **start)
+        assert await asks("ann", "StartRollout", first) is None
+        rollout_id = (await asks("bob", "StartRollout", second)).rollout.rollout_id
+        stop = pb.ChangeRolloutRequest(rollout_id=rollout_id, action=pb.ROLLOUT_ACTION_PAUSE)
+        on = pb.ChangeRolloutRequest(rollout_id=rollout_id, action=pb.ROLLOUT_ACTION_RESUME)
+        assert await asks("ann", "ChangeRollout", stop) is not None
+        assert await asks("ann", "ChangeRollout", on) is None
+        back = pb.ChangeRolloutRequest(rollout_id=rollout_id, action=pb.ROLLOUT_ACTION_REVERT)
+        assert await asks("bob", "ChangeRollout", back) is not None
