@@ -28,14 +28,17 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import load_all, make_engine, take_inventory
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.inventory import Inventory
+from darkbloom_provider.link import Link
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
+from darkbloom_provider.waiting import first_of
 from darkbloom_provider.witness import Witness
 
 from tests.crowd.homes import home_of
 
 _PATIENCE_S = 5.0
+_AT_ONCE = 16
 
 
 async def serve(config: ProviderConfig, count: int) -> int:
@@ -46,8 +49,9 @@ async def serve(config: ProviderConfig, count: int) -> int:
     # The ready file says more here than that the process runs.
     common = replace(config, ready_file=None)
     async with Service(common, room="provider", version=release.version) as service:
+        places = asyncio.Semaphore(_AT_ONCE)
         agents = [
-            await _agent(config, service, Shared(hardening, release, inventory), number)
+            await _agent(config, service, Shared(hardening, release, inventory, places), number)
             for number in range(count)
         ]
         for number, agent in enumerate(agents):
@@ -64,6 +68,20 @@ class Shared:
     hardening: Hardening
     release: code_release.CodeRelease
     inventory: Inventory
+    places: asyncio.Semaphore
+    """How many register at a time: they share a core, as no two real machines do."""
+
+
+class _Neighbour(Agent):
+    """An agent that registers when it is its turn in its process."""
+
+    places: asyncio.Semaphore
+
+    async def _run(self, link: Link) -> None:
+        live = super()._run
+        async with asyncio.TaskGroup() as tasks, self.places:
+            running = tasks.create_task(live(link))
+            await first_of(link.registered.wait(), asyncio.wait((running,)))
 
 
 async def _agent(config: ProviderConfig, service: Service, shared: Shared, number: int) -> Agent:
@@ -77,7 +95,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
     await load_all(engine, builds[: config.max_model_slots])
     loads = Loads(engine, builds, slots=config.max_model_slots, clock=clock)
     service.spawn(loads.run(), name=f"loads.{number}")
-    return Agent(
+    agent = _Neighbour(
         presence=Presence(
             encryption_key=key_pair.public,
             signer=signer,
@@ -111,6 +129,8 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
         heartbeat_interval_s=config.heartbeat_interval_s,
         uniform=secrets.SystemRandom().random,
     )
+    agent.places = shared.places
+    return agent
 
 
 async def _drain(agents: Sequence[Agent]) -> None:

@@ -93,7 +93,11 @@ class Pair:
 
     async def _counted(self, what: str) -> bool:
         asked = f"SELECT count(*) FROM pg_stat_replication WHERE {what}"  # noqa: S608 - ours
-        return bool((await self._said(self.leader, asked))[0])
+        try:
+            return bool((await self._said(self.leader, asked))[0])
+        except psycopg.OperationalError:
+            # Asked again: a server that has just taken over may end a connection.
+            return False
 
     def _line(self, server: Postgres) -> str:
         return f"host={server.sockets} user={_USER} dbname=postgres application_name=follower"

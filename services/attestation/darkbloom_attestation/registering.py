@@ -3,13 +3,19 @@
 import re
 from datetime import datetime
 
-from darkbloom_edge.attestation import RegistrationBlob, RegistrationFault, verify_registration
+from darkbloom_edge.attestation import (
+    POSTURE_FAULTS,
+    RegistrationBlob,
+    RegistrationFault,
+    verify_registration,
+)
 from darkbloom_edge.boxes import KEY_BYTES
 
 from darkbloom_attestation.evidence import serial_hash
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.model import Presented, Registration
 
+_POSTURE = frozenset(fault.value for fault in POSTURE_FAULTS)
 _SERIAL = re.compile(r"[A-Z0-9]{8,14}\Z")
 
 
@@ -34,7 +40,8 @@ def examine_registration(presented: Presented, issuer: Issuer, now: datetime) ->
         presented=presented,
         accepted=accepted,
         trust_level=outcome.trust_level if accepted else "none",
-        findings=tuple(dict.fromkeys(findings)),
+        # What decided comes first: a missing enclave is no reason, a wrong clock is one.
+        findings=tuple(sorted(dict.fromkeys(findings), key=_POSTURE.__contains__)),
         identity_key=outcome.identity_key,
         binary_hash=binary_hash,
         create_time=now,

@@ -114,6 +114,7 @@ DRILLS = (
         claim="the standby takes over with every charge that anybody was told of",
         runbooks=("database",),
         play=failover,
+        light=True,
         limit_s=300,
     ),
 )
