@@ -18,6 +18,7 @@ def said(drill: Drill) -> str:
 def row(drill: Drill, result: Mapping[str, Any]) -> str:
     """Return a drill's whole row."""
     if "recovery_s" not in result:
-        return f"{said(drill)} {_NO_FIGURE} | {_NO_FIGURE} | {result.get('skipped', 'not measured')} |"
+        why = result.get("skipped", "not measured")
+        return f"{said(drill)} {_NO_FIGURE} | {_NO_FIGURE} | {why} |"
     lost, cents = result["lost_requests"], result["lost_cents"]
     return f"{said(drill)} {lost} | {cents:g} | {result['recovery_s']:.1f} s |"
