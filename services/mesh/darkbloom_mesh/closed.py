@@ -12,9 +12,9 @@ from darkbloom_mesh.labels import OTHER, Vocabulary
 Kind = Literal["counter", "gauge", "histogram"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
-    """One declared metric.
+    """One declared metric; itself and nothing else, so that finding it by it costs nothing.
 
     Attributes:
         name: As it is scraped.
