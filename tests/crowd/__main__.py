@@ -28,11 +28,9 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import load_all, make_engine, take_inventory
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.inventory import Inventory
-from darkbloom_provider.link import Link
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
-from darkbloom_provider.waiting import first_of
 from darkbloom_provider.witness import Witness
 
 from tests.crowd.homes import home_of
@@ -49,13 +47,13 @@ async def serve(config: ProviderConfig, count: int) -> int:
     # The ready file says more here than that the process runs.
     common = replace(config, ready_file=None)
     async with Service(common, room="provider", version=release.version) as service:
-        places = asyncio.Semaphore(_AT_ONCE)
         agents = [
-            await _agent(config, service, Shared(hardening, release, inventory, places), number)
+            await _agent(config, service, Shared(hardening, release, inventory), number)
             for number in range(count)
         ]
+        places = asyncio.Semaphore(_AT_ONCE)
         for number, agent in enumerate(agents):
-            service.spawn(agent.run(), name=f"agent.{number}")
+            service.spawn(_live(agent, places), name=f"agent.{number}")
         service.on_drain(lambda: _drain(agents))
         service.spawn(_announce(config.ready_file, agents, service.listeners), name="ready")
         return await service.wait()
@@ -68,20 +66,6 @@ class Shared:
     hardening: Hardening
     release: code_release.CodeRelease
     inventory: Inventory
-    places: asyncio.Semaphore
-    """How many register at a time: they share a core, as no two real machines do."""
-
-
-class _Neighbour(Agent):
-    """An agent that registers when it is its turn in its process."""
-
-    places: asyncio.Semaphore
-
-    async def _run(self, link: Link) -> None:
-        live = super()._run
-        async with asyncio.TaskGroup() as tasks, self.places:
-            running = tasks.create_task(live(link))
-            await first_of(link.registered.wait(), asyncio.wait((running,)))
 
 
 async def _agent(config: ProviderConfig, service: Service, shared: Shared, number: int) -> Agent:
@@ -95,7 +79,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
     await load_all(engine, builds[: config.max_model_slots])
     loads = Loads(engine, builds, slots=config.max_model_slots, clock=clock)
     service.spawn(loads.run(), name=f"loads.{number}")
-    agent = _Neighbour(
+    return Agent(
         presence=Presence(
             encryption_key=key_pair.public,
             signer=signer,
@@ -129,8 +113,13 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
         heartbeat_interval_s=config.heartbeat_interval_s,
         uniform=secrets.SystemRandom().random,
     )
-    agent.places = shared.places
-    return agent
+
+
+async def _live(agent: Agent, places: asyncio.Semaphore) -> None:
+    """Run one agent; few of a process register at a time at first, since they share a core."""
+    async with asyncio.TaskGroup() as tasks, places:
+        tasks.create_task(agent.run())
+        await agent.registered.wait()
 
 
 async def _drain(agents: Sequence[Agent]) -> None:

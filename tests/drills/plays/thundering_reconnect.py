@@ -1,4 +1,4 @@
-"""A thousand machines lose every router at once, and come back without trampling anybody."""
+"""Every machine loses every router at once, and they come back without trampling anybody."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from tests.drills.toll import Ledger
 from tests.mesh.harness import gateway_ready, metric, until
 
 _PROCESSES = 4
-_MACHINES = int(os.environ.get("DARKBLOOM_DRILL_MACHINES", "1000"))  # noqa: TID251 - how many
+_MACHINES = int(os.environ.get("DARKBLOOM_DRILL_MACHINES", "200"))  # noqa: TID251 - how many
 _EACH = _MACHINES // _PROCESSES
 _CLIENTS = 8
 _DIALS_PER_MACHINE = 4
@@ -110,7 +110,7 @@ async def _back(mesh: Mesh, clock: Clock, count: int) -> float:
 
 DRILL = Drill(
     name="thundering-reconnect",
-    claim="1,000 machines that lose every router at once are back in bounded time and dials",
+    claim="machines that lose every router at once are back in bounded time and dials",
     runbooks=("fleet-drop",),
     expected="answers that had begun when both routers died, paid for what came of them",
     play=play,
