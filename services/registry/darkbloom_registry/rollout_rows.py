@@ -101,28 +101,38 @@ async def put_states(connection: Connection, states: Sequence[ModelState]) -> No
     """Write how far machines are."""
     if not states:
         return
-    await connection.executemany(
-        "DELETE FROM registry.model_states WHERE build = $1 AND machine = $2 AND provider_id <> $3",
-        [(one.build, one.machine, one.provider_id) for one in states if one.machine],
+    newest_word = {(state.build, state.provider_id): state for state in states}
+    rows = [
+        (
+            state.build,
+            state.provider_id,
+            state.stage.value,
+            state.bytes_done,
+            state.bytes_total,
+            state.error,
+            state.report_time,
+            state.machine,
+        )
+        for state in newest_word.values()
+    ]
+    # Two statements, whatever the number of machines: everybody who writes waits for this one.
+    await connection.execute(
+        "DELETE FROM registry.model_states AS before"
+        " USING unnest($1::text[], $2::text[], $3::text[]) AS said (build, provider_id, machine)"
+        " WHERE before.build = said.build AND before.machine = said.machine"
+        " AND said.machine <> '' AND before.provider_id <> said.provider_id",
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[7] for row in rows],
     )
-    await connection.executemany(
+    await connection.execute(
         "INSERT INTO registry.model_states (build, provider_id, stage, bytes_done, bytes_total,"
-        " error, report_time, machine) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
-        " ON CONFLICT (build, provider_id) DO UPDATE SET stage = $3, bytes_done = $4,"
-        " bytes_total = $5, error = $6, report_time = $7, machine = $8",
-        [
-            (
-                state.build,
-                state.provider_id,
-                state.stage.value,
-                state.bytes_done,
-                state.bytes_total,
-                state.error,
-                state.report_time,
-                state.machine,
-            )
-            for state in states
-        ],
+        " error, report_time, machine) SELECT * FROM unnest($1::text[], $2::text[], $3::text[],"
+        " $4::bigint[], $5::bigint[], $6::text[], $7::timestamptz[], $8::text[])"
+        " ON CONFLICT (build, provider_id) DO UPDATE SET stage = EXCLUDED.stage,"
+        " bytes_done = EXCLUDED.bytes_done, bytes_total = EXCLUDED.bytes_total,"
+        " error = EXCLUDED.error, report_time = EXCLUDED.report_time, machine = EXCLUDED.machine",
+        *zip(*rows, strict=True),
     )
     newest = max(state.report_time for state in states)
     await connection.execute(
