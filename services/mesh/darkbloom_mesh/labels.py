@@ -85,6 +85,7 @@ LANE_END = words(
     "peer_closed peer_lost overflow unreadable failed stalled silent drain refused no_welcome"
     " another_session superseded rebalance gone"
 )
+NOT_LET_IN = words("full pace")
 IGNORED = words(
     "foreign_stream unknown_stream unexpected unexpected_kind unreadable malformed early"
     " challenge_unknown code_answer terminal_malformed unknown_provider"

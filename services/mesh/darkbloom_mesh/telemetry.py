@@ -262,6 +262,11 @@ STREAM_OPENS = _counter("provider_stream_opens_total", "opened provider streams"
 STREAM_CLOSES = _counter(
     "provider_stream_closes_total", "closed provider streams", reason=says.LANE_END
 )
+STREAMS_REFUSED = _counter(
+    "provider_streams_refused_total",
+    "provider streams that were not let in",
+    reason=says.NOT_LET_IN,
+)
 REGISTRATIONS = _counter("provider_registrations_total", "registrations", trust_level=says.TRUST)
 VERSION_FLOOR = _counter(
     "version_floor_rejects_total",

@@ -228,6 +228,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
             seen=ends.seen,
             limits=LinkLimits(
                 max_links=config.max_providers,
+                registrations_per_s=config.registrations_per_s,
                 heartbeat_s=config.heartbeat_s,
                 challenges=ChallengeTimes(
                     interval_s=config.challenge_interval_s,

@@ -127,6 +127,10 @@ class RouterConfig(RoomConfig):
         float,
         Setting("idle providers that may be moved to emptier replicas; 0 moves none", minimum=0),
     ] = 5.0
+    registrations_per_s: Annotated[
+        float,
+        Setting("machines let in a second, twice as many at once; 0 has no bound", minimum=0),
+    ] = 50.0
     settlement_limit: Annotated[
         int, Setting("settlements kept while billing is away", minimum=1)
     ] = 65_536

@@ -28,6 +28,8 @@ class LinkLimits:
     """Bounds and periods of provider links."""
 
     max_links: int = 4096
+    registrations_per_s: float = 0.0
+    """0 has no bound."""
     register_s: float = 9.5
     """Below the 10 s that an agent is promised, and not the instant of the lane's first ping: a
     status that is sent while a write is under way can be lost."""

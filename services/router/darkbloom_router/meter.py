@@ -57,6 +57,7 @@ class Meter:
         self._settlements = Children(metrics.counter(telemetry.SETTLEMENTS))
         self._challenges = metrics.counter(telemetry.CHALLENGES)
         self._evidence = metrics.counter(telemetry.ATTESTATION_FAILURES)
+        self._refused = metrics.counter(telemetry.STREAMS_REFUSED)
         self._registrations = metrics.counter(telemetry.REGISTRATIONS)
         self._opens = metrics.counter(telemetry.STREAM_OPENS)
         self._closes = metrics.counter(telemetry.STREAM_CLOSES)
@@ -189,6 +190,10 @@ class Meter:
         """Count a provider stream."""
         self._opens.inc()
         self._streams.inc()
+
+    def stream_refused(self, reason: str) -> None:
+        """Count a provider stream that was not let in."""
+        self._refused.labels(reason).inc()
 
     def stream_closed(self, reason: str) -> None:
         """Count the end of a provider stream."""

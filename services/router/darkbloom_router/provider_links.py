@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 from darkbloom_mesh.lane import LaneCall
 
+from darkbloom_router.door import Door
 from darkbloom_router.downloads import Downloads
 from darkbloom_router.errors import LinkOverloadedError, TryLaterError
 from darkbloom_router.link_parts import LinkParts
@@ -20,6 +21,7 @@ class ProviderLinks:
     def __init__(self, parts: LinkParts) -> None:
         self._parts = parts
         self._links: set[ProviderLink] = set()
+        self._door = Door(parts.limits.registrations_per_s, parts.timers.now)
 
     def __len__(self) -> int:
         return len(self._links)
@@ -37,13 +39,18 @@ class ProviderLinks:
             ProtocolUnsupportedError: Another major version is spoken.
             DistrustedError: Too many challenges went unanswered.
             TryLaterError: A neighbour is away, or this replica is leaving.
-            LinkOverloadedError: No more links fit, or the lane's bounds were broken.
+            LinkOverloadedError: No more links fit, too many come at once, or the lane's bounds were
+                broken.
         """
         parts = self._parts
         if parts.dispatcher.draining:
             raise TryLaterError("this replica is leaving")
         if len(self._links) >= parts.limits.max_links:
+            parts.meter.stream_refused("full")
             raise LinkOverloadedError("too many providers are connected")
+        if not self._door.admits():
+            parts.meter.stream_refused("pace")
+            raise LinkOverloadedError("too many providers register at once")
         link = ProviderLink(parts, call)
         self._links.add(link)
         parts.meter.stream_opened()

@@ -1,6 +1,7 @@
 """Frames that are not theirs, broken promises, and first words that are not the right ones."""
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
@@ -21,6 +22,7 @@ from tests.component.router.harness import (
     ScriptedGateway,
     ScriptedProvider,
     World,
+    world,
 )
 
 
@@ -208,6 +210,21 @@ async def test_a_registration_that_never_comes_ends_the_stream(mesh: World) -> N
     error = await ended(mesh, provider)
     assert error is not None
     assert error.reason_name == "HANDSHAKE"
+
+
+async def test_machines_beyond_the_pace_are_told_to_come_again_and_may(tmp_path: Path) -> None:
+    async with world(tmp_path, registrations_per_s=0.5) as mesh:
+        await mesh.raw_provider()
+        await mesh.until(lambda: len(mesh.router.links) == 1)
+
+        error = await ended(mesh, await mesh.raw_provider())
+        assert error is not None
+        assert error.reason_name == "OVERLOADED"
+        assert len(mesh.router.links) == 1
+
+        await mesh.clock.advance(2.0)
+        await mesh.raw_provider()
+        await mesh.until(lambda: len(mesh.router.links) == 2)
 
 
 async def test_another_major_version_is_told_what_is_spoken(mesh: World) -> None:
