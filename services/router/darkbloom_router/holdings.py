@@ -12,11 +12,11 @@ class Held:
 
     build: str
     wished: int = 0
-    """Asked to hold it."""
+    """Wanted to hold it by the catalog, with leave to fetch it or without."""
     holding: int = 0
     """Hold files of it whose hash the catalog accepts."""
     current: int = 0
-    """Of the active version."""
+    """Of those wanted to: hold the active version."""
     warm: int = 0
     """Have the active version in memory."""
 
@@ -25,16 +25,17 @@ def count(machines: Iterable[tuple[Provider, Iterable[str]]]) -> list[Held]:
     """Count machines by build.
 
     Args:
-        machines: Each with the builds that it is asked to hold.
+        machines: Each with the builds that it is wanted to hold.
     """
     found: dict[str, Held] = {}
-    for provider, wished in machines:
+    for provider, builds in machines:
+        wished = frozenset(builds)
         for build in wished:
             found.setdefault(build, Held(build)).wished += 1
         for name, candidate in provider.candidates.items():
             held = found.setdefault(name, Held(name))
             held.holding += 1
             if candidate.facts.weight_hash == candidate.build.weight_hash:
-                held.current += 1
+                held.current += name in wished
                 held.warm += candidate.slot_state.warm
     return list(found.values())

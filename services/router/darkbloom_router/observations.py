@@ -51,6 +51,10 @@ class Stage(Enum):
     LOADED = auto()
 
 
+FETCHING = frozenset({Stage.STARTED, Stage.DOWNLOADING})
+"""A machine that says so takes one of the fleet's downloads."""
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of one build."""
@@ -143,10 +147,13 @@ class Observations:
             build: What it speaks of.
             progress: What it says.
             machine: What it is called whenever it connects.
-            believed: Whether a fault that it finds counts against the build: its verdict is in
-                force, and the build is one that we wished from it.
+            believed: Whether a fault that it finds counts against the build, and a download of it
+                among those of the fleet: its verdict is in force, and the build is one that we
+                wished from it. Otherwise downloads are not noted: anybody could take them all.
         """
         key = (provider_id, build)
+        if progress.stage in FETCHING and not believed:
+            return
         if build not in self._catalog.builds or (key not in self._states and self._full):
             return
         failed = progress.stage is Stage.FAILED

@@ -32,7 +32,7 @@ from darkbloom_router.attempts import ATTEMPT_BIT
 from darkbloom_router.catalog import desired_models, wish_for
 from darkbloom_router.challenges import Challenges
 from darkbloom_router.code_answers import CodeAnswers
-from darkbloom_router.downloads import with_leave
+from darkbloom_router.downloads import SETTLE_S, Leave
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
 from darkbloom_router.inventory import Rejection
 from darkbloom_router.link_parts import LinkParts
@@ -61,8 +61,9 @@ class ProviderLink:
         self._standing = Standing(parts.fleet, self._lane)
         self._code_answers = CodeAnswers(parts.attestation, parts.meter)
         self._wished: set[str] = set()
+        self._leave_to_fetch = Leave(parts.downloads)
         self.desired: frozenset[str] = frozenset()
-        """Builds that this provider is asked to hold."""
+        """Builds that the catalog wants this provider to hold, now or once it has leave."""
         self._refusal: MeshError | None = None
         self._sent_away = False
         self._claimed = False
@@ -125,15 +126,18 @@ class ProviderLink:
             fleet.catalog, provider.candidates, progress.shares(provider, fleet.providers.values())
         )
         held = {name: one.facts.weight_hash for name, one in provider.candidates.items()}
-        wanted = with_leave(
+        self.desired = frozenset(one.desired for one in wanted if one.desired)
+        asked = self._leave_to_fetch.of(
+            provider.stable_id,
             wanted,
             held,
             partial(wish_for, fleet.catalog),
-            partial(self._parts.downloads.may, provider.stable_id),
+            trusted=_trusted(provider),
         )
-        self._wished = {build for one in wanted for build in (one.desired, one.previous) if build}
-        self.desired = frozenset(one.desired for one in wanted if one.desired)
-        message = convert.desired_models(wanted, fleet.catalog.generation)
+        if asked is None:
+            return
+        self._wished = {build for one in asked for build in (one.desired, one.previous) if build}
+        message = convert.desired_models(asked, fleet.catalog.generation)
         self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
 
     def go_away(self, reason: str, grace_s: float, spread_s: float) -> None:
@@ -220,6 +224,7 @@ class ProviderLink:
         parts.trust.runtime(provider, known.found.runtime_verified, known.found.runtime_findings)
         parts.trust.tell(provider, provider.untrusted or "challenge_awaited")
         self.send_desired()
+        parts.timers.after(SETTLE_S, self._settle)
         parts.meter.registered(known.found.trust_level or "none")
         if below_floor(provider.version, parts.fleet.rules.min_version):
             parts.meter.too_old()
@@ -292,6 +297,14 @@ class ProviderLink:
     def _announce(self) -> None:
         if self.provider is not None:
             self._parts.replicas.announce(self.provider)
+            if self._parts.downloads.granted_only:
+                # Whoever has no verdict does not stand in the line for leave.
+                self.send_desired()
+
+    def _settle(self) -> None:
+        self._leave_to_fetch.settle()
+        if self._parts.downloads.granted_only:
+            self.send_desired()
 
     def _leave(self, end: LaneEnd) -> None:
         """Take the provider out of the fleet; what it carried moves or breaks."""
@@ -389,18 +402,21 @@ class ProviderLink:
 
     def _prefetch_status(self, provider: Provider, payload: bytes) -> None:
         message = PrefetchModelStatus.FromString(payload)
-        self._note(provider, message.model_id, progress.of_fetch(message))
+        build, found = message.model_id, progress.of_fetch(message)
+        known = found is not None and build in self._parts.fleet.catalog.builds
+        if found is not None and known and self._leave_to_fetch.heard(build, found.stage):
+            self.send_desired()
+        self._note(provider, build, found)
 
     def _note(self, provider: Provider, build: str, found: Progress | None) -> None:
         if found is None:
             return
-        trusted = provider.verdict is not None and not provider.untrusted
         self._parts.seen.progress(
             provider.provider_id,
             build,
             found,
             machine=provider.stable_id,
-            believed=trusted and build in self._wished,
+            believed=_trusted(provider) and build in self._wished,
         )
 
     def _drain(self, provider: Provider, payload: bytes) -> None:
@@ -446,6 +462,10 @@ def supersede(parts: LinkParts, older: Provider) -> None:
     message = GoAway(reason="superseded", grace=convert.duration(grace_s))
     lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
     parts.timers.after(grace_s, partial(lane.close, "superseded"))
+
+
+def _trusted(provider: Provider) -> bool:
+    return provider.verdict is not None and not provider.untrusted
 
 
 def _give_up(first: asyncio.Future[Register | None]) -> None:

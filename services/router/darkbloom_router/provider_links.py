@@ -67,7 +67,7 @@ class ProviderLinks:
             link.send_desired()
 
     def machines(self) -> Iterable[tuple[Provider, Iterable[str]]]:
-        """Yield every provider with the builds that it is asked to hold."""
+        """Yield every provider with the builds that it is wanted to hold."""
         for link in self._links:
             if link.current and link.provider is not None:
                 yield link.provider, link.desired

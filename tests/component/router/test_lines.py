@@ -6,6 +6,7 @@ from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.router.v1 import fleet_service_pb2 as fleet
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
+from darkbloom_router.downloads import SETTLE_S
 from darkbloom_router.model_reports import PERIOD_S
 
 from tests.component.router.harness import (
@@ -198,6 +199,7 @@ async def test_a_catalog_change_reaches_fleet_and_providers(mesh: World) -> None
 async def test_a_machine_is_asked_to_fetch_once_the_registry_gives_leave(mesh: World) -> None:
     provider = await mesh.provider()
     await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
+    await mesh.clock.advance(SETTLE_S + 0.1)
     alias = catalog_pb2.Alias(
         alias_id="name", desired_build="dev/next", previous_build=SCRIPTED_BUILD, active=True
     )
@@ -208,6 +210,23 @@ async def test_a_machine_is_asked_to_fetch_once_the_registry_gives_leave(mesh: W
 
     mesh.registry.downloads_granted = 1
     await mesh.clock.advance(PERIOD_S + 0.1)
+    asked = await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
+    assert [item.desired_build for item in asked.models] == ["dev/next"]
+
+
+async def test_a_machine_that_fetches_when_it_connects_is_asked_to_go_on(mesh: World) -> None:
+    alias = catalog_pb2.Alias(
+        alias_id="name", desired_build="dev/next", previous_build=SCRIPTED_BUILD, active=True
+    )
+    mesh.registry.downloads_granted = 0
+    await mesh.registry.publish(build(), build("dev/next", "cd" * 32), aliases=(alias,))
+    await mesh.until(lambda: mesh.router.fleet.catalog.downloads_granted)
+    provider = await mesh.provider()
+    fetches = pl.PrefetchModelStatus(
+        model_id="dev/next", status=pl.OPERATION_STATUS_DOWNLOADING, bytes_done=1, bytes_total=2
+    )
+    provider.lane.send_control(K.FRAME_KIND_PREFETCH_MODEL_STATUS, 0, fetches)
+    # The first list that it gets: one without the build would have ended the download.
     asked = await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
     assert [item.desired_build for item in asked.models] == ["dev/next"]
 

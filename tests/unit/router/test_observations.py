@@ -64,6 +64,17 @@ def test_a_machine_that_is_not_believed_is_shown_but_counts_for_nothing() -> Non
     assert not batch.tallies
 
 
+@pytest.mark.parametrize("stage", [Stage.STARTED, Stage.DOWNLOADING])
+def test_a_stranger_takes_none_of_the_fleets_downloads(stage: Stage) -> None:
+    notes = seen()
+    says(notes, "p", Progress(stage, 1, 2), believed=False)
+    assert notes.take() is None
+    says(notes, "p", Progress(stage, 1, 2), believed=True)
+    batch = notes.take()
+    assert batch is not None
+    assert batch.states["p", "org/one"].stage is stage
+
+
 def test_a_machine_has_one_voice_in_each_step_however_often_it_connects() -> None:
     notes = seen()
     for session in range(1000):

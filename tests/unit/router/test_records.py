@@ -12,7 +12,7 @@ from darkbloom_router.failures import Code
 from darkbloom_router.model import Gate
 from darkbloom_router.records.rows import AttemptRow, RefusalRow, Row
 from darkbloom_router.records.scribe import Scribe, could_have_served
-from darkbloom_router.records.writing import BATCH, LIMIT, SWEEP_ROWS, RecordQueue
+from darkbloom_router.records.writing import BATCH, LIMIT, SWEEP_AGAIN_S, SWEEP_ROWS, RecordQueue
 
 from tests.unit.router.desk import Desk, K
 
@@ -117,6 +117,7 @@ class Store:
         self.swept: list[float] = []
         self.old = 0
         self.away = False
+        self.locked = False
 
     async def open(self) -> None:
         if self.away:
@@ -130,6 +131,8 @@ class Store:
 
     async def sweep(self, before_unix: float) -> int:
         self.swept.append(before_unix)
+        if self.locked:
+            raise StoreUnavailableError("a lock is held")
         gone = min(self.old, SWEEP_ROWS)
         self.old -= gone
         return gone
@@ -209,3 +212,20 @@ async def test_an_hour_of_a_busy_mesh_is_deleted_batch_after_batch() -> None:
         waiting.add(ROW)
         await waiting.flush()
     assert (store.old, len(store.swept)) == (0, 3)
+
+
+async def test_a_sweep_that_fails_costs_no_row_and_is_tried_again_later() -> None:
+    store, clock, lost = Store(), FakeClock(), list[int]()
+    rows = queue(store, clock, lost)
+    store.locked, store.old = True, 1
+    for _ in range(3):
+        rows.add(ROW)
+        # Without a wait: the clock stands still.
+        await rows.flush()
+    assert (store.batches, lost, len(store.swept)) == ([1, 1, 1], [], 1)
+
+    store.locked = False
+    clock.jump(SWEEP_AGAIN_S)
+    rows.add(ROW)
+    await rows.flush()
+    assert (store.old, len(store.swept)) == (0, 2)

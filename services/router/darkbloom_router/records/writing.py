@@ -16,6 +16,8 @@ LIMIT = 4096
 BATCH = 128
 GATHER_S = 0.1
 SWEEP_S = 3600.0
+SWEEP_AGAIN_S = 60.0
+"""After a sweep that failed: a lock that it waits for may be held for long."""
 SWEEP_ROWS = 5000
 """Most rows of one table per sweep, so that no lock is held for long."""
 _log = structlog.get_logger()
@@ -105,19 +107,27 @@ class RecordQueue:
                 await self._store.open()
                 await self._store.write(batch)
                 self._wrote(len(batch), len(self._rows))
-                await self._sweep()
             except MeshError as error:
                 _log.warning("records_not_written", reason=error.reason_name, rows=len(batch))
                 self._dropped(len(batch))
                 await self._clock.sleep(self._backoff.next_s())
                 continue
             self._backoff.reset()
+            await self._sweep()
 
     async def _sweep(self) -> None:
+        """Delete what is old, now and then; a failure costs no row that waits."""
         now = self._clock.monotonic()
         if now < self._sweep_at:
             return
+        self._sweep_at = now + SWEEP_S
         before = self._clock.now().timestamp() - self._keep_s
-        gone = await self._store.sweep(before)
-        # After a full batch the next flush goes on: an hour of a busy mesh is many of them.
-        self._sweep_at = now + (0.0 if gone >= SWEEP_ROWS else SWEEP_S)
+        try:
+            gone = await self._store.sweep(before)
+        except MeshError as error:
+            _log.warning("records_not_swept", reason=error.reason_name)
+            self._sweep_at = now + SWEEP_AGAIN_S
+            return
+        if gone >= SWEEP_ROWS:
+            # The next flush goes on: an hour of a busy mesh is many batches.
+            self._sweep_at = now
