@@ -61,7 +61,8 @@ class Drill:
     """One thing that breaks.
 
     Raises:
-        ValueError: The name is not kebab-case, or no runbook is named.
+        ValueError: The name is not kebab-case, no runbook is named, or money may be lost where
+            nothing may.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Drill:
     """Breaks it, mends it, counts."""
     expected: str = NOTHING
     """What is lost by design, as the runbook says: `nothing`, or the item."""
+    allowed_micros: int = 0
+    """The most money that the documented loss may cost, in micro-USD."""
     needs: tuple[Need, ...] = ()
     """What the machine must have; where something is missing the drill is skipped by name."""
     light: bool = False
@@ -86,6 +89,8 @@ class Drill:
             raise ValueError(f"{self.name!r} is not kebab-case")
         if not self.runbooks:
             raise ValueError(f"{self.name} names no runbook")
+        if self.allowed_micros and self.expected == NOTHING:
+            raise ValueError(f"{self.name} documents no loss that could cost money")
 
     def missing(self) -> str:
         """Return what the machine lacks for it; empty where nothing."""
@@ -94,11 +99,10 @@ class Drill:
     def judged(self, outcome: Outcome) -> list[str]:
         """Return what is unexpected: what the play said, and any loss that is not allowed."""
         found = list(outcome.unexpected)
-        if self.expected == NOTHING:
-            if outcome.lost_requests:
-                found.append(f"{outcome.lost_requests} requests lost")
-            if outcome.lost_micros:
-                found.append(f"{outcome.lost_cents} cents lost")
+        if self.expected == NOTHING and outcome.lost_requests:
+            found.append(f"{outcome.lost_requests} requests lost")
+        if outcome.lost_micros > self.allowed_micros:
+            found.append(f"{outcome.lost_cents} cents lost")
         return found
 
     def result(self, outcome: Outcome) -> dict[str, Any]:

@@ -47,7 +47,11 @@ class Answer:
     """Tokens of a whole answer."""
     refusals: tuple[str, ...]
     """What earlier tries heard: a status, or the kind of a connection's failure."""
+    reasons: tuple[str, ...]
+    """The same in the gateway's words."""
     asked_at: float
+    sent_at: float
+    """When the try was sent that was the last one."""
     first_at: float | None
     """When the first content came."""
     ended_at: float
@@ -76,6 +80,11 @@ class Answer:
             return End.BROKEN if stream.done == 0 else End.WRONG
         whole = (stream.words, stream.done) == (self.wanted, 1)
         return End.WHOLE if whole else End.WRONG
+
+    def broken_at(self, moment: float) -> bool:
+        """Return whether it had words and broke, and was on its way at that moment."""
+        broke = self.end in {End.BROKEN, End.CUT} and self.words > 0
+        return broke and self.sent_at <= moment <= self.ended_at
 
     def told(self) -> str:
         """Describe the end without a word of the answer."""
@@ -115,6 +124,8 @@ class Load:
     answers: list[Answer] = field(default_factory=list)
     flowing: int = 0
     """Answers of which something has come, and not all."""
+    waiting: int = 0
+    """Requests that were sent and of which nothing has come."""
     stopping: bool = False
 
     def ended(self, *ends: End) -> list[Answer]:
@@ -159,20 +170,25 @@ class Load:
         """Ask once, and again where nothing came of it."""
         asked_at = self.clock.monotonic()
         refusals: list[str] = []
+        reasons: list[str] = []
         while True:
             url = self.urls[(number + len(refusals)) % len(self.urls)]
+            sent_at = self.clock.monotonic()
             stream, first_at, said = await self._once(http, url)
             begun = stream is not None and stream.status not in _ASK_AGAIN
             late = self.clock.monotonic() - asked_at > self.patience_s
             if begun or late:
                 break
             refusals.append(said if stream is None else str(stream.status))
+            reasons.append(said)
             await self.clock.sleep(self._pause_s(stream, len(refusals)))
         return Answer(
             stream=stream,
             wanted=self.tokens,
             refusals=tuple(refusals),
+            reasons=tuple(reasons),
             asked_at=asked_at,
+            sent_at=sent_at,
             first_at=first_at,
             ended_at=self.clock.monotonic(),
             said=said,
@@ -196,19 +212,37 @@ class Load:
             "stream": True,
         }
         try:
-            async with http.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+            async with (
+                self._waits() as begins,
+                http.stream("POST", f"{url}/v1/chat/completions", json=body) as response,
+            ):
                 if response.status_code != httpx.codes.OK:
                     text = (await response.aread()).decode()
                     return Stream(response.status_code, response.headers), None, text
                 reading = Reading(response)
                 first_at = self.clock.monotonic() if await reading.begun() else None
-                self.flowing += 1
-                try:
-                    return await reading.rest(), first_at, ""
-                finally:
-                    self.flowing -= 1
+                begins()
+                return await reading.rest(), first_at, ""
         except httpx.TransportError as error:
             return None, None, type(error).__name__
+
+    @asynccontextmanager
+    async def _waits(self) -> AsyncIterator[Callable[[], None]]:
+        """Count a request as waiting, and as flowing once what is yielded is called."""
+        flows = False
+
+        def begins() -> None:
+            nonlocal flows
+            flows = True
+            self.waiting -= 1
+            self.flowing += 1
+
+        self.waiting += 1
+        try:
+            yield begins
+        finally:
+            self.flowing -= flows
+            self.waiting -= not flows
 
 
 @asynccontextmanager

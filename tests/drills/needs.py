@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -27,14 +28,26 @@ def _root() -> str:
     return "" if os.geteuid() == 0 else "not root"
 
 
-def _namespace() -> str:
+def _in_namespace(kind: str, command: Sequence[str], lacks: str) -> str:
+    """Try a command in a namespace of its own; a container's root often may not have one."""
     if shutil.which("unshare") is None:
         return "no unshare on this machine"
-    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    return "" if tried.returncode == 0 else "no network namespace of one's own here"
+    tried = subprocess.run(["unshare", kind, *command], capture_output=True, check=False)
+    return "" if tried.returncode == 0 else lacks
+
+
+def _network() -> str:
+    return _in_namespace("--net", ("true",), "no network namespace of one's own here")
+
+
+def _mounts() -> str:
+    # Only the namespace sees the mount, and it ends with the command.
+    mount = ("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tempfile.gettempdir())
+    return _in_namespace("--mount", mount, "no mounts of one's own here")
 
 
 LINUX = Need("Linux", lambda: "" if sys.platform.startswith("linux") else "not Linux")
 ROOT = Need("root", _root)
 NFT = program("nft")
-NETWORK_NAMESPACE = Need("a network namespace", _namespace)
+NETWORK_NAMESPACE = Need("a network namespace", _network)
+MOUNT_NAMESPACE = Need("mounts of its own", _mounts)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.drills.catalogue import every_drill
 from tests.drills.drill import Drill, Outcome
 from tests.drills.needs import Need
@@ -37,8 +39,18 @@ def test_a_loss_where_nothing_may_be_lost_is_unexpected() -> None:
 
 
 def test_a_documented_loss_is_expected_and_whole_cents_are_whole() -> None:
-    found = result(drill(Outcome(recovery_s=0, lost_micros=20_000), expected="two cents"))
+    fields: dict[str, Any] = {"expected": "two cents", "allowed_micros": 20_000}
+    found = result(drill(Outcome(recovery_s=0, lost_micros=20_000), **fields))
     assert (found["lost_cents"], found["unexpected"]) == (2, [])
+
+
+def test_money_beyond_the_documented_loss_is_unexpected() -> None:
+    broken = Outcome(recovery_s=0, lost_requests=3, lost_micros=100)
+    for allowed in (0, 99):
+        found = result(drill(broken, expected="what had begun", allowed_micros=allowed))
+        assert found["unexpected"] == ["0.01 cents lost"]
+    with pytest.raises(ValueError, match="documents no loss"):
+        drill(broken, allowed_micros=1)
 
 
 def test_a_play_that_fails_is_a_deviation() -> None:

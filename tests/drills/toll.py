@@ -11,6 +11,8 @@ from tests.drills.load import Answer, End
 from tests.mesh.harness import Books, Consumer, until
 
 _MILLION = 1_000_000
+WINDOW = 32
+"""Frames of an answer that may be under way and read by nobody: a lane's credit (docs/wire.md)."""
 OUTPUT_MICROS = scripted_build(b"").output_micros
 """Micro-USD for a million tokens of the scripted build."""
 
@@ -30,6 +32,16 @@ class Toll:
     def facts(self) -> dict[str, int]:
         """Return the figures."""
         return {"unread_tokens": self.unread_tokens, "unpaid_tokens": self.unpaid_tokens}
+
+
+def most_micros(answers: int, tokens: int) -> int:
+    """Return what so many broken answers can cost at most, in micro-USD.
+
+    Args:
+        answers: How many had begun.
+        tokens: Of a whole answer; no more than the window of it can be without a reader.
+    """
+    return -(-answers * min(tokens, WINDOW) * OUTPUT_MICROS // _MILLION)
 
 
 class Ledger:
@@ -93,6 +105,8 @@ class Ledger:
         if spent != charged:
             wrong.append(f"the account paid {spent} micro-USD, its charges are {charged}")
 
+        if held:
+            wrong.append(f"{held} micro-USD are still held")
         unread, unpaid, lost = 0, 0, held
         for name, one in known.items():
             tokens = int(new[name]["completion_tokens"]) if name in new else 0

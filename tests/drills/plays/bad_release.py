@@ -71,7 +71,10 @@ async def play(stage: Stage) -> Outcome:
     by_new = [one for one in load.answers if one.stream and one.stream.provider_id == new]
     if not any(one.end is End.WHOLE for one in by_new):
         odd.append("the blessed new release never answered")
-    odd += [one.told() for one in load.lost if one not in by_new or one.end is not End.BROKEN]
+    for one in load.lost:
+        begun_there = one in by_new and one.end is End.BROKEN and one.words > 0
+        if not (begun_there and one.sent_at <= begun + recovery_s and one.ended_at >= begun):
+            odd.append(one.told())
     return Outcome(
         lost_requests=len(load.lost),
         lost_micros=toll.lost_micros,

@@ -12,7 +12,7 @@ from darkbloom_local.models import SCRIPTED
 from tests.drills.drill import Drill, Outcome
 from tests.drills.inside import MOUNTS, in_namespaces, run
 from tests.drills.load import grown, steady
-from tests.drills.needs import LINUX, ROOT, program
+from tests.drills.needs import LINUX, MOUNT_NAMESPACE, ROOT, program
 from tests.drills.stage import Stage
 from tests.drills.toll import Ledger
 from tests.fakes.file_server import file_server
@@ -141,7 +141,7 @@ DRILL = Drill(
     name="full-disk",
     claim="a full disk refuses what needs room with one clear error, and loses nothing",
     runbooks=("database", "models"),
-    needs=(LINUX, ROOT, program("unshare"), program("mount")),
+    needs=(LINUX, ROOT, program("mount"), MOUNT_NAMESPACE),
     limit_s=300,
     play=play,
 )
