@@ -27,6 +27,13 @@ def answer(world: World, call: Call) -> Any:
     Raises:
         ProblemError: its refusal.
     """
+    if call.account and call.account not in world.objects:
+        raise ProblemError(
+            403,
+            f"The provided key does not have access to account '{call.account}'.",
+            code="account_invalid",
+            kept=False,
+        )
     for method, pattern, handler in _ROUTES:
         found = pattern.fullmatch(call.path)
         if method == call.method and found is not None:
@@ -78,6 +85,8 @@ def _events(world: World, call: Call) -> Any:
         and (not kinds or row["type"] in kinds)
         and call.params.get("type", row["type"]) == row["type"]
     ]
+    # Listed as a connected account, they do not say again whose they are.
+    rows = [{name: value for name, value in row.items() if name != "account"} for row in rows]
     return _page(rows, call)
 
 

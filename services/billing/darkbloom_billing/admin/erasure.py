@@ -32,7 +32,9 @@ _INSERT = """
       planned_at)
     VALUES ($1, $2, $3, 'planned', $4, $5::jsonb, $6)
 """
-REPLAN = "UPDATE billing.erasure SET state = 'canceled' WHERE account_id = $1 AND state = 'planned'"
+_REPLAN = (
+    "UPDATE billing.erasure SET state = 'canceled' WHERE account_id = $1 AND state = 'planned'"
+)
 _PAGE = """
     SELECT * FROM billing.erasure
     WHERE $1::timestamptz IS NULL OR (planned_at, erasure_id) < ($1, $2)
@@ -111,7 +113,7 @@ class Erasures:
                     raise ConflictError("the same request id came before; its token is gone")
                 await _refuse_open(connection, account_id)
                 plan = await count(connection, account_id)
-                await connection.execute(REPLAN, account_id)
+                await connection.execute(_REPLAN, account_id)
                 await connection.execute(
                     _INSERT, erasure_id, request_id, account_id, _hash(token), json.dumps(plan), now
                 )
@@ -148,7 +150,8 @@ class Erasures:
                 row = await _row(connection, erasure_id, lock=True)
                 if not hmac.compare_digest(row["token_hash"], _hash(token)):
                     raise OperatorRefusedError(OperatorRefusal.TOKEN_WRONG)
-                if row["state"] == ErasureState.PENDING:
+                if row["state"] in {ErasureState.PENDING, ErasureState.ERASED}:
+                    # Repeated after a lost answer.
                     return
                 if row["state"] != ErasureState.PLANNED:
                     raise OperatorRefusedError(OperatorRefusal.NOT_PLANNED)

@@ -7,13 +7,15 @@ where they are kept, and lives at least as long as the oldest of them.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from darkbloom_mesh.errors import InvalidArgumentError
+
+from darkbloom_billing.kept import torn, write_once
 
 _SUFFIX = ".json"
 
@@ -76,14 +78,18 @@ class ErasureLog:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._whole: set[str] = set()
 
     def names(self) -> frozenset[str]:
-        """Return the names of the files that are there.
+        """Return the names of the files that are there, and whole.
 
         Raises:
             OSError: The directory cannot be read.
         """
-        return frozenset(path.name for path in self._directory.iterdir())
+        there = {path.name for path in self._files()}
+        self._whole &= there
+        self._whole |= {name for name in there - self._whole if not torn(self._directory / name)}
+        return frozenset(self._whole)
 
     def write(self, record: ErasureRecord) -> None:
         """Write a record unless it is there.
@@ -92,28 +98,59 @@ class ErasureLog:
             OSError: The directory is missing or may not be written.
             ValueError: There is a file of this name with other contents.
         """
-        path = self._directory / record.name
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(record.text())
-        except FileExistsError:
-            if path.read_text(encoding="utf-8") != record.text():
-                raise ValueError(f"{record.name} says otherwise") from None
+        write_once(self._directory / record.name, record.text())
 
     def newest(self) -> list[ErasureRecord]:
         """Return the last step of each erasure, in the order in which they were planned.
 
+        Of a torn file its name still says which step was taken: with another record of the same
+        erasure that is all that counts. One without is left out, and named by `unreadable`.
+
         Raises:
             OSError: The directory cannot be read.
-            InvalidArgumentError: A file in it is no record.
+            InvalidArgumentError: A whole file in it is no record.
         """
         found: dict[str, ErasureRecord] = {}
-        for path in sorted(self._directory.glob(f"erase_*{_SUFFIX}")):
+        broken: list[tuple[str, Step]] = []
+        for path in self._files():
+            if torn(path):
+                broken += [taken] if (taken := _named(path.name)) else []
+                continue
             record = _read(path)
             known = found.get(record.erasure_id)
             if known is None or _ORDER.index(known.step) < _ORDER.index(record.step):
                 found[record.erasure_id] = record
+        for erasure_id, step in broken:
+            known = found.get(erasure_id)
+            if known is not None and _ORDER.index(known.step) < _ORDER.index(step):
+                found[erasure_id] = replace(known, step=step)
         return sorted(found.values(), key=lambda each: (each.planned_at, each.erasure_id))
+
+    def unreadable(self) -> tuple[str, ...]:
+        """Return the names of torn files of erasures of which there is no other record.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        names = {path.name: torn(path) for path in self._files()}
+        read = {_of(name) for name, is_torn in names.items() if not is_torn}
+        return tuple(name for name, is_torn in names.items() if is_torn and _of(name) not in read)
+
+    def _files(self) -> list[Path]:
+        if not self._directory.is_dir():
+            raise FileNotFoundError(self._directory.name)
+        return sorted(self._directory.glob(f"erase_*{_SUFFIX}"))
+
+
+def _of(name: str) -> str:
+    """Return the erasure that a file is of."""
+    return name.partition(".")[0]
+
+
+def _named(name: str) -> tuple[str, Step] | None:
+    """Return the erasure and the step that a file's name tells of."""
+    step = name.removesuffix(_SUFFIX).rpartition(".")[2]
+    return (_of(name), Step(step)) if step in set(Step) else None
 
 
 def _read(path: Path) -> ErasureRecord:

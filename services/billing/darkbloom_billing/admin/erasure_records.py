@@ -1,5 +1,6 @@
 """Erasures and the records of them outside: written at each step, repeated after a restore."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -7,9 +8,10 @@ from typing import Any
 
 import structlog
 from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.errors import MeshError
 
 from darkbloom_billing.admin.actions import record
-from darkbloom_billing.admin.erasure import GRACE_KEEPER, REPLAN, Erasures, count
+from darkbloom_billing.admin.erasure import GRACE_KEEPER, Erasures, count
 from darkbloom_billing.admin.erasure_log import ErasureLog, ErasureRecord, Step, file_name
 from darkbloom_billing.admin.model import Action, ErasureState
 from darkbloom_billing.store.database import Connection, Database
@@ -27,6 +29,18 @@ _AGAIN = """
       planned_at)
     VALUES ($1, $1, $2, 'planned', $3, $4::jsonb, $5)
 """
+_OTHERS = """
+    UPDATE billing.erasure SET state = 'canceled'
+    WHERE account_id = $1 AND erasure_id <> $2 AND state IN ('planned', 'pending')
+"""
+_CANCELED = """
+    UPDATE billing.erasure e SET state = 'canceled'
+    FROM billing.erasure old
+    WHERE e.erasure_id = $1 AND e.state IN ('planned', 'pending')
+      AND old.erasure_id = e.erasure_id
+    RETURNING old.state
+"""
+_WRITE_S = 20.0
 _HASH_BYTES = 32
 _AT_ONCE = 500
 _log = structlog.get_logger()
@@ -47,12 +61,15 @@ class Keeper:
     async def keep(self) -> None:
         """Write down outside what is not there yet; what fails is tried again in the next round."""
         try:
-            known = self._log.names()
+            async with asyncio.timeout(_WRITE_S):
+                known = await asyncio.to_thread(self._log.names)
             async for row in self._missing(known):
                 for each in _records(row):
                     if each.name not in known:
-                        self._log.write(each)
-        except (OSError, ValueError) as error:
+                        async with asyncio.timeout(_WRITE_S):
+                            await asyncio.to_thread(self._log.write, each)
+        except (OSError, ValueError, MeshError) as error:
+            # The step is taken whether or not it is written down outside by now.
             _log.error("erasures_not_exported", error=type(error).__name__)
 
     async def _missing(self, known: frozenset[str]) -> AsyncIterator[Any]:
@@ -98,7 +115,8 @@ async def replay(erasures: Erasures, database: Database, clock: Clock, kept: Era
             )
             if state in {ErasureState.PENDING, ErasureState.ERASED, ErasureState.CANCELED}:
                 return str(state)
-            await connection.execute(REPLAN, kept.account_id)
+            # One that the restore left open was over before this one could be confirmed.
+            await connection.execute(_OTHERS, kept.account_id, kept.erasure_id)
             if state is None:
                 plan = await count(connection, kept.account_id)
                 await connection.execute(
@@ -131,6 +149,7 @@ async def replay(erasures: Erasures, database: Database, clock: Clock, kept: Era
             return "again"
 
     if kept.step is Step.CANCELED:
+        await _cancel_again(database, clock, kept)
         return "canceled"
     found = await database.run(work)
     if found in {"absent", "canceled", ErasureState.ERASED.value}:
@@ -139,6 +158,30 @@ async def replay(erasures: Erasures, database: Database, clock: Clock, kept: Era
         await erasures.scrub(kept.erasure_id)
         return "erased"
     return "known" if found == ErasureState.PENDING.value else "pending"
+
+
+async def _cancel_again(database: Database, clock: Clock, kept: ErasureRecord) -> None:
+    """Take back what the restore has brought back; what was never there stays away."""
+    now = clock.now()
+
+    async def work(connection: Connection) -> None:
+        async with connection.transaction():
+            state = await connection.fetchval(_CANCELED, kept.erasure_id)
+            if state is None:
+                return
+            if state == ErasureState.PENDING:
+                await connection.execute("SELECT billing.reopen_account($1)", kept.account_id)
+            action = Action(
+                operator=GRACE_KEEPER,
+                action="erasure.replay",
+                subject=kept.account_id,
+                request_id=kept.erasure_id,
+                before={"state": state},
+                after={"step": kept.step.value},
+            )
+            await record(connection, action, now=now)
+
+    await database.run(work)
 
 
 def _steps(state: str) -> tuple[Step, ...]:

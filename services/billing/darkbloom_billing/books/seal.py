@@ -6,6 +6,7 @@ before it was changed, by a superuser or by a restored backup. Transactions live
 long as that minute (`Database.open`), so no event can appear behind a seal.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,6 +19,7 @@ import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError
 
+from darkbloom_billing.kept import torn, write_once
 from darkbloom_billing.store.database import Connection, Database
 
 GENESIS = bytes(32)
@@ -40,6 +42,8 @@ _EVENTS = """
     FROM ledger.event e
     WHERE e.id > $1 AND e.id <= $2 ORDER BY e.id LIMIT $3
 """
+_HEADS = "block-*.json"
+_EXPORT_S = 20.0
 _WRITE = "INSERT INTO ledger.block VALUES ($1, $2, $3, $4, $5, $6, $7)"
 _LARGEST_ID = 2**63 - 1
 
@@ -174,27 +178,36 @@ def export(block: Block, directory: Path) -> Path:
     """
     path = directory / f"block-{block.height:010d}.json"
     text = json.dumps(block.head(), sort_keys=True) + "\n"
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        if path.read_text(encoding="utf-8") != text:
-            raise ValueError(f"block {block.height} was exported with another hash") from None
+    write_once(path, text)
     return path
 
 
 def exported(directory: Path) -> dict[int, str]:
-    """Return the hashes (hex) of exported heads by height.
+    """Return the hashes (hex) of exported heads by height, without torn files (`torn_heads`).
 
     Raises:
         OSError: A file cannot be read.
-        ValueError: A file is not a head.
+        ValueError: A whole file is not a head.
     """
-    heads = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(directory.glob("block-*.json"))
-    ]
-    return {int(told["height"]): str(told["hash"]) for told in heads}
+    found: dict[int, str] = {}
+    for path in sorted(directory.glob(_HEADS)):
+        if torn(path):
+            continue
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            found[int(told["height"])] = str(told["hash"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path.name} is no head") from None
+    return found
+
+
+def torn_heads(directory: Path) -> tuple[str, ...]:
+    """Return the names of copies that were never written to their end.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    return tuple(path.name for path in sorted(directory.glob(_HEADS)) if torn(path))
 
 
 class Sealer:
@@ -235,11 +248,15 @@ class Sealer:
         block = await head(self._database)
         while made := await seal(self._database, now=self._clock.now()):
             block = made
-            if self._directory is not None:
-                export(block, self._directory)
+            await self._export(block)
         if block is None:
             return None
         self._observe(block.height)
-        if self._directory is not None:
-            export(block, self._directory)
+        await self._export(block)
         return block
+
+    async def _export(self, block: Block) -> None:
+        """Copy a head out, beside the event loop: the volume may be slow, or away."""
+        if self._directory is not None:
+            async with asyncio.timeout(_EXPORT_S):
+                await asyncio.to_thread(export, block, self._directory)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from darkbloom_billing.payments.acquirer import asked
+from darkbloom_billing.payments.acquirer import asked, deleting
 from darkbloom_billing.payments.errors import StripeFailedError
 from darkbloom_billing.payments.model import CENT_MICROS, Fault, Moved, SessionKind
 from darkbloom_billing.payments.sdk import Stripe
@@ -56,6 +56,8 @@ class StripePast:
     ) -> Sequence[dict[str, Any]]:
         """Return events as their webhooks carried them; Stripe keeps them for 30 days.
 
+        A connected account that was deleted there has none.
+
         Raises:
             StripeFailedError: Stripe does not answer, or has more than anybody should replay.
         """
@@ -82,14 +84,15 @@ class StripePast:
     async def _all(self, call: Any, params: dict[str, Any], options: dict[str, Any]) -> list[Any]:
         params = {**params, "limit": _PAGE}
         rows: list[Any] = []
-        for _ in range(_MAX_PAGES):
-            async with asked():
+        async with deleting() if options else asked():
+            for _ in range(_MAX_PAGES):
                 page = await call(params, options)
                 rows += page.data
                 if not page.has_more:
                     return rows[::-1]
                 params["starting_after"] = page.data[-1].id
-        raise StripeFailedError(Fault.UNKNOWN, "too_much_past")
+            raise StripeFailedError(Fault.UNKNOWN, "too_much_past")
+        return []
 
 
 def _since(moment: datetime) -> dict[str, Any]:

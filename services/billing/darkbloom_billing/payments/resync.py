@@ -122,6 +122,9 @@ class Resync:
     ) -> None:
         kinds = reading.ACTING[source]
         for body in await past.events(since, kinds, stripe_account_id):
+            if stripe_account_id:
+                # Who asked as this account is not told again whose events they are.
+                body.setdefault("account", stripe_account_id)
             event = reading.read(json.dumps(body).encode())
             if event is None or event.kind not in kinds:
                 continue

@@ -16,6 +16,10 @@ class Recovery:
     """Empty where there is no key: then nobody has asked Stripe."""
     erasures: Mapping[str, int] = field(default_factory=dict)
     """By outcome: `known`, `absent`, `canceled`, `pending`, `erased`, `waiting`."""
+    erasures_unreadable: tuple[str, ...] = ()
+    """Torn files of erasures that no other record tells of: nobody can say whose they were."""
+    heads_unreadable: tuple[str, ...] = ()
+    """Torn copies of heads; they prove nothing, and hinder nothing."""
     heads_equal: int = 0
     """Copies of the sealed history that say what the database says."""
     heads_given_up: tuple[int, ...] = ()
@@ -31,6 +35,7 @@ class Recovery:
             not self.heads_differ
             and not self.audit.get("ledger_violations")
             and not self.erasures.get("waiting")
+            and not self.erasures_unreadable
             and not self.stripe.get("unbooked")
             and not self.stripe.get("waiting")
         )
@@ -43,6 +48,8 @@ class Recovery:
             "holds_open": self.holds_open,
             "stripe": dict(self.stripe),
             "erasures": dict(self.erasures),
+            "erasures_unreadable": list(self.erasures_unreadable),
+            "heads_unreadable": list(self.heads_unreadable),
             "heads_equal": self.heads_equal,
             "heads_given_up": list(self.heads_given_up),
             "heads_differ": list(self.heads_differ),

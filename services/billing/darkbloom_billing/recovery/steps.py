@@ -16,14 +16,14 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.telemetry import Metrics
 
 from darkbloom_billing.admin.erasure import Erasures
-from darkbloom_billing.admin.erasure_log import ErasureLog
+from darkbloom_billing.admin.erasure_log import ErasureLog, Step
 from darkbloom_billing.admin.erasure_records import replay
 from darkbloom_billing.admin.errors import OperatorRefusedError
 from darkbloom_billing.admin.parts import build_erasures
 from darkbloom_billing.audit import Auditor, Report
 from darkbloom_billing.batch import MAX_ROWS
 from darkbloom_billing.books import Books
-from darkbloom_billing.books.seal import Block, export, exported
+from darkbloom_billing.books.seal import Block, export, exported, torn_heads
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.model import EndKind, EndStatus
 from darkbloom_billing.payments.meters import PaymentMeters
@@ -75,7 +75,9 @@ async def recover(
     done.stripe = asdict(found) if found is not None else {}
     if erasures is not None:
         own = build_erasures(config, database, books, clock)
-        done.erasures = await replay_erasures(own, database, clock, ErasureLog(erasures))
+        log = ErasureLog(erasures)
+        done.erasures_unreadable = log.unreadable()
+        done.erasures = await replay_erasures(own, database, clock, log)
     kept = await compare_heads(config, database, heads, done) if heads is not None else {}
     done.audit = (await _audit(config, database, clock, kept)).body()
     return done
@@ -130,9 +132,12 @@ async def ask_stripe(
 async def replay_erasures(
     erasures: Erasures, database: Database, clock: Clock, log: ErasureLog
 ) -> Mapping[str, int]:
-    """Erase again whoever was erased, and confirm again what was confirmed; counts by outcome."""
+    """Erase again whoever was erased, and confirm again what was confirmed; counts by outcome.
+
+    What was taken back comes first: at most one erasure of an account is open at a time.
+    """
     outcomes: Counter[str] = Counter()
-    for kept in log.newest():
+    for kept in sorted(log.newest(), key=lambda each: each.step is not Step.CANCELED):
         try:
             outcomes[await replay(erasures, database, clock, kept)] += 1
         except OperatorRefusedError:
@@ -153,7 +158,7 @@ async def compare_heads(
         return [Block(**dict(row)) for row in await connection.fetch(_BLOCKS)]
 
     blocks = {block.height: block for block in await database.run(work)}
-    outside = exported(directory)
+    outside, done.heads_unreadable = exported(directory), torn_heads(directory)
     done.heads_given_up = tuple(sorted({*outside} - {*blocks}))
     kept = {height: told for height, told in outside.items() if height in blocks}
     differ = [height for height, told in kept.items() if blocks[height].hash.hex() != told]

@@ -98,6 +98,8 @@ def verify(
         problems = check(found, exported(heads))
     except (OSError, ValueError) as error:
         d.fail(USAGE, f"cannot read the proof or the heads: {type(error).__name__}")
-    said = found.get("statement", {}) if isinstance(found, dict) else {}
-    output.show({"proven": not problems, "problems": list(problems), **said}, (), as_json=d.as_json)
+    # What is not proven is not repeated here: it would read like an answer.
+    said = {} if problems else {"statement": found["statement"]}
+    shown = {"proven": not problems, "problems": list(problems), **said}
+    output.show(shown, (), as_json=d.as_json)
     raise typer.Exit(FOUND if problems else 0)
