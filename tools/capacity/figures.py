@@ -95,7 +95,7 @@ ROOMS = {
     "router": Room(cores=1.0, gib=1.0),
     "billing": Room(cores=0.5, gib=0.5),
     "attestation": Room(cores=0.5, gib=0.5),
-    "registry": Room(cores=0.25, gib=0.25),
+    "registry": Room(cores=0.25, gib=0.5),
 }
 """Requests of the base, by room."""
 

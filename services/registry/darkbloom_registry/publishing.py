@@ -28,7 +28,14 @@ from darkbloom_registry.facts import (
     check_namespace,
     check_sources,
 )
-from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, Rendering
+from darkbloom_registry.model import (
+    Alias,
+    Build,
+    BuildFacts,
+    BuildStatus,
+    Rendering,
+    VersionState,
+)
 from darkbloom_registry.ports import Renderer, Store, Writing
 from darkbloom_registry.templates import check_rendering, check_template_files
 from darkbloom_registry.updates import updated
@@ -86,6 +93,7 @@ class Publishing:
 
         async with self._store.write() as writing:
             build = await writing.build(facts.id)
+            check_rendering(facts if build is None else build.facts, template)
             known = () if build is None else build.versions
             same = next((v for v in known if v.version == parsed.version), None)
             if build is not None and same is not None:
@@ -254,13 +262,16 @@ class Publishing:
 
         Raises:
             BuildNotFoundError: there is no such build.
-            InvalidArgumentError: a field may not change, or breaks a rule.
+            InvalidArgumentError: a field may not change, or breaks a rule, or the template of a
+                version cannot do what the build would promise.
         """
         async with self._store.write() as writing:
             build = await _existing(writing, wanted.id)
             changed = check_facts(updated(build.facts, wanted, fields))
             if changed == build.facts:
                 return build, writing.generation
+            if "capabilities" in fields:
+                _check_renderings(changed, build)
             await writing.set_facts(changed)
             before, after = asdict(build.facts), asdict(changed)
             said = {
@@ -277,9 +288,10 @@ class Publishing:
         files = check_template_files(manifest, files, development=self._development)
         if not files:
             return None
-        found = await self._renderer.render(files, vision="vision" in facts.capabilities)
-        check_rendering(facts, found)
-        return found
+        known = await self._store.build(facts.id)
+        # A version is tried with images before its build says that it sees, or no build ever could.
+        promised = {*facts.capabilities, *(known.facts.capabilities if known is not None else ())}
+        return await self._renderer.render(files, vision="vision" in promised)
 
     def _change(self, actor: str, action: str, subject: str, detail: dict[str, Any]) -> Change:
         return Change(
@@ -293,6 +305,14 @@ async def _existing(writing: Writing, build_id: str) -> Build:
         raise BuildNotFoundError("no such build")
 
     return build
+
+
+def _check_renderings(facts: BuildFacts, build: Build) -> None:
+    """Refuse promises that the template of a version which consumers get, or may get, breaks."""
+    for version in build.versions:
+        served = version.state in (VersionState.ACTIVE, VersionState.READY)
+        if served:
+            check_rendering(facts, version.template)
 
 
 async def _at_rest(writing: Writing, build_id: str) -> None:

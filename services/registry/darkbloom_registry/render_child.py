@@ -19,7 +19,8 @@ CPU_S: Final = 10
 """Of the whole process; then it is killed."""
 FIXTURE_CPU_S: Final = 0.5
 """Of one rendering; then it counts as one that does not render."""
-MEMORY_BYTES: Final = 1 << 30
+MEMORY_BYTES: Final = 192 << 20
+"""Of the whole process, 30 MiB for Python included; a pod has room for it beside the registry."""
 _LIMITS: Final = (
     (resource.RLIMIT_CPU, CPU_S),
     (resource.RLIMIT_AS, MEMORY_BYTES),

@@ -24,6 +24,7 @@ from darkbloom_registry.progress.following import Following
 from darkbloom_registry.progress.server import ProgressServer
 from darkbloom_registry.publishing import Publishing
 from darkbloom_registry.rolling import Rolling
+from darkbloom_registry.updates import DECIDING
 
 
 @final
@@ -212,7 +213,13 @@ class RegistryServer(ProgressServer):
         self, request: pb.UpdateBuildRequest, context: Context
     ) -> pb.UpdateBuildResponse:
         """Change what is said about a build."""
-        actor = await self._admission.admit(context, Scope.PUBLISH)
+        deciding = not DECIDING.isdisjoint(request.update_mask.paths)
+        admit = self._admission
+        actor = await (
+            admit.decide(context, Scope.PUBLISH, request)
+            if deciding
+            else admit.admit(context, Scope.PUBLISH)
+        )
         convert.key_from(request.build.id, "build.id")
         build, generation = await self._publishing.update(
             convert.facts_from(request.build), tuple(request.update_mask.paths), actor=actor

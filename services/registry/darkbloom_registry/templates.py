@@ -39,17 +39,19 @@ def check_template_files(
     return files
 
 
-def check_rendering(facts: BuildFacts, rendering: Rendering) -> None:
+def check_rendering(facts: BuildFacts, rendering: Rendering | None) -> None:
     """Refuse a template that cannot do what its build promises.
 
     Raises:
-        InvalidArgumentError: a fixture does not render.
+        InvalidArgumentError: a fixture does not render, or was never rendered.
     """
+    if rendering is None or not rendering.template_sha256:
+        return
     for name, needed, what in (
         (PLAIN, True, "a plain conversation"),
         (VISION, "vision" in facts.capabilities, "images"),
         (TOOLS, "tools" in facts.capabilities, "tools"),
         (CALLED, "tools" in facts.capabilities, "calls of tools and their results"),
     ):
-        if needed and rendering.fixtures.get(name, name) == "":
+        if needed and not rendering.fixtures.get(name):
             raise InvalidArgumentError(f"the chat template does not render {what}", _FIELD)

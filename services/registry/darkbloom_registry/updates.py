@@ -24,6 +24,8 @@ MUTABLE: Final = frozenset(
     }
 )
 """Everything else is what the bytes are, and they never change."""
+DECIDING: Final = frozenset({"capabilities", "deprecation_date", "runtime_parameters_json"})
+"""What decides what consumers get; the others are words."""
 
 
 def updated(known: BuildFacts, wanted: BuildFacts, fields: Sequence[str]) -> BuildFacts:

@@ -19,6 +19,7 @@ from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.keys import PublishingKeys
 from darkbloom_registry.store import PostgresStore
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.component.registry.harness import facts, manifest, publishing_key, served
 
@@ -267,6 +268,18 @@ async def test_what_consumers_get_is_decided_by_two_keys(
         clock.jump(3700)
         assert await asks("ann", "PromoteVersion", other) is None
         assert await asks("bob", "PromoteVersion", other) is not None
+
+        parameters = catalog_pb2.Build(id="org/model", runtime_parameters_json='{"a": 1}')
+        deciding = FieldMask(paths=["description", "runtime_parameters_json"])
+        update = pb.UpdateBuildRequest(build=parameters, update_mask=deciding)
+        assert await asks("ann", "UpdateBuild", update) is None
+        updated = await asks("bob", "UpdateBuild", update)
+        assert updated.build.runtime_parameters_json == '{"a": 1}'
+        words = pb.UpdateBuildRequest(
+            build=catalog_pb2.Build(id="org/model", description="one key's own words"),
+            update_mask=FieldMask(paths=["description"]),
+        )
+        assert await asks("ann", "UpdateBuild", words) is not None
 
         registry.key = keys["ann"]
         await registry.register("org/next", promote=False)

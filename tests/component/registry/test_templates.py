@@ -1,5 +1,6 @@
 """Chat templates are rendered where a version is registered, in a process that may end badly."""
 
+import asyncio
 import hashlib
 import json
 import sys
@@ -10,11 +11,14 @@ from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom_edge.chat_template.fixtures import CALLED, PLAIN, TOOLS, examine
 from darkbloom_edge.chat_template.template import ChatTemplate
 from darkbloom_edge.manifest import ManifestFile, build_manifest, role_of
-from darkbloom_mesh.errors import InvalidArgumentError
+from darkbloom_mesh.errors import InvalidArgumentError, StoreUnavailableError
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.changes import Scope
-from darkbloom_registry.rendering import ProcessRenderer
+from darkbloom_registry.model import Rendering
+from darkbloom_registry.render_child import MEMORY_BYTES
+from darkbloom_registry.rendering import AT_ONCE, ProcessRenderer
 from darkbloom_registry.store import PostgresStore
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.component.registry.harness import facts, publishing_key, served
 
@@ -107,6 +111,33 @@ async def test_a_build_that_promises_no_tools_may_render_none(
     assert answer.build.versions[0].template.fixtures[PLAIN] != ""
 
 
+async def test_a_build_never_comes_to_promise_what_its_templates_cannot_do(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    def update(*capabilities: str) -> pb.UpdateBuildRequest:
+        wanted = facts(BUILD, capabilities=("chat", *capabilities))
+        return pb.UpdateBuildRequest(
+            build=wanted, update_mask=FieldMask(paths=["capabilities", "description"])
+        )
+
+    async with served(store, clock) as registry:
+        await registry.call("RegisterBuild", request(files(NO_TOOLS)))
+        error = await registry.refused("UpdateBuild", update("tools"))
+        assert "does not render tools" in error.message
+        # Nobody tried images: who says that it sees has the same files tried again first.
+        error = await registry.refused("UpdateBuild", update("vision"))
+        assert "does not render images" in error.message
+        seeing = request(files(NO_TOOLS), capabilities=("chat", "vision"))
+        await registry.call("RegisterBuild", seeing)
+        updated = await registry.call("UpdateBuild", update("vision"))
+        assert list(updated.build.capabilities) == ["chat", "vision"]
+
+        # A later version is held to what the build promises, whatever its publisher says here.
+        blind = request(files("{{ messages[0].content + '' }}"), version="v2")
+        error = await registry.refused("RegisterBuild", blind)
+        assert "does not render images" in error.message
+
+
 async def test_files_of_the_template_are_those_of_the_manifest(
     store: PostgresStore, clock: FakeClock
 ) -> None:
@@ -164,6 +195,36 @@ async def test_a_renderer_that_is_killed_refuses_the_template(program: str) -> N
     renderer = ProcessRenderer((sys.executable, "-c", program))
     with pytest.raises(InvalidArgumentError, match="without end"):
         await renderer.render({"chat_template.jinja": b"x"}, vision=False)
+
+
+async def test_one_template_cannot_take_the_memory_of_the_registry() -> None:
+    widest = '"\U0001f600" * 33000000'
+    filled = "".join(f"{{% set v{n} = {widest} %}}" for n in range(3)) + "hello"
+    found: Rendering | None
+    try:
+        found = await ProcessRenderer().render(
+            {"chat_template.jinja": filled.encode()}, vision=True
+        )
+    except InvalidArgumentError:
+        found = None
+    assert found is None or set(found.fixtures.values()) == {""}
+    assert AT_ONCE * MEMORY_BYTES <= 256 << 20
+
+
+async def test_who_waits_behind_a_slow_template_is_not_called_slow() -> None:
+    hangs = "import sys, time; sys.stdin.read(); time.sleep(600)"
+    renderer = ProcessRenderer((sys.executable, "-c", hangs), wall_s=1.0)
+
+    async def outcome() -> type[Exception]:
+        try:
+            await renderer.render({"chat_template.jinja": b"x"}, vision=False)
+        except (InvalidArgumentError, StoreUnavailableError) as error:
+            return type(error)
+        raise AssertionError("a hanging renderer answered")
+
+    # A place comes free as the next one gives up, and either may win; the last one never has it.
+    first, *_, last = await asyncio.gather(*(outcome() for _ in range(2 * AT_ONCE + 1)))
+    assert (first, last) == (InvalidArgumentError, StoreUnavailableError)
 
 
 async def test_a_renderer_that_hangs_is_ended() -> None:

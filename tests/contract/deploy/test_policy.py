@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from darkbloom_registry.render_child import MEMORY_BYTES
+from darkbloom_registry.rendering import AT_ONCE
 
 from tests.contract.deploy.manifests import (
     OVERLAYS,
@@ -64,6 +66,15 @@ def test_memory_is_bounded_by_what_was_asked_for_and_the_processor_is_not() -> N
             resources = container["resources"]
             assert resources["limits"] == {"memory": resources["requests"]["memory"]}, name
             assert "cpu" in resources["requests"], name
+
+
+def test_a_template_that_fills_its_memory_leaves_the_registry_its_own() -> None:
+    (registry,) = pod(named(rendered("base"), "Deployment", "registry"))["containers"]
+    limit = registry["resources"]["limits"]["memory"]
+    assert limit.endswith("Mi")
+    own = (int(limit[:-2]) << 20) - AT_ONCE * MEMORY_BYTES
+    # What it had before it rendered anything.
+    assert own >= 256 << 20
 
 
 def test_each_room_runs_under_a_service_account_of_its_own() -> None:
