@@ -387,10 +387,10 @@ async def test_a_gateway_that_is_silent_or_strange_is_named(machine):
 
 async def test_a_newer_release_is_a_warning(machine):
     place_folder(machine.home, BUILD)
-    machine.gateway.latest = "0.2.0"
+    machine.gateway.latest = "9.0.0"
     found = await machine.findings()
     assert list(found) == ["up to date"]
-    assert "0.2.0 is out" in found["up to date"]["detail"]
+    assert "9.0.0 is out" in found["up to date"]["detail"]
     machine.gateway.latest = ""
     assert await machine.findings() == {}
 

@@ -126,7 +126,9 @@ class Room:
                 record=lambda _record: None,
                 give_back=lambda _id, _why: None,
             ),
-            spans=SimpleNamespace(step=lambda _name: nullcontext(), traceparent=str),
+            spans=SimpleNamespace(
+                step=lambda _name: nullcontext(), traceparent=str, began=lambda _seconds: None
+            ),
             verdicts=SimpleNamespace(check=self._judge),
             press=SimpleNamespace(
                 promise=lambda _document: SIGNED, relayed=lambda *_a: SignedBytes(b"", b"", "")
