@@ -321,10 +321,16 @@ class RegistryClient:
         request = GetRolloutRequest(rollout_id=rollout_id)
         return (await answer(self._stub.GetRollout(request, timeout=self._timeout_s))).rollout
 
-    async def confirm_catalog(self, session: str, replica: str, generation: int) -> None:
-        """Tell by which catalog a worker goes."""
+    async def confirm_catalog(
+        self, session: str, replica: str, generation: int, *, leaving: bool = False
+    ) -> None:
+        """Tell by which catalog a worker goes, or that it ends."""
         request = ConfirmCatalogRequest(
-            session=session, room="gateway", replica=replica, generation=generation
+            session=session,
+            room="gateway",
+            replica=replica,
+            generation=generation,
+            leaving=leaving,
         )
         await answer(self._stub.ConfirmCatalog(request, timeout=self._timeout_s))
 

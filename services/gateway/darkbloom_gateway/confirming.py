@@ -1,5 +1,7 @@
 """Tells the registry by which catalog this worker goes."""
 
+import asyncio
+import contextlib
 from typing import Protocol
 
 import structlog
@@ -14,14 +16,18 @@ LOOK_S = 1.0
 """Between two looks at whether there is a newer catalog."""
 REPEAT_S = 10.0
 """Between two confirmations of one catalog."""
+LEAVE_S = 2.0
+"""Of the last word; a registry that is away keeps nobody from ending."""
 _log = structlog.get_logger()
 
 
 class Confirming(Protocol):
     """Whom it is told."""
 
-    async def confirm_catalog(self, session: str, replica: str, generation: int) -> None:
-        """Tell by which catalog a worker goes."""
+    async def confirm_catalog(
+        self, session: str, replica: str, generation: int, *, leaving: bool = False
+    ) -> None:
+        """Tell by which catalog a worker goes, or that it ends."""
         ...
 
 
@@ -54,11 +60,13 @@ class CatalogConfirmations:
         self._session = session
         self._replica = replica
         self._told = 0
+        self._left = False
+        self._speaking = asyncio.Lock()
 
     async def run(self) -> None:
-        """Confirm for ever."""
+        """Confirm until it ends."""
         told_at = self._clock.monotonic()
-        while True:
+        while not self._left:
             await self._clock.sleep(LOOK_S)
             now = self._clock.monotonic()
             if self.generation != self._told or now - told_at >= REPEAT_S:
@@ -75,9 +83,24 @@ class CatalogConfirmations:
         """Say it now."""
         generation = self.generation
         self._gauge.set(generation)
-        try:
-            await self._registry.confirm_catalog(self._session, self._replica, generation)
-        except MeshError as error:
-            _log.info("catalog_not_confirmed", reason=error.reason_name)
+        async with self._speaking:
+            if not self._left:
+                await self._say(generation)
         # Also after a failure: a registry that is away is asked again in ten seconds, not in one.
         self._told = generation
+
+    async def leave(self) -> None:
+        """Say that this worker ends; without it the registry would think that it may be at work."""
+        async with self._speaking:
+            self._left = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._say(self.generation, leaving=True)
+
+    async def _say(self, generation: int, *, leaving: bool = False) -> None:
+        try:
+            await self._registry.confirm_catalog(
+                self._session, self._replica, generation, leaving=leaving
+            )
+        except MeshError as error:
+            _log.info("catalog_not_confirmed", reason=error.reason_name)

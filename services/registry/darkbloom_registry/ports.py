@@ -200,8 +200,12 @@ class Store(Protocol):
         """Write where a replica stands; it moves no generation."""
         ...
 
+    async def remove_reader(self, session: str) -> None:
+        """Forget a replica that leaves."""
+        ...
+
     async def readers(self, now: datetime) -> Sequence[Reader]:
-        """Return replicas that spoke lately."""
+        """Return replicas of the last day that have not left."""
         ...
 
     async def changes(self, before: int, limit: int) -> Sequence[Recorded]:

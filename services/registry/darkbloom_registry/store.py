@@ -146,10 +146,15 @@ class PostgresStore:
         async with self._database.transaction() as connection:
             await reader_rows.put(connection, reader)
 
+    async def remove_reader(self, session: str) -> None:
+        """Forget a replica that leaves."""
+        async with self._database.transaction() as connection:
+            await reader_rows.remove(connection, session)
+
     async def readers(self, now: datetime) -> Sequence[Reader]:
         """Return replicas that spoke lately."""
         async with self._snapshot() as connection:
-            return await reader_rows.live(connection, now)
+            return await reader_rows.known(connection, now)
 
     async def changes(self, before: int, limit: int) -> Sequence[Recorded]:
         """Return changes of generations below `before`, newest first."""

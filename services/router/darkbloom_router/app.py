@@ -329,18 +329,7 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
                 granted=router.links.granted,
             ).run(),
         ),
-        (
-            "confirmations",
-            Confirmations(
-                to_registry,
-                clock,
-                session=_new_id("read"),
-                replica=config.replica,
-                generation=lambda: catalog.generation,
-                holdings=lambda: count_holdings(router.links.machines()),
-                timeout_s=config.call_timeout_s,
-            ).run(),
-        ),
+        ("confirmations", _confirmations(config, service, to_registry, router, catalog).run()),
         ("sweeps", router.sweep()),
         ("gauges", router.gauge()),
         ("renewals", router.renew()),
@@ -350,6 +339,26 @@ async def build(config: RouterConfig, service: Service, clock: Clock) -> Router:
     ):
         service.spawn(work, name=name)
     return router
+
+
+def _confirmations(
+    config: RouterConfig,
+    service: Service,
+    to_registry: grpc.aio.Channel,
+    router: Router,
+    catalog: CatalogWatch,
+) -> Confirmations:
+    made = Confirmations(
+        to_registry,
+        router.clock,
+        session=_new_id("read"),
+        replica=config.replica,
+        generation=lambda: catalog.generation,
+        holdings=lambda: count_holdings(router.links.machines()),
+        timeout_s=config.call_timeout_s,
+    )
+    service.on_close(made.leave)
+    return made
 
 
 def migrate(config: RouterConfig) -> int:

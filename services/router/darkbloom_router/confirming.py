@@ -1,5 +1,6 @@
 """Tells the registry by which catalog this replica goes, and what its machines hold."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import grpc
@@ -14,6 +15,8 @@ LOOK_S = 1.0
 """Between two looks at whether there is a newer catalog."""
 REPEAT_S = 10.0
 """Between two confirmations of one catalog."""
+LEAVE_S = 2.0
+"""Of the last word; a registry that is away keeps nobody from ending."""
 MAX_ROWS = 1000
 _log = structlog.get_logger()
 
@@ -50,11 +53,13 @@ class Confirmations:
         self._holdings = holdings
         self._timeout_s = timeout_s
         self._told = 0
+        self._left = False
+        self._speaking = asyncio.Lock()
 
     async def run(self) -> None:
-        """Confirm for ever."""
+        """Confirm until it ends."""
         told_at = self._clock.monotonic()
-        while True:
+        while not self._left:
             await self._clock.sleep(LOOK_S)
             now = self._clock.monotonic()
             if self._generation() != self._told or now - told_at >= REPEAT_S:
@@ -64,9 +69,7 @@ class Confirmations:
     async def confirm(self) -> None:
         """Say it now."""
         generation = self._generation()
-        request = registry_rpc.ConfirmCatalogRequest(
-            session=self._session, room="router", replica=self._replica, generation=generation
-        )
+        request = self._request(generation)
         for held in list(self._holdings())[:MAX_ROWS]:
             request.holdings.add(
                 build=held.build,
@@ -75,9 +78,27 @@ class Confirmations:
                 current=held.current,
                 warm=held.warm,
             )
-        try:
-            await self._stub.ConfirmCatalog(request, timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            _log.info("catalog_not_confirmed", status=error.code().name.lower())
+        async with self._speaking:
+            if not self._left:
+                await self._say(request, self._timeout_s)
         # Also after a failure: a registry that is away is asked again in ten seconds, not in one.
         self._told = generation
+
+    async def leave(self) -> None:
+        """Say that this replica ends; without it the registry would think it may be at work."""
+        request = self._request(self._generation())
+        request.leaving = True
+        async with self._speaking:
+            self._left = True
+            await self._say(request, LEAVE_S)
+
+    def _request(self, generation: int) -> registry_rpc.ConfirmCatalogRequest:
+        return registry_rpc.ConfirmCatalogRequest(
+            session=self._session, room="router", replica=self._replica, generation=generation
+        )
+
+    async def _say(self, request: registry_rpc.ConfirmCatalogRequest, timeout_s: float) -> None:
+        try:
+            await self._stub.ConfirmCatalog(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            _log.info("catalog_not_confirmed", status=error.code().name.lower())

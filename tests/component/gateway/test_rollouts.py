@@ -61,6 +61,10 @@ async def test_a_worker_confirms_the_catalog_that_it_goes_by(valkey_url: str) ->
     async with gateway(valkey_url) as mesh:
         await mesh.until(lambda: mesh.registry.confirmed.generation == 1)
         confirmed = mesh.registry.confirmed
+        assert not confirmed.leaving
+    # Its last word, so that nobody takes its silence for a worker that is cut off.
+    last = mesh.registry.confirmed
+    assert (last.leaving, last.session) == (True, confirmed.session)
     assert (confirmed.room, bool(confirmed.session), "/" in confirmed.replica) == (
         "gateway",
         True,

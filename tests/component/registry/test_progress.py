@@ -13,6 +13,7 @@ from darkbloom_mesh.errors import (
 )
 from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import FakeClock
+from darkbloom_registry.cli.desk import in_words
 from darkbloom_registry.progress.following import Following, Gauges
 from darkbloom_registry.progress.readers import LIVE
 from darkbloom_registry.store import PostgresStore
@@ -33,6 +34,13 @@ async def confirm(
         replica=replica,
         generation=generation,
         holdings=holdings,
+    )
+    await registry.call("ConfirmCatalog", request)
+
+
+async def leave(registry: Registry, replica: str) -> None:
+    request = pb.ConfirmCatalogRequest(
+        session=f"{replica} 1", room="router", replica=replica, leaving=True
     )
     await registry.call("ConfirmCatalog", request)
 
@@ -72,19 +80,66 @@ async def test_a_write_is_durable_at_once_and_propagated_when_every_replica_goes
         assert (later.committed, later.propagated) == (False, False)
 
 
-async def test_a_replica_that_is_gone_holds_nobody_up_and_a_new_life_replaces_the_old(
+async def test_a_replica_that_is_silent_and_behind_is_named_until_it_says_that_it_ends(
     store: PostgresStore, clock: FakeClock
 ) -> None:
     async with served(store, clock) as registry:
         written = (await registry.register(BUILD)).generation
-        await confirm(registry, "r-0", 0)
+        # Cut off, or gone: nobody knows, and it may go on with what was taken away.
+        await confirm(registry, "r-0", written - 1)
+        await confirm(registry, "r-2", written)
         clock.jump(LIVE.total_seconds() - 1)
         await confirm(registry, "r-1", 0)
         clock.jump(2)
         await confirm(registry, "r-1", written, life="2")
         found = await propagation(registry, written)
-    assert found.propagated
-    assert [reader.replica for reader in found.readers] == ["r-1"]
+        assert not found.propagated
+        assert [(r.replica, r.generation, r.silent) for r in found.readers] == [
+            ("r-0", written - 1, True),
+            ("r-1", written, False),
+            ("r-2", written, True),
+        ]
+        assert in_words(found) == f"generation {written}, not yet at router r-0 (silent)"
+
+        await leave(registry, "r-0")
+        found = await propagation(registry, written)
+        assert found.propagated
+        assert in_words(found) == f"generation {written}, at all 1 replicas that follow"
+
+        clock.jump(LIVE.total_seconds() + 1)
+        found = await propagation(registry, written)
+        assert not found.propagated
+        assert in_words(found) == f"generation {written}, nobody follows"
+
+
+async def test_what_silent_routers_held_is_not_what_is_held_now(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    """A share of machines that nobody speaks for, or that nobody asks, is no share."""
+    metrics, following = Metrics(version="test"), Following(store, clock)
+    gauges = Gauges(store, following, metrics, clock)
+    share = b'darkbloom_rollout_converged_ratio{model="org/next"}'
+    async with served(store, clock) as registry:
+        await registry.register(BUILD)
+        await registry.register("org/next")
+        await registry.alias("name", BUILD)
+        start = pb.StartRolloutRequest(request_id="one", alias="name", to_build="org/next")
+        begun = (await registry.call("StartRollout", start)).generation
+        await gauges.measure()
+        assert share not in generate_latest(metrics.registry)
+        unasked = pb.BuildHolding(build="org/next", holding=3)
+        await confirm(registry, "r-0", begun, unasked)
+        await gauges.measure()
+        assert share not in generate_latest(metrics.registry)
+        held = pb.BuildHolding(build="org/next", wished=4, holding=5, current=2, warm=1)
+        await confirm(registry, "r-0", begun, held)
+        await gauges.measure()
+        assert share + b" 0.5" in generate_latest(metrics.registry)
+        assert (await progress(registry, "org/next")).now == held
+        clock.jump(LIVE.total_seconds() + 1)
+        await gauges.measure()
+        assert share not in generate_latest(metrics.registry)
+        assert (await progress(registry, "org/next")).now == pb.BuildHolding(build="org/next")
 
 
 async def test_a_confirmation_that_cannot_be_read_is_refused(

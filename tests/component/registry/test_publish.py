@@ -311,14 +311,15 @@ async def test_what_is_published_is_looked_at_and_changed(
         await registry.register("org/next")
         await registry.alias("name", BUILD)
         start = ("rollout", "start", "name", "org/next", "--step", 5, "--step", 100)
-        assert "at all 0 replicas" in await run(*start)
+        assert "nobody follows" in await run(*start)
         held = pb.BuildHolding(build=BUILD, wished=2, holding=1, current=1, warm=1)
         confirmed = pb.ConfirmCatalogRequest(
             session="s", room="router", replica="r-0", generation=99, holdings=[held]
         )
         await registry.call("ConfirmCatalog", confirmed)
         view = await run("status", BUILD)
-        assert "hold it            1, 1 of them the active version" in view
+        assert "wanted to hold it  2, 1 of them hold the active version" in view
+        assert "hold it            1\n" in view
         assert "loadable           proven" in view
         assert "of name at 5 %" in view
         assert json.loads(await run("status", BUILD, "--json"))["now"]["wished"] == 2

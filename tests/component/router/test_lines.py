@@ -6,6 +6,7 @@ from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.router.v1 import fleet_service_pb2 as fleet
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
+from darkbloom_router.confirming import LOOK_S
 from darkbloom_router.downloads import SETTLE_S
 from darkbloom_router.model_reports import PERIOD_S
 
@@ -229,6 +230,17 @@ async def test_a_machine_that_fetches_when_it_connects_is_asked_to_go_on(mesh: W
     # The first list that it gets: one without the build would have ended the download.
     asked = await provider.box.message(K.FRAME_KIND_DESIRED_MODELS, pl.DesiredModels)
     assert [item.desired_build for item in asked.models] == ["dev/next"]
+
+
+async def test_a_router_says_by_which_catalog_it_goes_and_that_it_ends(tmp_path: Path) -> None:
+    registry = FakeRegistry()
+    async with world(tmp_path, registry=registry) as mesh:
+        await mesh.clock.advance(LOOK_S + 0.1)
+        await mesh.until(lambda: registry.confirmed.generation == 1)
+        confirmed = registry.confirmed
+        assert not confirmed.leaving
+    last = registry.confirmed
+    assert (last.leaving, last.session, last.room) == (True, confirmed.session, "router")
 
 
 async def test_a_registry_that_is_away_at_the_start_stops_nobody(tmp_path: Path) -> None:

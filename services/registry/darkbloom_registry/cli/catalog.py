@@ -168,8 +168,8 @@ def _tell(context: typer.Context, build: str, *, as_json: bool) -> None:
     table(
         [
             ("build", found.build),
-            ("asked to hold it", now.wished),
-            ("hold it", f"{now.holding}, {now.current} of them the active version"),
+            ("wanted to hold it", f"{now.wished}, {now.current} of them hold the active version"),
+            ("hold it", now.holding),
             ("have it in memory", now.warm),
             ("loadable", "proven" if found.proven else "unknown"),
             ("last words", json.dumps(stages) if stages else "none within a day"),

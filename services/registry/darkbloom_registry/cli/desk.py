@@ -71,8 +71,9 @@ class Desk:
         request = pb.GetPropagationRequest(generation=generation)
         while True:
             found: pb.GetPropagationResponse = await self._ask("GetPropagation", request)
-            # Nobody who follows the catalog is nobody to wait for.
-            if found.propagated or not found.readers or clock.monotonic() >= end:
+            # Nobody who speaks is nobody to wait for; who is silent is named.
+            awaited = any(r.generation < generation and not r.silent for r in found.readers)
+            if found.propagated or not awaited or clock.monotonic() >= end:
                 return found
             await clock.sleep(LOOK_S)
 
@@ -117,10 +118,16 @@ def show(message: Message) -> None:
 
 def in_words(found: pb.GetPropagationResponse) -> str:
     """Say who goes by a generation, in one line."""
-    late = [f"{r.room} {r.replica}" for r in found.readers if r.generation < found.generation]
+    late = [
+        f"{r.room} {r.replica}{' (silent)' if r.silent else ''}"
+        for r in found.readers
+        if r.generation < found.generation
+    ]
     if late:
         return f"generation {found.generation}, not yet at {', '.join(late)}"
-    count = len(found.readers)
+    count = sum(not r.silent for r in found.readers)
+    if not count:
+        return f"generation {found.generation}, nobody follows"
     return f"generation {found.generation}, at all {count} replicas that follow"
 
 

@@ -52,6 +52,7 @@ def propagation_to(found: Propagation) -> pb.GetPropagationResponse:
                 replica=reader.replica,
                 generation=reader.generation,
                 confirm_time=timestamp(reader.confirm_time),
+                silent=reader.silent,
             )
             for reader in found.readers
         ],

@@ -39,8 +39,12 @@ class Following:
         """Note where a replica stands."""
         await self._store.put_reader(reader)
 
+    async def leave(self, session: str) -> None:
+        """Forget a replica that ends."""
+        await self._store.remove_reader(session)
+
     async def readers(self) -> tuple[Reader, ...]:
-        """Return the replicas that are alive."""
+        """Return the replicas of the last day that have not left, the silent ones too."""
         return newest_lives(await self._store.readers(self._clock.now()))
 
     async def propagation(self, generation: int) -> Propagation:
@@ -123,6 +127,7 @@ class Gauges:
         self._overdue.clear()
         for rollout in live:
             share = held(rollout.to_build, readers).converged
-            self._converged.labels(rollout.to_build).set(share)
+            if share is not None:
+                self._converged.labels(rollout.to_build).set(share)
             late = overdue(rollout, self._clock.now()).total_seconds()
             self._overdue.labels(rollout.to_build).set(late)

@@ -9,7 +9,7 @@ from typing import Final
 from darkbloom_registry.model_states import ModelStage, ModelState
 
 LIVE: Final = timedelta(seconds=30)
-"""A replica that was silent for so long is gone, or will read the whole catalog anyway."""
+"""A replica that was silent for so long may be gone, or cut off and at work with an old catalog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +18,11 @@ class Holding:
 
     build: str
     wished: int = 0
-    """Asked to hold it."""
+    """Wanted to hold it."""
     holding: int = 0
     """Hold verified files of it, with an accepted hash."""
     current: int = 0
-    """Of the active version."""
+    """Of those wanted to: hold the active version."""
     warm: int = 0
     """Have the active version in memory."""
 
@@ -37,9 +37,9 @@ class Holding:
         )
 
     @property
-    def converged(self) -> float:
-        """Share of those asked that hold the active version; 1 where nobody is asked."""
-        return min(1.0, self.current / self.wished) if self.wished else 1.0
+    def converged(self) -> float | None:
+        """Share of those wanted to that hold the active version; None where nobody is."""
+        return min(1.0, self.current / self.wished) if self.wished else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,8 @@ class Reader:
     generation: int
     confirm_time: datetime
     holdings: tuple[Holding, ...] = ()
+    silent: bool = False
+    """For longer than a live replica is; what its machines hold now is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +72,10 @@ class Propagation:
 
     @property
     def propagated(self) -> bool:
-        """Whether everybody goes by it; nobody is not everybody."""
+        """Whether everybody goes by it; nobody is not everybody, and silence is no consent."""
         behind = any(reader.generation < self.generation for reader in self.readers)
-        return self.committed and bool(self.readers) and not behind
+        alive = any(not reader.silent for reader in self.readers)
+        return self.committed and alive and not behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,15 +37,22 @@ async def put(connection: Connection, reader: Reader) -> None:
     )
 
 
-async def live(connection: Connection, now: datetime) -> Sequence[Reader]:
-    """Return replicas that spoke lately."""
+async def remove(connection: Connection, session: str) -> None:
+    """Forget a replica that leaves."""
+    await connection.execute("DELETE FROM registry.readers WHERE session = $1", session)
+
+
+async def known(connection: Connection, now: datetime) -> Sequence[Reader]:
+    """Return replicas of the last day, the silent ones without what their machines held."""
     rows = await connection.fetch(
-        "SELECT * FROM registry.readers WHERE confirm_time >= $1", now - LIVE
+        "SELECT *, confirm_time < $1 AS silent FROM registry.readers WHERE confirm_time >= $2",
+        now - LIVE,
+        now - KEEP,
     )
-    held: dict[str, list[Holding]] = {row["session"]: [] for row in rows}
+    held: dict[str, list[Holding]] = {row["session"]: [] for row in rows if not row["silent"]}
     for row in await connection.fetch(
         "SELECT * FROM registry.holdings WHERE session = ANY($1) ORDER BY build", list(held)
     ):
         found = dict(row)
         held[found.pop("session")].append(Holding(**found))
-    return tuple(Reader(**dict(row), holdings=tuple(held[row["session"]])) for row in rows)
+    return tuple(Reader(**dict(row), holdings=tuple(held.get(row["session"], ()))) for row in rows)

@@ -42,7 +42,10 @@ class ProgressServer(RegistryServiceServicer):
     ) -> pb.ConfirmCatalogResponse:
         """Note where a replica stands."""
         reader = progress_convert.reader_from(request, self._clock.now())
-        await self._following.confirm(reader)
+        if request.leaving:
+            await self._following.leave(reader.session)
+        else:
+            await self._following.confirm(reader)
         return pb.ConfirmCatalogResponse()
 
     async def GetPropagation(

@@ -1319,11 +1319,11 @@ class BuildHolding(_message.Message):
     WARM_FIELD_NUMBER: _builtins.int
     build: _builtins.str
     wished: _builtins.int
-    """Asked to hold it."""
+    """Wanted to hold it, with leave to fetch it or without."""
     holding: _builtins.int
     """Hold verified files of it, with an accepted hash."""
     current: _builtins.int
-    """Of the active version."""
+    """Of those wanted to: hold the active version."""
     warm: _builtins.int
     """Have the active version in memory."""
     def __init__(
@@ -1354,6 +1354,7 @@ class ConfirmCatalogRequest(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     HOLDINGS_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """One life of one replica."""
     room: _builtins.str
@@ -1362,6 +1363,8 @@ class ConfirmCatalogRequest(_message.Message):
     """As operators know the replica."""
     generation: _builtins.int
     """Of the catalog that it goes by."""
+    leaving: _builtins.bool
+    """It ends, and goes by no catalog any more."""
     @_builtins.property
     def holdings(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuildHolding]:
         """Of routers: builds that machines are asked to hold, or hold; at most 1,000."""
@@ -1374,10 +1377,11 @@ class ConfirmCatalogRequest(_message.Message):
         replica: _builtins.str = ...,
         generation: _builtins.int = ...,
         holdings: _abc.Iterable[Global___BuildHolding] | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "holdings", b"holdings", "replica", b"replica", "room", b"room", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "holdings", b"holdings", "leaving", b"leaving", "replica", b"replica", "room", b"room", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1438,9 +1442,11 @@ class GetPropagationResponse(_message.Message):
     committed: _builtins.bool
     """It is durable: never true of a generation that was not written."""
     propagated: _builtins.bool
-    """Every replica that confirmed a catalog within half a minute goes by it, and there is one."""
+    """Every replica goes by it, and there is one that confirmed a catalog within half a minute. One that was silent since, and has not said that it leaves, may go on with the catalog that it confirmed last."""
     @_builtins.property
-    def readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogReader]: ...
+    def readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogReader]:
+        """Of the last day."""
+
     def __init__(
         self,
         *,
@@ -1468,9 +1474,12 @@ class CatalogReader(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     CONFIRM_TIME_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
     room: _builtins.str
     replica: _builtins.str
     generation: _builtins.int
+    silent: _builtins.bool
+    """For half a minute; it may be gone, or cut off and at work."""
     @_builtins.property
     def confirm_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1480,10 +1489,11 @@ class CatalogReader(_message.Message):
         replica: _builtins.str = ...,
         generation: _builtins.int = ...,
         confirm_time: _timestamp_pb2.Timestamp | None = ...,
+        silent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confirm_time", b"confirm_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_time", b"confirm_time", "generation", b"generation", "replica", b"replica", "room", b"room"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_time", b"confirm_time", "generation", b"generation", "replica", b"replica", "room", b"room", "silent", b"silent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
