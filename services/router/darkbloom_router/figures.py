@@ -76,7 +76,9 @@ def of_fleet(providers: Iterable[Provider], now: float) -> FleetFigures:
     found = FleetFigures()
     for provider in providers:
         found.standing[provider.status, provider.level.word] += 1
-        found.releases[release_label(provider.version)] += 1
+        # The version is the agent's own word, and metrics show a few of them for a process's life.
+        judged = provider.verdict is not None and not provider.untrusted
+        found.releases[release_label(provider.version) if judged else UNKNOWN] += 1
         chip = chip_label(provider.hardware.chip_family)
         for kind, gigabytes in _memory(provider).items():
             found.memory[kind, chip] += int(gigabytes * _GB)

@@ -5,22 +5,23 @@ from collections.abc import Sequence
 import pytest
 from darkbloom_mesh.telemetry import SPAN_ATTRIBUTES
 from darkbloom_router.failures import Code
-from darkbloom_router.figures import chip_label, release_label
+from darkbloom_router.figures import chip_label, of_fleet, release_label
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 
 from tests.unit.router.desk import Desk, K
+from tests.unit.router.fleets import provider
 
 PARENT = f"00-{'5a' * 16}-{'1b' * 8}-01"
 
 
 def traced(*names: str) -> tuple[Desk, InMemorySpanExporter]:
     kept = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    return Desk(*names, tracer=provider.get_tracer("test")), kept
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(kept))
+    return Desk(*names, tracer=tracers.get_tracer("test")), kept
 
 
 def attempts(kept: InMemorySpanExporter) -> Sequence[ReadableSpan]:
@@ -98,3 +99,10 @@ def test_a_chip_family_is_one_of_ours(said: str, shown: str) -> None:
 )
 def test_a_version_is_counted_by_its_release(said: str, shown: str) -> None:
     assert release_label(said) == shown
+
+
+def test_strangers_cannot_use_up_the_names_of_releases() -> None:
+    strangers = [provider(f"s{n}", version=f"{n}.0.1", verdict=None) for n in range(40)]
+    caught = provider("caught", version="7.7.7", untrusted="revoked")
+    figures = of_fleet([*strangers, caught, provider("mine", version="0.9.1")], now=0.0)
+    assert figures.releases == {"unknown": 41, "0.9.x": 1}
