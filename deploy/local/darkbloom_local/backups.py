@@ -36,14 +36,16 @@ _BASE, _WAL = "base", "wal"
 def archiving(store: Path, *, timeout_s: int = ARCHIVE_TIMEOUT_S) -> Mapping[str, str]:
     """Return the settings of a server that archives its log into `store`.
 
-    A segment that is there is never overwritten: two servers that archive into one place stop.
+    A segment that is there is never overwritten: two servers that archive into one place stop. The
+    same segment again is fine: PostgreSQL repeats it where it was killed before it took note.
     """
     wal = store.resolve() / _WAL
     return {
         "wal_level": "replica",
         "archive_mode": "on",
-        "archive_command": f"test ! -f '{wal}/%f' && cp '%p' '{wal}/%f.part' "
-        f"&& mv '{wal}/%f.part' '{wal}/%f'",
+        "archive_command": f"if test -f '{wal}/%f'; then cmp -s '%p' '{wal}/%f'; "
+        f"else cp '%p' '{wal}/%f.part' && sync '{wal}/%f.part' "
+        f"&& mv '{wal}/%f.part' '{wal}/%f'; fi",
         "archive_timeout": f"{timeout_s}s",
     }
 

@@ -1,6 +1,7 @@
 """The composition root: stores, keys, ledger, servicers, background tasks."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -240,6 +241,7 @@ async def recover_from(
     erasures: Path | None,
     heads: Path | None,
     void_all: bool,
+    acknowledge: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Do what follows a restore; see `recovery.steps.recover`."""
     clock = config.clock()
@@ -253,6 +255,7 @@ async def recover_from(
             erasures=erasures,
             heads=heads,
             void_all=void_all,
+            acknowledge=acknowledge,
         )
     finally:
         await database.close()

@@ -108,6 +108,10 @@ def recover(
         bool,
         typer.Option("--void-all", help="Every router and gateway was down: end all holds."),
     ] = False,
+    acknowledge: Annotated[
+        list[str] | None,
+        typer.Option("--acknowledge", help="Id of a finding that you have dealt with; repeatable."),
+    ] = None,
 ) -> None:
     """Do what follows a restore: holds, Stripe, erasures, sealed history, whole audit.
 
@@ -122,7 +126,14 @@ def recover(
         raise typer.BadParameter("a moment needs its zone")
     config = main_config(BillingConfig, app.ROOM)
     done = asyncio.run(
-        app.recover_from(config, moment, erasures=erasures, heads=heads, void_all=void_all)
+        app.recover_from(
+            config,
+            moment,
+            erasures=erasures,
+            heads=heads,
+            void_all=void_all,
+            acknowledge=acknowledge or (),
+        )
     )
     typer.echo(json.dumps(done))
     raise typer.Exit(0 if done["sound"] else 1)

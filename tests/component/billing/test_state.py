@@ -1,5 +1,6 @@
 """The whole state leaves one database, encrypted, and enters another: the same, or not at all."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from darkbloom_billing.audit import audit
 from darkbloom_billing.books import Books
 from darkbloom_billing.books.seal import seal
 from darkbloom_billing.state import age
+from darkbloom_billing.state.age import Encrypting
 from darkbloom_billing.state.errors import (
     BrokenStateError,
     DifferentError,
@@ -154,3 +156,18 @@ async def test_nothing_leaves_without_a_recipient(tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text(f"# created\n{ME}\n")
     assert str(age.identities(keys)[0]) == str(ME)
+
+
+async def test_an_export_that_fails_leaves_nothing_behind(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, finish = tmp_path / "state.age", Encrypting.close
+
+    def full(self: Encrypting) -> None:
+        finish(self)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Encrypting, "close", full)
+    with pytest.raises(OSError, match="full"):
+        await export_state(Secret(url), path, to(ME), now=START)
+    assert not path.exists()

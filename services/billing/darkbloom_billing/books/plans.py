@@ -256,9 +256,19 @@ def pay_from(d: Draft, code: str, budget: Budget, account_id: str, amount: int) 
 
 
 def withdraw_submit(
-    d: Draft, account_id: str, withdrawal_id: str, net: int, fee: int, *, frozen: bool, sound: bool
+    d: Draft,
+    account_id: str,
+    withdrawal_id: str,
+    net: int,
+    fee: int,
+    *,
+    frozen: bool,
+    sound: bool,
+    left: bool = False,
 ) -> Plan:
     """Reserve a withdrawal: `net` leaves through Stripe, `fee` is ours.
+
+    What has `left` already is reserved whatever today's policy is: it only has to be there.
 
     Raises:
         AccountFrozenError: It owes, or was frozen.
@@ -267,11 +277,11 @@ def withdraw_submit(
         InsufficientFundsError: Not so much is earned and mature.
     """
     earned = Wallet.EARNED.of(account_id)
-    if frozen:
+    if frozen and not left:
         raise AccountFrozenError.of(d.free(Wallet.DEBT.of(account_id)))
-    if d.free(PAYABLE):
+    if d.free(PAYABLE) and not left:
         raise WithdrawalsStoppedError.because("payable")
-    if not sound:
+    if not sound and not left:
         raise WithdrawalsStoppedError.because("audit")
     _require(net + fee, d.free(earned), "not so much is withdrawable")
     if d.free(STRIPE) < net:

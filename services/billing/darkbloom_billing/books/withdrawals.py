@@ -31,9 +31,12 @@ class Withdrawals(Base):
         net_micros: int,
         *,
         fee_micros: int = 0,
+        left: bool = False,
         also: Also | None = None,
     ) -> Outcome:
         """Reserve a withdrawal before Stripe is asked (key `wd:<withdrawal_id>`).
+
+        With `left`, what Stripe has sent already: no rule of today keeps it from being booked.
 
         Returns:
             `net`, `fee`, `earned` (withdrawable now).
@@ -56,7 +59,14 @@ class Withdrawals(Base):
             accounts=lambda _: [STRIPE, PAYABLE, revenue(withdrawal_id), *own_wallets(account_id)],
             facts=facts,
             plan=lambda d, f: plans.withdraw_submit(
-                d, account_id, withdrawal_id, net_micros, fee_micros, frozen=f[0], sound=f[1]
+                d,
+                account_id,
+                withdrawal_id,
+                net_micros,
+                fee_micros,
+                frozen=f[0],
+                sound=f[1],
+                left=left,
             ),
         )
         return await self.run(command, also)

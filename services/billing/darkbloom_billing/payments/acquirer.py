@@ -56,8 +56,13 @@ async def deleting() -> AsyncIterator[None]:
         try:
             yield
         except (stripe.InvalidRequestError, stripe.PermissionError) as error:
-            if error.code not in _GONE:
+            if _code(error) not in _GONE:
                 raise
+
+
+def _code(error: stripe.StripeError) -> str | None:
+    """Return Stripe's code; the SDK keeps that of a 403 in the body alone."""
+    return error.code or getattr(error.error, "code", None)
 
 
 class StripeAcquirer:

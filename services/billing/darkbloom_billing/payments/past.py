@@ -26,6 +26,7 @@ class PastSession:
     kind: SessionKind
     total_micros: int
     payment_intent: str
+    paid: bool
     created_at: datetime
 
 
@@ -76,6 +77,15 @@ class StripePast:
         found = await self._all(self._client.v1.payment_intents.list_async, _since(since), {})
         return [past for each in found if (past := _top_up(each)) is not None]
 
+    async def refunded(self, payment_intent: str) -> bool:
+        """Say whether all of a payment was given back; raises as `events`."""
+        async with asked():
+            found = await self._client.v1.payment_intents.retrieve_async(
+                payment_intent, {"expand": ["latest_charge"]}
+            )
+            charge: Any = found.latest_charge
+            return charge is not None and bool(charge.refunded)
+
     async def transfers(self, since: datetime) -> Sequence[PastTransfer]:
         """Return the transfers since; raises as `events`."""
         found = await self._all(self._client.v1.transfers.list_async, _since(since), {})
@@ -110,7 +120,8 @@ def _page(found: Any) -> PastSession | None:
         account_id=found.client_reference_id or "",
         kind=SessionKind.SETUP if setup else SessionKind.DEPOSIT,
         total_micros=0 if setup else (found.amount_total or 0) * CENT_MICROS,
-        payment_intent="",
+        payment_intent=_reference(found.payment_intent),
+        paid=found.payment_status == "paid",
         created_at=datetime.fromtimestamp(found.created, UTC),
     )
 
@@ -126,6 +137,7 @@ def _top_up(found: Any) -> PastSession | None:
         kind=SessionKind.AUTO,
         total_micros=found.amount * CENT_MICROS,
         payment_intent=found.id,
+        paid=found.status == "succeeded",
         created_at=datetime.fromtimestamp(found.created, UTC),
     )
 
@@ -143,6 +155,10 @@ def _transfer(found: Any) -> PastTransfer:
         amount_micros=found.amount * CENT_MICROS,
         created_at=datetime.fromtimestamp(found.created, UTC),
     )
+
+
+def _reference(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else str(value.id)
 
 
 def _metadata(found: Any) -> dict[str, str]:

@@ -6,13 +6,14 @@ already stays. What cannot be booked is named, and its account frozen, for a per
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import MeshError
+from darkbloom_mesh.errors import MeshError, NotFoundError, StoreUnavailableError
 
 from darkbloom_billing.books import Books, FeePayer
 from darkbloom_billing.payments import events as reading
@@ -37,6 +38,9 @@ from darkbloom_billing.payments.webhooks import Dispatcher
 
 MARGIN = timedelta(hours=1)
 """Before the moment: what was under way at Stripe then."""
+EVENTS_GONE = "stripe_events older than 30 days are gone: compare with Stripe by hand"
+_KEPT = timedelta(days=30)
+"""How long Stripe keeps events."""
 _MOST = 1000
 _log = structlog.get_logger()
 
@@ -56,6 +60,15 @@ class Resynced:
     """Ids of sessions and transfers that a person has to look at."""
     waiting: list[str] = field(default_factory=list)
     """Events that could not act yet, with the reason."""
+    acknowledged: list[str] = field(default_factory=list)
+    """What a person has looked at, of both."""
+
+    def acknowledge(self, ids: Collection[str]) -> None:
+        """Set aside what a person has looked at, by the first word of each line."""
+        for lines in (self.unbooked, self.waiting):
+            seen = [line for line in lines if line.partition(" ")[0] in ids]
+            self.acknowledged += seen
+            lines[:] = [line for line in lines if line not in seen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +106,12 @@ class Resync:
             StripeFailedError: Stripe does not answer; repeating is safe.
             StoreUnavailableError: The database does not answer; repeating is safe.
         """
-        since, done = moment - MARGIN, Resynced()
+        since, done, gone = moment - MARGIN, Resynced(), set[str]()
+        if self.clock.now() - since > _KEPT:
+            done.unbooked.append(EVENTS_GONE)
         if self.past is not None:
             for opened in (*await self.past.sessions(since), *await self.past.top_ups(since)):
-                await self._session(opened, done)
+                await self._session(opened, done, gone)
             await self._take(self.past, EventSource.PAYMENTS, since, done)
         if self.connect_past is not None:
             for sent in await self.connect_past.transfers(since):
@@ -109,6 +124,9 @@ class Resync:
         done.waiting = [
             f"{row['event_id']} {row['kind']} {row['problem']}"
             for row in await self.events.unfinished(_MOST)
+            # What was stuck before the moment was somebody's to look at then.
+            if not (row["state"] == "stuck" and row["received_at"] < since)
+            and not _is_of(row, gone)
         ]
         return done
 
@@ -132,7 +150,7 @@ class Resync:
             if await self.events.add(event, source, now=self.clock.now()):
                 done.events_new += 1
 
-    async def _session(self, opened: PastSession, done: Resynced) -> None:
+    async def _session(self, opened: PastSession, done: Resynced, gone: set[str]) -> None:
         name = opened.external_id or opened.session_id
         known = await self.sessions.find(opened.session_id)
         try:
@@ -141,7 +159,14 @@ class Resync:
                 if new is None:
                     done.unbooked.append(name)
                     return
-                await self.sessions.add(new, now=opened.created_at)
+                try:
+                    await self.sessions.add(new, now=opened.created_at)
+                except NotFoundError:
+                    # The account is younger than the moment: nobody is there to credit.
+                    gone |= {name, opened.session_id, opened.payment_intent}
+                    if await self._owed(opened):
+                        done.unbooked.append(name)
+                    return
                 done.sessions_adopted += 1
             if opened.external_id and (known is None or not known.external_id):
                 await self.sessions.opened(opened.session_id, opened.external_id, "")
@@ -151,10 +176,17 @@ class Resync:
                 await self.deposits.sync_checkout(opened.external_id)
             else:
                 await self.deposits.sync_payment(opened.payment_intent, opened.session_id)
+        except StoreUnavailableError:
+            raise
         except MeshError as error:
-            # The account may be younger than the moment: nobody is there to credit.
             _log.warning("past_session_waits", session=name, reason=error.reason_name)
             done.unbooked.append(name)
+
+    async def _owed(self, opened: PastSession) -> bool:
+        """Say whether somebody paid and has not got it back."""
+        if not opened.paid or self.past is None:
+            return False
+        return not await self.past.refunded(opened.payment_intent)
 
     def _new(self, opened: PastSession) -> NewSession | None:
         """Return the session as it must have been; None: its amount cannot be told."""
@@ -199,6 +231,9 @@ class Resync:
                     row, moved.transfer_id, moved.destination_payment, self.clock.now()
                 ),
             )
+        except StoreUnavailableError:
+            # Nothing is known of the money then: no reason to freeze anybody.
+            raise
         except MeshError as error:
             _log.error("past_transfer_unbooked", transfer=sent.moved.transfer_id)
             done.unbooked.append(f"{sent.moved.transfer_id} {error.reason_name}")
@@ -239,6 +274,7 @@ class Resync:
             row.withdrawal_id,
             row.account_id,
             row.quote.net_micros,
+            left=True,
             also=self.payouts.inserting(row),
         )
         return row
@@ -249,6 +285,12 @@ class Resync:
             await self.books.freeze(
                 f"restored-{sent.moved.transfer_id}", account.account_id, frozen=True
             )
+
+
+def _is_of(row: Mapping[str, Any], gone: set[str]) -> bool:
+    """Say whether an event is of a page whose account is gone; disputes are always looked at."""
+    named = {row["object_id"], *row["facts"].values()} - {""}
+    return bool(named & gone) and not row["kind"].startswith("charge.dispute.")
 
 
 def problems(done: Resynced) -> Sequence[str]:

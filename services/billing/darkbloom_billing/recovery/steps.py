@@ -6,8 +6,8 @@ history against its copies, and a whole audit. Each step may be repeated, and so
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,17 @@ from darkbloom_billing.admin.parts import build_erasures
 from darkbloom_billing.audit import Auditor, Report
 from darkbloom_billing.batch import MAX_ROWS
 from darkbloom_billing.books import Books
+from darkbloom_billing.books.maturation import Maturation
 from darkbloom_billing.books.seal import Block, export, exported, torn_heads
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.model import EndKind, EndStatus
+from darkbloom_billing.payments import withdrawals
 from darkbloom_billing.payments.meters import PaymentMeters
+from darkbloom_billing.payments.model import WithdrawalStatus
 from darkbloom_billing.payments.past import StripePast
 from darkbloom_billing.payments.resync import Resync, Resynced
 from darkbloom_billing.payments.sdk import Stripe
+from darkbloom_billing.payments.store.payouts import PostgresPayouts
 from darkbloom_billing.payments.webhooks import Dispatcher
 from darkbloom_billing.payments.wiring import build_payments, dial
 from darkbloom_billing.recovery.report import Recovery
@@ -50,6 +54,7 @@ async def recover(
     erasures: Path | None = None,
     heads: Path | None = None,
     void_all: bool = False,
+    acknowledge: Sequence[str] = (),
 ) -> Recovery:
     """Do everything that follows a restore to a moment.
 
@@ -60,6 +65,7 @@ async def recover(
         moment: To which it was restored.
         erasures: Records of confirmed erasures.
         heads: Copies of the sealed history.
+        acknowledge: Ids that a person has looked at; they do not make the outcome unsound.
         void_all: No request of before can still be running (every router and gateway was down).
 
     Raises:
@@ -71,15 +77,23 @@ async def recover(
     longest = timedelta(seconds=config.hold_lease_s) if void_all else timedelta()
     done.holds_voided = await void_holds(PostgresLedger(database), now=clock.now() + longest)
     done.holds_open = await _value(database, _OPEN)
+    # What matured since the moment has to be there again before what was paid from it.
+    await Maturation(books, clock, timedelta(seconds=config.maturation_s)).sweep()
     found = await ask_stripe(config, database, books, clock, moment)
-    done.stripe = asdict(found) if found is not None else {}
+    if found is not None:
+        found.acknowledge(acknowledge)
+        done.stripe = asdict(found)
     if erasures is not None:
         own = build_erasures(config, database, books, clock)
         log = ErasureLog(erasures)
-        done.erasures_unreadable = log.unreadable()
+        torn = log.unreadable()
+        done.erasures_unreadable = tuple(name for name in torn if name not in acknowledge)
+        for kept in log.newest():
+            if kept.step is Step.ERASED:
+                await end_withdrawals(books, PostgresPayouts(database), clock, kept.account_id)
         done.erasures = await replay_erasures(own, database, clock, log)
-    kept = await compare_heads(config, database, heads, done) if heads is not None else {}
-    done.audit = (await _audit(config, database, clock, kept)).body()
+    copies = await compare_heads(config, database, heads, done) if heads is not None else {}
+    done.audit = (await _audit(config, database, clock, copies)).body()
     return done
 
 
@@ -143,6 +157,18 @@ async def replay_erasures(
         except OperatorRefusedError:
             outcomes["waiting"] += 1
     return dict(outcomes)
+
+
+async def end_withdrawals(
+    books: Books, payouts: PostgresPayouts, clock: Clock, account_id: str
+) -> None:
+    """End what an erased account had sent: it could be erased only once all of it had arrived."""
+    for row in await payouts.on_their_way():
+        if row.account_id == account_id and row.status is WithdrawalStatus.TRANSFERRED:
+            paid = replace(withdrawals.paid(row, clock.now()), posted=True)
+            await books.withdraw_paid(
+                row.withdrawal_id, keep_fee=not row.fee_waived, also=payouts.saving(row, paid)
+            )
 
 
 async def compare_heads(

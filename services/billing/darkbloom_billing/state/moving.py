@@ -59,8 +59,11 @@ async def export_state(
                 manifest = await _write(connection, Writer(cast("IO[bytes]", sink)), now)
             await asyncio.to_thread(sink.close)
         except BaseException:
-            sink.close()
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+            try:
+                sink.close()
+            finally:
+                # A full disk refuses the close, too; half a file is of no use to anybody.
+                await asyncio.to_thread(path.unlink, missing_ok=True)
             raise
         return manifest
 

@@ -145,8 +145,10 @@ async def _table(
         async for part in parts:
             file.write([json.loads(row) for row in part.rows.json])
     except BaseException:
-        file.close()
-        file.path.unlink()
+        try:
+            file.close()
+        finally:
+            file.path.unlink(missing_ok=True)
         raise
     file.close()
     return prove(name, file)

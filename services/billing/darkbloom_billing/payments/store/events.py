@@ -26,7 +26,7 @@ _CLAIM = """
 _END = "UPDATE billing.stripe_event SET state = $2, problem = $3 WHERE event_id = $1"
 _AGAIN = "UPDATE billing.stripe_event SET next_at = $2, problem = $3 WHERE event_id = $1"
 _WAITING = """
-    SELECT event_id, kind, problem, state FROM billing.stripe_event
+    SELECT event_id, kind, problem, state, object_id, facts, received_at FROM billing.stripe_event
     WHERE state <> 'done' ORDER BY received_at LIMIT $1
 """
 
@@ -94,9 +94,10 @@ class PostgresEvents:
         """Note that an event acts later."""
         await self._fetch(_AGAIN, event_id, at, problem)
 
-    async def unfinished(self, limit: int) -> list[dict[str, str]]:
+    async def unfinished(self, limit: int) -> list[dict[str, Any]]:
         """Return events that have not acted, oldest first."""
-        return [dict(row) for row in await self._fetch(_WAITING, limit)]
+        rows = await self._fetch(_WAITING, limit)
+        return [{**row, "facts": json.loads(row["facts"])} for row in rows]
 
     async def _fetch(self, statement: str, *arguments: object) -> Sequence[Any]:
         async def work(connection: Connection) -> Sequence[Any]:
