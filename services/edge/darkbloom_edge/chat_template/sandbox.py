@@ -4,6 +4,7 @@ A watchdog ends loops, but no watchdog ends a single operation that fills the me
 refused before they run.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -13,31 +14,39 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from darkbloom_edge.chat_template.budget import TemplateLimitError, all_made, made
+
 MAX_TEXT_CHARS: Final = 32 << 20
 MAX_WIDTH: Final = 4096
 """Widest padding or indentation."""
 _PART_CHARS: Final = 256
 """What a part of a container counts beside its text."""
 _MAX_BITS: Final = 4096
-"""Of numbers that grow by powers and products."""
+"""Of both numbers of an operation together: division is quadratic, and one step of Python's."""
+_MAX_DIGITS: Final = 4300
+"""Of a text that becomes a number; Python's own bound leaves out bases 2, 4, 8, 16 and 32."""
+_MAX_PRECISION: Final = 64
+"""Of rounding, which computes a power of ten."""
 
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 _UNBOUNDED_FILTERS: Final = (
     *("center", "format", "wordwrap", "urlize", "xmlattr", "pprint", "random", "filesizeformat"),
-    *("batch", "slice", "striptags", "urlencode", "forceescape", "sum"),
+    *("batch", "slice", "striptags", "urlencode", "forceescape", "sum", "wordcount"),
 )
 """No chat template needs them, and each can be made to work or to write without end."""
 
 
 _TEXT_FILTERS: Final = (
     *("string", "list", "safe", "escape", "e", "upper", "lower", "capitalize", "title"),
-    *("trim", "truncate", "wordcount"),
+    *("trim", "truncate", "reverse"),
 )
 """They write out whatever they are given."""
-
-
-class TemplateLimitError(Exception):
-    """A template asked for more than it may have; holds no content."""
+_PART_FILTERS: Final = ("list", "sort", "groupby", "title")
+"""Of a text they make a part for every character, or for every word."""
+_REFUSED_METHODS: Final = frozenset({"encode", "from_bytes", "to_bytes", "translate"})
+"""Of texts, and of numbers: what they make has no bound, and no template needs it."""
+_WHITESPACE: Final = "".join(filter(str.isspace, map(chr, range(0x3001))))
+_LINE_ENDS: Final = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 class _BoundedGenerator(CodeGenerator):
@@ -49,6 +58,13 @@ class _BoundedGenerator(CodeGenerator):
             self.visit(argument, frame)
             self.write(", ")
         self.write("))")
+
+    def visit_Getitem(self, node: jinja2.nodes.Getitem, frame: Frame) -> None:  # noqa: N802
+        # Slices are written as Python's own and ask nobody.
+        sliced = isinstance(node.arg, jinja2.nodes.Slice)
+        self.write("environment.made(" if sliced else "(")
+        super().visit_Getitem(node, frame)
+        self.write(")")
 
     def visit_List(self, node: jinja2.nodes.List, frame: Frame) -> None:  # noqa: N802
         self.write("environment.bounded(")
@@ -73,7 +89,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox of chat templates."""
 
     code_generator_class = _BoundedGenerator
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
+    intercepted_binops = frozenset({"*", "**", "+", "-", "/", "//", "%"})
+    made = staticmethod(made)
 
     def __init__(self, **options: Any) -> None:
         # Whatever is written becomes text in one operation, which no watchdog ends.
@@ -83,8 +100,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters["join"] = _bounded_join(self.filters["join"])
         self.filters["replace"] = _bounded_replace(self.filters["replace"])
         self.filters["indent"] = _bounded_indent(self.filters["indent"])
+        self.filters["int"] = _bounded_int(self.filters["int"])
+        self.filters["round"] = _bounded_round(self.filters["round"])
+        self.tests["divisibleby"] = _divisible
         for name in _TEXT_FILTERS:
             self.filters[name] = _bounded_text(self.filters[name])
+        for name in _PART_FILTERS:
+            self.filters[name] = _bounded_parts(self.filters[name])
 
     def bounded(self, value: Any) -> Any:
         """Give a container back, once it is known to be small enough.
@@ -93,21 +115,21 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         written or compared: so no container may outgrow the bound, however it shares its parts.
         """
         weigh(value)
-        return value
+        return made(value)
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
         """Join what a macro or a block has written."""
         texts = list(parts)
         _check(sum(map(len, texts)))
-        return "".join(texts)
+        return str(made("".join(texts)))
 
     def bounded_concat(self, parts: tuple[Any, ...]) -> str:
         """Join parts as text."""
         weigh(parts)
         texts = [str(part) for part in parts]
         _check(sum(map(len, texts)))
-        return "".join(texts)
+        return str(made("".join(texts)))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Give what stands for the `format` of a text; None for anything else."""
@@ -115,13 +137,15 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002
         """Compute, once the result is known to be small enough."""
-        return _OPERATIONS[operator](left, right)
+        return made(_OPERATIONS[operator](left, right))
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - as above
         weigh(args)
         weigh(kwargs)
         _check_method(obj, args)
-        return self.bounded(super().call(context, obj, *args, **kwargs))
+        value = super().call(context, obj, *args, **kwargs)
+        weigh(value)
+        return all_made(value) if isinstance(getattr(obj, "__self__", None), str) else value
 
 
 def weigh(value: Any, *, times: int = 1) -> None:
@@ -185,7 +209,20 @@ def _remainder(left: Any, right: Any) -> Any:
     if isinstance(left, str):
         # A width of a billion is six characters long.
         raise TemplateLimitError("template formats text")
+    _check_bits(left, right)
     return left % right
+
+
+def _bounded_numbers(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def bounded(left: Any, right: Any) -> Any:
+        _check_bits(left, right)
+        return operation(left, right)
+
+    return bounded
+
+
+def _divisible(value: Any, num: Any) -> bool:
+    return bool(_remainder(value, num) == 0)
 
 
 _OPERATIONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
@@ -193,6 +230,9 @@ _OPERATIONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "**": _power,
     "+": _add,
     "%": _remainder,
+    "-": _bounded_numbers(operator.sub),
+    "/": _bounded_numbers(operator.truediv),
+    "//": _bounded_numbers(operator.floordiv),
 }
 
 
@@ -207,6 +247,8 @@ def _check_method(method: Any, args: tuple[Any, ...]) -> None:
     """Look at the arguments of methods of text that can write much."""
     text = getattr(method, "__self__", None)
     name = getattr(method, "__name__", "")
+    if text is not None and name in _REFUSED_METHODS:
+        raise TemplateLimitError("template makes what is no text")
     if not isinstance(text, str):
         return
     if name in _PADDING and any(isinstance(width, int) and width > MAX_WIDTH for width in args):
@@ -215,8 +257,11 @@ def _check_method(method: Any, args: tuple[Any, ...]) -> None:
         _check_replace(text, *args[:2])
     if name == "join" and args and isinstance(args[0], list | tuple):
         _check(sum(len(str(part)) + len(text) for part in args[0]))
-    if name == "translate":
-        raise TemplateLimitError("template translates text")
+    if name in {"split", "rsplit"}:
+        separator = args[0] if args else None
+        _check_parts(text, (separator,) if isinstance(separator, str) else _WHITESPACE)
+    if name == "splitlines":
+        _check_parts(text, _LINE_ENDS)
 
 
 def _refuse_format(*_arguments: Any, **_named: Any) -> NoReturn:
@@ -229,13 +274,49 @@ def _check_replace(text: str, old: Any, new: Any) -> None:
         _check(len(text) + text.count(old) * len(new))
 
 
+def _check_parts(text: str, separators: Iterable[str]) -> None:
+    """Look at how many parts a text would fall into; each is an object of its own."""
+    if len(text) * _PART_CHARS > MAX_TEXT_CHARS:
+        _check(sum(text.count(separator) for separator in separators if separator) * _PART_CHARS)
+
+
+def _bounded_int(convert: Callable[..., Any]) -> Callable[..., Any]:
+    def bounded(value: Any, default: Any = 0, base: int = 10) -> Any:
+        if isinstance(value, str) and len(value) > _MAX_DIGITS:
+            raise TemplateLimitError("template computes too large a number")
+        return convert(value, default, base)
+
+    return bounded
+
+
+def _bounded_round(convert: Callable[..., Any]) -> Callable[..., Any]:
+    def bounded(value: Any, precision: int = 0, method: str = "common") -> Any:
+        if not -_MAX_PRECISION <= precision <= _MAX_PRECISION:
+            raise TemplateLimitError("template computes too large a number")
+        _check_bits(value, 10**_MAX_PRECISION)
+        return convert(value, precision, method)
+
+    return bounded
+
+
+def _bounded_parts(write: Callable[..., Any]) -> Callable[..., Any]:
+    def bounded(*arguments: Any, **named: Any) -> Any:
+        # The first may be the environment, where a filter asks for it.
+        for argument in arguments:
+            if isinstance(argument, str):
+                _check(len(argument) * _PART_CHARS)
+        return made(write(*arguments, **named))
+
+    return _marked_like(write, bounded)
+
+
 def _bounded_join(join: Callable[..., Any]) -> Callable[..., Any]:
     def bounded(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = None) -> Any:
         parts = list(value)
         weigh(parts)
         _check(sum(len(part) if isinstance(part, str) else 1 for part in parts))
         _check(len(parts) * len(d))
-        return join(eval_ctx, parts, d, attribute)
+        return made(join(eval_ctx, parts, d, attribute))
 
     return _marked_like(join, bounded)
 
@@ -244,7 +325,7 @@ def _bounded_replace(replace: Callable[..., Any]) -> Callable[..., Any]:
     def bounded(eval_ctx: Any, s: Any, old: str, new: str, count: int | None = None) -> Any:
         weigh((s, old, new))
         _check_replace(str(s), str(old), str(new))
-        return replace(eval_ctx, s, old, new, count)
+        return made(replace(eval_ctx, s, old, new, count))
 
     return _marked_like(replace, bounded)
 
@@ -255,7 +336,7 @@ def _bounded_indent(indent: Callable[..., Any]) -> Callable[..., Any]:
         if wide > MAX_WIDTH:
             raise TemplateLimitError("template writes too much")
         _check(len(s) + (s.count("\n") + 1) * wide)
-        return indent(s, width, first, blank)
+        return made(indent(s, width, first, blank))
 
     return bounded
 
@@ -269,7 +350,7 @@ def _bounded_text(write: Callable[..., Any]) -> Callable[..., Any]:
     def bounded(*arguments: Any, **named: Any) -> Any:
         # Of a filter that wants its environment too, that counts as one part.
         weigh(arguments)
-        return write(*arguments, **named)
+        return made(write(*arguments, **named))
 
     return _marked_like(write, bounded)
 

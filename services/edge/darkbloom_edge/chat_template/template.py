@@ -16,12 +16,8 @@ from typing import Any, Final, NoReturn
 import jinja2
 import jinja2.ext
 
-from darkbloom_edge.chat_template.sandbox import (
-    MAX_TEXT_CHARS,
-    BoundedEnvironment,
-    TemplateLimitError,
-    weigh,
-)
+from darkbloom_edge.chat_template.budget import TemplateLimitError, budgeted, made
+from darkbloom_edge.chat_template.sandbox import MAX_TEXT_CHARS, BoundedEnvironment, weigh
 
 MAX_SOURCE_CHARS: Final = 1 << 20
 MAX_OUTPUT_CHARS: Final = MAX_TEXT_CHARS
@@ -100,7 +96,7 @@ class ChatTemplate:
                 too much.
         """
         try:
-            with _ended_after(self._cpu_seconds, self._limit_seconds):
+            with budgeted(), _ended_after(self._cpu_seconds, self._limit_seconds):
                 return _join(
                     self._template.generate(
                         **(variables or {}),
@@ -196,8 +192,8 @@ def _to_json(value: Any, indent: object = None) -> str:
     # Jinja's own filter escapes for HTML, which would put entities into prompts.
     weigh(value)
     if indent is None:
-        return json.dumps(value, ensure_ascii=False)
+        return str(made(json.dumps(value, ensure_ascii=False)))
     if not isinstance(indent, int) or not 0 <= indent <= MAX_JSON_INDENT:
         raise TemplateLimitError("template indents too much")
     # Each part is indented by its depth, which its weight does not tell.
-    return _join(json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value))
+    return str(made(_join(json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value))))

@@ -46,6 +46,22 @@ HUGE = [
     "{% set s = 'x' * 30000000 %}{{ ((s,) * 2000) | upper }}",
     "{{ [messages, 'x' * 30000000, 'y' * 30000000] }}",
     "{{ ([[1] * 1000] * 100000) | sum(start=[]) }}",
+    "{% set n = ('f' * 200000) | int(base=16) %}{{ n % n }}",
+    "{% set n = ('f' * 4000) | int(base=16) %}{{ n % 7 }}",
+    "{% set n = ('f' * 4000) | int(base=16) %}{{ n // 7 }}",
+    "{% set n = ('f' * 4000) | int(base=16) %}{{ n - 7 }}",
+    "{% set n = ('f' * 4000) | int(base=16) %}{{ n is divisibleby(7) }}",
+    "{{ 1 | round(100000, 'ceil') }}",
+    "{{ 1 | round(-100000) }}",
+    "{{ (5).to_bytes(100000, 'big') }}",
+    "{{ (5).from_bytes([1]) }}",
+    "{{ 'x'.encode().ljust(100000) }}",
+    "{{ ('x ' * 200000).split() | length }}",
+    "{{ ('x,' * 200000).split(',') | length }}",
+    "{{ ('x\n' * 200000).splitlines() | length }}",
+    "{{ ('x' * 200000) | list | length }}",
+    "{{ ('x' * 200000) | sort | length }}",
+    "{{ ('x ' * 100000) | title | length }}",
     "{% set s = 'x' * 30000000 %}{% set t %}{{ s }}{{ s }}{% endset %}{{ t | length }}",
     (
         "{% set s = 'x' * 30000000 %}{% macro f() %}{% for i in range(2000) %}{{ s }}{% endfor %}"
@@ -66,6 +82,27 @@ def test_what_has_no_end_is_ended(source: str) -> None:
         render(source)
 
 
+@pytest.mark.parametrize(
+    "step",
+    ["s ~ i", "s + 'y'", "s[1:]", "s.upper()", "s | upper", "s | replace('x', 'y', 1)"],
+)
+def test_texts_that_are_small_enough_one_by_one_do_not_fill_the_memory_together(step: str) -> None:
+    # 400 of a million characters, of four bytes each.
+    source = (
+        "{% set s = '\U0001f600' * 1000000 %}"
+        f"{{% for i in range(400) %}}{{% set t = {step} %}}{{% endfor %}}"
+    )
+    template = ChatTemplate(source, limit_seconds=60)
+    with pytest.raises(TemplateError, match="too much"):
+        template.render([{"role": "user", "content": "x"}])
+
+
+def test_each_rendering_has_a_budget_of_its_own() -> None:
+    template = ChatTemplate("{% set s = 'x' * 30000000 %}{{ s | length }}")
+    for _ in range(40):
+        assert template.render([{"role": "user", "content": "x"}]) == "30000000"
+
+
 def test_the_watchdog_asks_the_clock_that_it_was_given() -> None:
     ticks = iter(range(1_000_000))
     template = ChatTemplate(ENDLESS[0], cpu_seconds=lambda: float(next(ticks)), limit_seconds=10)
@@ -78,6 +115,10 @@ def test_the_watchdog_asks_the_clock_that_it_was_given() -> None:
     ("source", "text"),
     [
         ("{{ [1, 2] | join(', ') }}", "1, 2"),
+        ("{{ 7 - 4 }}{{ 7 // 2 }}{{ 7 / 2 }}{{ 2.5 | round | int }}{{ '12' | int }}", "333.5212"),
+        ("{{ 4 is divisibleby 2 }}{{ 'ff' | int(base=16) }}{{ 'x' | int(3) }}", "True2553"),
+        ("{{ 'abc'[1:] }}{{ [1, 2][:1] }}{{ 'abc'[-1] }}{{ 'abc' | reverse }}", "bc[1]ccba"),
+        ("{{ ' a b\nc'.split() }}{{ 'a\nb'.splitlines() | last }}", "['a', 'b', 'c']b"),
         ("{{ 'abc' | replace('a', 'b') }}{{ 'abc'.replace('c', 'd') }}", "bbcabd"),
         (
             "{{ 7 % 4 }}{{ 2 * 3 }}{{ 2 ** 5 }}{{ 'a' ~ 1 ~ none }}{{ [1] + [2] }}",
