@@ -114,12 +114,14 @@ async def database(url: str) -> AsyncIterator[Database]:
         await opened.close()
 
 
-async def before_and_after(t: Till, places: Places, pg: Postgres) -> tuple[datetime, str]:
-    """A life in two parts; returns the moment between them, as the database has it."""
+async def before_and_after(t: Till, places: Places, pg: Postgres) -> tuple[datetime, datetime, str]:
+    """A life in two parts; returns the moment between them, as the database and Stripe have it."""
     await t.earn(20 * DOLLAR)
     await t.onboarded()
     await t.paid(10 * DOLLAR)
     await person(t, ANN)
+    # What happened until here is further back than anybody has to ask Stripe for.
+    t.clock.jump(7200)
     await asyncio.to_thread(backups.base_backup, pg, places.backups)
     order = t.world.order()
     await t.world.hold(order)
@@ -127,6 +129,7 @@ async def before_and_after(t: Till, places: Places, pg: Postgres) -> tuple[datet
     assert await sealed(t, places) == 1
     async with owner(t.world.url) as db:
         moment = await db.fetchval("SELECT clock_timestamp()")
+    told = t.clock.now()
 
     # From here on only the world remembers.
     await t.world.release(order.request_id)
@@ -138,7 +141,7 @@ async def before_and_after(t: Till, places: Places, pg: Postgres) -> tuple[datet
     name = await erased(t, places)
     assert await sealed(t, places) == 2
     await asyncio.to_thread(backups.archive_now, pg)
-    return moment, name
+    return moment, told, name
 
 
 async def test_what_the_database_forgot_comes_back_from_the_world(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ async def test_what_the_database_forgot_comes_back_from_the_world(tmp_path: Path
         with server(tmp_path / "first", places) as (pg, child):
             migrate(Secret(pg.url), package="darkbloom_billing", schema="billing")
             async with till_at(stripe, clock, pg.url) as t:
-                moment, erasure = await before_and_after(t, places, pg)
+                moment, told, erasure = await before_and_after(t, places, pg)
                 spent = await t.wallets()
                 left = await t.wallets(PROVIDER)
             backups.kill(child, pg)
@@ -166,7 +169,7 @@ async def test_what_the_database_forgot_comes_back_from_the_world(tmp_path: Path
                     settings,
                     db,
                     clock,
-                    moment=START,
+                    moment=told,
                     erasures=places.erasures,
                     heads=places.heads,
                     void_all=True,
@@ -175,11 +178,12 @@ async def test_what_the_database_forgot_comes_back_from_the_world(tmp_path: Path
                 # The hold of then was released in the first life; here nobody will do it.
                 assert (await books.wallets(CONSUMER)).credit_micros == 18 * DOLLAR
                 assert (await books.wallets(PROVIDER)).earned_micros == left.earned_micros
-                # All of it may be repeated.
+                # All of it may be repeated, and from further back.
                 twice = await recover(
                     settings, db, clock, moment=START, erasures=places.erasures, heads=places.heads
                 )
                 assert (twice.sound, twice.holds_voided) == (True, 0)
+                assert twice.stripe["events"] > done.stripe["events"] > 0
                 assert twice.erasures == {"known": 1}
                 assert (await books.wallets(CONSUMER)).credit_micros == 18 * DOLLAR
                 await gone(again.url, db, erasure, places)

@@ -75,12 +75,16 @@ def export(
     form: Annotated[str, typer.Option("--format", help="json (lines) or parquet.")] = "parquet",
     recipient: Annotated[
         list[str] | None,
-        typer.Option("--recipient", help="age1…: encrypt to; plaintext then touches no disk."),
+        typer.Option(
+            "--recipient", help="age1…: encrypt to; of plaintext only manifest.json touches a disk."
+        ),
     ] = None,
 ) -> None:
     """Export the accounting history with exact sums, each file proven after it is written.
 
-    Every table comes from one snapshot. What does not add up is removed, and the exit code is 1.
+    Every table comes from one snapshot. manifest.json stays readable: tables, rows, exact sums and
+    digests, so that anybody can check what an export claims. What does not add up is removed, and
+    the exit code is 1.
     """
     d = desk(context)
     names = tables or sorted(TABLES)
