@@ -19,7 +19,7 @@ from darkbloom_mesh.lane import LaneEnd
 from darkbloom_provider import state
 from darkbloom_provider.desk import Desk
 from darkbloom_provider.dialling import Dialler
-from darkbloom_provider.link import Link
+from darkbloom_provider.link import REGISTER_TIMEOUT_S, Link
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.standing import Standing, printable
 from darkbloom_provider.state import AgentState
@@ -53,6 +53,7 @@ class Agent:
         state_file: Where the snapshot goes.
         heartbeat_interval_s: Seconds between heartbeats until the router names its own.
         uniform: Randomness of the back-off, in [0, 1).
+        register_timeout_s: How long a router may take to answer a registration.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Agent:
         state_file: Path,
         heartbeat_interval_s: float,
         uniform: Callable[[], float],
+        register_timeout_s: float = REGISTER_TIMEOUT_S,
     ) -> None:
         self.registered = asyncio.Event()
         """Set with the first registration."""
@@ -78,6 +80,7 @@ class Agent:
         self._state_file = state_file
         self._interval_s = heartbeat_interval_s
         self._backoff = Backoff(uniform)
+        self._register_timeout_s = register_timeout_s
         self._links: set[Link] = set()
         self._current: Link | None = None
         self._stopping = asyncio.Event()
@@ -171,6 +174,7 @@ class Agent:
             interval_s=self._interval_s,
             previous=previous,
             updated=self._on_update,
+            register_timeout_s=self._register_timeout_s,
         )
         self._links.add(link)
         self._current = link

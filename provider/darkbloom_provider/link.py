@@ -75,6 +75,7 @@ class Link:
         interval_s: Seconds between heartbeats until the router names its own.
         previous: Provider id of the stream before.
         updated: Called after each change of `standing`.
+        register_timeout_s: How long the router may take to answer the registration.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Link:
         interval_s: float,
         previous: str,
         updated: Callable[[], None],
+        register_timeout_s: float = REGISTER_TIMEOUT_S,
     ) -> None:
         self.standing = Standing()
         self.registered = asyncio.Event()
@@ -103,6 +105,7 @@ class Link:
         self._interval_s = interval_s
         self._previous = previous
         self._updated = updated
+        self._register_timeout_s = register_timeout_s
         self._lane = Lane(
             ProviderLinkServiceStub(channel).Connect(),
             on_frames=self._receive,
@@ -356,7 +359,7 @@ class Link:
             await clock.sleep(TICK_S)
             now = clock.monotonic()
             if self._worker is None:
-                if now - opened_at >= REGISTER_TIMEOUT_S:
+                if now - opened_at >= self._register_timeout_s:
                     self._lane.close("not_registered")
                 continue
             self._worker.expire()

@@ -37,6 +37,11 @@ from tests.crowd.homes import home_of
 
 _PATIENCE_S = 5.0
 _AT_ONCE = 16
+_REGISTER_S = 120.0
+"""A thousand machines have a thousand processors; here they wait for one another's turn on two.
+
+An agent alone gives a router 15 s. What herds stays as it is: who dials when, and the back-off.
+"""
 
 
 async def serve(config: ProviderConfig, count: int) -> int:
@@ -112,6 +117,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
         state_file=home.state,
         heartbeat_interval_s=config.heartbeat_interval_s,
         uniform=secrets.SystemRandom().random,
+        register_timeout_s=_REGISTER_S,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 from darkbloom_local.mesh import Mesh
 from darkbloom_mesh.clock import Clock
@@ -20,6 +21,7 @@ _EACH = _MACHINES // _PROCESSES
 _CLIENTS = 8
 _DIALS_PER_MACHINE = 4
 _MOST = 0.95
+_TURNED_AWAY = 'darkbloom_provider_streams_refused_total{reason="pace"}'
 _LOOK_S = 0.5
 _PATIENCE_S = 420.0
 _ROUTER = {"DARKBLOOM_ROUTER_REBALANCE_PER_S": "50"}
@@ -62,12 +64,10 @@ async def play(stage: Stage) -> Outcome:
             stage.progress(f"all are back after {all_s:.1f} s")
             answered_s = await answered_since(load, killed_at) - killed_at
             await until(grown(load, 2 * _CLIENTS), "answers afterwards")
-            dials = sum(
-                [
-                    await metric(mesh, name, "darkbloom_provider_stream_opens_total")
-                    for name in _ROUTERS
-                ]
-            )
+            dials = await _total(mesh, "darkbloom_provider_stream_opens_total")
+            away = await _total(mesh, _TURNED_AWAY)
+            busy_s = [_processor_s(mesh, name) for name in _ROUTERS]
+            lived_s = clock.monotonic() - killed_at
         toll = await ledger.toll(load.answers)
     begun = [one for one in load.lost if one.broken_at(killed_at)]
     strange = [one.told() for one in load.lost if one not in begun]
@@ -86,10 +86,28 @@ async def play(stage: Stage) -> Outcome:
             "all_back_s": round(all_s, 1),
             "first_answer_s": round(answered_s, 1),
             "streams_opened": int(dials),
+            "told_to_come_again": int(away),
+            "router_processor_s": busy_s,
+            "routers_lived_s": round(lived_s, 1),
             **load.facts(),
             **toll.facts(),
         },
     )
+
+
+async def _total(mesh: Mesh, sample: str) -> float:
+    """Return a sample, summed over the routers."""
+    return sum([await metric(mesh, name, sample) for name in _ROUTERS])
+
+
+def _processor_s(mesh: Mesh, name: str) -> float | None:
+    """Return how long a process has kept a processor busy; None where nothing tells."""
+    path = Path(f"/proc/{mesh.ready(name)['pid']}/stat")
+    if not path.exists():
+        return None
+    # After the name in brackets: 11 fields, then user and system time in ticks.
+    ticks = path.read_text().rpartition(")")[2].split()[11:13]
+    return round(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), 1)
 
 
 async def _back(mesh: Mesh, clock: Clock, count: int) -> float:
