@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from darkbloom_billing.pricing import MINIMUM_CHARGE_MICROS
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.models import scripted_build
 
@@ -41,7 +42,12 @@ def most_micros(answers: int, tokens: int) -> int:
         answers: How many had begun.
         tokens: Of a whole answer; no more than the window of it can be without a reader.
     """
-    return -(-answers * min(tokens, WINDOW) * OUTPUT_MICROS // _MILLION)
+    return answers * worth_micros(min(tokens, WINDOW))
+
+
+def worth_micros(tokens: int) -> int:
+    """Return what an answer of so many tokens costs, its minimum included, in micro-USD."""
+    return max(MINIMUM_CHARGE_MICROS, -(-tokens * OUTPUT_MICROS // _MILLION))
 
 
 class Ledger:
@@ -76,6 +82,10 @@ class Ledger:
             if not token:
                 return found
 
+    async def spent(self) -> int:
+        """Return what the account has paid since the beginning, in micro-USD."""
+        return self._balance - await self._consumer.balance()
+
     async def toll(self, answers: Iterable[Answer]) -> Toll:
         """Wait until nothing is held, let billing audit itself, and compare charge by charge."""
         await self._books.quiet()
@@ -100,22 +110,32 @@ class Ledger:
         except AssertionError as error:
             raise AssertionError(f"{error}; not: {sorted(uncharged)}") from None
         new = {name: row for name, row in rows.items() if name not in self._before}
-        spent = self._balance - await self._consumer.balance()
+        spent = await self.spent()
         charged = sum(int(row["cost_micro_usd"]) for row in new.values())
         if spent != charged:
             wrong.append(f"the account paid {spent} micro-USD, its charges are {charged}")
 
         if held:
             wrong.append(f"{held} micro-USD are still held")
-        unread, unpaid, lost = 0, 0, held
+        unread, unpaid, nothing_paid, lost = 0, 0, 0, held
         for name, one in known.items():
             tokens = int(new[name]["completion_tokens"]) if name in new else 0
             if tokens != one.words and one.end is End.WHOLE:
                 wrong.append(f"a whole answer of {one.words} tokens is charged as {tokens}")
+            if one.words and name not in new:
+                # Nothing at all was charged, so the least that an answer costs is lost too.
+                lost += worth_micros(one.words)
+                nothing_paid += one.words
+                continue
             unread += max(0, tokens - one.words)
             unpaid += max(0, one.words - tokens)
         for name, row in new.items():
             if name not in known:
                 unread += int(row["completion_tokens"])
         lost += -(-(unread + unpaid) * OUTPUT_MICROS // _MILLION)
-        return Toll(lost_micros=lost, unread_tokens=unread, unpaid_tokens=unpaid, unexpected=wrong)
+        return Toll(
+            lost_micros=lost,
+            unread_tokens=unread,
+            unpaid_tokens=unpaid + nothing_paid,
+            unexpected=wrong,
+        )

@@ -17,7 +17,7 @@ from darkbloom_local.wiring import BILLING
 from tests.drills.drill import Drill, Outcome
 from tests.drills.load import grown, steady
 from tests.drills.stage import Stage
-from tests.drills.toll import OUTPUT_MICROS, Ledger, most_micros
+from tests.drills.toll import Ledger, most_micros
 from tests.mesh.harness import Fleet, until
 
 _CLIENTS = 4
@@ -25,7 +25,6 @@ _TOKENS = 12
 _LATE = 50
 """More answers than one client has after the moment, before the region is gone."""
 _ROOMS = ("gateway", "router", "billing", "attestation", "registry")
-_MILLION = 1_000_000
 
 
 async def play(stage: Stage) -> Outcome:
@@ -39,10 +38,12 @@ async def play(stage: Stage) -> Outcome:
             await asyncio.to_thread(backups.base_backup, mesh._launcher.postgres, store)
             await until(grown(load, 2 * _CLIENTS), "answers that only the log holds")
         kept = await ledger.toll(load.answers)
+        kept_micros = await ledger.spent()
         moment = await asyncio.to_thread(_now, mesh)
         async with steady(mesh, clients=1, tokens=_TOKENS) as late:
             await until(grown(late, 2), "answers after the moment")
         await ledger.toll([*load.answers, *late.answers])
+        all_micros = await ledger.spent()
         await asyncio.to_thread(backups.archive_now, mesh._launcher.postgres)
 
         stage.progress("every room and the database are gone")
@@ -60,6 +61,7 @@ async def play(stage: Stage) -> Outcome:
         for name in ("registry", "attestation", "billing", "router", "gateway"):
             await mesh.restart(name)
         await Fleet(mesh).wait_routable()
+        back_micros = await ledger.spent()
         async with steady(mesh, clients=_CLIENTS, tokens=_TOKENS) as after:
             await until(grown(after, 1), "an answer")
             recovery_s = stage.clock.monotonic() - begun
@@ -69,16 +71,19 @@ async def play(stage: Stage) -> Outcome:
     odd += [one.told() for one in [*load.lost, *late.lost, *after.lost]]
     if not recovered.get("sound") or recovered.get("audit", {}).get("violations"):
         odd.append(f"recover found something: {recovered}")
-    unknown = sum(one.words for one in late.answers) * OUTPUT_MICROS // _MILLION
+    if back_micros != kept_micros:
+        odd.append(f"{kept_micros} micro-USD were paid at the moment, {back_micros} came back")
     return Outcome(
         lost_requests=len(load.lost) + len(after.lost),
-        lost_micros=toll.lost_micros + unknown,
+        lost_micros=toll.lost_micros + all_micros - back_micros,
         recovery_s=recovery_s,
         unexpected=odd,
         facts={
             "answers_in_backup": len(load.answers),
             "answers_after_moment": len(late.answers),
             "answers_afterwards": len(after.answers),
+            "paid_at_moment_micros": kept_micros,
+            "paid_after_restore_micros": back_micros,
             "holds_voided": recovered.get("holds_voided"),
         },
     )
