@@ -82,9 +82,13 @@ class Answer:
         return End.WHOLE if whole else End.WRONG
 
     def broken_at(self, moment: float) -> bool:
-        """Return whether it had words and broke, and was on its way at that moment."""
-        broke = self.end in {End.BROKEN, End.CUT} and self.words > 0
-        return broke and self.sent_at <= moment <= self.ended_at
+        """Return whether it had begun and broke, and was on its way at that moment.
+
+        A stream that is cut had begun with its status line, words or not. One that says itself that
+        it broke could have been answered elsewhere as long as it had none.
+        """
+        begun = self.end is End.CUT or (self.end is End.BROKEN and self.words > 0)
+        return begun and self.sent_at <= moment <= self.ended_at
 
     def told(self) -> str:
         """Describe the end without a word of the answer."""
