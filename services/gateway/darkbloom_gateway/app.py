@@ -499,7 +499,7 @@ class Worker:
         """Refuse new requests, let answers end, deliver what is owed, stop listening."""
         self.gate.leaving = True
         await self._clock.sleep(self._config.drain_linger_s)
-        await self.gate.empty()
+        await self.gate.hushed(self._clock)
         listener.should_exit = True
         await listener.finished.wait()
         # What billing does not take now its sweeper and its audit will find.

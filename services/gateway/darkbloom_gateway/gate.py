@@ -4,7 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from darkbloom_mesh.clock import Clock
+
 from darkbloom_gateway.errors import draining, overloaded
+
+HUSH_S = 0.5
+"""Nobody asks for so long: everybody has heard that we leave."""
+HUSHES = 10
+"""Most such waits, for those who never hear it."""
 
 
 class Gate:
@@ -14,6 +21,7 @@ class Gate:
         leaving: this process ends, and others take over.
         paused: an operator has closed inference at every gateway.
         inflight: requests that are being answered.
+        turned_away: requests that were refused because of a drain.
     """
 
     def __init__(self, max_inflight: int) -> None:
@@ -23,6 +31,7 @@ class Gate:
         self.leaving = False
         self.paused = False
         self.inflight = 0
+        self.turned_away = 0
 
     @property
     def draining(self) -> bool:
@@ -40,6 +49,7 @@ class Gate:
         self._idle.clear()
         try:
             if self.draining:
+                self.turned_away += 1
                 raise draining()
             if self.inflight > self._max:
                 raise overloaded()
@@ -48,6 +58,21 @@ class Gate:
             self.inflight -= 1
             if not self.inflight:
                 self._idle.set()
+
+    async def hushed(self, clock: Clock) -> None:
+        """Return once nothing is in flight and nobody asks any more.
+
+        Who has got an answer here asks here again, before he hears that we leave; closing at the
+        end of the last answer would cut just those requests.
+        """
+        heard = -1 if self.inflight or self.turned_away else 0
+        await self.empty()
+        for _ in range(HUSHES):
+            if heard == self.turned_away:
+                return
+            heard = self.turned_away
+            await clock.sleep(HUSH_S)
+            await self.empty()
 
     async def empty(self) -> None:
         """Return once nothing is in flight."""

@@ -13,6 +13,9 @@ _STREAMS = 50
 _PROVIDERS = 4
 _TOKENS = 30
 _INTERVAL_S = 0.1
+_MIN_READY_S = 5.0
+"""A replica that is ready is given this before the next one goes, so that everybody has dialled it
+again; Kubernetes gives ours 30 s (`minReadySeconds`)."""
 _LEFT = {"429", "ConnectError"}
 """What a balancer leaves a gateway for: it said so before it took anything, or it is not there.
 
@@ -47,6 +50,7 @@ async def play(stage: Stage) -> Outcome:
                     await mesh.restart(name)
                     await well(mesh, _PROVIDERS)
                     slowest_s = max(slowest_s, stage.clock.monotonic() - replaced_at)
+                    await stage.clock.sleep(_MIN_READY_S)
             took_s = stage.clock.monotonic() - began_at
             await until(grown(load, _STREAMS), "answers after the deploy")
         toll = await ledger.toll(load.answers)
