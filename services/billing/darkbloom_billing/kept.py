@@ -26,7 +26,7 @@ def write_once(path: Path, text: str) -> None:
         OSError: The directory is missing or may not be written, or is full.
         ValueError: There is a file of this name with other contents.
     """
-    if path.exists() and not torn(path):
+    if path.exists() and not _begun(path, text):
         _require_same(path, text)
         return
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
@@ -35,7 +35,7 @@ def write_once(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists() and torn(path):
+        if path.exists() and _begun(path, text):
             draft.replace(path)
         else:
             with contextlib.suppress(FileExistsError):
@@ -44,6 +44,13 @@ def write_once(path: Path, text: str) -> None:
     finally:
         draft.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def _begun(path: Path, text: str) -> bool:
+    """Say whether a file is the beginning of this text; one that says otherwise is not torn."""
+    found = path.read_bytes()
+    whole = text.encode()
+    return len(found) < len(whole) and whole.startswith(found)
 
 
 def _require_same(path: Path, text: str) -> None:
