@@ -42,8 +42,10 @@ def check_template_files(
 def check_rendering(facts: BuildFacts, rendering: Rendering | None) -> None:
     """Refuse a template that cannot do what its build promises.
 
+    A template that mentions no tools is told of them in words, so it has no fixtures with tools.
+
     Raises:
-        InvalidArgumentError: a fixture does not render, or was never rendered.
+        InvalidArgumentError: a fixture does not render, or images were never tried.
     """
     if rendering is None or not rendering.template_sha256:
         return
@@ -53,5 +55,6 @@ def check_rendering(facts: BuildFacts, rendering: Rendering | None) -> None:
         (TOOLS, "tools" in facts.capabilities, "tools"),
         (CALLED, "tools" in facts.capabilities, "calls of tools and their results"),
     ):
-        if needed and not rendering.fixtures.get(name):
+        untold = name in (TOOLS, CALLED) and name not in rendering.fixtures
+        if needed and not untold and not rendering.fixtures.get(name):
             raise InvalidArgumentError(f"the chat template does not render {what}", _FIELD)
