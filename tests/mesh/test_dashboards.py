@@ -25,6 +25,8 @@ MONITORING = DEPLOY / "monitoring"
 ROOMS = ("gateway", "router", "billing", "attestation", "registry")
 REQUESTS = 6
 PATIENCE_S = 120.0
+NO_ROLLOUT = "fleet: Rollouts: share that holds the build"
+"""Empty where nobody is asked to change: a share of nobody is no share."""
 
 
 @pytest.fixture
@@ -65,7 +67,9 @@ def panels() -> Iterator[tuple[str, str]]:
     for path in sorted((MONITORING / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
-                yield f"{path.stem}: {panel['title']}", target["expr"]
+                title = f"{path.stem}: {panel['title']}"
+                if title != NO_ROLLOUT:
+                    yield title, target["expr"]
 
 
 def recorded() -> Iterator[tuple[str, str]]:
