@@ -26,7 +26,7 @@ ROOMS = ("gateway", "router", "billing", "attestation", "registry")
 REQUESTS = 6
 PATIENCE_S = 120.0
 NO_ROLLOUT = "fleet: Rollouts: share that holds the build"
-"""Empty where nobody is asked to change: a share of nobody is no share."""
+"""Has a sample only while a rollout runs: a share of nobody is no share."""
 
 
 @pytest.fixture
