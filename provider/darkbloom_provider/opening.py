@@ -25,6 +25,7 @@ from darkbloom_provider.engines import claims_of, make_engine, preload, take_inv
 from darkbloom_provider.fence import Fence
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware
+from darkbloom_provider.isolation import measure
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.models.store import ModelStore
 from darkbloom_provider.presentation import Presence
@@ -141,7 +142,7 @@ class Opener:
                 name=config.name,
                 private_only=config.private_only,
                 generation=lasting.generation,
-                own_ports=self.own_ports,
+                isolation=partial(measure, self.own_ports),
             ),
             witness=lasting.witness,
             desk=Desk(

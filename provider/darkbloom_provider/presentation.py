@@ -1,8 +1,7 @@
 """What the agent says of itself, from measured facts: registration, heartbeat, answers."""
 
 import secrets
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -46,7 +45,7 @@ from darkbloom_provider.engine.prefix.chain import BLOCK_TOKENS
 from darkbloom_provider.hardening import Hardening
 from darkbloom_provider.hardware import Hardware as HardwareFacts
 from darkbloom_provider.hardware import Load
-from darkbloom_provider.isolation import measure
+from darkbloom_provider.isolation import Isolation
 from darkbloom_provider.mac.launcher import PushAddress
 from darkbloom_provider.mac.posture import Posture
 
@@ -97,8 +96,8 @@ class Presence:
     private_only: bool
     generation: str
     """Random id of this process: equal across streams means the same K."""
-    own_ports: AbstractSet[int] = frozenset()
-    """Every port that this process may listen on: metrics, and the owner's local endpoint."""
+    isolation: Callable[[], Isolation]
+    """Looks at this process anew for each registration."""
 
     def register(
         self,
@@ -206,7 +205,7 @@ class Presence:
         )
 
     def _privacy(self, posture: Posture) -> PrivacyCapabilities:
-        isolation = measure(self.own_ports)
+        isolation = self.isolation()
         return PrivacyCapabilities(
             text_backend_inprocess=isolation.text_backend_inprocess,
             text_proxy_disabled=isolation.text_proxy_disabled,

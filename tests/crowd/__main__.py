@@ -1,7 +1,8 @@
 """A process of many agents: `python -m tests.crowd COUNT`, told the rest like one provider.
 
 Each agent is whole: its own identity, keys, engine, memory and stream. What they share is what
-costs processor time without proving anything twice: measuring the code and hashing the model.
+costs processor time without proving anything twice: measuring the code, hashing the model, and
+looking at the sockets of the process, of which a machine has a few and a crowd has hundreds.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from darkbloom_edge.replay import SenderKeyMemory
 from darkbloom_mesh.clock import SystemClock
 from darkbloom_mesh.config import main_config
 from darkbloom_mesh.serve import Service, run
-from darkbloom_provider import code_release, hardware, identity
+from darkbloom_provider import code_release, hardware, identity, isolation
 from darkbloom_provider.agent import Agent
 from darkbloom_provider.attempt import Hosted
 from darkbloom_provider.config import ProviderConfig
@@ -28,6 +29,7 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engines import load_all, make_engine, take_inventory
 from darkbloom_provider.hardening import Hardening, harden
 from darkbloom_provider.inventory import Inventory
+from darkbloom_provider.isolation import Isolation
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
@@ -36,12 +38,6 @@ from darkbloom_provider.witness import Witness
 from tests.crowd.homes import home_of
 
 _PATIENCE_S = 5.0
-_AT_ONCE = 16
-_REGISTER_S = 120.0
-"""A thousand machines have a thousand processors; here they wait for one another's turn on two.
-
-An agent alone gives a router 15 s. What herds stays as it is: who dials when, and the back-off.
-"""
 
 
 async def serve(config: ProviderConfig, count: int) -> int:
@@ -52,13 +48,11 @@ async def serve(config: ProviderConfig, count: int) -> int:
     # The ready file says more here than that the process runs.
     common = replace(config, ready_file=None)
     async with Service(common, room="provider", version=release.version) as service:
-        agents = [
-            await _agent(config, service, Shared(hardening, release, inventory), number)
-            for number in range(count)
-        ]
-        places = asyncio.Semaphore(_AT_ONCE)
+        listens_on = {int(service.listeners["metrics"].rpartition(":")[2])}
+        shared = Shared(hardening, release, inventory, isolation.measure(listens_on))
+        agents = [await _agent(config, service, shared, number) for number in range(count)]
         for number, agent in enumerate(agents):
-            service.spawn(_live(agent, places), name=f"agent.{number}")
+            service.spawn(agent.run(), name=f"agent.{number}")
         service.on_drain(lambda: _drain(agents))
         service.spawn(_announce(config.ready_file, agents, service.listeners), name="ready")
         return await service.wait()
@@ -71,6 +65,7 @@ class Shared:
     hardening: Hardening
     release: code_release.CodeRelease
     inventory: Inventory
+    isolation: Isolation
 
 
 async def _agent(config: ProviderConfig, service: Service, shared: Shared, number: int) -> Agent:
@@ -96,7 +91,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
             name=f"{config.name}-{number:03}",
             private_only=False,
             generation=secrets.token_hex(16),
-            own_ports={int(service.listeners["metrics"].rpartition(":")[2])},
+            isolation=lambda: shared.isolation,
         ),
         witness=Witness(),
         desk=Desk(
@@ -117,15 +112,7 @@ async def _agent(config: ProviderConfig, service: Service, shared: Shared, numbe
         state_file=home.state,
         heartbeat_interval_s=config.heartbeat_interval_s,
         uniform=secrets.SystemRandom().random,
-        register_timeout_s=_REGISTER_S,
     )
-
-
-async def _live(agent: Agent, places: asyncio.Semaphore) -> None:
-    """Run one agent; few of a process register at a time at first, since they share a core."""
-    async with asyncio.TaskGroup() as tasks, places:
-        tasks.create_task(agent.run())
-        await agent.registered.wait()
 
 
 async def _drain(agents: Sequence[Agent]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from darkbloom_provider.dialling import Dialler
 from darkbloom_provider.engine.interface import Build
 from darkbloom_provider.engine.scripted import ScriptedEngine
 from darkbloom_provider.hardening import Hardening
+from darkbloom_provider.isolation import measure
 from darkbloom_provider.loads import Loads
 from darkbloom_provider.presentation import Model, Presence
 from darkbloom_provider.terminals import UnacknowledgedTerminals
@@ -132,6 +134,7 @@ async def staged(
         name="stage",
         private_only=False,
         generation="generation-1",
+        isolation=partial(measure, frozenset[int]()),
     )
     async with (
         serve_ephemeral(router.register) as target,

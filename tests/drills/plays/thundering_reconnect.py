@@ -16,7 +16,7 @@ from tests.drills.toll import Ledger
 from tests.mesh.harness import gateway_ready, metric, until
 
 _PROCESSES = 4
-_MACHINES = int(os.environ.get("DARKBLOOM_DRILL_MACHINES", "200"))  # noqa: TID251 - how many
+_MACHINES = int(os.environ.get("DARKBLOOM_DRILL_MACHINES", "1000"))  # noqa: TID251 - how many
 _EACH = _MACHINES // _PROCESSES
 _CLIENTS = 8
 _DIALS_PER_MACHINE = 4
