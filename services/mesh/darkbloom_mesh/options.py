@@ -4,7 +4,7 @@ gRPC turns Nagle off on every TCP socket by itself. Keep-alive runs both ways ev
 server's limits on pings are relaxed to match, or it answers GOAWAY `too_many_pings`.
 """
 
-import json
+from darkbloom_mesh.repeating import service_config
 
 MAX_UNARY_BYTES = 4 * 1024 * 1024
 # One batch holds 256 KiB of payload or a single frame of 1 MiB; the rest is room for its headers.
@@ -12,6 +12,10 @@ MAX_LANE_BYTES = 1024 * 1024 + 64 * 1024
 
 Options = list[tuple[str, int | str]]
 
+_RECONNECT_MS = 2_000
+"""Longest wait before a lost replica is dialled again. It has to be well below the time between
+two replicas of a deploy, or the second one goes while nobody has found the first one again.
+"""
 _KEEPALIVE: Options = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -44,12 +48,12 @@ def server_options(
 
 
 def channel_options(*, max_message_bytes: int = MAX_UNARY_BYTES) -> Options:
-    """Return the arguments of a channel: round robin over what DNS names, keep-alive, bounds."""
+    """Return the arguments of a channel: round robin, repeats, keep-alive, bounds."""
     return [
         *_KEEPALIVE,
-        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+        ("grpc.service_config", service_config()),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", MAX_UNARY_BYTES),
         ("grpc.min_reconnect_backoff_ms", 500),
-        ("grpc.max_reconnect_backoff_ms", 10_000),
+        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
     ]
