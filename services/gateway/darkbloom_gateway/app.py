@@ -13,6 +13,7 @@ from darkbloom_edge.signatures import Ed25519Signer
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.confirming import Confirmations
 from darkbloom_mesh.lane import LaneCall
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
@@ -36,7 +37,7 @@ from darkbloom_gateway.clients import (
 from darkbloom_gateway.confidential.desk import Build, EvidenceDesk
 from darkbloom_gateway.confidential.quotes import TsmReports
 from darkbloom_gateway.config import GatewayConfig
-from darkbloom_gateway.confirming import CatalogConfirmations
+from darkbloom_gateway.confirming import CatalogStanding
 from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH, CountTokens
 from darkbloom_gateway.end_to_end.answering import (
@@ -311,15 +312,15 @@ class Worker:
             commit=config.build_commit,
         )
 
-    def _confirmations(self) -> CatalogConfirmations:
-        return CatalogConfirmations(
+    def _confirmations(self) -> Confirmations:
+        standing = CatalogStanding(
             self._registry,
             self.shelf,
-            self._clock,
             self._service.metrics,
             session=secrets.token_hex(16),
             replica=f"{self._config.name}/{self._number}",
         )
+        return Confirmations(standing.say, standing.generation, self._clock)
 
     def _make_fleet_drain(self) -> FleetDrain:
         flag = ValkeyDrainFlag(self._config.redis_url)

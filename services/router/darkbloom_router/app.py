@@ -20,6 +20,7 @@ from darkbloom.router.v1.provider_link_service_pb2_grpc import (
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock
+from darkbloom_mesh.confirming import Confirmations
 from darkbloom_mesh.credits import WINDOW
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
@@ -32,7 +33,7 @@ from darkbloom_router.challenges import ChallengeTimes
 from darkbloom_router.clients import AttestationClient, LedgerClient, LinksClient
 from darkbloom_router.closing import Closing
 from darkbloom_router.config import RouterConfig
-from darkbloom_router.confirming import Confirmations
+from darkbloom_router.confirming import CatalogStanding
 from darkbloom_router.dispatch import Dispatcher
 from darkbloom_router.dispatching import DispatchParts, make_dispatching
 from darkbloom_router.downlink import Downlink, Patience
@@ -348,15 +349,14 @@ def _confirmations(
     router: Router,
     catalog: CatalogWatch,
 ) -> Confirmations:
-    made = Confirmations(
+    standing = CatalogStanding(
         to_registry,
-        router.clock,
         session=_new_id("read"),
         replica=config.replica,
-        generation=lambda: catalog.generation,
         holdings=lambda: count_holdings(router.links.machines()),
         timeout_s=config.call_timeout_s,
     )
+    made = Confirmations(standing.say, lambda: catalog.generation, router.clock)
     service.on_close(made.leave)
     return made
 

@@ -6,7 +6,7 @@ from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.router.v1 import fleet_service_pb2 as fleet
 from darkbloom.router.v1 import gateway_lane_pb2 as gw
 from darkbloom.router.v1 import provider_link_pb2 as pl
-from darkbloom_router.confirming import LOOK_S
+from darkbloom_mesh.confirming import LOOK_S
 from darkbloom_router.downloads import SETTLE_S
 from darkbloom_router.model_reports import PERIOD_S
 
