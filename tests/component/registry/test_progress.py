@@ -15,7 +15,7 @@ from darkbloom_mesh.telemetry import Metrics
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.cli.desk import in_words
 from darkbloom_registry.progress.following import Following, Gauges
-from darkbloom_registry.progress.readers import LIVE
+from darkbloom_registry.progress.readers import LIFETIME, LIVE
 from darkbloom_registry.store import PostgresStore
 from google.protobuf.field_mask_pb2 import FieldMask
 from prometheus_client import generate_latest
@@ -110,6 +110,25 @@ async def test_a_replica_that_is_silent_and_behind_is_named_until_it_says_that_i
         found = await propagation(registry, written)
         assert not found.propagated
         assert in_words(found) == f"generation {written}, nobody follows"
+
+
+async def test_a_replica_that_was_killed_while_behind_stands_in_the_way_for_minutes_only(
+    store: PostgresStore, clock: FakeClock
+) -> None:
+    async with served(store, clock) as registry:
+        written = (await registry.register(BUILD)).generation
+        await confirm(registry, "killed", written - 1)
+        clock.jump(LIFETIME.total_seconds())
+        await confirm(registry, "r-1", written)
+        assert not (await propagation(registry, written)).propagated
+
+        clock.jump(1)
+        found = await propagation(registry, written)
+        assert found.propagated
+        assert [reader.replica for reader in found.readers] == ["r-1"]
+        # It was only cut off, and is back.
+        await confirm(registry, "killed", written - 1)
+        assert not (await propagation(registry, written)).propagated
 
 
 async def test_what_silent_routers_held_is_not_what_is_held_now(

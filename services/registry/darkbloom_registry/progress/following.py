@@ -44,7 +44,7 @@ class Following:
         await self._store.remove_reader(session)
 
     async def readers(self) -> tuple[Reader, ...]:
-        """Return the replicas of the last day that have not left, the silent ones too."""
+        """Return the replicas whose confirmation still counts, the silent ones too."""
         return newest_lives(await self._store.readers(self._clock.now()))
 
     async def propagation(self, generation: int) -> Propagation:

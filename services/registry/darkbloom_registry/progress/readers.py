@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from darkbloom_mesh.confirming import REPEAT_S
+
 from darkbloom_registry.model_states import ModelStage, ModelState
 
-LIVE: Final = timedelta(seconds=30)
+LIVE: Final = timedelta(seconds=3 * REPEAT_S)
 """A replica that was silent for so long may be gone, or cut off and at work with an old catalog."""
+LIFETIME: Final = timedelta(seconds=30 * REPEAT_S)
+"""Of a confirmation. Who was killed never says that he ends, and must not be waited for for ever;
+who was only cut off confirms again once he is back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,20 +1,17 @@
 """Readers of the catalog and what their machines hold, as rows of one transaction."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from darkbloom_mesh.postgres import Connection
 
-from darkbloom_registry.progress.readers import LIVE, Holding, Reader
-
-KEEP = timedelta(days=1)
-"""How long a silent replica is remembered."""
+from darkbloom_registry.progress.readers import LIFETIME, LIVE, Holding, Reader
 
 
 async def put(connection: Connection, reader: Reader) -> None:
     """Write where a replica stands and what its machines hold now."""
     await connection.execute(
-        "DELETE FROM registry.readers WHERE confirm_time < $1", reader.confirm_time - KEEP
+        "DELETE FROM registry.readers WHERE confirm_time < $1", reader.confirm_time - LIFETIME
     )
     await connection.execute(
         "INSERT INTO registry.readers (session, room, replica, generation, confirm_time)"
@@ -43,11 +40,11 @@ async def remove(connection: Connection, session: str) -> None:
 
 
 async def known(connection: Connection, now: datetime) -> Sequence[Reader]:
-    """Return replicas of the last day, the silent ones without what their machines held."""
+    """Return who still counts, the silent ones without what their machines held."""
     rows = await connection.fetch(
         "SELECT *, confirm_time < $1 AS silent FROM registry.readers WHERE confirm_time >= $2",
         now - LIVE,
-        now - KEEP,
+        now - LIFETIME,
     )
     held: dict[str, list[Holding]] = {row["session"]: [] for row in rows if not row["silent"]}
     for row in await connection.fetch(

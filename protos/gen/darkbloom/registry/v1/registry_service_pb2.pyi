@@ -1442,10 +1442,10 @@ class GetPropagationResponse(_message.Message):
     committed: _builtins.bool
     """It is durable: never true of a generation that was not written."""
     propagated: _builtins.bool
-    """Every replica goes by it, and there is one that confirmed a catalog within half a minute. One that was silent since, and has not said that it leaves, may go on with the catalog that it confirmed last."""
+    """Every replica goes by it, and there is one that confirmed a catalog within half a minute. One that was silent since, and has not said that it leaves, may go on with the catalog that it confirmed last; after five minutes it does not count any more."""
     @_builtins.property
     def readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogReader]:
-        """Of the last day."""
+        """That have confirmed a catalog within five minutes."""
 
     def __init__(
         self,
