@@ -69,6 +69,7 @@ from darkbloom_gateway.media.fetcher import make_fetcher
 from darkbloom_gateway.meters import Meters
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
+from darkbloom_gateway.parting import Parting
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.recount import Recounts
 from darkbloom_gateway.replays import Replays, ValkeyMarks
@@ -515,7 +516,7 @@ def attach(
 ) -> Worker:
     """Hang one worker and its listener on a service that is then waited for."""
     worker = Worker(config, service, number=number, clock=clock)
-    listener = make_listener(worker.application(), config)
+    listener = make_listener(Parting(worker.application(), worker.gate), config)
     host, port = public.getsockname()[:2]
     service.announce("http", f"{host}:{port}")
     service.ready_if(lambda: worker.health_reason() is None)

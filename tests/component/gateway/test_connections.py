@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -215,6 +215,49 @@ async def test_a_stray_byte_after_a_request_does_not_cut_its_answer(valkey_url: 
         gate.set()
         async with asyncio.timeout(PATIENCE_S):
             assert b"[DONE]" in await end.reader.readuntil(b"0\r\n\r\n")
+
+
+@pytest.fixture
+def leaving(house: Harness) -> Iterator[Harness]:
+    house.worker.gate.leaving = True
+    yield house
+    house.worker.gate.leaving = False
+
+
+async def test_a_gateway_that_leaves_ends_each_line_with_its_answer(leaving: Harness) -> None:
+    asked = CHAT + KEY + b"content-length: %d\r\n\r\n" % len(STREAM) + STREAM
+    for request, status in ((asked, 429), (HEALTH + b"\r\n", 200)):
+        async with line(leaving) as end:
+            end.say(request)
+            got, headers, _ = await end.answer()
+            assert (got, headers["connection"]) == (status, "close")
+            assert await end.ended() == b""
+
+
+async def test_a_gateway_that_leaves_hears_a_request_out_before_it_ends_the_line(
+    leaving: Harness,
+) -> None:
+    """Closing over what was not read would reset the connection, and take the answer with it."""
+    half = b"x" * 500_000
+    async with line(leaving) as end:
+        end.say(CHAT + KEY + b"content-length: %d\r\n\r\n" % (2 * len(half)) + half)
+        assert (await end.answer())[0] == 429
+        end.say(half)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await end.reader.read() == b""
+
+
+async def test_an_operator_who_closes_all_gateways_ends_no_line(house: Harness) -> None:
+    house.worker.gate.paused = True
+    try:
+        async with line(house) as end:
+            end.say(CHAT + KEY + b"content-length: %d\r\n\r\n" % len(STREAM) + STREAM)
+            status, headers, _ = await end.answer()
+            assert (status, headers.get("connection")) == (429, None)
+            end.say(HEALTH + b"\r\n")
+            assert (await end.answer())[0] == 200
+    finally:
+        house.worker.gate.paused = False
 
 
 @dataclass

@@ -200,7 +200,7 @@ def _headers(status: int, *, inference: bool) -> dict[str, Any]:
     if status == 401:  # noqa: PLR2004 - a status
         names.append("WWW-Authenticate")
     if status == 429:  # noqa: PLR2004 - a status
-        names += ["Retry-After", "X-RateLimit-Reset", *RATES]
+        names += ["Retry-After", "X-RateLimit-Reset", "Connection", *RATES]
     if status == 503:  # noqa: PLR2004 - a status
         names.append("Retry-After-Some")
     if inference and status == 402:  # noqa: PLR2004 - a status
@@ -239,6 +239,7 @@ HEADERS: Mapping[str, dict[str, Any]] = {
         "whole seconds; absent where waiting is no use",
         {"type": "integer", "minimum": 1, "maximum": 60},
     ),
+    "Connection": _header("`close` where this gateway leaves", {"type": "string"}),
     "X-RateLimit-Reset": _header("Unix seconds, where requests were too many", {"type": "integer"}),
     **{
         name: _header(
