@@ -81,6 +81,10 @@ CORRUPTIONS = {
            DELETE FROM ledger.posting WHERE transfer_id IN (SELECT id FROM gone)""",
         {"account_totals", "charge_not_paid_out", "version_gap"},
     ),
+    "earnings are lent that no payout lacked": (
+        "UPDATE ledger.transfer SET code = 'shortfall' WHERE code = 'payout'",
+        {"shortfall_differs", "transfer_off_rule"},
+    ),
     "a transfer is sent elsewhere": (
         """UPDATE ledger.transfer SET credit_id = (SELECT id FROM ledger.account
              WHERE path = 'user:acct_consumer:earned') WHERE code = 'payout'""",

@@ -504,6 +504,30 @@ async def test_an_operator_freezes_and_thaws_an_account(url: str) -> None:
         await s.books.withdraw_submit("wd_1", PAYEE, DOLLAR)
 
 
+async def test_what_has_left_beyond_earnings_and_asset_is_owed_by_the_account_and_by_us(
+    url: str,
+) -> None:
+    async with shop(url) as s:
+        await paid(s, 10 * DOLLAR)
+        await s.mature()
+        await s.books.deposit("cs_payee", PAYEE, DOLLAR)
+        told = await s.books.withdraw_submit("wd_left", PAYEE, 15 * DOLLAR, left=True)
+        assert told.result["shortfall"] == 5 * DOLLAR
+        # Purchased credit pays of it what it can.
+        assert told.result["debt"] == (await s.books.wallets(PAYEE)).debt_micros == 4 * DOLLAR
+        assert (await s.books.withdraw_submit("wd_left", PAYEE, 15 * DOLLAR, left=True)).replayed
+        await s.sound()
+        await s.books.withdraw_paid("wd_left")
+        position = await s.books.stripe_position()
+        assert (position.asset_micros, position.payable_micros) == (0, 4 * DOLLAR)
+        await s.sound()
+        await s.books.deposit("cs_late", PAYEE, 5 * DOLLAR)
+        assert (await s.books.stripe_position()).payable_micros == 0
+        wallets = await s.books.wallets(PAYEE)
+        assert (wallets.debt_micros, wallets.credit_micros) == (0, DOLLAR)
+        await s.sound()
+
+
 async def test_an_open_violation_stops_withdrawals_and_no_inference(url: str) -> None:
     async with shop(url) as s:
         await paid(s, DOLLAR)

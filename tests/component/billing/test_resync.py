@@ -1,5 +1,6 @@
 """Stripe remembers what the database has forgotten: transfers, pages, accounts that are gone."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from darkbloom_billing.admin.erasure_log import ErasureLog, ErasureRecord, Step
 from darkbloom_billing.books import Books
 from darkbloom_billing.books.model import Outcome
 from darkbloom_billing.config import BillingConfig
+from darkbloom_billing.errors import AccountFrozenError
 from darkbloom_billing.payments.resync import EVENTS_GONE
 from darkbloom_billing.payments.sdk import Stripe
 from darkbloom_billing.recovery.report import Recovery
@@ -22,6 +24,10 @@ from tests.component.billing.world import PROVIDER, START
 from tests.stripe_local.running import API_KEY
 
 DOLLAR = 1_000_000
+_ADOPTED = """
+    SELECT after::text FROM billing.operator_action
+    WHERE action = 'withdrawal.adopt' AND request_id = $1
+"""
 _FROZEN = "SELECT frozen_at IS NOT NULL FROM billing.account WHERE account_id = $1"
 
 
@@ -74,21 +80,47 @@ async def test_what_has_left_is_booked_whatever_the_rules_of_today_are(url: str)
             assert (await t.wallets(PROVIDER)).earned_micros == 16 * DOLLAR
 
 
-async def test_more_than_there_is_waits_for_a_person_and_is_booked_once_it_is_there(
-    url: str,
-) -> None:
+async def test_more_than_there_is_becomes_debt_that_later_earnings_pay(url: str) -> None:
     async with till(url) as t:
         await t.earn(5 * DOLLAR)
         account = await t.onboarded()
         await t.stripe.do("fund", amount=10_000)
         await sent(t, account, "wd_large", 900)
-        for _ in range(2):
-            (waits,) = (await asked(t)).stripe["unbooked"]
-            assert waits.endswith(" INSUFFICIENT_FUNDS")
-            assert await t.value(_FROZEN, PROVIDER)
+        for adopted, named in ((1, [f"wd_large {PROVIDER} {4 * DOLLAR}"]), (0, [])):
+            done = await asked(t)
+            assert done.sound, done.body()
+            assert done.stripe["withdrawals_adopted"] == adopted
+            assert done.stripe["shortfalls"] == named
+            wallets = await t.wallets(PROVIDER)
+            assert (wallets.debt_micros, wallets.earned_micros) == (4 * DOLLAR, 0)
+            assert done.audit["violations"] == []
+        # Debt freezes by itself; nobody has to take it back by hand.
+        assert not await t.value(_FROZEN, PROVIDER)
+        with pytest.raises(AccountFrozenError):
+            await t.books.withdraw_submit("wd_next", PROVIDER, DOLLAR)
+        assert json.loads(await t.value(_ADOPTED, "wd_large")) == {
+            "transfer": (await t.stripe.objects("transfer"))[0]["id"],
+            "net_micros": 9 * DOLLAR,
+            "shortfall_micros": 4 * DOLLAR,
+            "debt_micros": 4 * DOLLAR,
+        }
         await t.earn(5 * DOLLAR)
-        done = await asked(t)
-        assert (done.stripe["withdrawals_adopted"], done.stripe["unbooked"]) == (1, [])
+        wallets = await t.wallets(PROVIDER)
+        assert (wallets.debt_micros, wallets.earned_micros) == (0, DOLLAR)
+        assert (await asked(t)).audit["violations"] == []
+
+
+async def test_what_comes_back_of_an_adopted_payout_pays_its_debt(url: str) -> None:
+    async with till(url) as t:
+        await t.earn(5 * DOLLAR)
+        account = await t.onboarded()
+        await t.stripe.do("fund", amount=10_000)
+        await sent(t, account, "wd_large", 900)
+        assert (await asked(t)).sound
+        await t.books.withdraw_refused("wd_large")
+        await t.books.repay(PROVIDER)
+        wallets = await t.wallets(PROVIDER)
+        assert (wallets.debt_micros, wallets.earned_micros) == (0, 5 * DOLLAR)
 
 
 async def test_a_store_that_is_away_freezes_nobody(url: str) -> None:

@@ -1,21 +1,25 @@
-"""The region is gone; a backup and its log bring everything back as it was at a moment."""
+"""The region is gone; a backup and its log bring everything back as it was at a moment.
+
+All that is left are the backups and what lies beside them: copies of the sealed heads, and records
+of erasures. One account is erased after the moment: the restore brings it back, `recover` does not
+leave it there.
+"""
 
 import asyncio
-import json
-import subprocess
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from darkbloom_local import backups
-from darkbloom_local.environment import inherited
 from darkbloom_local.mesh import Mesh
 from darkbloom_local.stores import Postgres
-from darkbloom_local.wiring import BILLING
 
 from tests.drills.drill import Drill, Outcome
 from tests.drills.load import grown, steady
+from tests.drills.outside import SEAL_S, Leaver, Outside, deviations, recover, undone
 from tests.drills.stage import Stage
 from tests.drills.toll import Ledger, most_micros
 from tests.mesh.harness import Fleet, until
@@ -24,14 +28,16 @@ _CLIENTS = 4
 _TOKENS = 12
 _LATE = 50
 """More answers than one client has after the moment, before the region is gone."""
+_OK = 200
 _ROOMS = ("gateway", "router", "billing", "attestation", "registry")
 
 
 async def play(stage: Stage) -> Outcome:
     """Answer, take a base backup, answer on, lose every room and the database, go back."""
-    store = stage.home / "backups"
-    async with stage.mesh(durable=True) as mesh:
+    store, outside = stage.home / "backups", Outside.made(stage.home)
+    async with stage.mesh(durable=True, environment={"billing": outside.environment()}) as mesh:
         await _archived(mesh, store)
+        leaver = await _leaver(mesh)
         ledger = await Ledger.begin(mesh)
         async with steady(mesh, clients=_CLIENTS, tokens=_TOKENS) as load:
             await until(grown(load, _CLIENTS), "answers that the base backup holds")
@@ -39,52 +45,69 @@ async def play(stage: Stage) -> Outcome:
             await until(grown(load, 2 * _CLIENTS), "answers that only the log holds")
         kept = await ledger.toll(load.answers)
         kept_micros = await ledger.spent()
+        stage.progress("waiting for the first sealed head: an event is a minute old by then")
+        await until(_more(outside, 0), "a copy of a sealed head", SEAL_S)
+        before = len(outside.sealed())
         moment = await asyncio.to_thread(_now, mesh)
         async with steady(mesh, clients=1, tokens=_TOKENS) as late:
             await until(grown(late, 2), "answers after the moment")
         await ledger.toll([*load.answers, *late.answers])
         all_micros = await ledger.spent()
+        await leaver.erase(stage.home)
+        gone = (await leaver.logins(), await leaver.status())
+        # Billing seals what was settled before the moment, which only now is old enough.
+        await until(_more(outside, before), "a sealed head after the moment", SEAL_S)
         await asyncio.to_thread(backups.archive_now, mesh._launcher.postgres)
 
-        stage.progress("every room and the database are gone")
         begun = stage.clock.monotonic()
-        for name in (*_ROOMS, "postgres"):
-            mesh.kill(name)
-        (mesh.state.root / "postgres").rename(stage.home / "lost")
-
-        stage.progress(f"back to {moment.isoformat()}")
-        mesh._launcher.postgres = await asyncio.to_thread(
-            backups.restore, store, mesh.state.root / "postgres", to=moment
-        )
-        await mesh.restart("postgres")
-        recovered = await asyncio.to_thread(_recover, mesh, moment)
+        await _lost_and_restored(stage, mesh, store, moment)
+        came_back = await leaver.logins()
+        recovered = await asyncio.to_thread(recover, mesh, outside, moment, outside.heads)
+        mesh._launcher.environment["billing"] = {
+            **mesh._launcher.environment["billing"],
+            **outside.environment(restored=True),
+        }
         for name in ("registry", "attestation", "billing", "router", "gateway"):
             await mesh.restart(name)
         await Fleet(mesh).wait_routable()
         back_micros = await ledger.spent()
-        async with steady(mesh, clients=_CLIENTS, tokens=_TOKENS) as after:
-            await until(grown(after, 1), "an answer")
+        async with steady(mesh, clients=_CLIENTS, tokens=_TOKENS) as again:
+            await until(grown(again, 1), "an answer")
             recovery_s = stage.clock.monotonic() - begun
-            await until(grown(after, 2 * _CLIENTS), "answers afterwards")
-        toll = await ledger.toll([*load.answers, *after.answers])
+            await until(grown(again, 2 * _CLIENTS), "answers afterwards")
+        toll = await ledger.toll([*load.answers, *again.answers])
+        stays = (await leaver.logins(), await leaver.status())
+        forged = await asyncio.to_thread(
+            recover, mesh, outside, moment, outside.forged(stage.home / "heads-forged")
+        )
     odd = [*kept.unexpected, *toll.unexpected]
-    odd += [one.told() for one in [*load.lost, *late.lost, *after.lost]]
-    if not recovered.get("sound") or recovered.get("audit", {}).get("violations"):
-        odd.append(f"recover found something: {recovered}")
+    odd += [one.told() for one in [*load.lost, *late.lost, *again.lost]]
+    odd += deviations(recovered, before=before, after=len(outside.sealed()))
+    odd += undone(gone=gone, came_back=came_back, stays=stays)
+    # Later heights differ as well by now: what is sealed since has taken those that were given up.
+    if forged["sound"] or not forged["exit"] or 1 not in forged["heads_differ"]:
+        odd.append(f"a copy of another history passed: {forged}")
     if back_micros != kept_micros:
         odd.append(f"{kept_micros} micro-USD were paid at the moment, {back_micros} came back")
     return Outcome(
-        lost_requests=len(load.lost) + len(after.lost),
+        lost_requests=len(load.lost) + len(again.lost),
         lost_micros=toll.lost_micros + all_micros - back_micros,
         recovery_s=recovery_s,
         unexpected=odd,
         facts={
             "answers_in_backup": len(load.answers),
             "answers_after_moment": len(late.answers),
-            "answers_afterwards": len(after.answers),
+            "answers_afterwards": len(again.answers),
             "paid_at_moment_micros": kept_micros,
             "paid_after_restore_micros": back_micros,
-            "holds_voided": recovered.get("holds_voided"),
+            "holds_voided": recovered["holds_voided"],
+            "heads_equal": recovered["heads_equal"],
+            "heads_given_up": len(recovered["heads_given_up"]),
+            "erasures": recovered["erasures"],
+            "logins_that_came_back": came_back,
+            "logins_after_recover": stays[0],
+            "key_answered_after_recover": stays[1],
+            "forged_head_refused": 1 in forged["heads_differ"],
         },
     )
 
@@ -107,25 +130,44 @@ def _now(mesh: Mesh) -> datetime:
     return datetime.fromisoformat(str(row[0])).astimezone(UTC)
 
 
-def _recover(mesh: Mesh, moment: datetime) -> dict[str, Any]:
-    """Run the one command that follows a restore."""
-    done = subprocess.run(
-        BILLING.argv("recover", "--to", moment.isoformat(), "--void-all"),
-        env=inherited() | mesh._launcher.room_environment(BILLING),
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=120,
+async def _lost_and_restored(stage: Stage, mesh: Mesh, store: Path, moment: datetime) -> None:
+    """Lose every room and the database; go back to the moment, with nothing but PostgreSQL."""
+    stage.progress("every room and the database are gone")
+    for name in (*_ROOMS, "postgres"):
+        mesh.kill(name)
+    (mesh.state.root / "postgres").rename(stage.home / "lost")
+    stage.progress(f"back to {moment.isoformat()}")
+    mesh._launcher.postgres = await asyncio.to_thread(
+        backups.restore, store, mesh.state.root / "postgres", to=moment
     )
-    assert done.stdout, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    await mesh.restart("postgres")
+
+
+async def _leaver(mesh: Mesh) -> Leaver:
+    """Return somebody whom the base backup knows and whose key works."""
+    api_key = f"sk-db-{secrets.token_hex(32)}"
+    leaver = await Leaver.signed_in(mesh, api_key, hashlib.sha256(api_key.encode()).digest())
+
+    async def known() -> bool:
+        return await leaver.status() == _OK
+
+    await until(known, "the key of whoever is erased later")
+    assert await leaver.logins() == 1
+    return leaver
+
+
+def _more(outside: Outside, than: int) -> Callable[[], Awaitable[bool]]:
+    async def grown_on() -> bool:
+        return len(await asyncio.to_thread(outside.sealed)) > than
+
+    return grown_on
 
 
 DRILL = Drill(
     name="restore-from-backup",
-    claim="a backup and its log bring back every cent up to the moment that was named",
-    runbooks=("restore",),
+    claim="a backup and its log bring back every cent up to the moment that was named, and nobody"
+    " who was erased since",
+    runbooks=("erasure", "restore"),
     expected="what was answered after the moment: consumers have it, the books do not",
     allowed_micros=most_micros(_LATE, _TOKENS),
     limit_s=300,

@@ -124,3 +124,21 @@ def test_a_dispute_holds_at_most_what_it_disputes(
     shares = plans.held_by(amount, deposited, funded)
     assert sum(share.amount for share in shares) <= amount
     assert all(share.amount > 0 for share in shares)
+
+
+@given(_amounts, _amounts, _amounts, _amounts, _amounts)
+def test_a_payout_that_has_left_is_always_bookable_and_what_is_missing_is_owed(
+    net: int, earned: int, credit: int, stripe: int, debt: int
+) -> None:
+    d = draft(earned=earned, credit=credit, stripe=stripe, debt=debt)
+    told = plans.withdraw_submit(d, "a", "p", net, 0, frozen=True, sound=False, left=True).result
+    lacks = max(0, net - earned)
+    assert told["shortfall"] == lacks
+    paid = min(credit, debt + lacks)
+    # What is earned beyond the payout pays the rest of what was owed.
+    rest = min(max(0, earned - net), debt + lacks - paid)
+    assert told["debt"] == d.free(DEBT) == debt + lacks - paid - rest
+    assert (d.free(CREDIT), d.free(EARNED)) == (credit - paid, max(0, earned - net) - rest)
+    reserved = {leg.credit: leg.amount for leg in d.plan.legs if leg.mode == "pending"}
+    assert sum(reserved.values()) == net
+    assert reserved.get(PAYABLE, 0) == max(0, net - stripe)

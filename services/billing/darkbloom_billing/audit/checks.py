@@ -49,6 +49,11 @@ CHECKS: Mapping[str, str] = {
       SELECT 'pending transfer ' || pending_id || ' resolved twice' FROM ledger.transfer
       WHERE event_id > @since AND pending_id IS NOT NULL GROUP BY pending_id HAVING count(*) > 1
     """,
+    "shortfall_differs": """
+      SELECT e.idem_key FROM ledger.event e JOIN ledger.transfer t ON t.event_id = e.id
+      WHERE e.id > @since AND t.code = 'shortfall' AND (e.kind <> 'withdraw_submit'
+        OR t.amount IS DISTINCT FROM (e.result ->> 'shortfall')::bigint)
+    """,
     "charge_not_paid_out": """
       SELECT e.idem_key FROM ledger.event e JOIN ledger.transfer t ON t.event_id = e.id
       WHERE e.id > @since AND t.event_id > @since AND t.unit = 'uUSD'

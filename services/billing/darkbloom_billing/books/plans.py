@@ -268,7 +268,7 @@ def withdraw_submit(
 ) -> Plan:
     """Reserve a withdrawal: `net` leaves through Stripe, `fee` is ours.
 
-    What has `left` already is reserved whatever today's policy is: it only has to be there.
+    What has `left` already is a fact, and always bookable (`withdraw_left`).
 
     Raises:
         AccountFrozenError: It owes, or was frozen.
@@ -276,12 +276,14 @@ def withdraw_submit(
             is open (`audit`), or Stripe holds less than `net` for us (`funds`).
         InsufficientFundsError: Not so much is earned and mature.
     """
+    if left:
+        return withdraw_left(d, account_id, withdrawal_id, net, fee)
     earned = Wallet.EARNED.of(account_id)
-    if frozen and not left:
+    if frozen:
         raise AccountFrozenError.of(d.free(Wallet.DEBT.of(account_id)))
-    if d.free(PAYABLE) and not left:
+    if d.free(PAYABLE):
         raise WithdrawalsStoppedError.because("payable")
-    if not sound and not left:
+    if not sound:
         raise WithdrawalsStoppedError.because("audit")
     _require(net + fee, d.free(earned), "not so much is withdrawable")
     if d.free(STRIPE) < net:
@@ -289,6 +291,23 @@ def withdraw_submit(
     d.reserve("withdrawal", earned, STRIPE, net)
     d.reserve("fee", earned, revenue(withdrawal_id), fee)
     return d.done(net=net, fee=fee, earned=d.free(earned))
+
+
+def withdraw_left(d: Draft, account_id: str, withdrawal_id: str, net: int, fee: int) -> Plan:
+    """Reserve what Stripe has sent already: what is not earned is owed, and paid from credit first.
+
+    The whole of it is reserved from `earned`, so that it ends like any other: what comes back
+    pays the debt. What our asset at Stripe lacks is owed to Stripe.
+    """
+    earned, debt = Wallet.EARNED.of(account_id), Wallet.DEBT.of(account_id)
+    lacks = max(0, net + fee - d.free(earned))
+    shortfall = d.move("shortfall", debt, earned, lacks)
+    from_asset = min(net, d.free(STRIPE))
+    d.reserve("withdrawal", earned, STRIPE, from_asset)
+    d.reserve("withdrawal", earned, PAYABLE, net - from_asset)
+    d.reserve("fee", earned, revenue(withdrawal_id), fee)
+    repay(d, account_id)
+    return d.done(net=net, fee=fee, earned=d.free(earned), shortfall=shortfall, debt=d.free(debt))
 
 
 def withdraw_paid(d: Draft, pending: Sequence[Pending], *, keep_fee: bool) -> Plan:

@@ -36,10 +36,12 @@ class Withdrawals(Base):
     ) -> Outcome:
         """Reserve a withdrawal before Stripe is asked (key `wd:<withdrawal_id>`).
 
-        With `left`, what Stripe has sent already: no rule of today keeps it from being booked.
+        With `left`, what Stripe has sent already: nothing keeps it from being booked, and what the
+        account has not earned becomes its debt.
 
         Returns:
-            `net`, `fee`, `earned` (withdrawable now).
+            `net`, `fee`, `earned` (withdrawable now); with `left` also `shortfall` (what was not
+            earned) and `debt` (all that is owed now).
 
         Raises:
             AccountFrozenError: It owes, or was frozen.

@@ -2,7 +2,9 @@
 
 First the rows that handlers look for (sessions, withdrawals), then every event since the moment,
 through the same table and the same handlers as a webhook. All of it may be repeated; what is booked
-already stays. What cannot be booked is named, and its account frozen, for a person to decide.
+already stays. A payout that its account cannot carry any more is booked all the same, and the rest
+is the account's debt. What cannot be booked is named, and its account frozen, for a person to
+decide.
 """
 
 import json
@@ -15,7 +17,10 @@ import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import MeshError, NotFoundError, StoreUnavailableError
 
+from darkbloom_billing.admin.actions import record
+from darkbloom_billing.admin.model import Action, Operator, Source
 from darkbloom_billing.books import Books, FeePayer
+from darkbloom_billing.books.core import Also
 from darkbloom_billing.payments import events as reading
 from darkbloom_billing.payments import withdrawals as machine
 from darkbloom_billing.payments.amounts import without_line
@@ -35,6 +40,7 @@ from darkbloom_billing.payments.store.events import PostgresEvents
 from darkbloom_billing.payments.store.payouts import PostgresPayouts
 from darkbloom_billing.payments.store.sessions import PostgresSessions
 from darkbloom_billing.payments.webhooks import Dispatcher
+from darkbloom_billing.store.database import Connection
 
 MARGIN = timedelta(hours=1)
 """Before the moment: what was under way at Stripe then."""
@@ -42,6 +48,8 @@ EVENTS_GONE = "stripe_events older than 30 days are gone: compare with Stripe by
 _KEPT = timedelta(days=30)
 """How long Stripe keeps events."""
 _MOST = 1000
+_BOOKED = "SELECT result FROM ledger.event WHERE idem_key = $1"
+_RECOVERY = Operator(name="billing", source=Source.CLI)
 _log = structlog.get_logger()
 
 
@@ -56,6 +64,8 @@ class Resynced:
     """Known here, but not that Stripe had sent them."""
     withdrawals_adopted: int = 0
     """Not known here at all."""
+    shortfalls: list[str] = field(default_factory=list)
+    """Of those: withdrawal, account, and what became its debt in micro-USD. Booked, and to know."""
     unbooked: list[str] = field(default_factory=list)
     """Ids of sessions and transfers that a person has to look at."""
     waiting: list[str] = field(default_factory=list)
@@ -215,7 +225,7 @@ class Resync:
             return
         try:
             if row is None:
-                row = await self._adopted(sent)
+                row = await self._adopted(sent, done)
                 if row is None:
                     done.unbooked.append(sent.moved.transfer_id)
                     return
@@ -239,7 +249,7 @@ class Resync:
             done.unbooked.append(f"{sent.moved.transfer_id} {error.reason_name}")
             await self._freeze(sent)
 
-    async def _adopted(self, sent: PastTransfer) -> Withdrawal | None:
+    async def _adopted(self, sent: PastTransfer, done: Resynced) -> Withdrawal | None:
         """Reserve what was sent, as a withdrawal of exactly that; None: nobody knows whose."""
         account = await self.payouts.by_stripe(sent.stripe_account_id)
         if account is None:
@@ -270,14 +280,39 @@ class Resync:
             updated_at=sent.created_at,
             arrival_at=None,
         )
-        await self.books.withdraw_submit(
+        booked = await self.books.withdraw_submit(
             row.withdrawal_id,
             row.account_id,
             row.quote.net_micros,
             left=True,
-            also=self.payouts.inserting(row),
+            also=self._adopting(row, sent),
         )
+        if short := booked.result["shortfall"]:
+            done.shortfalls.append(f"{row.withdrawal_id} {row.account_id} {short}")
         return row
+
+    def _adopting(self, row: Withdrawal, sent: PastTransfer) -> Also:
+        """Write the row of a withdrawal, and that it was adopted, with what it made of the debt."""
+
+        async def also(connection: Connection) -> None:
+            await self.payouts.inserting(row)(connection)
+            told = json.loads(await connection.fetchval(_BOOKED, f"wd:{row.withdrawal_id}"))
+            action = Action(
+                operator=_RECOVERY,
+                action="withdrawal.adopt",
+                subject=row.account_id,
+                request_id=row.withdrawal_id,
+                before={},
+                after={
+                    "transfer": sent.moved.transfer_id,
+                    "net_micros": told["net"],
+                    "shortfall_micros": told["shortfall"],
+                    "debt_micros": told["debt"],
+                },
+            )
+            await record(connection, action, now=self.clock.now())
+
+        return also
 
     async def _freeze(self, sent: PastTransfer) -> None:
         account = await self.payouts.by_stripe(sent.stripe_account_id)

@@ -23,6 +23,7 @@ _BY_CODE: Mapping[str, str] = {
     "dispute_open": "dispute_hold",
     "dispute": "dispute_loss",
     "withdrawal": "stripe_payout",
+    "shortfall": "payout_shortfall",
     "fee": "withdrawal_fee",
     "return": "refund",
     "mature": "maturation",
