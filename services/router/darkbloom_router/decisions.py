@@ -1,4 +1,4 @@
-"""Decisions as they are taken live: chosen, counted, timed, and now and then checked in full."""
+"""Decisions as they are taken live: chosen, counted, timed, and now and then checked."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,7 +30,8 @@ class Decisions:
         meter: Counters.
         pick: Returns an index below its argument, at random.
         timer: Measures decisions, in seconds.
-        audit_every: One decision of so many is compared with the whole chain over everybody.
+        audit_every: At one decision of so many the whole chain is asked as well, of machines in
+            turn.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Decisions:
         self._taken += 1
         if self._taken % self._every == 0:
             self._tell(build, view, choice)
-            agreed = audit(self._fleet, build, view)
+            agreed = audit(self._fleet, build, view, self._taken // self._every)
             self._meter.audited("agreed" if agreed else "disagreed")
             if not agreed:
                 _log.error("routing_audit_disagreed", build=build)

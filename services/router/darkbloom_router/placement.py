@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from heapq import nsmallest
+from itertools import islice
 
 from darkbloom_router import cost as costs
 from darkbloom_router.admission import requirement_gb
@@ -22,9 +23,11 @@ from darkbloom_router.groups import sample
 from darkbloom_router.hints import Hint
 from darkbloom_router.model import Demand, Gate, OwnerPolicy, Rules, Selection
 from darkbloom_router.provider import Candidate
-from darkbloom_router.tally import Tally, only_sick, tally, tally_each
+from darkbloom_router.tally import Tally, agrees, only_sick, tally
 
 ALTERNATES = 8
+AUDITED = 256
+"""Machines that one audit asks about at most, about 40 µs each."""
 Pick = Callable[[int], int]
 """Returns an index below its argument, at random."""
 
@@ -105,16 +108,30 @@ def choose(fleet: Fleet, build: str, view: View, pick: Pick, *, hint: Hint | Non
     return replace(choice, tally=counts)
 
 
-def audit(fleet: Fleet, build: str, view: View) -> bool:
-    """Return whether groups and prepared numbers say of everybody what the whole chain says."""
+def audit(fleet: Fleet, build: str, view: View, turn: int = 0) -> bool:
+    """Return whether groups and prepared numbers say of machines what the whole chain says.
+
+    Everything else waits meanwhile, so a large fleet is looked at in parts, one at a time.
+
+    Args:
+        fleet: Who is there.
+        build: What is wanted.
+        view: The request, the rules and the time.
+        turn: Which part; as many turns in a row as there are parts look at everybody.
+    """
     fleet.advance(view.now)
-    by_groups, passing = tally(fleet, build, view)
-    by_chain, truly = tally_each(fleet, build, view)
+    parts = max(1, -(-len(fleet) // AUDITED))
+    providers = list(islice(fleet.providers.values(), turn % parts, None, parts))
+    if not agrees(fleet, build, view, providers):
+        return False
     pools, own = _pools(fleet, build, view)
-    open_rows = {id(row): row for row in (*sample(pools, 0, 1), *own)}
-    found = {id(row) for row in _passing(list(open_rows.values()), view)}
-    true = {id(row) for row in fleet.index(build) if first_gate(row, view) is Gate.ELIGIBLE}
-    return by_groups == by_chain and passing == truly == len(true) and found == true
+    groups, shown, owned = fleet.index(build).groups, set(map(id, pools)), set(own)
+    rows = [row for provider in providers if (row := provider.candidates.get(build)) is not None]
+    offered = [
+        row for row in rows if row in owned or (row.group and id(groups[row.group]) in shown)
+    ]
+    found = set(_passing(offered, view))
+    return all((row in found) == (first_gate(row, view) is Gate.ELIGIBLE) for row in rows)
 
 
 def _decide(fleet: Fleet, build: str, view: View, pick: Pick, hint: Hint | None) -> Choice:

@@ -1,10 +1,11 @@
 """Who fails where: every provider of the fleet under exactly one reason (routing section 2).
 
 `tally` sums groups and looks only at candidates that no group rules out; `tally_each` asks the
-whole chain of everybody. They agree, which one decision in a thousand checks.
+whole chain of everybody. They agree, of which `agrees` makes sure now and then.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from darkbloom_router.conditions import View, owned, wants
 from darkbloom_router.fleet import Fleet
@@ -63,6 +64,27 @@ def gate_of(provider: Provider, build: str, view: View) -> Gate:
     if demand.serials and provider.serial not in demand.serials:
         return Gate.ALLOWLIST
     return Gate.EXCLUDED if provider in view.excluded else Gate.NOT_SERVING_MODEL
+
+
+def agrees(fleet: Fleet, build: str, view: View, providers: Iterable[Provider]) -> bool:
+    """Return whether both say the same of each of these providers, and each stands in its place."""
+    demand, groups = view.demand, fleet.index(build).groups
+    floor = max(demand.floor, view.rules.min_trust).value
+    wanted = wants(demand)
+    alone = set(_looked_at_alone(fleet, build, view))
+    spoken_for = demand.policy is not OwnerPolicy.EXCLUSIVE and not demand.serials
+    for provider in providers:
+        row = provider.candidates.get(build)
+        if row is None or row.group is None:
+            continue
+        if groups[row.group][row.row] is not row:
+            return False
+        if not spoken_for or row in alone:
+            continue
+        said = group_gate(row.group, view, floor, wanted)
+        if said is not Gate.ELIGIBLE and said is not first_gate(row, view):
+            return False
+    return True
 
 
 def only_sick(counts: Tally) -> bool:

@@ -26,7 +26,7 @@ from darkbloom_router.model import (
     Thermal,
     TrustLevel,
 )
-from darkbloom_router.placement import audit
+from darkbloom_router.placement import AUDITED, audit
 from darkbloom_router.provider import Provider
 from darkbloom_router.tally import tally, tally_each
 from hypothesis import given
@@ -243,6 +243,21 @@ def test_groups_say_of_everybody_what_the_whole_chain_says(
     counts, passing = tally(made, BUILD, view)
     assert sum(counts.values()) + passing == len(made)
     assert (counts, passing) == tally_each(made, BUILD, view)
+
+
+def test_a_large_fleet_is_audited_in_parts_and_nobody_is_left_out() -> None:
+    parts = 3
+    made = fleet(*(provider(str(index)) for index in range(parts * AUDITED - 1)))
+    view = View(DEMAND, RULES, NOW)
+    assert all(audit(made, BUILD, view, turn) for turn in range(parts))
+    changed = list(made.providers.values())[AUDITED]
+    changed.untrusted = "changed behind the fleet's back"
+    found = [audit(made, BUILD, view, turn) for turn in range(2 * parts)]
+    assert found.count(False) == 2
+    changed.untrusted = ""
+    [members] = made.index(BUILD).groups.values()
+    members[0], members[-1] = members[-1], members[0]
+    assert not all(audit(made, BUILD, view, turn) for turn in range(parts))
 
 
 def test_a_provider_without_the_build_is_counted_once() -> None:

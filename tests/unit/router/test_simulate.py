@@ -13,6 +13,7 @@ from darkbloom_router.simulate.run import run
 from darkbloom_router.simulate.scenario import Scenario
 from darkbloom_router.simulate.virtual_time import VirtualClock, VirtualTimers
 
+SMALL_S = 180
 SMALL = ["--providers", "200", "--minutes", "3", "--churn", "0.05", "--load", "0.5", "--json"]
 
 YEAR_S = 365 * 86_400
@@ -33,6 +34,16 @@ def test_a_small_fleet_serves_everybody_in_time(capsys: pytest.CaptureFixture[st
     # Groups and prepared numbers say what the whole chain says.
     assert found["audits_agreed"] >= 1
     assert found["audits_disagreed"] == 0
+    assert 0 <= found["queued_ratio"] < 1
+    assert found["open_mean_s"] > found["ttft_p50_ms"] / 1000
+    said, asked = found["messages_per_s"], found["received"] / (SMALL_S - 1)
+    # Open, sealed and closed; offered, begun and its end. A machine says that it takes it, two
+    # chunks and a terminal.
+    for name, least in (("gateway_in", 2), ("gateway_out", 3), ("provider_in", 3)):
+        assert least * asked < said[name] < 2 * least * asked
+    assert said["provider_out"] >= asked
+    # Who says nothing new still beats, and is still told of.
+    assert said["told"] >= said["beats"] >= 200 / 5 * 0.9
     # The bar is 1 ms at the 99th; caches are shared with whatever else runs here.
     assert found["decision_p50_ms"] <= 1
     assert found["decision_p99_ms"] <= 4

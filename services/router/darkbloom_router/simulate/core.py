@@ -30,9 +30,11 @@ from darkbloom_router.own_prices import OwnPrices
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Line, LineLimits, Trigger
 from darkbloom_router.replicas.lane import ProviderLane
+from darkbloom_router.replicas.publisher import FLUSH_S
 from darkbloom_router.requests import Requests
 from darkbloom_router.settlement import Done, End, Free, Order, Settle, SettlementDesk
 from darkbloom_router.simulate.chance import stream
+from darkbloom_router.simulate.lanes import Carried
 from darkbloom_router.simulate.scenario import Scenario
 from darkbloom_router.simulate.virtual_time import VirtualClock, VirtualTimers
 from darkbloom_router.spans import Spans
@@ -79,6 +81,8 @@ class TimedMeter(Meter):
         """Second offers won, and those that the governor refused, by its word."""
         self.loads: Counter[str] = Counter()
         """Load commands by what became of them."""
+        self.waits: Counter[str] = Counter()
+        """Waits in line by how they ended."""
 
     def decided(self, build: str, outcome: str, seconds: float) -> None:
         """Count one decision."""
@@ -105,6 +109,27 @@ class TimedMeter(Meter):
         """Count a load command."""
         super().loaded(build, outcome)
         self.loads[outcome] += 1
+
+    def waited(self, build: str, outcome: str) -> None:
+        """Count the end of a wait in line, and who was not let into one."""
+        super().waited(build, outcome)
+        self.waits[outcome] += 1
+
+
+class Told:
+    """Counts what `replicas.publisher` would tell one other replica."""
+
+    def __init__(self, carried: Carried, timers: VirtualTimers) -> None:
+        self._carried = carried
+        self._timers = timers
+        self._rounds: dict[str, int] = {}
+
+    def __call__(self, provider: Provider) -> None:
+        """Take a change."""
+        now = int(self._timers.now() / FLUSH_S)
+        if self._rounds.get(provider.serial) != now:
+            self._rounds[provider.serial] = now
+            self._carried.told += 1
 
 
 class PromptDesk(SettlementDesk):
@@ -134,6 +159,7 @@ class Core:
     lanes: dict[Provider, ProviderLane]
     meter: TimedMeter
     stopwatch: Stopwatch
+    carried: Carried
     dispatcher: Dispatcher
     uplink: Uplink
     downlink: Downlink
@@ -149,7 +175,8 @@ def make_core(scenario: Scenario) -> Core:
     rules = Rules(selection=scenario.selection)
     if scenario.full_scan:
         rules = Rules(selection=scenario.selection, sample=0)
-    fleet = Fleet(rules, FaultMemory())
+    fleet, carried = Fleet(rules, FaultMemory()), Carried()
+    fleet.on_change = Told(carried, timers)
     attempts, lanes = Attempts(WINDOW), dict[Provider, ProviderLane]()
     spans, patience = Spans(clock, enabled=False), Patience()
     line = Line(timers, meter, LineLimits(), fleet.has_machines)
@@ -222,6 +249,7 @@ def make_core(scenario: Scenario) -> Core:
         lanes=lanes,
         meter=meter,
         stopwatch=stopwatch,
+        carried=carried,
         dispatcher=dispatcher,
         uplink=Uplink(
             attempts,

@@ -68,6 +68,7 @@ class Edge:
             deadline_time=Timestamp(seconds=int(due), nanos=int(due % 1 * 1e9)),
         )
         self._ledger.opened(asked)
+        self._core.carried.gateway_in += 1
         self._core.dispatcher.open(link, stream, message)
 
     def attempt_over(self, stream: int) -> None:
@@ -77,6 +78,7 @@ class Edge:
             found[0].live.discard(stream)
 
     def _control(self, link: GatewayLink, kind: int, stream: int, message: Message | bytes) -> None:
+        self._core.carried.gateway_out += 1
         if kind == _OFFER and isinstance(message, Offer):
             self._offered(link, self._streams[stream], message)
         elif kind == _REFUSED and isinstance(message, Refused):
@@ -121,12 +123,13 @@ class Edge:
         self._take(link, stream, FrameKind.FRAME_KIND_SEALED, sealed)
 
     def _data(self, frame: Frame) -> None:
+        self._core.carried.gateway_out += 1
         if frame.kind != _FINAL:
             return
         asked, _ = self._attempts[frame.stream]
         if asked.fate is Fate.OPEN:
             attempt = self._core.attempts.by_stream[frame.stream]
-            self._ledger.completed(asked, attempt.provider.serial)
+            self._ledger.completed(asked, attempt.provider.serial, self._core.timers.now())
             self._forget(asked, frame.stream)
             # After the terminal that follows at once.
             self._core.timers.after(SEAL_S, partial(self._close, frame.stream, asked.output))
@@ -138,6 +141,7 @@ class Edge:
 
     def _take(self, link: GatewayLink, stream: int, kind: int, message: Message) -> None:
         frame = Frame(stream=stream, kind=kind, payload=message.SerializeToString())
+        self._core.carried.gateway_in += 1
         self._core.uplink.take(link, frame)
 
     def _forget(self, asked: Asked, kept: int = 0) -> None:

@@ -1,6 +1,7 @@
 """A lane without a wire: frames arrive at once, as objects."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom_mesh.lane import Lane
@@ -9,6 +10,23 @@ from google.protobuf.message import Message
 Control = Callable[[int, int, Message | bytes], None]
 """Takes kind, stream and message of a control frame."""
 Data = Callable[[Frame], None]
+
+
+@dataclass(slots=True)
+class Carried:
+    """Messages on all lanes. An answer is two chunks here, however many tokens it has."""
+
+    gateway_in: int = 0
+    """From gateways."""
+    gateway_out: int = 0
+    provider_in: int = 0
+    """From providers, heartbeats left out."""
+    provider_out: int = 0
+    beats: int = 0
+    told: int = 0
+    """What one other replica would be told: each machine's state after each quarter of a second in
+    which it has changed.
+    """
 
 
 class SimulatedLane(Lane):

@@ -59,6 +59,12 @@ class Ledger:
         self.lost_by_router = 0
         self.broken = 0
         self.refusals: Counter[str] = Counter()
+        self.prompt_tokens = 0
+        """Of all requests."""
+        self.output_tokens = 0
+        """Of complete answers."""
+        self.open_s = 0.0
+        """How long complete requests were open, together."""
         self.ttft_s: list[float] = []
         self.earned: Counter[str] = Counter()
         """Output tokens by machine."""
@@ -67,6 +73,7 @@ class Ledger:
         """Take a request that was sent."""
         self.received += 1
         self.sizes[size_of(asked)] += 1
+        self.prompt_tokens += asked.prompt
 
     def began(self, asked: Asked, now: float) -> None:
         """Take the first content."""
@@ -75,12 +82,14 @@ class Ledger:
             self.ttft_s.append(now - asked.at)
             self._in_time(asked, now)
 
-    def completed(self, asked: Asked, machine: str) -> None:
+    def completed(self, asked: Asked, machine: str, now: float) -> None:
         """Take the end of an answer."""
         asked.fate = Fate.COMPLETE
         self.complete += 1
         self.complete_sizes[size_of(asked)] += 1
         self.earned[machine] += asked.output
+        self.output_tokens += asked.output
+        self.open_s += now - asked.at
 
     def refused(self, asked: Asked, http_status: int, reason: str, now: float) -> None:
         """Take an error before the first content."""

@@ -183,6 +183,7 @@ class Machine:
     # What the router says
 
     def _control(self, kind: int, stream: int, message: Message | bytes) -> None:
+        self._core.carried.provider_out += 1
         if self._mute:
             asked = (
                 self._asked(message.request_id) if isinstance(message, InferenceRequest) else None
@@ -317,6 +318,7 @@ class Machine:
     def _arrive(self, session: int, frame: Frame) -> None:
         provider = self.provider
         if provider is not None and session == self._sessions:
+            self._core.carried.provider_in += 1
             self._core.downlink.take(provider, frame, self._timers.now())
 
     def _blame(self, row: Row) -> None:

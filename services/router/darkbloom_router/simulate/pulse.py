@@ -97,6 +97,7 @@ class Pulse:
 
     def _beat(self, provider: Provider, engine: Engine) -> None:
         now = self._beat_at = self._timers.now()
+        self._core.carried.beats += 1
         fleet = self._core.fleet
         if provider.passed_at is not None and now - provider.passed_at > RECHECK_S:
             provider.passed_at = now

@@ -2,12 +2,14 @@
 
 import resource
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from darkbloom_router.simulate.ledger import gini, percentile
-from darkbloom_router.simulate.run import Outcome
+from darkbloom_router.simulate.run import WARM_UP_S, Outcome
 
 MEASURED = (
+    "choice_ms",
     "decision_p50_ms",
     "decision_p99_ms",
     "decision_wall_p99_ms",
@@ -29,7 +31,7 @@ def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
         cpu_s: Processor time that it took.
     """
     ledger, scenario, meter = outcome.ledger, outcome.scenario, outcome.core.meter
-    received = max(1, ledger.received)
+    received, waits = max(1, ledger.received), meter.waits
     ttft = [1000 * seconds for seconds in ledger.ttft_s]
     decisions = [1000 * seconds for seconds in meter.decision_s]
     walls = [1000 * seconds for seconds in outcome.core.stopwatch.wall_s]
@@ -50,6 +52,7 @@ def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "scan": "full" if scenario.full_scan else "sample",
         "warm_pool": scenario.warm_pool,
         "shift_minutes": scenario.shift_minutes,
+        "offered_per_s": round(outcome.offered_per_s, 3),
         "received": ledger.received,
         "complete": ledger.complete,
         "uptime": round(1 - ledger.down / received, 6),
@@ -61,6 +64,11 @@ def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "ttft_p50_ms": round(percentile(ttft, 0.50), 1),
         "ttft_p95_ms": round(percentile(ttft, 0.95), 1),
         "ttft_p99_ms": round(percentile(ttft, 0.99), 1),
+        "open_mean_s": round(ledger.open_s / max(1, ledger.complete), 2),
+        "prompt_mean_tokens": round(ledger.prompt_tokens / received, 1),
+        "output_mean_tokens": round(ledger.output_tokens / max(1, ledger.complete), 1),
+        "queued_ratio": round((waits.total() - waits["full"]) / received, 6),
+        "waits": dict(sorted(waits.items())),
         "refusals": dict(sorted(ledger.refusals.items())),
         "hedges": ledger.hedges,
         "races": dict(sorted(meter.races.items())),
@@ -74,7 +82,12 @@ def figures(outcome: Outcome, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "utilisation": round(sum(earned) / (outcome.capacity_tps * scenario.duration_s), 4),
         "audits_agreed": meter.audits["agreed"],
         "audits_disagreed": meter.audits["disagreed"],
+        "messages_per_s": {
+            name: round(count / max(1e-9, scenario.duration_s - WARM_UP_S), 1)
+            for name, count in asdict(outcome.carried).items()
+        },
         "decisions": len(decisions),
+        "choice_ms": round(sum(decisions) / received, 4),
         "decision_p50_ms": round(percentile(decisions, 0.50), 4),
         "decision_p99_ms": round(percentile(decisions, 0.99), 4),
         "decision_wall_p99_ms": round(percentile(walls, 0.99), 4),

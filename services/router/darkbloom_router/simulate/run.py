@@ -1,7 +1,7 @@
 """One run from its scenario to its result."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import accumulate
 
@@ -13,6 +13,7 @@ from darkbloom_router.simulate.collector import Collector
 from darkbloom_router.simulate.core import Core, make_core
 from darkbloom_router.simulate.edge import Edge
 from darkbloom_router.simulate.hardware import Product
+from darkbloom_router.simulate.lanes import Carried
 from darkbloom_router.simulate.ledger import Ledger
 from darkbloom_router.simulate.machine import Machine
 from darkbloom_router.simulate.scenario import Scenario
@@ -43,6 +44,9 @@ class Outcome:
     offered_per_s: float
     capacity_tps: float
     collector: Collector
+    carried: Carried
+    """Messages on lanes until requests stopped coming, without those of machines that came first.
+    """
 
 
 def run(scenario: Scenario, progress: Progress) -> Outcome:
@@ -77,6 +81,9 @@ def run(scenario: Scenario, progress: Progress) -> Outcome:
     capacity_tps = sum(machine.body.capacity_tps for machine in machines)
     traffic = Traffic(scenario, products, capacity_tps, core.timers, edge.ask)
     core.timers.after(WARM_UP_S, traffic.start)
+    counts: list[Carried] = []
+    for moment in (WARM_UP_S, scenario.duration_s):
+        core.timers.after(moment, lambda: counts.append(replace(core.carried)))
     _churn(scenario, core, machines)
     _sweep(core, scenario.decided_s)
 
@@ -91,7 +98,12 @@ def run(scenario: Scenario, progress: Progress) -> Outcome:
     for machine in machines:
         if machine.provider is not None:
             machine.connected_s += core.timers.now() - machine.provider.joined_at
-    return Outcome(scenario, core, ledger, machines, traffic.mean_per_s, capacity_tps, collector)
+    carried = Carried(
+        *(after - before for before, after in zip(*map(astuple, counts), strict=True))
+    )
+    return Outcome(
+        scenario, core, ledger, machines, traffic.mean_per_s, capacity_tps, collector, carried
+    )
 
 
 def _bodies(scenario: Scenario, products: list[Product]) -> list[Body]:
