@@ -16,7 +16,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="darkbloom_router", description="The router room.")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="route (the default)")
-    commands.add_parser("migrate", help="bring the schema of decision records to its newest form")
+    to_newest = commands.add_parser(
+        "migrate", help="bring the schema of decision records to its newest form"
+    )
+    to_newest.add_argument("--new", action="store_true", help="also where the database is blank")
     asked = commands.add_parser("why", help="say how a request went, from the decision records")
     asked.add_argument("name", nargs="?", default="", help="request, or X-Inference-Job-ID")
     asked.add_argument("--build", default="", help="only of this build")
@@ -33,8 +36,9 @@ def main() -> None:
             as_json=given.json,
         )
         raise SystemExit(code)
-    migrating = given.command == "migrate"
-    raise SystemExit(migrate(config) if migrating else run(lambda: serve(config)))
+    if given.command == "migrate":
+        raise SystemExit(migrate(config, new=given.new))
+    raise SystemExit(run(lambda: serve(config)))
 
 
 if __name__ == "__main__":

@@ -361,15 +361,24 @@ def _confirmations(
     return made
 
 
-def migrate(config: RouterConfig) -> int:
-    """Bring the schema of decision records to its newest revision; return the exit code."""
+def migrate(config: RouterConfig, *, new: bool = False) -> int:
+    """Bring the schema of decision records to its newest revision; return the exit code.
+
+    Args:
+        config: What the environment says.
+        new: Fill a blank database in production too.
+
+    Raises:
+        BlankStoreError: The schema is not there, and nobody said that the mesh is new.
+    """
     # Half of a room's start would be alembic and sqlalchemy, which no server needs.
     from darkbloom_mesh.migrate import migrate as migrate_schema
 
     if config.database_url is None:
         _log.error("no_database", hint="set DATABASE_URL; without it nothing is recorded")
         return 2
-    migrate_schema(config.database_url, package=__package__, schema=RECORDS_SCHEMA)
+    new = new or config.environment == "development"
+    migrate_schema(config.database_url, package=__package__, schema=RECORDS_SCHEMA, new=new)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Decision records in a real PostgreSQL."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,14 +8,17 @@ from dataclasses import replace
 import asyncpg
 import pytest
 from darkbloom_mesh.config import Secret
+from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 from darkbloom_mesh.migrate import migrate
 from darkbloom_mesh.postgres import Database
+from darkbloom_router import app
+from darkbloom_router.config import RouterConfig
 from darkbloom_router.records.reading import find
 from darkbloom_router.records.rows import AttemptRow, RefusalRow
 from darkbloom_router.records.store import PostgresRecords
 from darkbloom_router.records.why import lines, why
 
-from tests.stores import postgres
+from tests.stores import Postgres, postgres
 
 ATTEMPT = AttemptRow(
     attempt_id="att_1",
@@ -54,10 +58,35 @@ REFUSAL = RefusalRow(
 
 
 @pytest.fixture(scope="module")
-def database_url() -> Iterator[str]:
-    with postgres() as cluster, cluster.database() as url:
+def cluster() -> Iterator[Postgres]:
+    with postgres() as found:
+        yield found
+
+
+@pytest.fixture
+def fresh_url(cluster: Postgres) -> Iterator[str]:
+    with cluster.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def database_url(cluster: Postgres) -> Iterator[str]:
+    with cluster.database() as url:
         migrate(Secret(url), package="darkbloom_router", schema="routing")
         yield url
+
+
+def test_a_blank_database_is_filled_only_where_somebody_said_that_the_mesh_is_new(
+    fresh_url: str,
+) -> None:
+    config = RouterConfig(
+        environment="production", replica="router-0", database_url=Secret(fresh_url)
+    )
+    with pytest.raises(BlankStoreError, match="no schema routing: for a new mesh say"):
+        app.migrate(config)
+    assert app.migrate(config, new=True) == 0
+    assert app.migrate(config) == 0
+    assert app.migrate(replace(config, database_url=None)) == 2
 
 
 async def test_rows_are_kept_once_explain_a_request_and_go_when_they_are_old(
@@ -83,6 +112,31 @@ async def test_rows_are_kept_once_explain_a_request_and_go_when_they_are_old(
     finally:
         await connection.close()
         await store.close()
+
+
+async def test_a_store_that_is_blank_or_may_only_be_read_costs_rows_and_not_the_router(
+    fresh_url: str,
+) -> None:
+    store = PostgresRecords(fresh_url, "router-0")
+    await store.open()
+    for refused in (store.write([ATTEMPT]), store.sweep(0.0)):
+        with pytest.raises(BlankStoreError, match="nothing is recorded"):
+            await refused
+    await asyncio.to_thread(
+        migrate, Secret(fresh_url), package="darkbloom_router", schema="routing"
+    )
+    await store.write([ATTEMPT])
+    await store.close()
+
+    admin = await asyncpg.connect(fresh_url)
+    name = await admin.fetchval("SELECT quote_ident(current_database())")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await admin.close()
+    store = PostgresRecords(fresh_url, "router-0")
+    await store.open()
+    with pytest.raises(StoreUnavailableError, match="refused: 25006"):
+        await store.write([ATTEMPT])
+    await store.close()
 
 
 async def test_why_tells_a_request_by_any_of_its_names_in_closed_words(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Volumes come back blank: registry's, attestation's, the router's, the gateway's, Valkey's.
+"""Volumes come back blank: registry's, attestation's, decision records, router, gateway, Valkey.
 
 A blank database is its room's schema renamed away: the room finds a server that knows nothing. The
 original's whole fleet was demoted by one such volume.
@@ -30,6 +30,8 @@ _LEASES = {
 }
 """What nobody settles lapses within the drill, and not before a room is back."""
 _ROOMS = ("registry", "attestation")
+_RECORDS = "routing"
+"""Schema of the router, which goes on without it."""
 _ENDS = {"router": End.BROKEN, "gateway": End.CUT}
 """How what had begun ends when one of these comes back without a memory."""
 
@@ -37,10 +39,13 @@ _ENDS = {"router": End.BROKEN, "gateway": End.CUT}
 async def play(stage: Stage) -> Outcome:
     """Take each memory away in turn, see nobody demoted, give it back."""
     odd: list[str] = []
-    async with stage.mesh(environment=_LEASES) as mesh:
+    async with stage.mesh(environment=_LEASES, records=True) as mesh:
         ledger = await Ledger.begin(mesh)
         async with steady(mesh, clients=_CLIENTS, tokens=_TOKENS) as load:
             await until(grown(load, _CLIENTS), "answers before")
+            stage.progress("decision records are blank")
+            await asyncio.to_thread(_rename, mesh, _RECORDS, f"{_RECORDS}_lost")
+            odd += [*await _not_filled(mesh, "router"), *await _unharmed(mesh, load, _RECORDS)]
             for room in _ROOMS:
                 stage.progress(f"the volume of {room} is blank")
                 mesh.kill(room)
@@ -56,6 +61,7 @@ async def play(stage: Stage) -> Outcome:
 
             stage.progress("the volumes are found again")
             begun = stage.clock.monotonic()
+            await asyncio.to_thread(_rename, mesh, f"{_RECORDS}_lost", _RECORDS)
             for room in _ROOMS:
                 await asyncio.to_thread(_rename, mesh, f"{room}_lost", room)
                 await mesh.restart(room)
@@ -102,7 +108,7 @@ def _migrate(mesh: Mesh, name: str, environment: str) -> subprocess.CompletedPro
 
 
 async def _refused(mesh: Mesh, room: str) -> Sequence[str]:
-    """The room does not start, and in production nothing fills its database without being told."""
+    """The room does not start, and nothing fills its database."""
     odd = []
     try:
         await mesh.restart(room)
@@ -110,10 +116,15 @@ async def _refused(mesh: Mesh, room: str) -> Sequence[str]:
     except LocalError:
         if f"the database has no schema {room}" not in mesh.log(room).read_text():
             odd.append(f"{room} does not say that its database is blank")
+    return [*odd, *await _not_filled(mesh, room)]
+
+
+async def _not_filled(mesh: Mesh, room: str) -> Sequence[str]:
+    """Nothing fills a room's database in production without being told that the mesh is new."""
     done = await asyncio.to_thread(_migrate, mesh, room, "production")
     if done.returncode == 0 or "migrate --new" not in done.stderr + done.stdout:
-        odd.append(f"{room}: a blank database was filled in production: {done.stderr[-300:]}")
-    return odd
+        return [f"{room}: a blank database was filled in production: {done.stderr[-300:]}"]
+    return []
 
 
 async def _unharmed(mesh: Mesh, load: Load, what: str) -> Sequence[str]:

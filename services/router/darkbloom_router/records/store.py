@@ -1,10 +1,13 @@
 """Rows in PostgreSQL, schema `routing`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import final
 
+import asyncpg
 import orjson
+from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 from darkbloom_mesh.postgres import Database
 
 from darkbloom_router.records.rows import AttemptRow, RefusalRow, Row
@@ -52,17 +55,19 @@ class PostgresRecords:
         """Keep rows, all or none."""
         attempts = [self._attempt(row) for row in rows if isinstance(row, AttemptRow)]
         refusals = [self._refusal(row) for row in rows if isinstance(row, RefusalRow)]
-        async with self._connected.transaction() as connection:
-            if attempts:
-                await connection.executemany(_ATTEMPT, attempts)
-            if refusals:
-                await connection.executemany(_REFUSAL, refusals)
+        with _refused():
+            async with self._connected.transaction() as connection:
+                if attempts:
+                    await connection.executemany(_ATTEMPT, attempts)
+                if refusals:
+                    await connection.executemany(_REFUSAL, refusals)
 
     async def sweep(self, before_unix: float) -> int:
         """Delete a batch of rows older than that; returns how many."""
         before, deleted = datetime.fromtimestamp(before_unix, UTC), 0
-        for statement in _SWEEPS:
-            deleted += await self._connected.sweep(statement, before, SWEEP_ROWS)
+        with _refused():
+            for statement in _SWEEPS:
+                deleted += await self._connected.sweep(statement, before, SWEEP_ROWS)
         return deleted
 
     @property
@@ -111,3 +116,18 @@ class PostgresRecords:
             row.waited_ms,
             datetime.fromtimestamp(row.end_unix, UTC),
         )
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Turn whatever PostgreSQL refuses into an error that costs rows, and never the router.
+
+    A schema that is gone, a disk that is full, a replica that may only be read: none of them is a
+    reason to answer nobody. The driver's text may name rows, so only its code goes on.
+    """
+    try:
+        yield
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        raise BlankStoreError("the database has no schema routing: nothing is recorded") from None
+    except asyncpg.PostgresError as error:
+        raise StoreUnavailableError(f"postgresql refused: {error.sqlstate}") from None
