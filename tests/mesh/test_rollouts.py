@@ -1,10 +1,14 @@
 """A name moves to another build: a good one arrives, a bad one comes back by itself at step 1."""
 
+import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +26,7 @@ from tests.mesh.harness import CALL_S, QUICK, Books, Consumer, Fleet, until
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
 GOOD, BAD = "dev/good", "dev/bad"
+FREE = "a-free-name"
 STEP = 50
 NAME = next(
     name
@@ -147,3 +152,35 @@ async def test_a_good_build_passes_every_step_and_a_bad_one_comes_back_at_the_fi
 
     await until(held, "the machine that serves the build is seen in its one view")
     await Books(shop).clean()
+
+
+def publish(mesh: Mesh, *arguments: str) -> dict[str, Any]:
+    """Run the publisher's command line, and return what it says."""
+    at = ("--target", mesh.wiring.address("registry.grpc"))
+    token = ("--mesh-token-file", str(mesh.state.root / "keys" / "mesh-token"))
+    done = subprocess.run(
+        (str(Path(sys.executable).with_name("darkbloom-publish")), *at, *token, *arguments),
+        capture_output=True,
+        check=True,
+        timeout=60,
+        text=True,
+    )
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+async def test_a_name_for_marketplaces_is_served_and_only_the_feed_shows_it(shop: Mesh) -> None:
+    command = ("alias", FREE, NAME, "--marketplace-only", "--marketplace-slug", "org/free")
+    said = await asyncio.to_thread(publish, shop, *command)
+    assert said["propagation"]["propagated"]
+    consumer = Consumer(shop)
+
+    body = {"model": FREE, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+    answer = await consumer.post(body)
+    assert (answer.status_code, answer.json()["model"]) == (200, FREE)
+    listed = (await consumer.get("/v1/models?include_builds=1")).json()["data"]
+    shown = {row["id"]: row for row in (await consumer.get("/v1/models/openrouter")).json()["data"]}
+    assert {NAME, GOOD} <= {row["id"] for row in listed}
+    assert FREE not in {row["id"] for row in listed}
+    own = {"id": FREE, "name": FREE, "openrouter": {"slug": "org/free"}}
+    assert shown[FREE] == {**shown[NAME], **own}

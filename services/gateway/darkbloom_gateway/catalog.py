@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from darkbloom_gateway.errors import alias_unroutable, model_not_found
 from darkbloom_gateway.install import Install
@@ -20,6 +21,7 @@ class Build:
     quantization: str = ""
     model_type: str = "text"
     hugging_face_id: str = ""
+    marketplace_slug: str = ""
     deprecation_date: str = ""
     max_context_length: int = 0
     max_output_length: int = 0
@@ -45,6 +47,18 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class MarketplaceAlias:
+    """A name that requests may use and only the feed of marketplaces shows."""
+
+    alias_id: str
+    display_name: str
+    source_model: str
+    """Alias or build."""
+    marketplace_slug: str = ""
+    hugging_face_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """What a name stands for at the moment."""
 
@@ -53,6 +67,9 @@ class Resolution:
     build: Build
     fallback_build: str = ""
     """Build that may serve instead, empty for none."""
+    marketplace_slug: str = ""
+    """What marketplaces call it; empty: nothing."""
+    hugging_face_id: str = ""
 
 
 def in_share(alias: Alias, account_id: str) -> bool:
@@ -65,11 +82,16 @@ class Catalog:
     """One generation of the catalog; immutable."""
 
     def __init__(
-        self, generation: int, builds: Mapping[str, Build], aliases: Mapping[str, Alias]
+        self,
+        generation: int,
+        builds: Mapping[str, Build],
+        aliases: Mapping[str, Alias],
+        marketplaces: Mapping[str, MarketplaceAlias] = MappingProxyType({}),
     ) -> None:
         self.generation = generation
         self.builds = builds
         self._aliases = {name: alias for name, alias in aliases.items() if alias.active}
+        self._marketplaces = marketplaces
 
     def resolve(self, name: str, account_id: str = "") -> Resolution:
         """Resolve what a consumer called a model.
@@ -84,12 +106,28 @@ class Catalog:
         Raises:
             ApiError: 404 for an unknown name, 503 for an alias whose builds are all gone.
         """
+        followed = self._marketplaces.get(name)
+        if followed is None or name in self._aliases or name in self.builds:
+            return self._resolve(name, account_id)
+        source = followed.source_model
+        if source not in self._aliases and source not in self.builds:
+            raise alias_unroutable()
+        found = self._resolve(source, account_id)
+        return replace(
+            found,
+            name=name,
+            display_name=followed.display_name or name,
+            marketplace_slug=followed.marketplace_slug or found.marketplace_slug,
+            hugging_face_id=followed.hugging_face_id or found.hugging_face_id,
+        )
+
+    def _resolve(self, name: str, account_id: str) -> Resolution:
         alias = self._aliases.get(name)
         if alias is None:
             build = self.builds.get(name)
             if build is None:
                 raise model_not_found()
-            return Resolution(name, build.display_name or name, build)
+            return _resolution(name, build.display_name, build)
 
         named = (alias.desired_build, alias.previous_build)
         routable = [build_id for build_id in named if build_id in self.builds]
@@ -97,12 +135,8 @@ class Catalog:
             raise alias_unroutable()
         if account_id and alias.percent < _ALL and len(routable) > 1:
             routable = routable if in_share(alias, account_id) else routable[1:]
-        return Resolution(
-            name,
-            alias.display_name or name,
-            self.builds[routable[0]],
-            routable[1] if len(routable) > 1 and routable[1] != routable[0] else "",
-        )
+        other = routable[1] if len(routable) > 1 and routable[1] != routable[0] else ""
+        return _resolution(name, alias.display_name, self.builds[routable[0]], other)
 
     def aliases(self) -> list[Alias]:
         """Return the active public names, by id."""
@@ -126,3 +160,22 @@ class Catalog:
             if build_id not in self._aliases and (include_builds or build_id not in covered)
         ]
         return aliases + builds
+
+    def for_marketplaces(self) -> list[Resolution]:
+        """Return the names that only marketplaces see, of models that can be served."""
+        return [
+            self.resolve(name)
+            for name, alias in sorted(self._marketplaces.items())
+            if self._servable(alias.source_model)
+        ]
+
+    def _servable(self, name: str) -> bool:
+        alias = self._aliases.get(name)
+        named = (name,) if alias is None else (alias.desired_build, alias.previous_build)
+        return any(build in self.builds for build in named)
+
+
+def _resolution(name: str, display_name: str, build: Build, fallback: str = "") -> Resolution:
+    return Resolution(
+        name, display_name or name, build, fallback, build.marketplace_slug, build.hugging_face_id
+    )

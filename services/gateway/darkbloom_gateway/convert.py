@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from darkbloom_gateway.carried import Carried
-from darkbloom_gateway.catalog import Alias, Build, Catalog
+from darkbloom_gateway.catalog import Alias, Build, Catalog, MarketplaceAlias
 from darkbloom_gateway.errors import ApiError, ViolationFault, provider_failed
 from darkbloom_gateway.install import Install, InstallVersion
 from darkbloom_gateway.model import (
@@ -271,6 +271,17 @@ def catalog(message: catalog_pb2.Catalog) -> Catalog:
             )
             for row in message.aliases
         },
+        {
+            row.alias_id: MarketplaceAlias(
+                row.alias_id,
+                row.display_name,
+                row.source_model,
+                row.marketplace_slug,
+                row.hugging_face_id,
+            )
+            for row in message.marketplace_aliases
+            if row.active
+        },
     )
 
 
@@ -283,6 +294,7 @@ def _build(row: catalog_pb2.Build) -> Build:
         quantization=row.quantization,
         model_type=row.model_type or "text",
         hugging_face_id=row.hugging_face_id,
+        marketplace_slug=row.marketplace_slug,
         deprecation_date=row.deprecation_date,
         max_context_length=row.max_context_length,
         max_output_length=row.max_output_length,

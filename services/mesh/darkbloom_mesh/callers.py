@@ -75,13 +75,13 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     f"{_REGISTRY}.RegistryService": {
         "gateway router attestation": "WatchCatalog",
         "gateway": "GetManifest ListManifestKeys",
-        "gateway operator": "GetBuild ListBuilds ListAliases GetRollout ListRollouts "
-        "ListModelStates GetBuildProgress GetPropagation ListChanges",
+        "gateway operator": "GetBuild ListBuilds ListAliases ListMarketplaceAliases GetRollout "
+        "ListRollouts ListModelStates GetBuildProgress GetPropagation ListChanges",
         "gateway router": "ConfirmCatalog",
         "attestation router operator": "CheckModelHash",
         "router": "ReportModelStates",
         "operator": "RegisterBuild PromoteVersion RetireVersion SetBuildStatus UpdateBuild "
-        "UpsertAlias DeleteAlias StartRollout ChangeRollout",
+        "UpsertAlias UpsertMarketplaceAlias DeleteAlias StartRollout ChangeRollout",
     },
     f"{_ROUTER}.FleetService": {
         "gateway operator": "ListProviders ListBuildCapacity ExplainProvider",

@@ -20,6 +20,7 @@ from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.feed import CatalogFeed
 from darkbloom_registry.keys import PublishingKeys
+from darkbloom_registry.names.naming import Naming
 from darkbloom_registry.progress.following import Following, Gauges
 from darkbloom_registry.publishing import Publishing
 from darkbloom_registry.rendering import ProcessRenderer
@@ -57,6 +58,7 @@ async def serve(config: RegistryConfig, clock: Clock | None = None) -> int:
         server = RegistryServer(
             store,
             Publishing(store, clock, ProcessRenderer(), development=development),
+            Naming(store, clock),
             feed,
             service.metrics,
             config.signer(),

@@ -1,4 +1,4 @@
-"""Builds, versions and aliases as rows, each in its caller's transaction."""
+"""Builds and versions as rows, each in its caller's transaction."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ import asyncpg
 from darkbloom_mesh.postgres import Connection
 
 from darkbloom_registry.model import (
-    Alias,
     Build,
     BuildFacts,
     BuildStatus,
@@ -92,16 +91,3 @@ def template_values(template: Rendering | None) -> tuple[str | None, str | None]
     if template is None:
         return None, None
     return template.template_sha256, json.dumps(dict(template.fixtures))
-
-
-def alias(row: asyncpg.Record) -> Alias:
-    """Return an alias as stored."""
-    return Alias(
-        alias_id=row["alias_id"],
-        display_name=row["display_name"],
-        desired_build=row["desired_build"],
-        previous_build=row["previous_build"] or "",
-        active=row["active"],
-        traffic_percent=row["traffic_percent"],
-        retired_builds=tuple(row["retired_builds"]),
-    )

@@ -16,6 +16,7 @@ from darkbloom_registry.model import (
     BuildFacts,
     BuildStatus,
     Catalog,
+    MarketplaceAlias,
     Version,
     VersionState,
 )
@@ -138,6 +139,7 @@ def alias_from(alias: catalog_pb2.Alias) -> Alias:
         previous_build=alias.previous_build,
         active=alias.active,
         traffic_percent=alias.traffic_percent if alias.HasField("traffic_percent") else None,
+        takeover=alias.takeover,
     )
 
 
@@ -151,6 +153,31 @@ def alias_to(alias: Alias) -> catalog_pb2.Alias:
         active=alias.active,
         traffic_percent=alias.traffic_percent,
         retired_builds=alias.retired_builds,
+        takeover=alias.takeover,
+    )
+
+
+def marketplace_alias_from(alias: catalog_pb2.MarketplaceAlias) -> MarketplaceAlias:
+    """Read a name for marketplaces as wanted."""
+    return MarketplaceAlias(
+        alias_id=alias.alias_id,
+        display_name=alias.display_name,
+        source_model=key_from(alias.source_model, "alias.source_model"),
+        marketplace_slug=alias.marketplace_slug,
+        hugging_face_id=alias.hugging_face_id,
+        active=alias.active,
+    )
+
+
+def marketplace_alias_to(alias: MarketplaceAlias) -> catalog_pb2.MarketplaceAlias:
+    """Write a name for marketplaces as stored."""
+    return catalog_pb2.MarketplaceAlias(
+        alias_id=alias.alias_id,
+        display_name=alias.display_name,
+        source_model=alias.source_model,
+        marketplace_slug=alias.marketplace_slug,
+        hugging_face_id=alias.hugging_face_id,
+        active=alias.active,
     )
 
 
@@ -160,6 +187,7 @@ def catalog_to(catalog: Catalog) -> catalog_pb2.Catalog:
         generation=catalog.generation,
         builds=map(build_to, catalog.builds),
         aliases=map(alias_to, catalog.aliases),
+        marketplace_aliases=map(marketplace_alias_to, catalog.marketplace_aliases),
     )
 
 

@@ -34,7 +34,19 @@ class VersionRetiredError(PreconditionError):
 
 
 class NameTakenError(PreconditionError):
-    """One name cannot be a build and an alias."""
+    """One name cannot be two things: a build, an alias, or a name for marketplaces."""
+
+
+class TakeoverLiveError(PreconditionError):
+    """The build whose id a name took over is still served under it."""
+
+
+class TakeoverEarlyError(PreconditionError):
+    """Machines still need the build whose id a name took over."""
+
+
+class NameFollowedError(PreconditionError):
+    """A name for marketplaces follows this one."""
 
 
 class DevelopmentOnlyError(PreconditionError):

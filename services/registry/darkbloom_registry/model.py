@@ -136,6 +136,23 @@ class Alias:
     """Share of accounts on the desired build; None means all."""
     retired_builds: tuple[str, ...] = ()
     """Builds that the name pointed at before."""
+    takeover: bool = False
+    """The name is the id of a build, too, which stands behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketplaceAlias:
+    """A name that requests may use and only marketplaces are shown."""
+
+    alias_id: str
+    display_name: str
+    source_model: str
+    """Alias or build."""
+    marketplace_slug: str
+    """Empty: that of the build."""
+    hugging_face_id: str
+    """Empty: that of the build."""
+    active: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,4 +163,6 @@ class Catalog:
     builds: Sequence[Build]
     """Routable ones, by id."""
     aliases: Sequence[Alias]
+    """Active ones, by id."""
+    marketplace_aliases: Sequence[MarketplaceAlias] = ()
     """Active ones, by id."""

@@ -14,6 +14,7 @@ from darkbloom_registry.model import (
     BuildFacts,
     BuildStatus,
     Catalog,
+    MarketplaceAlias,
     Rendering,
     Version,
 )
@@ -91,7 +92,23 @@ class Writing(Protocol):
         ...
 
     async def delete_alias(self, alias_id: str) -> None:
-        """Forget a name."""
+        """Forget a name of either kind."""
+        ...
+
+    async def name_taken(self, name: str) -> bool:
+        """Return whether a name of either kind is called so."""
+        ...
+
+    async def marketplace_alias(self, alias_id: str) -> MarketplaceAlias | None:
+        """Return a name for marketplaces, if there is one."""
+        ...
+
+    async def marketplace_aliases_of(self, source_model: str) -> Sequence[str]:
+        """Return the names for marketplaces that follow a model."""
+        ...
+
+    async def put_marketplace_alias(self, alias: MarketplaceAlias) -> None:
+        """Write a name for marketplaces, new or not."""
         ...
 
     async def rollout(self, rollout_id: str) -> Rollout | None:
@@ -172,6 +189,10 @@ class Store(Protocol):
 
     async def aliases(self, after: str, limit: int) -> Sequence[Alias]:
         """Return aliases whose id follows `after`, by id; inactive ones too."""
+        ...
+
+    async def marketplace_aliases(self, after: str, limit: int) -> Sequence[MarketplaceAlias]:
+        """Return names for marketplaces whose id follows `after`, by id; inactive ones too."""
         ...
 
     async def rollouts(self, alias: str, before: str, limit: int) -> Sequence[Rollout]:

@@ -10,10 +10,8 @@ from darkbloom_edge.manifest import Manifest, parse_manifest
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.errors import InvalidArgumentError
 
-from darkbloom_registry.aliases import check_alias, succeed
 from darkbloom_registry.changes import Change
 from darkbloom_registry.errors import (
-    AliasNotFoundError,
     BuildNotFoundError,
     ImmutableError,
     ManifestInvalidError,
@@ -29,14 +27,16 @@ from darkbloom_registry.facts import (
     check_sources,
 )
 from darkbloom_registry.model import (
-    Alias,
+    LISTED,
     Build,
     BuildFacts,
     BuildStatus,
     Rendering,
     VersionState,
 )
+from darkbloom_registry.names.takeovers import check_retirement, check_return
 from darkbloom_registry.ports import Renderer, Store, Writing
+from darkbloom_registry.progress.readers import newest_lives
 from darkbloom_registry.templates import check_rendering, check_template_files
 from darkbloom_registry.updates import updated
 from darkbloom_registry.versions import promote, retire
@@ -46,7 +46,7 @@ NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 @final
 class Publishing:
-    """Registers versions, promotes them and points names at builds.
+    """Registers versions, promotes them and says what becomes of builds.
 
     Every write holds the one lock of the generation, so rules are checked against what will be
     true at commit, and a repeated call changes nothing.
@@ -115,7 +115,7 @@ class Publishing:
 
             now = self._clock.now()
             if build is None:
-                if await writing.alias(facts.id) is not None:
+                if await writing.name_taken(facts.id):
                     raise NameTakenError("an alias has this name")
                 await writing.add_build(facts, now)
             elif promote_it:
@@ -176,22 +176,46 @@ class Publishing:
             return await _existing(writing, build_id), writing.generation
 
     async def set_status(
-        self, build_id: str, status: BuildStatus, deprecation_date: str, *, actor: str
+        self,
+        build_id: str,
+        status: BuildStatus,
+        deprecation_date: str,
+        *,
+        leave_behind: int = 0,
+        actor: str,
     ) -> tuple[Build, int]:
         """Change the life of a build; return it and the generation.
 
+        Args:
+            build_id: Which.
+            status: What becomes of it.
+            deprecation_date: YYYY-MM-DD, or empty.
+            leave_behind: Machines that may lose a build whose id a name took over.
+            actor: Who does it.
+
         Raises:
             BuildNotFoundError: there is no such build.
-            InvalidArgumentError: the date is none.
+            InvalidArgumentError: the date is none, or `leave_behind` is negative.
             RolloutRunsError: a rollout moves a name from or to it.
+            TakeoverEarlyError: a name took its id over, and machines still need it.
+            NameTakenError: it shall be served again, and a name has its id for good.
         """
         check_deprecation_date(deprecation_date)
+        if leave_behind < 0:
+            raise InvalidArgumentError("must not be negative", "leave_behind")
+        # Before the one lock: what is read with it held would need a second connection.
+        readers = newest_lives(await self._store.readers(self._clock.now()))
         async with self._store.write() as writing:
             build = await _existing(writing, build_id)
             before = (build.facts.status, build.facts.deprecation_date)
             if before == (status, deprecation_date):
                 return build, writing.generation
             await _at_rest(writing, build_id)
+            name = await writing.alias(build_id)
+            if status in LISTED:
+                check_return(name)
+            elif build.listed:
+                check_retirement(name, readers, leave_behind)
 
             await writing.set_status(build_id, status, deprecation_date)
             said = {
@@ -202,58 +226,6 @@ class Publishing:
             await writing.bump(self._change(actor, "status", build_id, said))
 
             return await _existing(writing, build_id), writing.generation
-
-    async def upsert_alias(self, wanted: Alias, *, actor: str) -> tuple[Alias, int]:
-        """Create or change an alias; return it as stored and the generation.
-
-        Raises:
-            InvalidArgumentError: a field is wrong, or names a build that is not registered.
-            NameTakenError: a build has this name.
-            RolloutRunsError: a rollout moves this alias.
-        """
-        wanted = check_alias(wanted)
-
-        async with self._store.write() as writing:
-            if await writing.build(wanted.alias_id) is not None:
-                raise NameTakenError("a build has this name")
-            for field in ("desired_build", "previous_build"):
-                target: str = getattr(wanted, field)
-                if target and await writing.build(target) is None:
-                    raise InvalidArgumentError("not a registered build", f"alias.{field}")
-
-            if await writing.live_rollout(wanted.alias_id) is not None:
-                raise RolloutRunsError("a rollout moves this alias; revert it first")
-            current = await writing.alias(wanted.alias_id)
-            successor = succeed(wanted, current)
-            if successor == current:
-                return successor, writing.generation
-
-            await writing.put_alias(successor)
-            said = {
-                "before": asdict(current) if current else None,
-                "after": asdict(successor),
-            }
-            await writing.bump(self._change(actor, "alias", wanted.alias_id, said))
-
-            return successor, writing.generation
-
-    async def delete_alias(self, alias_id: str, *, actor: str) -> int:
-        """Take a name away; return the generation.
-
-        Raises:
-            AliasNotFoundError: there is no such alias.
-            RolloutRunsError: a rollout moves it.
-        """
-        async with self._store.write() as writing:
-            current = await writing.alias(alias_id)
-            if current is None:
-                raise AliasNotFoundError("no such alias")
-            if await writing.live_rollout(alias_id) is not None:
-                raise RolloutRunsError("a rollout moves this alias; revert it first")
-            await writing.delete_alias(alias_id)
-            said = {"before": asdict(current), "after": None}
-            await writing.bump(self._change(actor, "alias_deleted", alias_id, said))
-            return writing.generation
 
     async def update(
         self, wanted: BuildFacts, fields: Sequence[str], *, actor: str

@@ -18,6 +18,7 @@ from darkbloom_registry.errors import (
     BuildNotRoutableError,
     RolloutNotFoundError,
     RolloutRunsError,
+    TakeoverLiveError,
     TrafficSplitError,
 )
 from darkbloom_registry.model import Alias
@@ -77,6 +78,7 @@ class Rolling:
                 began another rollout.
             AliasNotFoundError: there is no such active alias.
             RolloutRunsError: another rollout moves this alias.
+            TakeoverLiveError: it took a build's id over, and that build still stands behind it.
             TrafficSplitError: a part of its traffic was put on another build by hand.
             BuildNotRoutableError: what it would come back to serves nobody.
         """
@@ -241,6 +243,11 @@ async def _movable(writing: Writing, alias_id: str, to_build: str) -> Alias:
         raise AliasNotFoundError("no such active alias")
     if await writing.live_rollout(alias_id) is not None:
         raise RolloutRunsError("a rollout moves this alias already")
+    if alias.takeover:
+        # Behind it stands the build of its own name, and a rollout needs that place.
+        raise TakeoverLiveError(
+            "the build of this name stands behind it; use `alias` until it goes"
+        )
     if alias.desired_build == to_build:
         raise InvalidArgumentError("is the desired build already", "to_build")
     target = await writing.build(to_build)

@@ -19,6 +19,8 @@ from darkbloom_registry.errors import (
     VersionNotFoundError,
 )
 from darkbloom_registry.feed import CatalogFeed, Heartbeat
+from darkbloom_registry.names.naming import Naming
+from darkbloom_registry.names.server import NamesServer
 from darkbloom_registry.ports import Store
 from darkbloom_registry.progress.following import Following
 from darkbloom_registry.progress.server import ProgressServer
@@ -28,7 +30,7 @@ from darkbloom_registry.updates import DECIDING
 
 
 @final
-class RegistryServer(ProgressServer):
+class RegistryServer(NamesServer, ProgressServer):
     """Serves all RPCs of the registry.
 
     Holds no resource of its own. Errors are those of the domain and leave as mesh statuses; a watch
@@ -39,6 +41,7 @@ class RegistryServer(ProgressServer):
         self,
         store: Store,
         publishing: Publishing,
+        naming: Naming,
         feed: CatalogFeed,
         metrics: Metrics,
         signer: Ed25519Signer | None = None,
@@ -48,8 +51,8 @@ class RegistryServer(ProgressServer):
         admission: Admission,
         clock: Clock,
     ) -> None:
-        super().__init__(store, rolling, following, clock=clock)
-        self._admission = admission
+        ProgressServer.__init__(self, store, rolling, following, clock=clock)
+        NamesServer.__init__(self, store, naming, admission)
         self._publishing = publishing
         self._feed = feed
         self._signer = signer
@@ -172,42 +175,10 @@ class RegistryServer(ProgressServer):
             convert.key_from(request.build, "build"),
             convert.status_from(request.status),
             request.deprecation_date,
+            leave_behind=request.leave_behind,
             actor=actor,
         )
         return pb.SetBuildStatusResponse(build=convert.build_to(build), generation=generation)
-
-    async def UpsertAlias(
-        self, request: pb.UpsertAliasRequest, context: Context
-    ) -> pb.UpsertAliasResponse:
-        """Create or change an alias."""
-        actor = await self._admission.decide(context, Scope.ALIAS, request)
-        alias, generation = await self._publishing.upsert_alias(
-            convert.alias_from(request.alias), actor=actor
-        )
-        return pb.UpsertAliasResponse(alias=convert.alias_to(alias), generation=generation)
-
-    async def DeleteAlias(
-        self, request: pb.DeleteAliasRequest, context: Context
-    ) -> pb.DeleteAliasResponse:
-        """Take a name away."""
-        actor = await self._admission.decide(context, Scope.ALIAS, request)
-        generation = await self._publishing.delete_alias(
-            convert.key_from(request.alias_id, "alias_id"), actor=actor
-        )
-        return pb.DeleteAliasResponse(generation=generation)
-
-    async def ListAliases(
-        self, request: pb.ListAliasesRequest, context: Context
-    ) -> pb.ListAliasesResponse:
-        """Return a page of aliases."""
-        after, size = convert.page_from(request.page)
-        found = await self._store.aliases(after, size + 1)
-        page, more = found[:size], len(found) > size
-
-        return pb.ListAliasesResponse(
-            aliases=map(convert.alias_to, page),
-            next_page_token=convert.page_token(page[-1].alias_id) if more else "",
-        )
 
     async def UpdateBuild(
         self, request: pb.UpdateBuildRequest, context: Context

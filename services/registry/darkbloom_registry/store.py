@@ -14,8 +14,10 @@ from darkbloom_registry.model import (
     Alias,
     Build,
     Catalog,
+    MarketplaceAlias,
 )
 from darkbloom_registry.model_states import ModelStage, ModelState
+from darkbloom_registry.names import rows as name_rows
 from darkbloom_registry.progress import rows as reader_rows
 from darkbloom_registry.progress.readers import Reader
 from darkbloom_registry.rollouts import Rollout
@@ -77,14 +79,14 @@ class PostgresStore:
             builds = await build_rows.builds(
                 connection, "WHERE status = ANY($1)", [status.value for status in LISTED]
             )
-            aliases = await connection.fetch(
-                "SELECT * FROM registry.aliases WHERE active ORDER BY alias_id"
-            )
+            aliases = await name_rows.active_aliases(connection)
+            marketplaces = await name_rows.active_marketplace_aliases(connection)
 
         return Catalog(
             generation=generation,
             builds=tuple(build for build in builds if build.routable),
-            aliases=tuple(map(build_rows.alias, aliases)),
+            aliases=aliases,
+            marketplace_aliases=marketplaces,
         )
 
     async def build(self, build: str) -> Build | None:
@@ -107,12 +109,12 @@ class PostgresStore:
     async def aliases(self, after: str, limit: int) -> Sequence[Alias]:
         """Return aliases whose id follows `after`, by id; inactive ones too."""
         async with self._database.acquire() as connection:
-            rows = await connection.fetch(
-                "SELECT * FROM registry.aliases WHERE alias_id > $1 ORDER BY alias_id LIMIT $2",
-                after,
-                limit,
-            )
-        return tuple(map(build_rows.alias, rows))
+            return await name_rows.aliases(connection, after, limit)
+
+    async def marketplace_aliases(self, after: str, limit: int) -> Sequence[MarketplaceAlias]:
+        """Return names for marketplaces whose id follows `after`, by id; inactive ones too."""
+        async with self._database.acquire() as connection:
+            return await name_rows.marketplace_aliases(connection, after, limit)
 
     async def rollouts(self, alias: str, before: str, limit: int) -> Sequence[Rollout]:
         """Return rollouts older than `before` (an id; empty: all), newest first."""

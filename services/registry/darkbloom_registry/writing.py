@@ -9,8 +9,17 @@ from darkbloom_mesh.postgres import Connection
 
 from darkbloom_registry import build_rows, change_rows, rollout_rows
 from darkbloom_registry.changes import Change, Scope
-from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, Rendering, Version
+from darkbloom_registry.model import (
+    Alias,
+    Build,
+    BuildFacts,
+    BuildStatus,
+    MarketplaceAlias,
+    Rendering,
+    Version,
+)
 from darkbloom_registry.model_states import ModelState
+from darkbloom_registry.names import rows as name_rows
 from darkbloom_registry.rollouts import Rollout
 
 CHANNEL = "registry_catalog"
@@ -36,10 +45,7 @@ class Write:
 
     async def alias(self, alias_id: str) -> Alias | None:
         """Return an alias, if there is one."""
-        row = await self._connection.fetchrow(
-            "SELECT * FROM registry.aliases WHERE alias_id = $1", alias_id
-        )
-        return None if row is None else build_rows.alias(row)
+        return await name_rows.alias(self._connection, alias_id)
 
     async def add_build(self, facts: BuildFacts, create_time: datetime) -> None:
         """Write a new build without versions."""
@@ -124,23 +130,28 @@ class Write:
 
     async def put_alias(self, alias: Alias) -> None:
         """Write an alias, new or not."""
-        await self._connection.execute(
-            "INSERT INTO registry.aliases (alias_id, display_name, desired_build, previous_build,"
-            " active, traffic_percent, retired_builds) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-            " ON CONFLICT (alias_id) DO UPDATE SET display_name = $2, desired_build = $3,"
-            " previous_build = $4, active = $5, traffic_percent = $6, retired_builds = $7",
-            alias.alias_id,
-            alias.display_name,
-            alias.desired_build,
-            alias.previous_build or None,
-            alias.active,
-            alias.traffic_percent,
-            alias.retired_builds,
-        )
+        await name_rows.put_alias(self._connection, alias)
 
     async def delete_alias(self, alias_id: str) -> None:
-        """Forget a name."""
-        await self._connection.execute("DELETE FROM registry.aliases WHERE alias_id = $1", alias_id)
+        """Forget a name of either kind."""
+        await name_rows.delete(self._connection, alias_id)
+
+    async def name_taken(self, name: str) -> bool:
+        """Return whether a name of either kind is called so."""
+        found = await self.alias(name) or await self.marketplace_alias(name)
+        return found is not None
+
+    async def marketplace_alias(self, alias_id: str) -> MarketplaceAlias | None:
+        """Return a name for marketplaces, if there is one."""
+        return await name_rows.marketplace_alias(self._connection, alias_id)
+
+    async def marketplace_aliases_of(self, source_model: str) -> Sequence[str]:
+        """Return the names for marketplaces that follow a model."""
+        return await name_rows.followers(self._connection, source_model)
+
+    async def put_marketplace_alias(self, alias: MarketplaceAlias) -> None:
+        """Write a name for marketplaces, new or not."""
+        await name_rows.put_marketplace_alias(self._connection, alias)
 
     async def rollout(self, rollout_id: str) -> Rollout | None:
         """Return a rollout, if there is one."""

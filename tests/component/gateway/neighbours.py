@@ -66,7 +66,7 @@ from darkbloom.billing.v1.report_service_pb2_grpc import add_ReportServiceServic
 from darkbloom.common.v1.error_reason_pb2 import ErrorReason
 from darkbloom.common.v1.price_pb2 import PriceRow, SignedDocument
 from darkbloom.registry.v1 import catalog_pb2, registry_service_pb2, rollout_pb2
-from darkbloom.registry.v1.catalog_pb2 import Alias, Build, Catalog
+from darkbloom.registry.v1.catalog_pb2 import Alias, Build, Catalog, MarketplaceAlias
 from darkbloom.registry.v1.registry_service_pb2 import (
     GetManifestResponse,
     ListManifestKeysResponse,
@@ -380,6 +380,8 @@ class FakeRegistry(RegistryServiceServicer):
                     max_context_length=4096,
                     max_output_length=512,
                     capabilities=["chat", "tools"],
+                    marketplace_slug="org/tiny",
+                    hugging_face_id="org/tiny-card",
                     weight_hash=WEIGHTS,
                     active_version="v2",
                     min_ram_gb=8,
@@ -402,6 +404,15 @@ class FakeRegistry(RegistryServiceServicer):
             aliases=[
                 Alias(alias_id=ALIAS, desired_build=BUILD, active=True),
                 Alias(alias_id="gone", desired_build="dev/absent", active=True),
+            ],
+            marketplace_aliases=[
+                MarketplaceAlias(
+                    alias_id="tiny-free",
+                    source_model=ALIAS,
+                    marketplace_slug="org/tiny:free",
+                    active=True,
+                ),
+                MarketplaceAlias(alias_id="hidden", source_model=ALIAS),
             ],
         )
 

@@ -7,6 +7,8 @@ from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.component.gateway.neighbours import BUILD
 from tests.component.gateway.test_refusals import error
 
+FREE = {"slug": "org/tiny:free"}
+
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_capacity_is_public_and_names_what_the_list_names(house: Harness) -> None:
@@ -20,13 +22,30 @@ async def test_capacity_is_public_and_names_what_the_list_names(house: Harness) 
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_the_feed_of_marketplaces_has_prices_and_features(house: Harness) -> None:
-    (row,) = (await house.http.get("/v1/models/openrouter", headers=BEARER)).json()["data"]
+    row, free = (await house.http.get("/v1/models/openrouter", headers=BEARER)).json()["data"]
 
     assert (row["id"], row["is_ready"], row["context_length"]) == ("tiny", True, 4096)
+    assert row["openrouter"] == {"slug": "org/tiny"}
+    assert (row["hugging_face_id"], row["input_modalities"]) == ("org/tiny-card", ["text"])
+    assert free == {**row, "id": "tiny-free", "name": "tiny-free", "openrouter": FREE}
     assert row["pricing"]["completion"] == "0.0000002"
     assert row["supported_features"] == ["tools"]
     refused = await house.http.get("/v1/models/openrouter")
     assert error(refused)[:2] == (401, "authentication_error")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_name_for_marketplaces_answers_and_is_in_no_list(house: Harness) -> None:
+    listed = (await house.http.get("/v1/models?include_builds=1", headers=BEARER)).json()["data"]
+    entry = (await house.http.get("/v1/models/tiny-free", headers=BEARER)).json()
+    body = {"model": "tiny-free", "messages": [{"role": "user", "content": "hello"}]}
+    answer = await house.http.post("/v1/chat/completions", json=body, headers=BEARER)
+    unknown = await house.http.get("/v1/models/hidden", headers=BEARER)
+
+    assert [row["id"] for row in listed] == ["tiny", BUILD]
+    assert (entry["id"], entry["metadata"]["build"]) == ("tiny-free", BUILD)
+    assert (answer.status_code, answer.json()["model"]) == (200, "tiny-free")
+    assert unknown.status_code == 404
 
 
 @pytest.mark.asyncio(loop_scope="session")

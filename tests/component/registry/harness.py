@@ -26,6 +26,7 @@ from darkbloom_registry.admission import KEY_METADATA, Admission
 from darkbloom_registry.approvals import Approvals
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.feed import CatalogFeed
+from darkbloom_registry.names.naming import Naming
 from darkbloom_registry.progress.following import Following
 from darkbloom_registry.publishing import Publishing
 from darkbloom_registry.rendering import ProcessRenderer
@@ -160,6 +161,7 @@ async def served(
     server = RegistryServer(
         store,
         Publishing(store, clock, ProcessRenderer(), development=development),
+        Naming(store, clock),
         feed,
         Metrics(version="test"),
         signer,

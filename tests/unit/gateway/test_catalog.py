@@ -1,5 +1,5 @@
 import pytest
-from darkbloom_gateway.catalog import Alias, Build, Catalog
+from darkbloom_gateway.catalog import Alias, Build, Catalog, MarketplaceAlias
 from darkbloom_gateway.errors import ApiError
 
 
@@ -77,3 +77,47 @@ def test_a_list_shows_aliases_and_builds_that_none_covers() -> None:
 
     assert [row.name for row in shelf.listed()] == ["m", "c"]
     assert [row.name for row in shelf.listed(include_builds=True)] == ["m", "a", "b", "c"]
+
+
+def with_marketplace(source: str, shelf: Catalog) -> Catalog:
+    followed = MarketplaceAlias("free", "Free", source, "org/free", "org/card")
+    return Catalog(
+        1, shelf.builds, {row.alias_id: row for row in shelf.aliases()}, {"free": followed}
+    )
+
+
+def test_a_name_for_marketplaces_stands_for_what_it_follows_and_hides_nothing() -> None:
+    plain = catalog("new", "old", "alone", m=("new", "old"))
+    shelf = with_marketplace("m", plain)
+    found = shelf.resolve("free")
+
+    assert (found.name, found.display_name) == ("free", "Free")
+    assert (found.build.build_id, found.fallback_build) == ("new", "old")
+    assert (found.marketplace_slug, found.hugging_face_id) == ("org/free", "org/card")
+    assert shelf.listed(include_builds=True) == plain.listed(include_builds=True)
+    assert with_marketplace("alone", plain).listed() == plain.listed()
+    assert [row.name for row in shelf.for_marketplaces()] == ["free"]
+
+
+def test_a_name_for_marketplaces_takes_each_account_to_the_side_of_what_it_follows() -> None:
+    plain = moving(50)
+    shelf = with_marketplace("name", plain)
+    for account in ACCOUNTS[:50]:
+        assert shelf.resolve("free", account).build == plain.resolve("name", account).build
+
+
+def test_a_name_for_marketplaces_whose_model_is_gone_is_neither_shown_nor_served() -> None:
+    for source, plain in (("m", catalog("x", m=("new", "old"))), ("gone", catalog("x"))):
+        shelf = with_marketplace(source, plain)
+        assert shelf.for_marketplaces() == []
+        with pytest.raises(ApiError) as caught:
+            shelf.resolve("free")
+        assert caught.value.http_status == 503
+
+
+def test_a_name_that_took_a_builds_id_over_means_the_other_build() -> None:
+    shelf = catalog("small", "new", small=("new", "small"))
+    found = shelf.resolve("small")
+
+    assert (found.build.build_id, found.fallback_build) == ("new", "small")
+    assert [row.name for row in shelf.listed()] == ["small"]

@@ -145,6 +145,7 @@ TABLE: Mapping[Key, Operation] = {
                                 "quantization": STRING,
                                 "description": STRING,
                                 "deprecation_date": STRING,
+                                "openrouter": obj({"slug": STRING}),
                             },
                         )
                     )

@@ -8,7 +8,14 @@ from fastapi import APIRouter, Request
 from darkbloom_gateway.catalog import Resolution
 from darkbloom_gateway.ports import PriceList
 from darkbloom_gateway.routes import fleet_figures
-from darkbloom_gateway.routes.models import SAMPLING, catalog_of, features, price_of, pricing
+from darkbloom_gateway.routes.models import (
+    SAMPLING,
+    catalog_of,
+    features,
+    modalities,
+    price_of,
+    pricing,
+)
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
 ROUTES = frozenset({"/v1/models/capacity", "/v1/models/openrouter"})
@@ -40,7 +47,9 @@ def make_router(plane: ControlPlane) -> APIRouter:
     async def feed(request: Request) -> Reply:
         """List the models as marketplaces read them."""
         caller = await plane.caller(request)
-        rows = [row for row in catalog_of(plane).listed() if caller.allows(row.name)]
+        catalog = catalog_of(plane)
+        named = [*catalog.listed(), *catalog.for_marketplaces()]
+        rows = [row for row in named if caller.allows(row.name)]
         prices, live = await plane.prices.get(), await plane.capacity_or_nothing()
         return reply(
             {
@@ -58,8 +67,9 @@ def make_router(plane: ControlPlane) -> APIRouter:
 
 def _entry(row: Resolution, prices: PriceList, *, ready: bool) -> dict[str, Any]:
     build = row.build
-    optional = {
-        "hugging_face_id": build.hugging_face_id,
+    optional: dict[str, Any] = {
+        "hugging_face_id": row.hugging_face_id,
+        "openrouter": {"slug": row.marketplace_slug} if row.marketplace_slug else None,
         "quantization": build.quantization,
         "description": build.description,
         "deprecation_date": build.deprecation_date,
@@ -68,7 +78,7 @@ def _entry(row: Resolution, prices: PriceList, *, ready: bool) -> dict[str, Any]
         "id": row.name,
         "name": row.display_name,
         "created": build.created,
-        "input_modalities": ["text"],
+        "input_modalities": modalities(build),
         "output_modalities": ["text"],
         "context_length": build.max_context_length,
         "max_output_length": build.max_output_length,

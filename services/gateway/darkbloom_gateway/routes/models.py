@@ -58,7 +58,8 @@ def make_router(plane: ControlPlane) -> APIRouter:
             raise model_not_allowed()
         own = await plane.own_builds(request, caller)
         catalog = catalog_of(plane)
-        known = {row.name: row for row in catalog.listed(include_builds=True)}
+        named = [*catalog.for_marketplaces(), *catalog.listed(include_builds=True)]
+        known = {row.name: row for row in named}
         if model_id not in known or not _served(known[model_id], own):
             raise model_not_found()
         prices, live = await plane.prices.get(), await _live(plane)
@@ -109,6 +110,11 @@ def pricing(price: Price) -> dict[str, str]:
     }
 
 
+def modalities(build: Build) -> list[str]:
+    """Return what a build reads, in the words of the model list."""
+    return ["text", "image"] if "vision" in build.capabilities else ["text"]
+
+
 def features(build: Build) -> list[str]:
     """Return what a build can do beyond text, in the words of the model list."""
     return [name for name in _FEATURES if name in build.capabilities]
@@ -123,9 +129,9 @@ def _entry(row: Resolution, prices: PriceList, now: _Live) -> dict[str, Any]:
         "created": build.created,
         "owned_by": _OWNER,
         "name": row.display_name,
-        "hugging_face_id": build.hugging_face_id,
+        "hugging_face_id": row.hugging_face_id,
         "description": build.description,
-        "input_modalities": ["text"],
+        "input_modalities": modalities(build),
         "output_modalities": ["text"],
         "quantization": build.quantization,
         "context_length": build.max_context_length,

@@ -57,7 +57,7 @@ def make_router(
         An alias is listed at the price of its primary build; a request is settled at the build that
         served.
         """
-        return reply(_price_list(await plane.prices.get(), plane.shelf.catalog))
+        return reply(price_list(await plane.prices.get(), plane.shelf.catalog))
 
     @router.get("/v1/pricing/own")
     async def list_own_prices(request: Request) -> Reply:
@@ -87,13 +87,17 @@ def make_router(
     return router
 
 
-def _price_list(prices: PriceList, catalog: Catalog | None) -> dict[str, Any]:
+def price_list(prices: PriceList, catalog: Catalog | None) -> dict[str, Any]:
+    """Return what models cost: each build, and each name at the price of its primary build."""
     rows = {row.build: row for row in prices.rows}
-    aliases = [] if catalog is None else [row for row in catalog.listed() if row.name not in rows]
+    listed = [] if catalog is None else catalog.listed()
+    # A name may be a build's id, too, and mean another build: what it costs is what that costs.
+    taken = {row.name for row in listed if row.name != row.build.build_id}
+    aliases = [row for row in listed if row.name in taken or row.name not in rows]
     fallback = prices.fallback
     return {
         "prices": [
-            *(_row(row, row.build) for row in prices.rows),
+            *(_row(row, row.build) for row in prices.rows if row.build not in taken),
             *(
                 _row(rows[alias.build.build_id], alias.name)
                 for alias in aliases

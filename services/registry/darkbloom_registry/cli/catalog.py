@@ -9,7 +9,7 @@ from darkbloom.registry.v1 import catalog_pb2, rollout_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from darkbloom_registry.cli.desk import desk_of, fail, show, table
+from darkbloom_registry.cli.desk import desk_of, show, table
 from darkbloom_registry.model import BuildStatus as StatusName
 
 BuildId = Annotated[str, typer.Argument(help="The build.")]
@@ -37,6 +37,9 @@ def status(
     ] = None,
     *,
     deprecation_date: Annotated[str, typer.Option(help="YYYY-MM-DD, shown to consumers.")] = "",
+    leave_behind: Annotated[
+        int, typer.Option(min=0, help="Machines that may lose a build that was taken over.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say how far machines are with a build; or change its life."""
@@ -47,6 +50,7 @@ def status(
         build=build,
         status=catalog_pb2.BuildStatus.Value(f"BUILD_STATUS_{status.value.upper()}"),
         deprecation_date=deprecation_date,
+        leave_behind=leave_behind,
     )
     desk_of(context).write("SetBuildStatus", request)
 
@@ -83,38 +87,6 @@ def update(
     paths = [*given, *(["capabilities"] if capability else [])]
     request = pb.UpdateBuildRequest(build=wanted, update_mask=FieldMask(paths=paths))
     desk_of(context).write("UpdateBuild", request)
-
-
-def alias(
-    context: typer.Context,
-    alias: Annotated[str, typer.Argument(help="The public name.")],
-    desired: Annotated[str, typer.Argument(help="Build that it means.")] = "",
-    *,
-    previous: Annotated[str, typer.Option(help="Build that serves where that cannot.")] = "",
-    display_name: Annotated[str, typer.Option(help="As people read it.")] = "",
-    inactive: Annotated[bool, typer.Option(help="Hide the name.")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Take the name away.")] = False,
-) -> None:
-    """Point a name at a build at once; `rollout start` does it in steps."""
-    if delete:
-        desk_of(context).write("DeleteAlias", pb.DeleteAliasRequest(alias_id=alias))
-        return
-    if not desired:
-        fail("a name means a build: say which, or --delete")
-    wanted = catalog_pb2.Alias(
-        alias_id=alias,
-        display_name=display_name,
-        desired_build=desired,
-        previous_build=previous,
-        active=not inactive,
-    )
-    desk_of(context).write("UpsertAlias", pb.UpsertAliasRequest(alias=wanted))
-
-
-def aliases(context: typer.Context) -> None:
-    """Show every name."""
-    request = pb.ListAliasesRequest(page=PageRequest(page_size=1000))
-    show(desk_of(context).ask("ListAliases", request))
 
 
 def check(

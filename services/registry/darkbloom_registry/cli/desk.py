@@ -54,8 +54,8 @@ class Desk:
         reads the whole catalog as soon as it can.
         """
         answer = self.ask(method, request)
-        fields = _fields(answer)
-        fields["propagation"] = _fields(self.settle(answer.generation))
+        fields = fields_of(answer)
+        fields["propagation"] = fields_of(self.settle(answer.generation))
         typer.echo(json.dumps(fields, indent=2))
 
     def settle(self, generation: int) -> pb.GetPropagationResponse:
@@ -113,7 +113,7 @@ def read(path: Path) -> bytes:
 
 def show(message: Message) -> None:
     """Print a message as JSON, names as in the contract, zeros too."""
-    typer.echo(json.dumps(_fields(message), indent=2))
+    typer.echo(json.dumps(fields_of(message), indent=2))
 
 
 def in_words(found: pb.GetPropagationResponse) -> str:
@@ -137,7 +137,8 @@ def desk_of(context: typer.Context) -> Desk:
     return found
 
 
-def _fields(message: Message) -> dict[str, Any]:
+def fields_of(message: Message) -> dict[str, Any]:
+    """Return a message as JSON has it: names as in the contract, zeros too."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

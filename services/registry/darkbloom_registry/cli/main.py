@@ -11,7 +11,7 @@ from darkbloom_edge.manifest import parse_manifest
 from darkbloom_edge.model_source import SourceKind, parse_source
 from darkbloom_mesh.clock import SystemClock
 
-from darkbloom_registry.cli import catalog
+from darkbloom_registry.cli import catalog, names
 from darkbloom_registry.cli.desk import Desk, fail, read, secret
 from darkbloom_registry.cli.register import (
     Endpoint,
@@ -125,8 +125,8 @@ for name, command in (
     ("retire", catalog.retire),
     ("status", catalog.status),
     ("update", catalog.update),
-    ("alias", catalog.alias),
-    ("aliases", catalog.aliases),
+    ("alias", names.alias),
+    ("aliases", names.aliases),
     ("check", catalog.check),
     ("propagation", catalog.propagation),
     ("states", catalog.states),

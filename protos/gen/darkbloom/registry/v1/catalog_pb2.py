@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#darkbloom/registry/v1/catalog.proto\x12\x15\x64\x61rkbloom.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x01\n\x07\x43\x61talog\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12,\n\x06\x62uilds\x18\x02 \x03(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12-\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1c.darkbloom.registry.v1.Alias\x12\x1d\n\x15\x64ownloads_are_granted\x18\x04 \x01(\x08\"\x94\x05\n\x05\x42uild\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x14\n\x0cquantization\x18\x05 \x01(\t\x12\x1a\n\x12max_context_length\x18\x06 \x01(\x05\x12\x19\n\x11max_output_length\x18\x07 \x01(\x05\x12\x12\n\nmin_ram_gb\x18\x08 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12&\n\x1erequired_provider_capabilities\x18\n \x03(\t\x12\x32\n\x06status\x18\x0b \x01(\x0e\x32\".darkbloom.registry.v1.BuildStatus\x12\x13\n\x0b\x64\x65scription\x18\x0c \x01(\t\x12\x12\n\nmodel_type\x18\r \x01(\t\x12\x17\n\x0fhugging_face_id\x18\x0e \x01(\t\x12\x18\n\x10\x64\x65precation_date\x18\x0f \x01(\t\x12\x1f\n\x17runtime_parameters_json\x18\x10 \x01(\t\x12\x16\n\x0e\x61\x63tive_version\x18\x11 \x01(\t\x12\x13\n\x0bweight_hash\x18\x12 \x01(\t\x12\x15\n\ridentity_hash\x18\x13 \x01(\t\x12\x12\n\nsize_bytes\x18\x14 \x01(\x03\x12\x1e\n\x16\x61\x63\x63\x65pted_weight_hashes\x18\x15 \x03(\t\x12/\n\x0b\x63reate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08versions\x18\x17 \x03(\x0b\x32\x1e.darkbloom.registry.v1.Version\x12\x18\n\x10marketplace_slug\x18\x18 \x01(\t\"\xaf\x02\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.darkbloom.registry.v1.VersionState\x12\x18\n\x10\x61ggregate_sha256\x18\x03 \x01(\t\x12\x17\n\x0fidentity_sha256\x18\x04 \x01(\t\x12\x18\n\x10total_size_bytes\x18\x05 \x01(\x03\x12\x12\n\nfile_count\x18\x06 \x01(\x05\x12\x31\n\rregister_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07sources\x18\x08 \x03(\t\x12:\n\x08template\x18\t \x01(\x0b\x32(.darkbloom.registry.v1.TemplateRendering\"\xa7\x01\n\x11TemplateRendering\x12\x17\n\x0ftemplate_sha256\x18\x01 \x01(\t\x12H\n\x08\x66ixtures\x18\x02 \x03(\x0b\x32\x36.darkbloom.registry.v1.TemplateRendering.FixturesEntry\x1a/\n\rFixturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x05\x41lias\x12\x10\n\x08\x61lias_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rdesired_build\x18\x03 \x01(\t\x12\x16\n\x0eprevious_build\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x1c\n\x0ftraffic_percent\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0eretired_builds\x18\x07 \x03(\tB\x12\n\x10_traffic_percent*\x92\x01\n\x0b\x42uildStatus\x12\x1c\n\x18\x42UILD_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UILD_STATUS_BETA\x10\x01\x12\x17\n\x13\x42UILD_STATUS_ACTIVE\x10\x02\x12\x1b\n\x17\x42UILD_STATUS_DEPRECATED\x10\x03\x12\x18\n\x14\x42UILD_STATUS_RETIRED\x10\x04*\x97\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_READY\x10\x01\x12\x18\n\x14VERSION_STATE_ACTIVE\x10\x02\x12\x1a\n\x16VERSION_STATE_RETAINED\x10\x03\x12\x19\n\x15VERSION_STATE_RETIRED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#darkbloom/registry/v1/catalog.proto\x12\x15\x64\x61rkbloom.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n\x07\x43\x61talog\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12,\n\x06\x62uilds\x18\x02 \x03(\x0b\x32\x1c.darkbloom.registry.v1.Build\x12-\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1c.darkbloom.registry.v1.Alias\x12\x1d\n\x15\x64ownloads_are_granted\x18\x04 \x01(\x08\x12\x44\n\x13marketplace_aliases\x18\x05 \x03(\x0b\x32\'.darkbloom.registry.v1.MarketplaceAlias\"\x94\x05\n\x05\x42uild\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x14\n\x0cquantization\x18\x05 \x01(\t\x12\x1a\n\x12max_context_length\x18\x06 \x01(\x05\x12\x19\n\x11max_output_length\x18\x07 \x01(\x05\x12\x12\n\nmin_ram_gb\x18\x08 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12&\n\x1erequired_provider_capabilities\x18\n \x03(\t\x12\x32\n\x06status\x18\x0b \x01(\x0e\x32\".darkbloom.registry.v1.BuildStatus\x12\x13\n\x0b\x64\x65scription\x18\x0c \x01(\t\x12\x12\n\nmodel_type\x18\r \x01(\t\x12\x17\n\x0fhugging_face_id\x18\x0e \x01(\t\x12\x18\n\x10\x64\x65precation_date\x18\x0f \x01(\t\x12\x1f\n\x17runtime_parameters_json\x18\x10 \x01(\t\x12\x16\n\x0e\x61\x63tive_version\x18\x11 \x01(\t\x12\x13\n\x0bweight_hash\x18\x12 \x01(\t\x12\x15\n\ridentity_hash\x18\x13 \x01(\t\x12\x12\n\nsize_bytes\x18\x14 \x01(\x03\x12\x1e\n\x16\x61\x63\x63\x65pted_weight_hashes\x18\x15 \x03(\t\x12/\n\x0b\x63reate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08versions\x18\x17 \x03(\x0b\x32\x1e.darkbloom.registry.v1.Version\x12\x18\n\x10marketplace_slug\x18\x18 \x01(\t\"\xaf\x02\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.darkbloom.registry.v1.VersionState\x12\x18\n\x10\x61ggregate_sha256\x18\x03 \x01(\t\x12\x17\n\x0fidentity_sha256\x18\x04 \x01(\t\x12\x18\n\x10total_size_bytes\x18\x05 \x01(\x03\x12\x12\n\nfile_count\x18\x06 \x01(\x05\x12\x31\n\rregister_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07sources\x18\x08 \x03(\t\x12:\n\x08template\x18\t \x01(\x0b\x32(.darkbloom.registry.v1.TemplateRendering\"\xa7\x01\n\x11TemplateRendering\x12\x17\n\x0ftemplate_sha256\x18\x01 \x01(\t\x12H\n\x08\x66ixtures\x18\x02 \x03(\x0b\x32\x36.darkbloom.registry.v1.TemplateRendering.FixturesEntry\x1a/\n\rFixturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xca\x01\n\x05\x41lias\x12\x10\n\x08\x61lias_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rdesired_build\x18\x03 \x01(\t\x12\x16\n\x0eprevious_build\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12\x1c\n\x0ftraffic_percent\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0eretired_builds\x18\x07 \x03(\t\x12\x10\n\x08takeover\x18\x08 \x01(\x08\x42\x12\n\x10_traffic_percent\"\x93\x01\n\x10MarketplaceAlias\x12\x10\n\x08\x61lias_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0csource_model\x18\x03 \x01(\t\x12\x18\n\x10marketplace_slug\x18\x04 \x01(\t\x12\x17\n\x0fhugging_face_id\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08*\x92\x01\n\x0b\x42uildStatus\x12\x1c\n\x18\x42UILD_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UILD_STATUS_BETA\x10\x01\x12\x17\n\x13\x42UILD_STATUS_ACTIVE\x10\x02\x12\x1b\n\x17\x42UILD_STATUS_DEPRECATED\x10\x03\x12\x18\n\x14\x42UILD_STATUS_RETIRED\x10\x04*\x97\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_READY\x10\x01\x12\x18\n\x14VERSION_STATE_ACTIVE\x10\x02\x12\x1a\n\x16VERSION_STATE_RETAINED\x10\x03\x12\x19\n\x15VERSION_STATE_RETIRED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEMPLATERENDERING_FIXTURESENTRY']._loaded_options = None
   _globals['_TEMPLATERENDERING_FIXTURESENTRY']._serialized_options = b'8\001'
-  _globals['_BUILDSTATUS']._serialized_start=1578
-  _globals['_BUILDSTATUS']._serialized_end=1724
-  _globals['_VERSIONSTATE']._serialized_start=1727
-  _globals['_VERSIONSTATE']._serialized_end=1878
+  _globals['_BUILDSTATUS']._serialized_start=1816
+  _globals['_BUILDSTATUS']._serialized_end=1962
+  _globals['_VERSIONSTATE']._serialized_start=1965
+  _globals['_VERSIONSTATE']._serialized_end=2116
   _globals['_CATALOG']._serialized_start=96
-  _globals['_CATALOG']._serialized_end=249
-  _globals['_BUILD']._serialized_start=252
-  _globals['_BUILD']._serialized_end=912
-  _globals['_VERSION']._serialized_start=915
-  _globals['_VERSION']._serialized_end=1218
-  _globals['_TEMPLATERENDERING']._serialized_start=1221
-  _globals['_TEMPLATERENDERING']._serialized_end=1388
-  _globals['_TEMPLATERENDERING_FIXTURESENTRY']._serialized_start=1341
-  _globals['_TEMPLATERENDERING_FIXTURESENTRY']._serialized_end=1388
-  _globals['_ALIAS']._serialized_start=1391
-  _globals['_ALIAS']._serialized_end=1575
+  _globals['_CATALOG']._serialized_end=319
+  _globals['_BUILD']._serialized_start=322
+  _globals['_BUILD']._serialized_end=982
+  _globals['_VERSION']._serialized_start=985
+  _globals['_VERSION']._serialized_end=1288
+  _globals['_TEMPLATERENDERING']._serialized_start=1291
+  _globals['_TEMPLATERENDERING']._serialized_end=1458
+  _globals['_TEMPLATERENDERING_FIXTURESENTRY']._serialized_start=1411
+  _globals['_TEMPLATERENDERING_FIXTURESENTRY']._serialized_end=1458
+  _globals['_ALIAS']._serialized_start=1461
+  _globals['_ALIAS']._serialized_end=1663
+  _globals['_MARKETPLACEALIAS']._serialized_start=1666
+  _globals['_MARKETPLACEALIAS']._serialized_end=1813
 # @@protoc_insertion_point(module_scope)

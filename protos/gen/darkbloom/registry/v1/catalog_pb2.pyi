@@ -74,6 +74,7 @@ class Catalog(_message.Message):
     BUILDS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     DOWNLOADS_ARE_GRANTED_FIELD_NUMBER: _builtins.int
+    MARKETPLACE_ALIASES_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     downloads_are_granted: _builtins.bool
     """Machines fetch only what a router was granted downloads for (ReportModelStates); the registry bounds how many run at once."""
@@ -83,6 +84,10 @@ class Catalog(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]: ...
+    @_builtins.property
+    def marketplace_aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketplaceAlias]:
+        """Names for marketplaces alone; routers ignore them."""
+
     def __init__(
         self,
         *,
@@ -90,10 +95,11 @@ class Catalog(_message.Message):
         builds: _abc.Iterable[Global___Build] | None = ...,
         aliases: _abc.Iterable[Global___Alias] | None = ...,
         downloads_are_granted: _builtins.bool = ...,
+        marketplace_aliases: _abc.Iterable[Global___MarketplaceAlias] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "builds", b"builds", "downloads_are_granted", b"downloads_are_granted", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "builds", b"builds", "downloads_are_granted", b"downloads_are_granted", "generation", b"generation", "marketplace_aliases", b"marketplace_aliases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +323,7 @@ class Alias(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     TRAFFIC_PERCENT_FIELD_NUMBER: _builtins.int
     RETIRED_BUILDS_FIELD_NUMBER: _builtins.int
+    TAKEOVER_FIELD_NUMBER: _builtins.int
     alias_id: _builtins.str
     display_name: _builtins.str
     desired_build: _builtins.str
@@ -324,6 +331,8 @@ class Alias(_message.Message):
     active: _builtins.bool
     traffic_percent: _builtins.int
     """Share of accounts on the desired build, 0 to 100; absent means 100. (used by rollouts later)"""
+    takeover: _builtins.bool
+    """The name is also the id of a build, which stands behind it as previous_build; so until that build is deprecated."""
     @_builtins.property
     def retired_builds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -336,13 +345,55 @@ class Alias(_message.Message):
         active: _builtins.bool = ...,
         traffic_percent: _builtins.int | None = ...,
         retired_builds: _abc.Iterable[_builtins.str] | None = ...,
+        takeover: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_traffic_percent", b"_traffic_percent", "traffic_percent", b"traffic_percent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_traffic_percent", b"_traffic_percent", "active", b"active", "alias_id", b"alias_id", "desired_build", b"desired_build", "display_name", b"display_name", "previous_build", b"previous_build", "retired_builds", b"retired_builds", "traffic_percent", b"traffic_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_traffic_percent", b"_traffic_percent", "active", b"active", "alias_id", b"alias_id", "desired_build", b"desired_build", "display_name", b"display_name", "previous_build", b"previous_build", "retired_builds", b"retired_builds", "takeover", b"takeover", "traffic_percent", b"traffic_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__traffic_percent: _TypeAlias = _typing.Literal["traffic_percent"]  # noqa: Y015
     _WhichOneofArgType__traffic_percent: _TypeAlias = _typing.Literal["_traffic_percent", b"_traffic_percent"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__traffic_percent) -> _WhichOneofReturnType__traffic_percent | None: ...
 
 Global___Alias: _TypeAlias = Alias  # noqa: Y015
+
+@_typing.final
+class MarketplaceAlias(_message.Message):
+    """A name that requests may use and only the feed of marketplaces shows. It follows a model that has a place of its own in the model
+    list: no machine is asked for anything because of it, and it hides nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_MODEL_FIELD_NUMBER: _builtins.int
+    MARKETPLACE_SLUG_FIELD_NUMBER: _builtins.int
+    HUGGING_FACE_ID_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    alias_id: _builtins.str
+    display_name: _builtins.str
+    source_model: _builtins.str
+    """Alias or build; at an alias it moves with it."""
+    marketplace_slug: _builtins.str
+    """What marketplaces call it; empty: what they call the build."""
+    hugging_face_id: _builtins.str
+    """Empty: that of the build."""
+    active: _builtins.bool
+    def __init__(
+        self,
+        *,
+        alias_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        source_model: _builtins.str = ...,
+        marketplace_slug: _builtins.str = ...,
+        hugging_face_id: _builtins.str = ...,
+        active: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "alias_id", b"alias_id", "display_name", b"display_name", "hugging_face_id", b"hugging_face_id", "marketplace_slug", b"marketplace_slug", "source_model", b"source_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarketplaceAlias: _TypeAlias = MarketplaceAlias  # noqa: Y015

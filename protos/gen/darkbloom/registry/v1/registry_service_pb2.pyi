@@ -533,20 +533,24 @@ class SetBuildStatusRequest(_message.Message):
     BUILD_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DEPRECATION_DATE_FIELD_NUMBER: _builtins.int
+    LEAVE_BEHIND_FIELD_NUMBER: _builtins.int
     build: _builtins.str
     status: _catalog_pb2.BuildStatus.ValueType
     deprecation_date: _builtins.str
     """YYYY-MM-DD, shown to consumers; empty: none."""
+    leave_behind: _builtins.int
+    """Machines that may lose a build whose id a name took over, because they lack its successor or still have it in memory."""
     def __init__(
         self,
         *,
         build: _builtins.str = ...,
         status: _catalog_pb2.BuildStatus.ValueType = ...,
         deprecation_date: _builtins.str = ...,
+        leave_behind: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "deprecation_date", b"deprecation_date", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "deprecation_date", b"deprecation_date", "leave_behind", b"leave_behind", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -623,6 +627,100 @@ class UpsertAliasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpsertAliasResponse: _TypeAlias = UpsertAliasResponse  # noqa: Y015
+
+@_typing.final
+class UpsertMarketplaceAliasRequest(_message.Message):
+    """The name as it shall be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alias(self) -> _catalog_pb2.MarketplaceAlias: ...
+    def __init__(
+        self,
+        *,
+        alias: _catalog_pb2.MarketplaceAlias | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertMarketplaceAliasRequest: _TypeAlias = UpsertMarketplaceAliasRequest  # noqa: Y015
+
+@_typing.final
+class UpsertMarketplaceAliasResponse(_message.Message):
+    """As it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    @_builtins.property
+    def alias(self) -> _catalog_pb2.MarketplaceAlias: ...
+    def __init__(
+        self,
+        *,
+        alias: _catalog_pb2.MarketplaceAlias | None = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertMarketplaceAliasResponse: _TypeAlias = UpsertMarketplaceAliasResponse  # noqa: Y015
+
+@_typing.final
+class ListMarketplaceAliasesRequest(_message.Message):
+    """Which page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def page(self) -> _page_pb2.PageRequest: ...
+    def __init__(
+        self,
+        *,
+        page: _page_pb2.PageRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMarketplaceAliasesRequest: _TypeAlias = ListMarketplaceAliasesRequest  # noqa: Y015
+
+@_typing.final
+class ListMarketplaceAliasesResponse(_message.Message):
+    """A page of names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIASES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.MarketplaceAlias]: ...
+    def __init__(
+        self,
+        *,
+        aliases: _abc.Iterable[_catalog_pb2.MarketplaceAlias] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMarketplaceAliasesResponse: _TypeAlias = ListMarketplaceAliasesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteAliasRequest(_message.Message):
@@ -1563,7 +1661,7 @@ class Change(_message.Message):
     actor: _builtins.str
     """Label of the publishing key; `rollout` where a rollout moved by itself, `development` where there was no key, `owner` for keys."""
     action: _builtins.str
-    """register, sources, promote, retire, status, update, alias, alias_deleted, rollout, key, key_revoked."""
+    """register, sources, promote, retire, status, update, alias, marketplace_alias, alias_deleted, rollout, key, key_revoked."""
     subject: _builtins.str
     """The build, the alias, or the label of the key."""
     detail_json: _builtins.str

@@ -87,6 +87,16 @@ class RegistryServiceStub(object):
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.FromString,
                 _registered_method=True)
+        self.UpsertMarketplaceAlias = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/UpsertMarketplaceAlias',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertMarketplaceAliasRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertMarketplaceAliasResponse.FromString,
+                _registered_method=True)
+        self.ListMarketplaceAliases = channel.unary_unary(
+                '/darkbloom.registry.v1.RegistryService/ListMarketplaceAliases',
+                request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListMarketplaceAliasesRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListMarketplaceAliasesResponse.FromString,
+                _registered_method=True)
         self.DeleteAlias = channel.unary_unary(
                 '/darkbloom.registry.v1.RegistryService/DeleteAlias',
                 request_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.SerializeToString,
@@ -225,7 +235,7 @@ class RegistryServiceServicer(object):
 
     def SetBuildStatus(self, request, context):
         """Change the life of a build: deprecated and retired ones leave the catalog, and their hashes are no longer accepted. Idempotent;
-        FAILED_PRECONDITION while a rollout moves a name from or to it.
+        FAILED_PRECONDITION while a rollout moves a name from or to it, or a name took its id over and machines still need it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,8 +248,23 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertMarketplaceAlias(self, request, context):
+        """Create or change a name that only marketplaces see. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMarketplaceAliases(self, request, context):
+        """Those by id, inactive ones too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteAlias(self, request, context):
-        """Take a name away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it.
+        """Take a name of either kind away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it, or a
+        name for marketplaces follows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -389,6 +414,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.UpsertAlias,
                     request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.FromString,
                     response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.SerializeToString,
+            ),
+            'UpsertMarketplaceAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertMarketplaceAlias,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertMarketplaceAliasRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertMarketplaceAliasResponse.SerializeToString,
+            ),
+            'ListMarketplaceAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMarketplaceAliases,
+                    request_deserializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListMarketplaceAliasesRequest.FromString,
+                    response_serializer=darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListMarketplaceAliasesResponse.SerializeToString,
             ),
             'DeleteAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAlias,
@@ -734,6 +769,60 @@ class RegistryService(object):
             '/darkbloom.registry.v1.RegistryService/UpsertAlias',
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasRequest.SerializeToString,
             darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertMarketplaceAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/UpsertMarketplaceAlias',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertMarketplaceAliasRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.UpsertMarketplaceAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMarketplaceAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.registry.v1.RegistryService/ListMarketplaceAliases',
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListMarketplaceAliasesRequest.SerializeToString,
+            darkbloom_dot_registry_dot_v1_dot_registry__service__pb2.ListMarketplaceAliasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

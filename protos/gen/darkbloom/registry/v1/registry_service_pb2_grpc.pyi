@@ -41,12 +41,18 @@ class RegistryServiceStub:
     """Revoke a version: its hash is no longer accepted, and it never comes back. The active one is FAILED_PRECONDITION. Idempotent."""
     SetBuildStatus: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetBuildStatusRequest, _registry_service_pb2.SetBuildStatusResponse]
     """Change the life of a build: deprecated and retired ones leave the catalog, and their hashes are no longer accepted. Idempotent;
-    FAILED_PRECONDITION while a rollout moves a name from or to it.
+    FAILED_PRECONDITION while a rollout moves a name from or to it, or a name took its id over and machines still need it.
     """
     UpsertAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpsertAliasRequest, _registry_service_pb2.UpsertAliasResponse]
     """Create or change an alias (registry section 8). Idempotent."""
+    UpsertMarketplaceAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpsertMarketplaceAliasRequest, _registry_service_pb2.UpsertMarketplaceAliasResponse]
+    """Create or change a name that only marketplaces see. Idempotent."""
+    ListMarketplaceAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListMarketplaceAliasesRequest, _registry_service_pb2.ListMarketplaceAliasesResponse]
+    """Those by id, inactive ones too."""
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _registry_service_pb2.DeleteAliasResponse]
-    """Take a name away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it."""
+    """Take a name of either kind away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it, or a
+    name for marketplaces follows it.
+    """
     ListAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasesRequest, _registry_service_pb2.ListAliasesResponse]
     """Aliases by id, inactive ones too."""
     UpdateBuild: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateBuildRequest, _registry_service_pb2.UpdateBuildResponse]
@@ -157,7 +163,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_service_pb2.SetBuildStatusRequest, _abc.Awaitable[_registry_service_pb2.SetBuildStatusResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.SetBuildStatusResponse]:
         """Change the life of a build: deprecated and retired ones leave the catalog, and their hashes are no longer accepted. Idempotent;
-        FAILED_PRECONDITION while a rollout moves a name from or to it.
+        FAILED_PRECONDITION while a rollout moves a name from or to it, or a name took its id over and machines still need it.
         """
 
     @_abc_1.abstractmethod
@@ -169,12 +175,30 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Create or change an alias (registry section 8). Idempotent."""
 
     @_abc_1.abstractmethod
+    def UpsertMarketplaceAlias(
+        self,
+        request: _registry_service_pb2.UpsertMarketplaceAliasRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.UpsertMarketplaceAliasRequest, _abc.Awaitable[_registry_service_pb2.UpsertMarketplaceAliasResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.UpsertMarketplaceAliasResponse]:
+        """Create or change a name that only marketplaces see. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListMarketplaceAliases(
+        self,
+        request: _registry_service_pb2.ListMarketplaceAliasesRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListMarketplaceAliasesRequest, _abc.Awaitable[_registry_service_pb2.ListMarketplaceAliasesResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListMarketplaceAliasesResponse]:
+        """Those by id, inactive ones too."""
+
+    @_abc_1.abstractmethod
     def DeleteAlias(
         self,
         request: _registry_service_pb2.DeleteAliasRequest,
         context: _aio.ServicerContext[_registry_service_pb2.DeleteAliasRequest, _abc.Awaitable[_registry_service_pb2.DeleteAliasResponse]],
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteAliasResponse]:
-        """Take a name away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it."""
+        """Take a name of either kind away; its memory stays in the record. NOT_FOUND; FAILED_PRECONDITION while a rollout moves it, or a
+        name for marketplaces follows it.
+        """
 
     @_abc_1.abstractmethod
     def ListAliases(

@@ -1,0 +1,1 @@
+"""The names of models: pointed, taken over, made for marketplaces."""
