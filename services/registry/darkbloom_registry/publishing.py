@@ -215,7 +215,7 @@ class Publishing:
             if status in LISTED:
                 check_return(name)
             elif build.listed:
-                check_retirement(name, readers, leave_behind)
+                check_retirement(name, readers, writing.generation, leave_behind)
 
             await writing.set_status(build_id, status, deprecation_date)
             said = {

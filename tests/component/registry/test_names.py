@@ -38,7 +38,7 @@ def desk(registry: Registry) -> Callable[..., Awaitable[str]]:
 async def said(registry: Registry, *holdings: pb.BuildHolding, session: str = "s") -> None:
     """Let a router say what its machines hold."""
     request = pb.ConfirmCatalogRequest(
-        session=session, room="router", replica="r-0", generation=9, holdings=holdings
+        session=session, room="router", replica="r-0", generation=99, holdings=holdings
     )
     await registry.call("ConfirmCatalog", request)
 

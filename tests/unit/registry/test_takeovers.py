@@ -118,6 +118,7 @@ def test_a_build_whose_id_is_a_name_for_good_is_not_served_again() -> None:
 HALF = router(Holding(build=NEW, wished=4, current=3), Holding(build=NAME, holding=4))
 IN_MEMORY = router(Holding(build=NEW, wished=4, current=4), Holding(build=NAME, warm=1))
 DONE = router(Holding(build=NEW, wished=4, current=4), Holding(build=NAME, holding=4))
+BEHIND = dataclasses.replace(DONE, generation=0)
 GATEWAY = dataclasses.replace(router(), room="gateway", silent=True)
 
 
@@ -133,6 +134,7 @@ GATEWAY = dataclasses.replace(router(), room="gateway", silent=True)
         (TAKEN, [DONE, IN_MEMORY], 0, "1 machines still have it in memory"),
         (TAKEN, [IN_MEMORY], 1, ""),
         (TAKEN, [router(silent=True)], 9, "no router speaks"),
+        (TAKEN, [DONE, BEHIND], 9, "a router does not go by the newest catalog"),
         (dataclasses.replace(TAKEN, traffic_percent=50), [DONE], 0, "end the split first"),
     ],
     ids=[
@@ -145,6 +147,7 @@ GATEWAY = dataclasses.replace(router(), room="gateway", silent=True)
         "warm",
         "warm let",
         "mute",
+        "late",
         "split",
     ],
 )
@@ -152,10 +155,10 @@ def test_a_build_that_was_taken_over_goes_once_nobody_needs_it(
     alias: Alias | None, readers: list[Reader], left: int, refusal: str
 ) -> None:
     if not refusal:
-        check_retirement(alias, readers, left)
+        check_retirement(alias, readers, 1, left)
         return
     with pytest.raises(TakeoverEarlyError, match=refusal):
-        check_retirement(alias, readers, left)
+        check_retirement(alias, readers, 1, left)
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,15 @@ def check_return(alias: Alias | None) -> None:
         raise NameTakenError("a name took this id over for good; register its files under another")
 
 
-def check_retirement(alias: Alias | None, readers: Sequence[Reader], leave_behind: int) -> None:
+def check_retirement(
+    alias: Alias | None, readers: Sequence[Reader], generation: int, leave_behind: int
+) -> None:
     """Refuse to take away a build that a name took over, while machines need it.
 
     Args:
         alias: The name of the same id, if there is one.
         readers: What routers said of their machines.
+        generation: The newest; whoever goes by an older one asks machines for something else.
         leave_behind: Machines that may lose it.
 
     Raises:
@@ -69,6 +72,8 @@ def check_retirement(alias: Alias | None, readers: Sequence[Reader], leave_behin
     routers = [reader for reader in readers if reader.room == _ROUTER]
     if routers and all(reader.silent for reader in routers):
         raise TakeoverEarlyError("no router speaks: what machines hold is not known")
+    if any(reader.generation < generation for reader in routers):
+        raise TakeoverEarlyError("a router does not go by the newest catalog yet")
 
     moving = held(alias.desired_build, routers)
     missing = max(0, moving.wished - moving.current)
