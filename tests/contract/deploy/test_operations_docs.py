@@ -54,6 +54,27 @@ def test_what_a_page_names_exists(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_every_panel_that_a_page_names_is_on_a_dashboard() -> None:
+    dashboards = (DEPLOY / "kustomize/components/monitoring/dashboards").glob("*.json")
+    shown = "".join(path.read_text() for path in dashboards)
+    titles = set(re.findall(r'"title": "([^"]+)"', shown))
+    named_panels = {
+        (page.stem, panel)
+        for page in PAGES
+        for panel in re.findall(r"(?<!\*)\*([A-Z][^*\n:]+)\*(?!\*)", page.read_text())
+    }
+    assert len(named_panels) >= 10
+    assert {panel for _, panel in named_panels} <= titles, named_panels
+
+
+def test_a_runbook_with_an_operators_command_says_how_to_reach_billing() -> None:
+    for page in RUNBOOKS:
+        text = page.read_text()
+        before = text.partition("## Steps")[2].partition("## Check")[0]
+        if "darkbloom-admin" in before and page.stem not in {"operators", "secret-leak"}:
+            assert "operators.md" in text, page.stem
+
+
 def test_every_kill_switch_takes_the_value_that_its_page_names() -> None:
     text = (ROOT / "docs" / "operations" / "runbooks" / "kill-switches.md").read_text()
     settings = re.findall(r"`DARKBLOOM_ROUTER_([A-Z_]+)=([^`]+)`", text)
