@@ -8,9 +8,12 @@ from darkbloom_mesh.clock import Clock
 
 from darkbloom_gateway.errors import draining, overloaded
 
-HUSH_S = 0.5
-"""Nobody asks for so long: everybody has heard that we leave."""
-HUSHES = 10
+HUSH_S = 2.0
+"""Nobody asks for so long: everybody has heard that we leave.
+
+A client of a crowded machine takes more than a second from an answer's end to its next request.
+"""
+HUSHES = 4
 """Most such waits, for those who never hear it."""
 
 

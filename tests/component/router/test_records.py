@@ -106,7 +106,7 @@ async def test_rows_are_kept_once_explain_a_request_and_go_when_they_are_old(
         why = "SELECT (gates->>'no_headroom')::int FROM routing.refusals WHERE could_have_served"
         assert await connection.fetchval(why) == 3
 
-        assert await store.sweep(1500.0) == 2
+        assert await store.sweep(1500.0, 2000.0) == 2
         assert await connection.fetchval("SELECT count(*) FROM routing.attempts") == 0
         assert await connection.fetchval("SELECT count(*) FROM routing.refusals") == 1
     finally:
@@ -119,7 +119,7 @@ async def test_a_store_that_is_blank_or_may_only_be_read_costs_rows_and_not_the_
 ) -> None:
     store = PostgresRecords(fresh_url, "router-0")
     await store.open()
-    for refused in (store.write([ATTEMPT]), store.sweep(0.0)):
+    for refused in (store.write([ATTEMPT]), store.sweep(0.0, 1.0)):
         with pytest.raises(BlankStoreError, match="nothing is recorded"):
             await refused
     await asyncio.to_thread(

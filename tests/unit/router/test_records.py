@@ -129,7 +129,8 @@ class Store:
     def told(self, rows: int, waiting: int) -> None:
         self.heard.append((rows, waiting))
 
-    async def sweep(self, before_unix: float) -> int:
+    async def sweep(self, before_unix: float, now_unix: float) -> int:
+        assert now_unix - before_unix == 60.0
         self.swept.append(before_unix)
         if self.locked:
             raise StoreUnavailableError("a lock is held")

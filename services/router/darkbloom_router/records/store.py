@@ -10,6 +10,7 @@ import orjson
 from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 from darkbloom_mesh.postgres import Database
 
+from darkbloom_router.records.days import drop_days, make_days
 from darkbloom_router.records.rows import AttemptRow, RefusalRow, Row
 from darkbloom_router.records.writing import SWEEP_ROWS
 
@@ -62,10 +63,13 @@ class PostgresRecords:
                 if refusals:
                     await connection.executemany(_REFUSAL, refusals)
 
-    async def sweep(self, before_unix: float) -> int:
-        """Delete a batch of rows older than that; returns how many."""
-        before, deleted = datetime.fromtimestamp(before_unix, UTC), 0
+    async def sweep(self, before_unix: float, now_unix: float) -> int:
+        """Make the days to come, drop those that are over, and delete a batch of older rows."""
+        before, now = (datetime.fromtimestamp(unix, UTC) for unix in (before_unix, now_unix))
+        deleted = 0
         with _refused():
+            await make_days(self._connected, now)
+            await drop_days(self._connected, before, now)
             for statement in _SWEEPS:
                 deleted += await self._connected.sweep(statement, before, SWEEP_ROWS)
         return deleted

@@ -40,8 +40,11 @@ class RecordStore(Protocol):
             MeshError: It cannot be reached.
         """
 
-    async def sweep(self, before_unix: float) -> int:
-        """Delete a batch of rows older than that; returns how many.
+    async def sweep(self, before_unix: float, now_unix: float) -> int:
+        """Make room for what is to come, and let what is older than `before_unix` go.
+
+        Returns:
+            How many rows were deleted one by one: `SWEEP_ROWS` mean that there may be more.
 
         Raises:
             MeshError: It cannot be reached.
@@ -105,6 +108,7 @@ class RecordQueue:
             batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
             try:
                 await self._store.open()
+                await self._sweep()
                 await self._store.write(batch)
                 self._wrote(len(batch), len(self._rows))
             except MeshError as error:
@@ -113,17 +117,16 @@ class RecordQueue:
                 await self._clock.sleep(self._backoff.next_s())
                 continue
             self._backoff.reset()
-            await self._sweep()
 
     async def _sweep(self) -> None:
-        """Delete what is old, now and then; a failure costs no row that waits."""
+        """Look after the tables, now and then and first of all; a failure costs no row."""
         now = self._clock.monotonic()
         if now < self._sweep_at:
             return
         self._sweep_at = now + SWEEP_S
-        before = self._clock.now().timestamp() - self._keep_s
+        wall = self._clock.now().timestamp()
         try:
-            gone = await self._store.sweep(before)
+            gone = await self._store.sweep(wall - self._keep_s, wall)
         except MeshError as error:
             _log.warning("records_not_swept", reason=error.reason_name)
             self._sweep_at = now + SWEEP_AGAIN_S
