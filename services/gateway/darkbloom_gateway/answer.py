@@ -24,6 +24,7 @@ from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import KeyRecord, SignedBytes, Timing
 from darkbloom_gateway.ports import ReceiptRecord
 from darkbloom_gateway.prompt import Prompt
+from darkbloom_gateway.proof import proven
 from darkbloom_gateway.recount import Claim
 from darkbloom_gateway.seek import Seeker
 from darkbloom_gateway.stage import Stage
@@ -157,15 +158,7 @@ class Answer:
 
         winner = self.winner
         hashes = self._prompt.weight_hashes(winner.offer.build)
-        try:
-            signed = convert.signed(provider_link_pb2.Terminal.FromString(self._terminal).terminal)
-            terminal = winner.conclude(signed.document, signed.signature, hashes)
-        except DecodeError:
-            self._report(ViolationFault.TERMINAL)
-            raise provider_failed("the provider's proof is not valid") from None
-        except ViolationError as error:
-            self._report(error.fault)
-            raise provider_failed("the provider's proof is not valid") from None
+        terminal, signed = proven(winner, self._terminal, hashes, self._report)
 
         self._exchange.close(winner)
         if not self._prompt.plan.free:

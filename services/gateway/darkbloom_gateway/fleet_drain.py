@@ -1,17 +1,15 @@
 """One switch for all gateways that closes inference, and how each worker follows it."""
 
 import asyncio
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
-import redis.asyncio as redis
 import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import StoreUnavailableError
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from darkbloom_gateway import valkey
 from darkbloom_gateway.errors import unavailable
 from darkbloom_gateway.gate import Gate
 
@@ -116,15 +114,7 @@ class ValkeyDrainFlag:
     """
 
     def __init__(self, url: Secret, *, timeout_s: float = 0.5) -> None:
-        pool: Any = redis.BlockingConnectionPool.from_url(
-            url.reveal(),
-            timeout=timeout_s,
-            max_connections=1,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._client: Any = redis.Redis.from_pool(pool)
+        self._client = valkey.client(url, connections=1, timeout_s=timeout_s)
         self._timeout_s = timeout_s
 
     async def read(self) -> bool | None:

@@ -1,11 +1,10 @@
 """Keeps the line of a caller alive who has asked for that before the answer has begun."""
 
-import asyncio
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from darkbloom_mesh.clock import Clock
 
+from darkbloom_gateway.companion import Companion
 from darkbloom_gateway.errors import ClientGoneError
 from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.writer import Writer
@@ -15,7 +14,7 @@ STARTED = ((b"x-darkbloom-early-commit", b"true"),)
 
 
 @final
-class Heartbeat:
+class Heartbeat(Companion):
     """Begins a stream and writes comments until the `with` ends; its task ends with it.
 
     Refusals come within the first moments, so those still have a status of their own.
@@ -45,26 +44,8 @@ class Heartbeat:
         self._comment = comment
         self._first_s = first_s
         self._then_s = then_s
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        """Begin to beat."""
-        self._task = asyncio.get_running_loop().create_task(self._beat(), name="heartbeat")
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop, and wait for the task; what it was writing is complete then."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
-
-    async def _beat(self) -> None:
+    async def _accompany(self) -> None:
         try:
             await self._clock.sleep(self._first_s)
             await self._writer.start(STARTED)

@@ -77,20 +77,7 @@ class ReceiptPress:
             now=now,
             sealed_to=sealed_to,
         )
-        verdict = attempt.checked.signed
-        receipt = build_receipt(
-            receipt_key=attempt.receipt_key,
-            terminal=signed.document,
-            terminal_signature=signed.signature,
-            identity_key=attempt.checked.identity_key,
-            verdict=verdict.document,
-            verdict_signature=verdict.signature,
-            verdict_key_id=verdict.key_id,
-            countersign=record.document,
-            countersign_signature=record.signature,
-            gateway_key_id=record.key_id,
-        )
-        return receipt, record
+        return assembled(attempt, signed, record, attempt.receipt_key), record
 
     def broken(self, attempt: Attempt, plan: Plan, now: datetime, *, sealed_to: int) -> SignedBytes:
         """Return the record of an answer without a verified terminal.
@@ -104,7 +91,6 @@ class ReceiptPress:
 
     def relayed(self, attempt: Carried, plan: Plan, seen: Relayed, now: datetime) -> SignedBytes:
         """Return the record of an answer of end-to-end mode, of which only ciphertext was seen."""
-        opened = attempt.opened
         document, signature = sign_countersign(
             Countersign(
                 request_id=attempt.request_id,
@@ -115,12 +101,7 @@ class ReceiptPress:
                 sealed_sha256=seen.sealed_sha256,
                 relayed_sha256=seen.relayed_sha256,
                 requested_model=plan.requested_model,
-                opened=OpenedCounts(
-                    frames=opened.frames,
-                    prompt_tokens=opened.prompt_tokens,
-                    completion_tokens=opened.completion_tokens,
-                    cached_tokens=opened.cached_tokens,
-                ),
+                opened=_counts(attempt),
                 outcome=seen.outcome,
                 issued_at=rfc3339(now),
                 output_bound=plan.output_bound,
@@ -149,7 +130,6 @@ class ReceiptPress:
         now: datetime,
         sealed_to: int,
     ) -> SignedBytes:
-        opened = attempt.opened
         document, signature = sign_countersign(
             Countersign(
                 request_id=attempt.request_id,
@@ -158,12 +138,7 @@ class ReceiptPress:
                 terminal_sha256=terminal_hash,
                 body_digest=attempt.body_digest,
                 requested_model=plan.requested_model,
-                opened=OpenedCounts(
-                    frames=opened.frames,
-                    prompt_tokens=opened.prompt_tokens,
-                    completion_tokens=opened.completion_tokens,
-                    cached_tokens=opened.cached_tokens,
-                ),
+                opened=_counts(attempt),
                 outcome=outcome,
                 issued_at=rfc3339(now),
                 output_bound=plan.output_bound,
@@ -173,3 +148,42 @@ class ReceiptPress:
             self._signer,
         )
         return SignedBytes(document, signature, self._signer.key_id)
+
+
+def assembled(
+    attempt: Carried,
+    terminal: SignedBytes,
+    countersign: SignedBytes,
+    receipt_key: bytes | None = None,
+) -> bytes:
+    """Return a receipt's JSON.
+
+    Args:
+        attempt: that answered.
+        terminal: signed by its provider.
+        countersign: what this gateway says of it.
+        receipt_key: opens the digests; None where only the consumer has it.
+    """
+    verdict = attempt.checked.signed
+    return build_receipt(
+        receipt_key=receipt_key,
+        terminal=terminal.document,
+        terminal_signature=terminal.signature,
+        identity_key=attempt.checked.identity_key,
+        verdict=verdict.document,
+        verdict_signature=verdict.signature,
+        verdict_key_id=verdict.key_id,
+        countersign=countersign.document,
+        countersign_signature=countersign.signature,
+        gateway_key_id=countersign.key_id,
+    )
+
+
+def _counts(attempt: Carried) -> OpenedCounts:
+    opened = attempt.opened
+    return OpenedCounts(
+        frames=opened.frames,
+        prompt_tokens=opened.prompt_tokens,
+        completion_tokens=opened.completion_tokens,
+        cached_tokens=opened.cached_tokens,
+    )

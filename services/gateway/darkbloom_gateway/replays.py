@@ -3,16 +3,14 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
-import redis.asyncio as redis
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import StoreUnavailableError
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from darkbloom_gateway import valkey
 from darkbloom_gateway.errors import unavailable
 
 ASK_AGAIN_S = 1.0
@@ -111,16 +109,7 @@ class ValkeyMarks:
     """
 
     def __init__(self, url: Secret, *, timeout_s: float = 0.5) -> None:
-        # Whoever finds no free connection waits for one: a crowd is no reason to ask nobody.
-        pool: Any = redis.BlockingConnectionPool.from_url(
-            url.reveal(),
-            timeout=timeout_s,
-            max_connections=_CONNECTIONS,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._client: Any = redis.Redis.from_pool(pool)
+        self._client = valkey.client(url, connections=_CONNECTIONS, timeout_s=timeout_s)
         self._timeout_s = timeout_s
 
     async def add(self, mark: bytes, seconds: int) -> bool:

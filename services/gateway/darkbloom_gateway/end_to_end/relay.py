@@ -5,7 +5,7 @@ from typing import final
 import orjson
 from darkbloom.common.v1.frame_pb2 import Frame
 from darkbloom.router.v1 import gateway_lane_pb2, provider_link_pb2
-from darkbloom_edge.receipt import build_receipt, terminal_sha256
+from darkbloom_edge.receipt import terminal_sha256
 from darkbloom_edge.records import RecordKind, write_record
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
@@ -31,7 +31,8 @@ from darkbloom_gateway.mailbox import Mailbox
 from darkbloom_gateway.model import Offer, OpenedCounts, Plan, SignedBytes
 from darkbloom_gateway.ports import ReceiptRecord
 from darkbloom_gateway.prompt import SealedBody
-from darkbloom_gateway.receipts import Relayed
+from darkbloom_gateway.proof import proven
+from darkbloom_gateway.receipts import Relayed, assembled
 from darkbloom_gateway.stage import Stage
 
 CLAIM_S = 2.0
@@ -203,15 +204,7 @@ class Relay:
         catalog = stage.shelf.catalog
         build = catalog.builds.get(attempt.offer.build) if catalog is not None else None
         hashes = build.accepted_weight_hashes if build is not None else frozenset[str]()
-        try:
-            signed = convert.signed(provider_link_pb2.Terminal.FromString(self._terminal).terminal)
-            terminal = attempt.conclude(signed.document, signed.signature, hashes)
-        except DecodeError:
-            self._report(ViolationFault.TERMINAL)
-            raise provider_failed("the provider's proof is not valid") from None
-        except ViolationError as error:
-            self._report(error.fault)
-            raise provider_failed("the provider's proof is not valid") from None
+        terminal, signed = proven(attempt, self._terminal, hashes, self._report)
 
         self._exchange.close(attempt)
         if not self._free:
@@ -226,20 +219,7 @@ class Relay:
         if terminal.outcome != "completed":
             raise provider_failed("the provider stopped the answer")
         stage.meters.receipt("made")
-        verdict = attempt.checked.signed
-        receipt = build_receipt(
-            receipt_key=None,
-            terminal=signed.document,
-            terminal_signature=signed.signature,
-            identity_key=attempt.checked.identity_key,
-            verdict=verdict.document,
-            verdict_signature=verdict.signature,
-            verdict_key_id=verdict.key_id,
-            countersign=record.document,
-            countersign_signature=record.signature,
-            gateway_key_id=record.key_id,
-        )
-        return write_record(RecordKind.END, receipt)
+        return write_record(RecordKind.END, assembled(attempt, signed, record))
 
     def left(self) -> None:
         """Note that the consumer has hung up, or does not read any more: the terminal decides."""

@@ -5,15 +5,13 @@ import math
 from collections import OrderedDict
 from typing import Any, Protocol, final
 
-import redis.asyncio as redis
 from darkbloom_edge.offers import MAX_OPEN
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import StoreUnavailableError
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from darkbloom_gateway import valkey
 from darkbloom_gateway.errors import too_many_open_offers
 
 SEARCH_S, RENEW_S = 15.0, 5.0
@@ -129,15 +127,7 @@ class ValkeySlots:
     """
 
     def __init__(self, url: Secret, *, timeout_s: float = 0.5) -> None:
-        pool: Any = redis.BlockingConnectionPool.from_url(
-            url.reveal(),
-            timeout=timeout_s,
-            max_connections=_CONNECTIONS,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._client: Any = redis.Redis.from_pool(pool)
+        self._client = valkey.client(url, connections=_CONNECTIONS, timeout_s=timeout_s)
         self._script: Any = self._client.register_script(_TAKE)
         self._timeout_s = timeout_s
 
