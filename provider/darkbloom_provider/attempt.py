@@ -257,14 +257,7 @@ class Attempt:
             self._send(content if pending.has_content else FrameKind.FRAME_KIND_PREAMBLE, pending)
 
     def _finish(self, outcome: Outcome) -> None:
-        last = Delta(
-            prompt_tokens=outcome.usage.prompt_tokens,
-            completion_tokens=outcome.usage.completion_tokens,
-            cached_tokens=outcome.usage.cached_tokens,
-            reasoning_tokens=outcome.usage.reasoning_tokens,
-            finish_reason=outcome.finish_reason,
-            stop_sequence=outcome.stop_sequence,
-        )
+        last = outcome.last_delta
         if self._pending is not None:
             last, self._pending = merge(self._pending, last), None
         self._send(FrameKind.FRAME_KIND_CHUNK_FINAL, last)

@@ -14,7 +14,7 @@ from typing import Final
 from darkbloom_edge.delta import MAX_TOOL_CALLS
 
 from darkbloom_provider.engine.markers import Finder
-from darkbloom_provider.engine.splitter import Channel, Output, Pieces
+from darkbloom_provider.engine.splitter import AnswerSplitter, Channel, Pieces
 from darkbloom_provider.engine.tools.reading import CallPiece
 
 START: Final = "<|start|>"
@@ -34,7 +34,7 @@ class _Part(Enum):
     BODY = auto()
 
 
-class HarmonySplitter:
+class HarmonySplitter(AnswerSplitter):
     """Splits answers with channels; see `splitter.AnswerSplitter`."""
 
     def __init__(
@@ -55,6 +55,7 @@ class HarmonySplitter:
             opaque: Content has no markers once it has begun: it follows a grammar of its own.
             new_call_id: Draws an id for a tool call.
         """
+        super().__init__(Channel.REASONING, new_call_id)
         self._stops = frozenset(stops)
         self._tools = tools
         self._most_calls = min(most_calls, MAX_TOOL_CALLS)
@@ -65,28 +66,6 @@ class HarmonySplitter:
         self._header = ""
         self._first = True
         """Nothing has named a channel yet: an answer without channels is content."""
-        self._channel = Channel.REASONING
-        self._out = Output(new_call_id)
-        self.stop_sequence: str | None = None
-        self.complete = False
-
-    @property
-    def channel(self) -> Channel:
-        """Where the text goes now."""
-        return self._channel
-
-    @property
-    def tool_calls(self) -> int:
-        """Calls found so far."""
-        return self._out.calls
-
-    def push(self, text: str) -> Pieces:
-        """Take more text and give what is certain."""
-        for char in text:
-            self._take(char)
-            if self.stop_sequence is not None or self.complete:
-                break
-        return self._out.take()
 
     def finish(self) -> Pieces:
         """Give what was held back."""

@@ -80,6 +80,18 @@ class Outcome:
     error: EngineError | None = None
     """Set for `error` only."""
 
+    @property
+    def last_delta(self) -> Delta:
+        """What the end adds to the answer: exact counts, and why it ended; no content."""
+        return Delta(
+            prompt_tokens=self.usage.prompt_tokens,
+            completion_tokens=self.usage.completion_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            reasoning_tokens=self.usage.reasoning_tokens,
+            finish_reason=self.finish_reason,
+            stop_sequence=self.stop_sequence,
+        )
+
 
 class Sink(Protocol):
     """Where the events of one job go; called on the event loop."""

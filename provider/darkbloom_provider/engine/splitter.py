@@ -5,9 +5,10 @@ Tool payloads are opaque to the other markers: their reader alone says where the
 that is not a call is given as content, word for word.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from darkbloom_edge.delta import MAX_TOOL_CALLS, ToolCallPart
 
@@ -34,33 +35,6 @@ class Pieces(NamedTuple):
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCallPart, ...] = ()
-
-
-class AnswerSplitter(Protocol):
-    """The state of one row's text."""
-
-    stop_sequence: str | None
-    """The stop string that was found; nothing more may be pushed."""
-    complete: bool
-    """The answer is over though the model might go on: no further call is wanted."""
-
-    @property
-    def channel(self) -> Channel:
-        """Where the text goes now."""
-        ...
-
-    @property
-    def tool_calls(self) -> int:
-        """Calls found so far."""
-        ...
-
-    def push(self, text: str) -> Pieces:
-        """Take more text and give what is certain."""
-        ...
-
-    def finish(self) -> Pieces:
-        """Give what was held back: no marker came of it."""
-        ...
 
 
 class Output:
@@ -102,7 +76,45 @@ class Output:
         return pieces
 
 
-class Splitter:
+class AnswerSplitter(ABC):
+    """The state of one row's text."""
+
+    def __init__(self, channel: Channel, new_call_id: Callable[[], str]) -> None:
+        self._channel = channel
+        self._out = Output(new_call_id)
+        self.stop_sequence: str | None = None
+        """The stop string that was found; nothing more may be pushed."""
+        self.complete = False
+        """The answer is over though the model might go on: no further call is wanted."""
+
+    @property
+    def channel(self) -> Channel:
+        """Where the text goes now."""
+        return self._channel
+
+    @property
+    def tool_calls(self) -> int:
+        """Calls found so far."""
+        return self._out.calls
+
+    def push(self, text: str) -> Pieces:
+        """Take more text and give what is certain."""
+        for char in text:
+            self._take(char)
+            if self.stop_sequence is not None or self.complete:
+                break
+        return self._out.take()
+
+    @abstractmethod
+    def finish(self) -> Pieces:
+        """Give what was held back: no marker came of it."""
+
+    @abstractmethod
+    def _take(self, char: str) -> None:
+        """Take one character."""
+
+
+class Splitter(AnswerSplitter):
     """Splits answers with think tags and tagged calls; see `AnswerSplitter`."""
 
     def __init__(
@@ -129,6 +141,7 @@ class Splitter:
             opaque: Content has no markers once it has begun: it follows a grammar of its own.
             new_call_id: Draws an id for a tool call.
         """
+        super().__init__(start, new_call_id)
         self._stops = frozenset(stops)
         self._tools = tools or {}
         self._openers = family.openers if tools is not None else {}
@@ -138,7 +151,6 @@ class Splitter:
         think = (THINK_OPEN, THINK_CLOSE) if reasoning else ()
         self._content = Finder((*stops, *think, *self._openers))
         self._thought = Finder((THINK_CLOSE,))
-        self._channel = start
         self._reader: CallReader | None = None
         self._payload = ""
         """What the reader has taken, with its opening marker, while it may still be rejected."""
@@ -148,27 +160,6 @@ class Splitter:
         self._between_calls = False
         self._after_call = ""
         """White space after a call, which belongs to nothing unless content follows."""
-        self._out = Output(new_call_id)
-        self.stop_sequence: str | None = None
-        self.complete = False
-
-    @property
-    def channel(self) -> Channel:
-        """Where the text goes now."""
-        return self._channel
-
-    @property
-    def tool_calls(self) -> int:
-        """Calls found so far."""
-        return self._out.calls
-
-    def push(self, text: str) -> Pieces:
-        """Take more text and give what is certain."""
-        for char in text:
-            self._take(char)
-            if self.stop_sequence is not None or self.complete:
-                break
-        return self._out.take()
 
     def finish(self) -> Pieces:
         """Give what was held back: no marker came of it."""

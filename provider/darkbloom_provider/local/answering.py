@@ -308,14 +308,7 @@ def _final(pipe: Pipe) -> Delta:
         raise LocalError(503, "cancelled", "the machine stopped answering", code="draining")
     if outcome.kind is OutcomeKind.ERROR:
         raise _broken() if outcome.error is None else of_engine(outcome.error)
-    return Delta(
-        prompt_tokens=outcome.usage.prompt_tokens,
-        completion_tokens=outcome.usage.completion_tokens,
-        cached_tokens=outcome.usage.cached_tokens,
-        reasoning_tokens=outcome.usage.reasoning_tokens,
-        finish_reason=outcome.finish_reason,
-        stop_sequence=outcome.stop_sequence,
-    )
+    return outcome.last_delta
 
 
 def _broken() -> LocalError:

@@ -4,15 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
-from darkbloom_mesh.errors import MeshError, OverloadedError
+from darkbloom_mesh.errors import OverloadedError
 
+from darkbloom_billing.freshness import keep_fresh
 from darkbloom_billing.model import KeyChange
 from darkbloom_billing.ports import AccountStore
 
 MAX_WATCHERS = 1024
 MAX_WAITING = 256
-_log = structlog.get_logger()
 
 
 class Watch:
@@ -110,17 +109,7 @@ class KeyFeed:
 
     async def run(self, period_s: float) -> None:
         """Hand out changes for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(period_s):
-                    await self._stale.wait()
-            except TimeoutError:
-                pass
-            self._stale.clear()
-            try:
-                await self.refresh()
-            except MeshError as error:
-                _log.warning("key_changes_not_read", reason=error.reason_name)
+        await keep_fresh(self.refresh, self._stale, period_s, failed="key_changes_not_read")
 
     async def close(self) -> None:
         """End every watch: this replica is leaving."""

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
-import structlog
 from darkbloom_mesh.clock import Clock
-from darkbloom_mesh.errors import MeshError, NotFoundError, OverloadedError
+from darkbloom_mesh.errors import NotFoundError, OverloadedError
 
 from darkbloom_billing.errors import PriceTooHighError
+from darkbloom_billing.freshness import keep_fresh
 from darkbloom_billing.model import NewPrice, PriceRow, PriceVersion, Quote
 from darkbloom_billing.ports import PriceStore
 from darkbloom_billing.pricing import (
@@ -25,7 +25,6 @@ from darkbloom_billing.pricing import (
 MAX_WATCHERS = 256
 KEPT = timedelta(hours=3)
 """Rows that ended longer ago than any hold lives are not kept in memory."""
-_log = structlog.get_logger()
 
 
 class Prices:
@@ -123,17 +122,7 @@ class Prices:
 
     async def run(self, period_s: float) -> None:
         """Keep the book fresh for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(period_s):
-                    await self._stale.wait()
-            except TimeoutError:
-                pass
-            self._stale.clear()
-            try:
-                await self.refresh()
-            except MeshError as error:
-                _log.warning("prices_not_refreshed", reason=error.reason_name)
+        await keep_fresh(self.refresh, self._stale, period_s, failed="prices_not_refreshed")
 
     async def close(self) -> None:
         """End every watch: this replica is leaving."""

@@ -275,7 +275,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """One withdrawal."""
+    """One withdrawal; what has a default is so until something was tried."""
 
     withdrawal_id: str
     account_id: str
@@ -283,23 +283,23 @@ class Withdrawal:
     stripe_account_id: str
     quote: Quote
     method: Method
-    status: WithdrawalStatus
-    attempt: int
-    tries: int
-    payout_tries: int
-    transfer_id: str
-    destination_payment: str
-    payout_id: str
-    failed_payout_id: str
+    status: WithdrawalStatus = WithdrawalStatus.PENDING
+    attempt: int = 0
+    tries: int = 0
+    payout_tries: int = 0
+    transfer_id: str = ""
+    destination_payment: str = ""
+    payout_id: str = ""
+    failed_payout_id: str = ""
     """A payout that came to nothing; its money is on the connected account again."""
-    fee_waived: bool
-    posted: bool
-    refunded: bool
-    failure_reason: str
+    fee_waived: bool = False
+    posted: bool = False
+    refunded: bool = False
+    failure_reason: str = ""
     next_at: datetime
     created_at: datetime
     updated_at: datetime
-    arrival_at: datetime | None
+    arrival_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,22 +213,9 @@ class Payouts:
             stripe_account_id=known.stripe_account_id,
             quote=costs,
             method=method,
-            status=WithdrawalStatus.PENDING,
-            attempt=0,
-            tries=0,
-            payout_tries=0,
-            transfer_id="",
-            destination_payment="",
-            payout_id="",
-            failed_payout_id="",
-            fee_waived=False,
-            posted=False,
-            refunded=False,
-            failure_reason="",
             next_at=now,
             created_at=now,
             updated_at=now,
-            arrival_at=None,
         )
 
     async def _transfer(self, row: Withdrawal) -> Withdrawal:

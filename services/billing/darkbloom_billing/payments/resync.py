@@ -33,7 +33,6 @@ from darkbloom_billing.payments.model import (
     Quote,
     SessionKind,
     Withdrawal,
-    WithdrawalStatus,
 )
 from darkbloom_billing.payments.past import PastSession, PastTransfer, StripePast
 from darkbloom_billing.payments.store.events import PostgresEvents
@@ -263,22 +262,9 @@ class Resync:
                 amount_micros=sent.amount_micros, fee_micros=0, net_micros=sent.amount_micros
             ),
             method=Method.STANDARD,
-            status=WithdrawalStatus.PENDING,
-            attempt=0,
-            tries=0,
-            payout_tries=0,
-            transfer_id="",
-            destination_payment="",
-            payout_id="",
-            failed_payout_id="",
-            fee_waived=False,
-            posted=False,
-            refunded=False,
-            failure_reason="",
             next_at=sent.created_at,
             created_at=sent.created_at,
             updated_at=sent.created_at,
-            arrival_at=None,
         )
         booked = await self.books.withdraw_submit(
             row.withdrawal_id,
