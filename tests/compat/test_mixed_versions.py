@@ -4,7 +4,6 @@ Schemas are migrated first, as a deploy does it, so an old room always runs on t
 The agent is today's; `tests/mesh/test_previous_provider.py` is the other direction.
 """
 
-import asyncio
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from darkbloom_local.mesh import Mesh
 
 from tests.compat.previous import Previous, previous
 from tests.mesh.harness import QUICK, Books, Consumer, Fleet, gateway_ready, metrics_of, until
+from tests.mesh.leaving import streamed_past
 
 pytestmark = [
     pytest.mark.mesh,
@@ -49,17 +49,7 @@ async def test_todays_agent_serves_a_paid_stream_with_rooms_of_the_previous_rele
             said = f'darkbloom_build_info{{commit="unknown",version="{yesterday.version}"}}'
             assert said in await metrics_of(mesh, room)
 
-        async with (
-            consumer.streaming(tokens=WORDS, interval_s=0.02) as reading,
-            asyncio.TaskGroup() as tasks,
-        ):
-            await reading.words(5)
-            stopping = tasks.create_task(mesh.stop("provider"))
-            stream = await reading.rest()
-
-        assert stopping.result() == 0
-        assert stream.error is None
-        assert (stream.words, stream.done) == (WORDS, 1)
+        stream = await streamed_past(mesh, consumer, "provider", words=WORDS)
         assert (await consumer.verify(stream.receipt)).ok
         assert (await consumer.usage(stream.job_id))["completion_tokens"] == WORDS
         await books.clean()

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import h2.config
@@ -13,10 +12,8 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import orjson
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from tests.fakes.certificates import tls_pair
 
 
 @dataclass(frozen=True)
@@ -98,36 +95,11 @@ class FakeApple:
             connection.send_data(stream, body, end_stream=True)
 
 
-def tls_pair(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return (server, client) trust of a throw-away certificate for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)  # noqa: TID251 - OpenSSL compares with the machine's clock
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "apple.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
+def tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return (server, client) trust of an Apple on this machine, which speaks HTTP/2 alone."""
+    server, client = tls_pair(folder, ["localhost"])
     server.set_alpn_protocols(["h2"])
-    return server, ssl.create_default_context(cafile=str(pem))
+    return server, client
 
 
 @asynccontextmanager

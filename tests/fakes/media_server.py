@@ -5,15 +5,12 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from darkbloom_gateway.media.network import PublicNetwork
 from httpcore import AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
+
+from tests.fakes.certificates import tls_pair
 
 PUBLIC = "93.184.216.34"
 HOST = "pictures.example"
@@ -101,42 +98,10 @@ class Internet(AsyncNetworkBackend):
 @asynccontextmanager
 async def media_server(folder: Path) -> AsyncIterator[MediaServer]:
     """Serve until the end of the block."""
-    inside, outside = _tls(folder)
+    inside, outside = tls_pair(folder, [HOST, OTHER, "xn--bcher-kva.example"])
     found = MediaServer(outside)
     server = await asyncio.start_server(found.serve, "127.0.0.1", 0, ssl=inside)
     async with server:
         found.port = server.sockets[0].getsockname()[1]
         yield found
         found.stall.set()
-
-
-def _tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return (server, client) trust of a throw-away certificate for the names."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    now = datetime.now(UTC)  # noqa: TID251 - OpenSSL compares with the machine's clock
-    names = [x509.DNSName(one) for one in (HOST, OTHER, "xn--bcher-kva.example")]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "media.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
-    return server, ssl.create_default_context(cafile=str(pem))

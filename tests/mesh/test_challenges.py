@@ -1,6 +1,5 @@
 """No evidence, no traffic: who answers a challenge wrongly, late or never leaves routing."""
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from darkbloom.router.v1.provider_link_pb2 import GateReason
 from darkbloom_local.mesh import Mesh
 
 from tests.mesh.harness import QUICK, Books, Consumer, Fleet, until
-from tests.mesh.hostile.mischief import Mischief
+from tests.mesh.hostile.mischief import PROVIDER_PROGRAM, Mischief
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
@@ -30,22 +29,16 @@ def mischief(state: Path) -> Mischief:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def watched(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
     """A mesh that challenges its provider every second."""
-    argv = [
-        sys.executable,
-        "-m",
-        "tests.mesh.hostile.provider",
-        "start",
-        "--foreground",
-        "--engine",
-        "scripted",
-    ]
     environment = {
         **QUICK,
         "router": {**QUICK["router"], **OFTEN},
         "provider": mischief.environment,
     }
     async with Mesh(
-        state / "mesh", environment=environment, programs={"provider": argv}, durable=False
+        state / "mesh",
+        environment=environment,
+        programs={"provider": PROVIDER_PROGRAM},
+        durable=False,
     ) as found:
         await Fleet(found).wait_routable()
         yield found

@@ -1,6 +1,5 @@
 """SIGTERM in the middle of a stream: it finishes, the process ends with 0, and nothing is lost."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest_asyncio
 from darkbloom_local.mesh import Mesh
 
 from tests.mesh.harness import QUICK, Books, Consumer, Fleet, gateway_ready
+from tests.mesh.leaving import streamed_past
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
@@ -27,18 +27,7 @@ async def test_a_process_that_is_asked_to_leave_finishes_the_stream_first(
 ) -> None:
     consumer, books = Consumer(leaving), Books(leaving)
 
-    async with (
-        consumer.streaming(tokens=60, interval_s=0.02) as reading,
-        asyncio.TaskGroup() as tasks,
-    ):
-        await reading.words(5)
-        stopping = tasks.create_task(leaving.stop(name))
-        stream = await reading.rest()
-
-    assert stopping.result() == 0
-    assert stream.error is None
-    assert stream.done == 1
-    assert stream.words == 60
+    stream = await streamed_past(leaving, consumer, name, words=60)
 
     await leaving.restart(name)
     await gateway_ready(leaving)

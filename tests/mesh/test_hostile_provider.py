@@ -1,7 +1,6 @@
 """A provider that cheats: it is untrusted at once, and the request moves or fails cleanly."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest_asyncio
 from darkbloom_local.mesh import Mesh
 
 from tests.mesh.harness import QUICK, Books, Consumer, Fleet, provider_state, until
-from tests.mesh.hostile.mischief import Mischief
+from tests.mesh.hostile.mischief import PROVIDER_PROGRAM, Mischief
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="session")]
 
@@ -31,20 +30,11 @@ def mischief(state: Path) -> Mischief:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def cheats(state: Path, mischief: Mischief) -> AsyncIterator[Mesh]:
     """A mesh with two providers, each of which may cheat."""
-    argv = [
-        sys.executable,
-        "-m",
-        "tests.mesh.hostile.provider",
-        "start",
-        "--foreground",
-        "--engine",
-        "scripted",
-    ]
     environment = {**QUICK, **dict.fromkeys(PROVIDERS, mischief.environment)}
     async with Mesh(
         state / "mesh",
         environment=environment,
-        programs=dict.fromkeys(PROVIDERS, argv),
+        programs=dict.fromkeys(PROVIDERS, PROVIDER_PROGRAM),
         durable=False,
     ) as found:
         await found.start_provider("provider-2")

@@ -1,6 +1,5 @@
 """An agent of the previous release in today's mesh: machines update when their owners let them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.mesh.harness import (
     provider_state,
     request_id_of,
 )
+from tests.mesh.leaving import streamed_past
 
 pytestmark = [
     pytest.mark.mesh,
@@ -53,17 +53,7 @@ async def test_an_agent_of_the_previous_release_is_admitted_answers_is_paid_and_
     assert agent.verdict.document
     earned = await books.earned()
 
-    async with (
-        consumer.streaming(tokens=WORDS, interval_s=0.02) as reading,
-        asyncio.TaskGroup() as tasks,
-    ):
-        await reading.words(5)
-        stopping = tasks.create_task(mixed.stop("provider"))
-        stream = await reading.rest()
-
-    assert stopping.result() == 0
-    assert stream.error is None
-    assert (stream.words, stream.done) == (WORDS, 1)
+    stream = await streamed_past(mixed, consumer, "provider", words=WORDS)
     assert (await consumer.verify(stream.receipt)).ok
     assert (await consumer.usage(stream.job_id))["completion_tokens"] == WORDS
     assert await books.earning(request_id_of(stream.receipt)) == await books.earned() - earned > 0

@@ -26,7 +26,8 @@ from darkbloom_edge.boxes import new_key_pair
 from darkbloom_edge.code_identity import SealedChallenge
 from darkbloom_mesh.testing import FakeClock
 
-from tests.fakes.apns import FakeApple, running, tls_pair
+from tests.fakes.apns import FakeApple, running
+from tests.fakes.apns import tls as apple_tls
 
 TOKEN = PushToken("0123456789abcdef" * 4)
 TOPIC = "io.darkbloom.provider"
@@ -35,7 +36,7 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    return tls_pair(Path(tmp_path_factory.mktemp("tls")))
+    return apple_tls(Path(tmp_path_factory.mktemp("tls")))
 
 
 @pytest.fixture

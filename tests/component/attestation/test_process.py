@@ -1,8 +1,5 @@
 import asyncio
-import json
-import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,43 +8,8 @@ from darkbloom.attestation.v1.attestation_service_pb2_grpc import AttestationSer
 from darkbloom_mesh.channel import channel
 from darkbloom_mesh.config import Secret
 
+from tests.component.rooms import TOKEN, environment, listener, start
 from tests.stores import Postgres
-
-TOKEN = "t" * 40
-
-
-def environment(database_url: str, directory: Path, **changes: str) -> dict[str, str]:
-    token = directory / "token"
-    token.write_text(TOKEN)
-    return {
-        "PATH": os.environ["PATH"],  # noqa: TID251 - a child needs it
-        "DATABASE_URL": database_url,
-        "DARKBLOOM_MESH_TOKEN_FILE": str(token),
-        "DARKBLOOM_ATTESTATION_LISTEN": "127.0.0.1:0",
-        "DARKBLOOM_ATTESTATION_KEY_DIR": str(directory / "keys"),
-        **changes,
-    }
-
-
-async def start(env: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "darkbloom_attestation", *arguments),
-        env=env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-
-
-async def listener(process: asyncio.subprocess.Process) -> str:
-    """Wait for the log event that names the bound address."""
-    assert process.stdout is not None
-    async with asyncio.timeout(60):
-        async for line in process.stdout:
-            event = json.loads(line)
-            if event.get("msg", event.get("event")) == "serving":
-                return str(event["listeners"]["grpc"])
-    raise AssertionError("the room ended before it served")
 
 
 @pytest.mark.mesh
@@ -56,13 +18,19 @@ async def test_the_room_makes_its_key_once_and_leaves_cleanly(
 ) -> None:
     keys = []
     with cluster.database() as database_url:
-        env = environment(database_url, tmp_path, DARKBLOOM_ENV="development")
-        migrated = await start(env, "migrate")
+        env = environment(
+            "attestation",
+            database_url,
+            tmp_path,
+            DARKBLOOM_ATTESTATION_KEY_DIR=str(tmp_path / "keys"),
+            DARKBLOOM_ENV="development",
+        )
+        migrated = await start("attestation", env, "migrate")
         await migrated.communicate()
         assert migrated.returncode == 0
 
         for _ in range(2):
-            process = await start(env)
+            process = await start("attestation", env)
             target = await listener(process)
             async with channel(target, mesh_token=Secret(TOKEN), room="test") as dialled:
                 stub = AttestationServiceStub(dialled)
@@ -80,10 +48,15 @@ async def test_the_room_makes_its_key_once_and_leaves_cleanly(
 @pytest.mark.mesh
 async def test_production_does_not_start_without_its_key(cluster: Postgres, tmp_path: Path) -> None:
     with cluster.database() as database_url:
-        env = environment(database_url, tmp_path)
-        migrated = await start(env, "migrate", "--new")
+        env = environment(
+            "attestation",
+            database_url,
+            tmp_path,
+            DARKBLOOM_ATTESTATION_KEY_DIR=str(tmp_path / "keys"),
+        )
+        migrated = await start("attestation", env, "migrate", "--new")
         await migrated.communicate()
-        process = await start(env)
+        process = await start("attestation", env)
         output, _ = await process.communicate()
         assert process.returncode == 1
         assert b"KeyDirectoryError" in output

@@ -3,22 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from darkbloom_mesh.config import Secret
-from darkbloom_mesh.migrate import migrate
 
-from tests.stores import Postgres, postgres
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
+from tests.component.rooms import migrated
+from tests.stores import Postgres
 
 
 @pytest.fixture(scope="session")
 def template(cluster: Postgres) -> Iterator[str]:
-    with cluster.database() as url:
-        migrate(Secret(url), package="darkbloom_billing", schema="billing")
+    with migrated(cluster, "billing") as url:
         yield url
 
 

@@ -2,14 +2,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from darkbloom_mesh.config import Secret
-from darkbloom_mesh.migrate import migrate
 from redis import Redis
 
 from tests.component.billing.world import owner
 from tests.component.gateway.harness import Harness, gateway
 from tests.component.gateway.people import People, people
-from tests.stores import Postgres, postgres, valkey
+from tests.component.rooms import migrated
+from tests.stores import Postgres, valkey
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +47,8 @@ async def house(street: Harness) -> Harness:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def template(cluster: Postgres) -> Iterator[str]:
-    with cluster.database() as url:
-        migrate(Secret(url), package="darkbloom_billing", schema="billing")
+    with migrated(cluster, "billing") as url:
         yield url
 
 

@@ -20,15 +20,13 @@ from darkbloom.billing.v1.programme_service_pb2_grpc import (
     add_ProgrammeServiceServicer_to_server,
 )
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import from_rpc_error
-from darkbloom_mesh.migrate import migrate
 
 from tests.component.billing.till import Till, till
 from tests.component.billing.world import CONSUMER, PROVIDER
 from tests.component.gateway.harness import BEARER, Harness, gateway
 from tests.fakes.identity import LOGIN_TOKEN
-from tests.stores import Postgres, postgres
+from tests.stores import Postgres
 
 HOOK = "/v1/billing/stripe/webhook"
 WITHDRAW = "/v1/billing/withdraw/stripe"
@@ -68,19 +66,6 @@ class Front:
     async def withdraw(self, amount: object, **more: Any) -> httpx.Response:
         """Withdraw as the provider's signed-in person."""
         return await self.call("POST", WITHDRAW, json={"amount_usd": amount, **more})
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def template(cluster: Postgres) -> Iterator[str]:
-    with cluster.database() as url:
-        migrate(Secret(url), package="darkbloom_billing", schema="billing")
-        yield url
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 from darkbloom_mesh.migrate import migrate
 
-from tests.stores import Postgres, postgres
+from tests.stores import Postgres
 
 PYTHON = """
 from darkbloom_mesh.migrate import run_sql
@@ -37,12 +37,6 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(tmp_path)
     yield made
     sys.modules.pop("made_up_room", None)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
 
 
 @pytest.fixture

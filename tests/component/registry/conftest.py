@@ -1,24 +1,16 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from darkbloom_mesh.config import Secret
-from darkbloom_mesh.migrate import migrate
 from darkbloom_mesh.testing import FakeClock
 from darkbloom_registry.store import PostgresStore
 
-from tests.stores import Postgres, postgres
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Postgres]:
-    with postgres() as running:
-        yield running
+from tests.component.rooms import migrated
+from tests.stores import Postgres
 
 
 @pytest.fixture(scope="session")
 def template(cluster: Postgres) -> Iterator[str]:
-    with cluster.database() as url:
-        migrate(Secret(url), package="darkbloom_registry", schema="registry")
+    with migrated(cluster, "registry") as url:
         yield url
 
 

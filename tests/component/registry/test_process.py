@@ -1,9 +1,6 @@
 import asyncio
 import hashlib
-import json
-import os
 import signal
-import sys
 from pathlib import Path
 
 import grpc
@@ -15,41 +12,8 @@ from darkbloom_mesh.config import Secret
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.store import PostgresStore
 
+from tests.component.rooms import TOKEN, environment, listener, start
 from tests.stores import Postgres
-
-TOKEN = "t" * 40
-
-
-def environment(database_url: str, directory: Path) -> dict[str, str]:
-    token = directory / "token"
-    token.write_text(TOKEN)
-    return {
-        "PATH": os.environ["PATH"],  # noqa: TID251 - a child needs it
-        "DATABASE_URL": database_url,
-        "DARKBLOOM_MESH_TOKEN_FILE": str(token),
-        "DARKBLOOM_REGISTRY_LISTEN": "127.0.0.1:0",
-    }
-
-
-async def start(env: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "darkbloom_registry", *arguments),
-        env=env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def listener(process: asyncio.subprocess.Process) -> str:
-    """Wait for the log event that names the bound address."""
-    assert process.stdout is not None
-    async with asyncio.timeout(60):
-        async for line in process.stdout:
-            event = json.loads(line)
-            if event.get("msg", event.get("event")) == "serving":
-                return str(event["listeners"]["grpc"])
-    raise AssertionError("the room ended before it served")
 
 
 @pytest.mark.mesh
@@ -57,12 +21,12 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
     cluster: Postgres, tmp_path: Path
 ) -> None:
     with cluster.database() as database_url:
-        env = environment(database_url, tmp_path)
+        env = environment("registry", database_url, tmp_path)
         for said in ("--new",), ():
-            migrated = await start(env, "migrate", *said)
+            migrated = await start("registry", env, "migrate", *said)
             assert await migrated.wait() == 0
 
-        made = await start(env, "key", "somebody", "publish", "alias")
+        made = await start("registry", env, "key", "somebody", "publish", "alias")
         printed, _ = await made.communicate()
         digest = hashlib.sha256(printed.strip()).digest()
         store = await PostgresStore.connect(database_url)
@@ -71,14 +35,14 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
         assert known_key is not None
         assert (known_key.label, known_key.scopes) == ("somebody", {Scope.PUBLISH, Scope.ALIAS})
 
-        again = await start(env, "key", "somebody", "publish")
+        again = await start("registry", env, "key", "somebody", "publish")
         _, errors = await again.communicate()
         assert again.returncode == 1
         assert b"replace it expressly" in errors
-        revoked = await start(env, "key", "somebody", "--revoke")
+        revoked = await start("registry", env, "key", "somebody", "--revoke")
         assert await revoked.wait() == 0
 
-        process = await start(env)
+        process = await start("registry", env)
         target = await listener(process)
         async with (
             channel(target, mesh_token=Secret(TOKEN), room="test") as known,
@@ -100,7 +64,7 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
 
 @pytest.mark.mesh
 async def test_a_bad_configuration_stops_the_start(tmp_path: Path) -> None:
-    env = environment("postgresql:///nowhere", tmp_path)
+    env = environment("registry", "postgresql:///nowhere", tmp_path)
     process = await start({**env, "DARKBLOOM_REGISTRY_LISTN": "x"})
     _, errors = await process.communicate()
     assert process.returncode == 78

@@ -6,10 +6,16 @@ behaves again when the test says so.
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "MISCHIEF_DIR"
+PROVIDER_PROGRAM = (
+    *(sys.executable, "-m", "tests.mesh.hostile.provider"),
+    *("start", "--foreground", "--engine", "scripted"),
+)
+"""An agent that does as it is asked."""
 
 
 class Mischief:

@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,8 @@ from darkbloom_edge.signatures import P256Signer, parse_p256_public, to_base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-SIGNER = P256Signer(bytes(range(1, 33)))
-OTHER = P256Signer(bytes(range(2, 34)))
-K = bytes(range(32))
+from tests.unit.edge.registrations import NOW, OTHER, SIGNER, K, blob
+
 CHALLENGE = new_challenge(bytes(32), rfc3339(NOW), "prov_" + "0" * 32)
 
 
@@ -46,23 +44,6 @@ def vectors() -> dict[str, Any]:
         pytest.skip(f"no test data: {path.name}")
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
-
-
-def blob(**changes: Any) -> RegistrationBlob:
-    fields = {
-        "authenticated_root_enabled": True,
-        "chip_name": "Apple M4 Max",
-        "encryption_public_key": to_base64(K),
-        "hardware_model": "Mac16,1",
-        "os_version": "15.3.0",
-        "public_key": SIGNER.public_text,
-        "rdma_disabled": True,
-        "secure_boot_enabled": True,
-        "secure_enclave_available": True,
-        "sip_enabled": True,
-        "timestamp": rfc3339(NOW),
-    }
-    return RegistrationBlob(**{**fields, **changes})
 
 
 def registered(

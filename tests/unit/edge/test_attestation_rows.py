@@ -4,7 +4,7 @@
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,7 +16,6 @@ from darkbloom_edge.attestation import (
     ChallengeFault,
     Expected,
     FaultKind,
-    RegistrationBlob,
     RegistrationFault,
     RegistrationOutcome,
     Severity,
@@ -30,32 +29,17 @@ from darkbloom_edge.attestation import (
     verify_registration,
 )
 from darkbloom_edge.documents import rfc3339
-from darkbloom_edge.signatures import P256Signer, to_base64
+from darkbloom_edge.signatures import to_base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-SIGNER = P256Signer(bytes(range(1, 33)))
-OTHER = P256Signer(bytes(range(2, 34)))
-K = bytes(range(32))
+from tests.unit.edge.registrations import NOW, OTHER, SIGNER, K, blob
+
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-FIELDS: dict[str, Any] = {
-    "authenticated_root_enabled": True,
-    "chip_name": "Apple M4 Max",
-    "encryption_public_key": to_base64(K),
-    "hardware_model": "Mac16,1",
-    "os_version": "15.3.0",
-    "public_key": SIGNER.public_text,
-    "rdma_disabled": True,
-    "secure_boot_enabled": True,
-    "secure_enclave_available": True,
-    "sip_enabled": True,
-    "timestamp": rfc3339(NOW),
-}
 
 
 def signed(**changes: Any) -> tuple[bytes, bytes]:
-    return build_registration(RegistrationBlob(**{**FIELDS, **changes}), SIGNER)
+    return build_registration(blob(**changes), SIGNER)
 
 
 def judged(document: bytes, signature: bytes | None = None, **options: Any) -> RegistrationOutcome:
