@@ -65,7 +65,7 @@ async def test_the_room_migrates_serves_only_its_mesh_and_leaves_cleanly(
 @pytest.mark.mesh
 async def test_a_bad_configuration_stops_the_start(tmp_path: Path) -> None:
     env = environment("registry", "postgresql:///nowhere", tmp_path)
-    process = await start({**env, "DARKBLOOM_REGISTRY_LISTN": "x"})
+    process = await start("registry", {**env, "DARKBLOOM_REGISTRY_LISTN": "x"})
     _, errors = await process.communicate()
     assert process.returncode == 78
     assert b"DARKBLOOM_REGISTRY_LISTN: unknown variable" in errors
