@@ -9,14 +9,10 @@ from functools import partial
 
 from darkbloom_mesh.backoff import Backoff
 from darkbloom_mesh.channel import channel
-from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.serve import Service
 
 from darkbloom_router.config import RouterConfig
-from darkbloom_router.dispatch import Dispatcher
-from darkbloom_router.ends import Ends
-from darkbloom_router.meter import Meter
-from darkbloom_router.offers import Offers
+from darkbloom_router.core import Core
 from darkbloom_router.records.scribe import Scribe
 from darkbloom_router.records.store import PostgresRecords
 from darkbloom_router.records.writing import RecordQueue
@@ -74,15 +70,7 @@ def join(
     service.spawn(cluster.run(), name="cluster")
 
 
-def record(
-    config: RouterConfig,
-    service: Service,
-    offers: Offers,
-    dispatcher: Dispatcher,
-    ends: Ends,
-    meter: Meter,
-    clock: Clock,
-) -> None:
+def record(config: RouterConfig, service: Service, core: Core) -> None:
     """Keep decision records, where there is a database for them."""
     if config.database_url is None:
         return
@@ -90,9 +78,11 @@ def record(
     service.on_close(store.close)
     backoff = Backoff(secrets.SystemRandom().random, first_s=1.0, cap_s=30.0)
     keep_s = config.record_days * _DAY_S
+    clock, meter = core.tools.clock, core.tools.meter
     queue = RecordQueue(
         store, clock, backoff, dropped=meter.unrecorded, wrote=meter.recorded, keep_s=keep_s
     )
     scribe = Scribe(queue.add, clock.monotonic, lambda: clock.now().timestamp())
-    offers.chosen, ends.over, dispatcher.last_words.scribe = scribe.chosen, scribe.ended, scribe
+    core.offers.chosen, core.ends.over = scribe.chosen, scribe.ended
+    core.dispatcher.last_words.scribe = scribe
     service.spawn(queue.run(), name="records")
