@@ -238,6 +238,14 @@ check: $(READY) ## All that CI runs
 	@echo "== test, browser"; $(MAKE) test-browser
 	@echo "== test, mesh"; $(MAKE) test-mesh
 
+# Too long for each change; the drills come last, so that the last line is theirs.
+.PHONY: nightly
+nightly: $(READY) ## What check leaves out for being long: releases side by side, chaos, fuzzing, every drill
+	@$(MAKE) compat
+	@$(MAKE) chaos-billing
+	@$(MAKE) fuzz ARGS="--seconds 60"
+	@$(MAKE) drills
+
 .PHONY: clean
 clean: ## Remove what make made; the state of `make run` stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

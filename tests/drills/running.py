@@ -38,7 +38,7 @@ def play_all(
     for drill in drills:
         if missing := drill.missing():
             say(f"{drill.name}: skipped, {missing}")
-            found[drill.name] = {"skipped": missing}
+            found[drill.name] = {"skipped": missing, "expected": drill.expected}
             continue
         say(f"{drill.name}: {drill.claim}")
         found[drill.name] = _one(drill, seed, say, keep)
@@ -53,6 +53,11 @@ def unexpected(results: dict[str, dict[str, Any]]) -> list[str]:
         for name, result in results.items()
         for text in result.get("unexpected", ())
     ]
+
+
+def skipped(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the names of the drills that this machine could not play."""
+    return [name for name, result in results.items() if "skipped" in result]
 
 
 def _one(drill: Drill, seed: int, say: Say, keep: Path | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from tests.drills.catalogue import every_drill
 from tests.drills.drill import Drill, Outcome
 from tests.drills.needs import Need
-from tests.drills.running import play_all, unexpected
+from tests.drills.running import play_all, skipped, unexpected
 from tests.drills.stage import Stage
 from tests.drills.test_runbooks import RUNBOOKS
 
@@ -60,8 +60,9 @@ def test_a_play_that_fails_is_a_deviation() -> None:
 
 def test_what_the_machine_lacks_skips_by_name() -> None:
     found = result(drill(AssertionError(), needs=(Need("a thing", lambda: "no thing here"),)))
-    assert found == {"skipped": "no thing here"}
+    assert found == {"skipped": "no thing here", "expected": "nothing"}
     assert unexpected({"a-drill": found}) == []
+    assert skipped({"a-drill": found, "other": {}}) == ["a-drill"]
 
 
 def test_every_drill_names_runbooks_that_exist() -> None:

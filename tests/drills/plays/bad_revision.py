@@ -75,4 +75,5 @@ DRILL = Drill(
     runbooks=("models",),
     limit_s=300,
     play=play,
+    light=True,
 )
