@@ -196,6 +196,10 @@ class Fleet:
             judging.prepare(candidate, now)
         self.on_change(provider)
 
+    def moved(self, provider: Provider) -> None:
+        """Price one provider again after `taken_elsewhere`, where nothing else has changed."""
+        self._moved(provider)
+
     def _moved(self, provider: Provider, *, measured: bool = False) -> None:
         """Do the same after attempts or measurements alone have changed: far less to judge."""
         if provider.faults is not None or provider.provider_id not in self.providers:

@@ -226,6 +226,7 @@ class Peer:
         """Take one provider's state; one that we know nothing of must come whole."""
         parts, now = self._parts, self._parts.timers.now()
         provider = self._mirrors.get(message.provider_id)
+        stood = presence.standing(provider, provider.verdict) if provider else None
         if provider is None:
             if not message.HasField("registration") or self._lane is None:
                 parts.meter.ignored(_LINK, "unknown_provider")
@@ -247,7 +248,10 @@ class Peer:
         provider.beat_at = now - message.heartbeat_age_ms / 1000
         if provider.drain_fence:
             self._fenced(provider.provider_id)
-        parts.fleet.set_verdict(provider, verdict)
+        if stood != presence.standing(provider, verdict) or message.HasField("faults"):
+            parts.fleet.set_verdict(provider, verdict)
+        elif not message.HasField("heartbeat"):
+            parts.fleet.moved(provider)
         parts.drain_lines(provider)
 
     def _fenced(self, provider_id: str) -> None:

@@ -11,6 +11,9 @@ from darkbloom_router.model import Admission, ModelFacts, TrustLevel, Verdict
 from darkbloom_router.provider import Provider
 from darkbloom_router.replicas import fault_words
 
+_SAME_S = 1.0
+"""By less two messages about one challenge may differ: they were under way for a while."""
+
 
 @dataclass(slots=True)
 class Said:
@@ -135,6 +138,23 @@ def models(message: peer_lane_pb2.ProviderPresence) -> list[ModelFacts]:
     return [convert.model_facts(item) for item in message.inventory.models[: convert.MAX_MODELS]]
 
 
+def standing(found: Provider, verdict: Verdict | None) -> tuple[object, ...]:
+    """Return what gates read of a mirror that neither heartbeats nor loads move.
+
+    Args:
+        found: The mirror.
+        verdict: The one in force, or to be.
+    """
+    return (
+        verdict.verdict_id if verdict else "",
+        found.passed_at,
+        found.account_id,
+        found.runtime_verified,
+        found.untrusted,
+        found.drain_fence,
+    )
+
+
 def apply_state(
     found: Provider, message: peer_lane_pb2.ProviderPresence, now: float
 ) -> Verdict | None:
@@ -144,7 +164,10 @@ def apply_state(
     found.runtime_verified = message.runtime_verified
     found.untrusted = message.untrusted
     found.drain_fence = message.draining
-    found.passed_at = (
-        now - message.challenge_age_ms / 1000 if message.HasField("challenge_age_ms") else None
-    )
+    if not message.HasField("challenge_age_ms"):
+        found.passed_at = None
+    else:
+        passed_at = now - message.challenge_age_ms / 1000
+        if found.passed_at is None or abs(passed_at - found.passed_at) > _SAME_S:
+            found.passed_at = passed_at
     return verdict(message.verdict, now) if message.HasField("verdict") else None
