@@ -18,6 +18,7 @@ from darkbloom_mesh.channel import channel
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.postgres import Database
 from darkbloom_mesh.serve import Service
+from darkbloom_mesh.telemetry import PUSH_CERTIFICATE_EXPIRY
 
 from darkbloom_attestation.apns.budget import PushBudget
 from darkbloom_attestation.apns.client import ApnsClient
@@ -34,6 +35,7 @@ from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.keyring import load_keyring, load_release_keys
 from darkbloom_attestation.mdm.asker import Asker
 from darkbloom_attestation.mdm.client import MicroMdm
+from darkbloom_attestation.mdm.push_certificate import PushCertificate
 from darkbloom_attestation.meter import Meter
 from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
@@ -159,6 +161,9 @@ def _asker_of(
     heard = Meter(service.metrics).device
     asker = Asker(store, manager, clock, secrets.token_bytes, heard)
     service.spawn(asker.run(), name="mdm")
+    expiry = service.metrics.gauge(PUSH_CERTIFICATE_EXPIRY)
+    certificate = PushCertificate(manager, clock, expiry.set)
+    service.spawn(certificate.run(), name="mdm-certificate")
     return asker
 
 

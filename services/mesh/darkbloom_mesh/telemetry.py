@@ -290,6 +290,11 @@ VERDICTS = _counter(
 DEVICES_ASKED = _counter(
     "device_questions_total", "sessions whose device the manager was to ask", outcome=says.MDM
 )
+PUSH_CERTIFICATE_EXPIRY = _gauge(
+    "device_manager_push_certificate_expiry_seconds",
+    "Unix time at which the device manager's push certificate ends; 0 while it is not known",
+    "seconds",
+)
 CODE_PUSHES = _counter(
     "code_attest_total", "pushes that challenge a device's code", outcome=says.PUSH
 )

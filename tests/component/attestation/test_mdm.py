@@ -1,20 +1,28 @@
 """Asking devices: who is worth a question, what is asked, and what the server may answer."""
 
+import asyncio
+import base64
 import json
 import plistlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from darkbloom_attestation.mdm import push_certificate
 from darkbloom_attestation.mdm.asker import AGAIN_S, MAX_WAITING, Asker
 from darkbloom_attestation.mdm.client import ManagerUnavailableError, MicroMdm
+from darkbloom_attestation.mdm.push_certificate import PushCertificate
 from darkbloom_attestation.store import PostgresStore
 from darkbloom_edge.apple.mda import key_freshness
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.postgres import Database
-from darkbloom_mesh.testing import FakeClock
+from darkbloom_mesh.testing import FakeClock, settle
 
 from tests.component.attestation.macs import Mac, home, why
 from tests.component.attestation.test_lives import UDID, recorded, report
@@ -37,12 +45,16 @@ class Manager:
     pushes: list[str] = field(default_factory=list)
     status: int = 200
     answer: bytes | None = None
+    certificate: bytes = b""
+    """With which it wakes devices, DER."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert request.headers["authorization"].startswith("Basic ")
         path = request.url.path
         if self.status != 200 or self.answer is not None:
             return httpx.Response(self.status, content=self.answer or b"")
+        if path == "/v1/config/certificate":
+            return httpx.Response(200, json={"cert": base64.b64encode(self.certificate).decode()})
         if path == "/v1/devices":
             wanted = json.loads(request.content)["filter_serial"]
             rows = [
@@ -148,3 +160,49 @@ async def test_a_session_is_asked_once_in_two_minutes_and_the_queue_is_bounded(
     for number in range(MAX_WAITING + 10):
         waiting.wish(f"prov_{number + 2}")
     assert waiting._waiting.qsize() == MAX_WAITING
+
+
+def certificate(end: datetime) -> bytes:
+    """Sign a certificate that ends then."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "APSP:test")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(end - timedelta(days=365))
+        .not_valid_after(end)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.DER)
+
+
+async def test_the_end_of_the_managers_push_certificate_is_told_and_kept() -> None:
+    first = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
+    clock, manager = FakeClock(), Manager(certificate=certificate(first))
+    told: list[float] = []
+    watch = PushCertificate(manager.client(), clock, told.append)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(watch.run())
+        await settle()
+        assert told == [first.timestamp()]
+        manager.status = 503
+        await clock.advance(push_certificate.EVERY_S)
+        await settle()
+        assert told == [first.timestamp()]
+        manager.status, manager.certificate = 200, certificate(first + timedelta(days=365))
+        await clock.advance(push_certificate.AGAIN_S)
+        await settle()
+        assert told[1:] == [(first + timedelta(days=365)).timestamp()]
+        running.cancel()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"{}", b"[]", b'{"cert": ""}', b'{"cert": "eA=="}', b"\xff", b'{"cert": 7}']
+)
+async def test_a_manager_that_shows_no_certificate_is_no_crash(answer: bytes) -> None:
+    with pytest.raises(ManagerUnavailableError):
+        await Manager(answer=answer).client().push_certificate_end()

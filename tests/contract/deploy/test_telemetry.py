@@ -215,6 +215,7 @@ TTFT = 'darkbloom_ttft_seconds_bucket{job="gateway", model="m", le="%s"}'
 DECODE = 'darkbloom_decode_tokens_per_second%s{job="gateway", model="m"%s}'
 HTTP = 'darkbloom_http_requests_total{job="gateway", status="%d"}'
 SUSPECTED = 'darkbloom_provider_suspected_total{job="router", model="m", kind="%s"}'
+PUSH_END = 'darkbloom_device_manager_push_certificate_expiry_seconds{job="attestation"}'
 FAILED = 'darkbloom_attestation_failures_total{job="router", reason="%s"}'
 CHALLENGES = 'darkbloom_attestation_challenges_total{job="router", outcome="%s"}'
 EVIDENCE = 'darkbloom_release_evidence_total{job="attestation", outcome="%s"}'
@@ -404,6 +405,26 @@ STORIES = {
     "as many strangers as an hour ago": (
         {'darkbloom_device_questions_total{job="attestation", outcome="not_enrolled"}': "0+20x120"},
         ("DevicesUnknown", "110m", False),
+    ),
+    "the push certificate ends in 29 days": (
+        {PUSH_END: "2505600x120"},
+        ("PushCertificateExpires", "70m", True),
+    ),
+    "the push certificate was renewed": (
+        {PUSH_END: "2505600x20 34128000x100"},
+        ("PushCertificateExpires", "90m", False),
+    ),
+    "a replica does not know the push certificate yet": (
+        {PUSH_END: "0x120"},
+        ("PushCertificateExpires", "90m", False),
+    ),
+    "the key that signs pushes was revoked": (
+        {'darkbloom_code_attest_total{job="attestation", outcome="credentials"}': "0x5 0+2x60"},
+        ("PushesRefused", "30m", True),
+    ),
+    "devices left and their tokens with them": (
+        {'darkbloom_code_attest_total{job="attestation", outcome="token_gone"}': "0x5 0+9x60"},
+        ("PushesRefused", "30m", False),
     ),
     "nobody is challenged any more": (
         {'darkbloom_challenge_oldest_age_seconds{job="router"}': "0+60x30"},

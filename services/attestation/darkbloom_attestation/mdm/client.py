@@ -3,12 +3,15 @@
 Addresses hold device ids, so nothing of a request is logged and no error of the library leaves.
 """
 
+import base64
 import json
 import logging
 import re
+from datetime import datetime
 from typing import Any, Protocol, final
 
 import httpx
+from cryptography import x509
 from darkbloom_mesh.config import Secret
 from darkbloom_mesh.errors import UnavailableError
 
@@ -84,6 +87,19 @@ class MicroMdm:
         """Queue a command, a property list, and wake the device."""
         await self._call("POST", f"/v1/commands/{udid}", command)
         await self._call("GET", f"/push/{udid}", None)
+
+    async def push_certificate_end(self) -> datetime:
+        """Return when the certificate ends with which the server wakes devices.
+
+        Raises:
+            ManagerUnavailableError: the server did not answer, or has none.
+        """
+        answer = await self._call("GET", "/v1/config/certificate", None)
+        try:
+            der = base64.b64decode(json.loads(answer)["cert"], validate=True)
+            return x509.load_der_x509_certificate(der).not_valid_after_utc
+        except (ValueError, KeyError, TypeError):
+            raise ManagerUnavailableError("the device manager shows no certificate") from None
 
     async def close(self) -> None:
         """Close the connections."""
