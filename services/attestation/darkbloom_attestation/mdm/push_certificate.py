@@ -1,7 +1,7 @@
 """When the device manager's push certificate ends: once it has, every Mac must enrol again.
 
-Apple issues it for a year, the manager holds it, and nobody but the manager can renew it. We ask for
-its end alone, so that somebody is told a month before.
+Apple issues it for a year, the manager holds it, and nobody but the manager can renew it. We ask
+for its end alone, so that somebody is told a month before.
 """
 
 from collections.abc import Callable
