@@ -20,7 +20,7 @@ KUSTOMIZE = DEPLOY / "kustomize"
 OVERLAYS = ("dev", "staging", "production")
 COMPONENTS = tuple(sorted(path.name for path in (KUSTOMIZE / "components").iterdir()))
 ROOMS = ("gateway", "router", "billing", "attestation", "registry")
-NEEDS = {"backups": {"postgres"}}
+NEEDS = {"backups": {"postgres"}, "mtls-exchange": {"mtls"}}
 _RENDER_S = 60
 
 Document = Mapping[str, Any]

@@ -14,6 +14,7 @@ from referencing import Registry, Resource
 from tests.contract.deploy.manifests import (
     COMPONENTS,
     DEPLOY,
+    NEEDS,
     OVERLAYS,
     Document,
     combinations_of_components,
@@ -113,8 +114,8 @@ def test_each_pair_of_components_is_rendered_in_each_of_its_four_ways() -> None:
     for first in COMPONENTS:
         for second in set(COMPONENTS) - {first}:
             ways = {(first in chosen, second in chosen) for chosen in sets}
-            impossible = {(True, False)} if (first, second) == ("backups", "postgres") else set()
-            impossible |= {(False, True)} if (second, first) == ("backups", "postgres") else set()
+            impossible = {(True, False)} if second in NEEDS.get(first, ()) else set()
+            impossible |= {(False, True)} if first in NEEDS.get(second, ()) else set()
             assert ways >= {(a, b) for a in (True, False) for b in (True, False)} - impossible
 
 
