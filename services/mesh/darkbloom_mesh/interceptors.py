@@ -2,9 +2,9 @@
 
 In order: the request id and trace context are adopted, the mesh token and, with certificates, the
 caller's right to this method are checked (health excepted; once per call or lane), a unary call
-must carry a deadline, the call is counted and timed, and errors become statuses. A `MeshError` goes
-out with its status, message and reason. Anything else is INTERNAL "internal error" with the request
-id; its type and frames go to the log, its text goes nowhere.
+must carry a deadline, the call is counted, a unary one is timed, and errors become statuses. A
+`MeshError` goes out with its status, message and reason. Anything else is INTERNAL "internal error"
+with the request id; its type and frames go to the log, its text goes nowhere.
 """
 
 import asyncio
@@ -100,14 +100,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
             or handler.stream_unary
             or handler.stream_stream
         )
-        needs_deadline = not any(streams)
+        unary = not any(streams)
 
         async def call(request: Any, context: Context) -> Any:
-            async with _Guarded(self, method, context, needs_deadline=needs_deadline):
+            async with _Guarded(self, method, context, unary=unary):
                 return await behaviour(request, context)
 
         async def generate(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with _Guarded(self, method, context, needs_deadline=False):
+            async with _Guarded(self, method, context, unary=False):
                 async for response in behaviour(request, context):
                     yield response
 
@@ -124,7 +124,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         """Return once no call is in flight."""
         await self._idle.wait()
 
-    def enter(self) -> None:
+    def enter(self, method: str) -> None:
         """Count a call in.
 
         Raises:
@@ -132,11 +132,16 @@ class CallGuard(grpc.aio.ServerInterceptor):
         """
         self._in_flight += 1
         self._idle.clear()
+        if self._metrics is not None:
+            self._metrics.gauge(telemetry.RPC_IN_FLIGHT).labels(method.lstrip("/")).inc()
         if self._draining:
             raise DrainingError("this replica is draining")
 
-    def leave(self, method: str, status: grpc.StatusCode, seconds: float) -> None:
-        """Count a call out, and record it."""
+    def leave(self, method: str, status: grpc.StatusCode, seconds: float | None) -> None:
+        """Count a call out, and record it; a stream has no `seconds`.
+
+        A watch that ends after a day would be a day of work in the minute of its end.
+        """
         self._in_flight -= 1
         if self._in_flight == 0:
             self._idle.set()
@@ -144,7 +149,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
             return
         name = method.lstrip("/")
         self._metrics.counter(telemetry.RPC_SERVED).labels(name, status.name.lower()).inc()
-        self._metrics.histogram(telemetry.RPC_SECONDS).labels(name).observe(seconds)
+        self._metrics.gauge(telemetry.RPC_IN_FLIGHT).labels(name).dec()
+        if seconds is not None:
+            self._metrics.histogram(telemetry.RPC_SECONDS).labels(name).observe(seconds)
 
     def check(self, metadata: dict[str, Any]) -> None:
         """Compare the mesh token in constant time.
@@ -179,13 +186,11 @@ class CallGuard(grpc.aio.ServerInterceptor):
 class _Guarded:
     """One call from its first check to its status."""
 
-    def __init__(
-        self, guard: CallGuard, method: str, context: Context, *, needs_deadline: bool
-    ) -> None:
+    def __init__(self, guard: CallGuard, method: str, context: Context, *, unary: bool) -> None:
         self._guard = guard
         self._method = method
         self._context = context
-        self._needs_deadline = needs_deadline
+        self._unary = unary
         self._request_id = ""
         self._started_at = perf_counter()
 
@@ -195,7 +200,7 @@ class _Guarded:
         self._request_id = set_request_id(given if isinstance(given, str) else None)
         tracing.adopt(metadata)
         try:
-            self._guard.enter()
+            self._guard.enter(self._method)
             self._guard.check(metadata)
             self._guard.authorise(self._method, self._context)
             self._check_deadline()
@@ -208,19 +213,24 @@ class _Guarded:
             status = cast("grpc.StatusCode | None", self._context.code())
             self._leave(status or grpc.StatusCode.OK)
             return
-        if isinstance(error, grpc.aio.AbortError | GeneratorExit):
+        if isinstance(error, grpc.aio.AbortError):
             self._leave(grpc.StatusCode.UNKNOWN)
             return
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            # Mostly a caller that left or whose deadline passed: nothing here is unavailable.
+            self._leave(grpc.StatusCode.CANCELLED)
+            if isinstance(error, GeneratorExit):
+                return
             # A handler that ends cancelled sends no status at all: its caller would wait for ever.
-            await self._abort(UnavailableError("call was stopped"))
+            stopped = UnavailableError("call was stopped")
+            await self._context.abort(stopped.status, stopped.message, stopped.trailing_metadata())
         if isinstance(error, MeshError):
             await self._abort(error)
         _log.error("rpc_failed", method=self._method, exc_info=error)
         await self._abort(InternalError(metadata={"darkbloom-request-id": self._request_id}))
 
     def _check_deadline(self) -> None:
-        if not self._needs_deadline:
+        if not self._unary:
             return
         remaining = self._context.time_remaining()
         if remaining is None:
@@ -233,4 +243,5 @@ class _Guarded:
         await self._context.abort(error.status, error.message, error.trailing_metadata())
 
     def _leave(self, status: grpc.StatusCode) -> None:
-        self._guard.leave(self._method, status, perf_counter() - self._started_at)
+        seconds = perf_counter() - self._started_at if self._unary else None
+        self._guard.leave(self._method, status, seconds)

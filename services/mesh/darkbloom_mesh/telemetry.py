@@ -16,7 +16,7 @@ from darkbloom_mesh.labels import Vocabulary
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5)
-_TTFT_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 30, 60, 120)
+_TTFT_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 9, 10, 15, 30, 60, 120)
 _COST_MS = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0)
 _TOKENS_PER_SECOND = (5, 10, 15, 20, 30, 50, 80, 120, 200)
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -76,7 +76,13 @@ RPC_SERVED = _counter(
     "rpc_served_total", "calls served", method=says.RPC_METHOD, status=says.RPC_STATUS
 )
 RPC_SECONDS = _histogram(
-    "rpc_served_seconds", "time to serve a call", buckets=_FAST_SECONDS, method=says.RPC_METHOD
+    "rpc_served_seconds",
+    "time to serve a call that is no stream",
+    buckets=_FAST_SECONDS,
+    method=says.RPC_METHOD,
+)
+RPC_IN_FLIGHT = _gauge(
+    "rpc_in_flight", "calls and streams that are being served", method=says.RPC_METHOD
 )
 CALLERS_REFUSED = _counter(
     "callers_refused_total", "calls by the wrong room", method=says.RPC_METHOD, caller=says.ROOM

@@ -202,6 +202,91 @@ async def test_served_calls_are_counted_by_status() -> None:
     assert served_with("not_found") == 1
 
 
+async def test_a_caller_whose_deadline_passes_is_counted_as_cancelled_and_not_as_unavailable() -> (
+    None
+):
+    metrics = telemetry.Metrics(version="1")
+    stopped = asyncio.Event()
+
+    async def slow(_request: PageRequest, _context: Any) -> PageRequest:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return PageRequest()
+
+    async with served(slow, metrics=metrics) as opened, asyncio.timeout(30):
+        with pytest.raises(DeadlineError):
+            await call(opened, timeout=0.5)
+        await stopped.wait()
+    assert counts(metrics, "Call") == {"cancelled": 1}
+    assert sample(metrics, "darkbloom_rpc_in_flight", "Call") == 0
+
+
+async def test_a_stream_is_counted_and_never_timed_however_long_it_lasts() -> None:
+    metrics = telemetry.Metrics(version="1")
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: PageRequest, _context: Any) -> PageRequest:
+        asked.set()
+        await answer.wait()
+        return request
+
+    async with served(wait, metrics=metrics) as opened, asyncio.timeout(30):
+        watch = opened.unary_stream(
+            "/test.PageService/Watch",
+            request_serializer=PageRequest.SerializeToString,
+            response_deserializer=PageRequest.FromString,
+        )(PageRequest())
+        await asked.wait()
+        assert sample(metrics, "darkbloom_rpc_in_flight", "Watch") == 1
+        answer.set()
+        assert len([event async for event in watch]) == 2
+        await call(opened)
+    assert sample(metrics, "darkbloom_rpc_in_flight", "Watch") == 0
+    assert counts(metrics, "Watch") == {"ok": 1}
+    assert sample(metrics, "darkbloom_rpc_served_seconds_count", "Watch") is None
+    assert sample(metrics, "darkbloom_rpc_served_seconds_count", "Call") == 1
+
+
+async def test_a_watcher_that_leaves_is_counted_as_cancelled() -> None:
+    metrics = telemetry.Metrics(version="1")
+    asked, stopped = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: PageRequest, _context: Any) -> PageRequest:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return request
+
+    async with served(wait, metrics=metrics) as opened, asyncio.timeout(30):
+        watch = opened.unary_stream(
+            "/test.PageService/Watch",
+            request_serializer=PageRequest.SerializeToString,
+            response_deserializer=PageRequest.FromString,
+        )(PageRequest())
+        await asked.wait()
+        watch.cancel()
+        await stopped.wait()
+    assert counts(metrics, "Watch") == {"cancelled": 1}
+
+
+def sample(metrics: telemetry.Metrics, name: str, method: str) -> float | None:
+    return metrics.registry.get_sample_value(name, {"method": f"test.PageService/{method}"})
+
+
+def counts(metrics: telemetry.Metrics, method: str) -> dict[str, float]:
+    return {
+        found.labels["status"]: found.value
+        for family in metrics.registry.collect()
+        for found in family.samples
+        if found.name == "darkbloom_rpc_served_total"
+        and found.labels["method"] == f"test.PageService/{method}"
+    }
+
+
 async def test_a_traceparent_is_passed_on_and_a_broken_one_is_not() -> None:
     good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

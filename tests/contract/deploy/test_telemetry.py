@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from darkbloom_mesh.telemetry import DECLARED, SPAN_ATTRIBUTES
+from darkbloom_mesh.telemetry import DECLARED, SPAN_ATTRIBUTES, TTFT_SECONDS
 
 from tests.contract.deploy.manifests import DEPLOY, ROOMS, ROOT, named, rendered
 
@@ -168,6 +168,18 @@ def test_a_dashboard_is_what_grafana_imports(path: Path) -> None:
             assert grouped <= LABELS, panel["title"]
 
 
+def test_the_promised_time_of_a_first_content_is_one_that_is_counted() -> None:
+    """A share below a bound is known only where the bound is a bucket's edge."""
+    (promised,) = re.findall(
+        r"\| first content \| within (\d+) s", (OPERATIONS / "README.md").read_text()
+    )
+    (rule,) = [rule for rule in rules("record") if "first_content_in_time" in rule["record"]]
+    (late,) = [rule for rule in ALERTS if rule["alert"] == "FirstContentLate"]
+    assert re.findall(r'le="([\d.]+)"', rule["expr"]) == [f"{float(promised)}"]
+    assert late["expr"].endswith(f"> {promised}")
+    assert float(promised) in TTFT_SECONDS.buckets
+
+
 def test_the_first_line_of_the_overview_says_whether_something_is_wrong() -> None:
     board = json.loads((MONITORING / "dashboards" / "overview.json").read_text())
     top = [panel for panel in board["panels"] if panel["gridPos"]["y"] < 8]
@@ -220,6 +232,7 @@ FAILED = 'darkbloom_attestation_failures_total{job="router", reason="%s"}'
 CHALLENGES = 'darkbloom_attestation_challenges_total{job="router", outcome="%s"}'
 EVIDENCE = 'darkbloom_release_evidence_total{job="attestation", outcome="%s"}'
 ROUTER = 'darkbloom_build_info{job="router", version="1", commit="%s", instance="%s"}'
+SERVED = 'darkbloom_rpc_served_total{job="billing", method="s/a", status="%s"}'
 SINK = 'darkbloom_telemetry_sink_%s_total{job="router", sink="routing"}'
 STREAMS = "darkbloom_provider_streams"
 ASKED = 'darkbloom_routing_decisions_total{job="router", model="m", outcome="no_provider"}'
@@ -487,10 +500,22 @@ STORIES = {
     ),
     "a store is away": (
         {
-            'darkbloom_rpc_served_total{job="billing", method="a", status="ok"}': "0+8x60",
-            'darkbloom_rpc_served_total{job="billing", method="a", status="unavailable"}': "0+2x60",
+            SERVED % "ok": "0+8x60",
+            SERVED % "unavailable": "0+2x60",
         },
         ("StoreUnavailable", "30m", True),
+    ),
+    "callers leave, at deadlines and in rollouts, and no store is away": (
+        {SERVED % "ok": "0+8x60", SERVED % "cancelled": "0+2x60"},
+        ("StoreUnavailable", "30m", False),
+    ),
+    "one caller in five gives up": (
+        {SERVED % "ok": "0+8x60", SERVED % "cancelled": "0+2x60"},
+        ("CallsAbandoned", "30m", True),
+    ),
+    "watches end": (
+        {SERVED % "ok": "0+8x60", SERVED.replace("/a", "/WatchKeys") % "cancelled": "0+8x60"},
+        ("CallsAbandoned", "30m", False),
     ),
     "one record in ten is lost": (
         {SINK % "written": "0+9x120", SINK % "dropped": "0+1x120"},
