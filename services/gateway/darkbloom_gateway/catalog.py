@@ -71,6 +71,12 @@ class Resolution:
     """What marketplaces call it; empty: nothing."""
     hugging_face_id: str = ""
 
+    @property
+    def builds(self) -> tuple[str, ...]:
+        """The builds that may answer, the first choice first."""
+        named = (self.build.build_id, self.fallback_build)
+        return tuple(build for build in named if build)
+
 
 def in_share(alias: Alias, account_id: str) -> bool:
     """Return whether an account belongs to the share that a rollout has reached."""

@@ -66,7 +66,7 @@ def make_plan(
     _check_needs(lowered, found.build)
 
     bound, estimate = prompt_bound(lowered), _estimate(lowered)
-    builds = [build for build in (found.build.build_id, found.fallback_build) if build]
+    builds = found.builds
     counted = None
     if tokenizers is not None and _text_bytes(lowered) <= MAX_COUNTED_BYTES:
         counted = tokenizers.count(builds, _texts(lowered))

@@ -83,6 +83,19 @@ def test_an_upload_to_a_folder_has_the_manifest_last_and_never_another_one(
     assert "model.safetensors: not the file that was hashed" in publish(*to, code=1)
     hashed(weights)
     assert "another version of this name is there already" in publish(*to, code=1)
+    assert (shelf / prefix / "model.safetensors").read_bytes() == b"weights"
+    assert not list(shelf.rglob("*.part"))
+
+
+def test_who_began_an_upload_first_has_the_place(weights: Path, tmp_path: Path) -> None:
+    manifest, shelf = hashed(weights), tmp_path / "shelf"
+    to = ("upload", weights, "--to", f"file://{shelf}", "--manifest", manifest)
+    place = shelf / parse_manifest(manifest.read_bytes()).r2_prefix
+    place.mkdir(parents=True)
+    (place / ".reserved").write_text("somebody else's files")
+
+    assert "another version of this name is there already" in publish(*to, code=1)
+    assert [file.name for file in place.iterdir()] == [".reserved"]
 
 
 @contextmanager
@@ -153,13 +166,19 @@ def test_an_upload_to_a_store_is_signed_and_conditional(weights: Path) -> None:
         prefix = parse_manifest(manifest.read_bytes()).r2_prefix
         assert source == f"s3://models/{prefix}"
         assert held[f"/models/{prefix}/model.safetensors"] == b"weights"
+        assert order[0] == f"/models/{prefix}/.reserved"
         assert order[-1] == f"/models/{prefix}/manifest.json"
-        assert len(held) == 4
+        assert len(held) == 5
         publish(*to, *at, **keys)
 
         (weights / "model.safetensors").write_bytes(b"other")
         hashed(weights)
+        before = dict(held)
         assert "is there already" in publish(*to, *at, code=1, **keys)
+        # Also where nobody reserved the place: it is older than reservations.
+        del held[f"/models/{prefix}/.reserved"], before[f"/models/{prefix}/.reserved"]
+        assert "is there already" in publish(*to, *at, code=1, **keys)
+        assert before.items() <= held.items()
         wrong = keys | {"AWS_ACCESS_KEY_ID": "you"}
         assert "the store refuses" in publish(*to, *at, code=1, **wrong)
     assert "is not set" in publish(*to, *at, code=1, AWS_ACCESS_KEY_ID="")

@@ -71,12 +71,13 @@ def test_nothing_is_estimated_where_nobody_has_measured() -> None:
 def test_a_model_says_who_serves_it_and_how_far_the_best_is_trusted() -> None:
     fleet = [machine(trust="none"), machine("prov_b"), Provider(provider_id="x")]
 
-    assert fleet_figures.serving(BUILD, fleet) == {
+    assert fleet_figures.serving([BUILD], fleet) == fleet_figures.serving([BUILD, "new"], fleet)
+    assert fleet_figures.serving([BUILD], fleet) == {
         "provider_count": 2,
         "attested_providers": 1,
         "trust_level": "hardware",
     }
-    assert fleet_figures.serving("absent", fleet)["trust_level"] == "none"
+    assert fleet_figures.serving(["absent"], fleet)["trust_level"] == "none"
 
 
 def test_what_is_no_quantity_counts_as_nothing() -> None:

@@ -10,6 +10,7 @@ from darkbloom_gateway.ports import PriceList
 from darkbloom_gateway.routes import fleet_figures
 from darkbloom_gateway.routes.models import (
     SAMPLING,
+    can_accept,
     catalog_of,
     features,
     modalities,
@@ -51,16 +52,7 @@ def make_router(plane: ControlPlane) -> APIRouter:
         named = [*catalog.listed(), *catalog.for_marketplaces()]
         rows = [row for row in named if caller.allows(row.name)]
         prices, live = await plane.prices.get(), await plane.capacity_or_nothing()
-        return reply(
-            {
-                "data": [
-                    _entry(
-                        row, prices, ready=live.get(row.build.build_id, BuildCapacity()).can_accept
-                    )
-                    for row in rows
-                ]
-            }
-        )
+        return reply({"data": [_entry(row, prices, ready=can_accept(row, live)) for row in rows]})
 
     return router
 

@@ -1,7 +1,7 @@
 """Sums over the live public fleet: what a build can take, what a model is served by, in all."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from darkbloom.router.v1.fleet_pb2 import BuildCapacity, Provider
@@ -54,9 +54,9 @@ def capacity_row(
     }
 
 
-def serving(build: str, fleet: Iterable[Provider]) -> dict[str, Any]:
-    """Return who serves a build, as the model list says it: counts and the best trust level."""
-    rows = [row for row in fleet if any(model.id == build for model in row.models)]
+def serving(builds: Collection[str], fleet: Iterable[Provider]) -> dict[str, Any]:
+    """Return who serves any of these builds, as the model list says it: machines, best trust."""
+    rows = [row for row in fleet if any(model.id in builds for model in row.models)]
     attested = [row for row in rows if row.trust_level == _HARDWARE]
     best = max(
         (_LEVELS.index(row.trust_level) for row in rows if row.trust_level in _LEVELS), default=0

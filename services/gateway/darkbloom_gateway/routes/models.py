@@ -115,6 +115,11 @@ def modalities(build: Build) -> list[str]:
     return ["text", "image"] if "vision" in build.capabilities else ["text"]
 
 
+def can_accept(row: Resolution, live: Mapping[str, BuildCapacity]) -> bool:
+    """Say whether any build behind a name takes a request now."""
+    return any(live.get(build, BuildCapacity()).can_accept for build in row.builds)
+
+
 def features(build: Build) -> list[str]:
     """Return what a build can do beyond text, in the words of the model list."""
     return [name for name in _FEATURES if name in build.capabilities]
@@ -145,9 +150,9 @@ def _entry(row: Resolution, prices: PriceList, now: _Live) -> dict[str, Any]:
             "quantization": build.quantization,
             "display_name": row.display_name,
             "build": build.build_id,
-            **fleet_figures.serving(build.build_id, fleet),
+            **fleet_figures.serving(row.builds, fleet),
             "routable_providers": live.routable_providers,
             "warm_providers": live.warm_providers,
-            "can_accept": live.can_accept,
+            "can_accept": can_accept(row, capacity),
         },
     }

@@ -179,7 +179,7 @@ def _builds(plane: ControlPlane, model: str, *, known: bool) -> list[str]:
         raise unavailable("the model catalog is not here yet")
     named = {row.name: row for row in catalog.listed(include_builds=True)}.get(model)
     if named is not None:
-        return [build for build in (named.build.build_id, named.fallback_build) if build]
+        return list(named.builds)
     if known:
         raise model_not_found()
     return [model]
