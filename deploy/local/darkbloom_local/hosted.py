@@ -50,7 +50,7 @@ def keys(directory: KeysArgument) -> None:
 @cli.command(name="secrets")
 def print_secrets(
     directory: KeysArgument,
-    database: Annotated[str, typer.Option(help="host:port of PostgreSQL.")] = "postgres-rw:5432",
+    database: Annotated[str, typer.Option(help="host:port of PostgreSQL.")] = "database:5432",
     valkey: Annotated[str, typer.Option(help="host:port of Valkey.")] = "valkey:6379",
 ) -> None:
     """Print a list of secrets; pipe it into `kubectl apply -f -`, never into a file."""

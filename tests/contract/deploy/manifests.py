@@ -20,7 +20,13 @@ KUSTOMIZE = DEPLOY / "kustomize"
 OVERLAYS = ("dev", "staging", "production")
 COMPONENTS = tuple(sorted(path.name for path in (KUSTOMIZE / "components").iterdir()))
 ROOMS = ("gateway", "router", "billing", "attestation", "registry")
-NEEDS = {"backups": {"postgres"}, "mtls-exchange": {"mtls"}}
+NEEDS = {
+    "backups": {"postgres"},
+    "mtls-exchange": {"mtls"},
+    "restored": {"backups", "postgres"},
+}
+# What a person applies beside an overlay.
+BY_HAND = ("migrations", "restore", "recover")
 _RENDER_S = 60
 
 Document = Mapping[str, Any]
@@ -119,7 +125,9 @@ def everything() -> Iterator[tuple[str, tuple[Document, ...]]]:
     yield "migrations", rendered("migrations")
     for name in OVERLAYS:
         yield name, rendered(f"overlays/{name}")
-        yield f"{name}/migrations", rendered(f"overlays/{name}/migrations")
+        for beside in BY_HAND:
+            if (KUSTOMIZE / "overlays" / name / beside).exists():
+                yield f"{name}/{beside}", rendered(f"overlays/{name}/{beside}")
     for components in combinations_of_components():
         yield "+".join(("base", *components)), combination(components)
 

@@ -1,8 +1,10 @@
 """What manifests tell a room is what the room reads: each variable is known, each value parses."""
 
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from darkbloom_mesh.config import ConfigError, RoomConfig, describe, load
@@ -10,7 +12,6 @@ from darkbloom_mesh.config import ConfigError, RoomConfig, describe, load
 from tests.contract.deploy.manifests import (
     OVERLAYS,
     ROOMS,
-    Document,
     containers,
     environment,
     everything,
@@ -29,8 +30,8 @@ GIVEN = {
 REFERENCE = re.compile(r"\$\((\w+)\)")
 
 
-def room_of(workload: Document) -> str:
-    return str(workload["metadata"]["name"]).removeprefix("migrate-")
+def room_of(container: Mapping[str, Any]) -> str:
+    return str(container["image"]).rpartition("/")[2].removeprefix("darkbloom-").partition(":")[0]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -39,9 +40,9 @@ def test_every_variable_of_every_combination_is_one_that_the_room_reads(room: st
     judged = 0
     for name, documents in everything():
         for workload in workloads(documents):
-            if room_of(workload) != room:
-                continue
             for container in pod(workload)["containers"]:
+                if room_of(container) != room:
+                    continue
                 told = environment(documents, container)
                 used = {used for value in told.values() for used in REFERENCE.findall(value)}
                 assert set(told) - used <= known, (name, set(told) - used - known)

@@ -106,7 +106,11 @@ def test_a_store_is_reached_by_its_owners_alone(store: str) -> None:
     variable = {"valkey": "REDIS_URL", "postgres": "DATABASE_URL"}[store]
     owners = {room for room in ROOMS if variable in told(room)}
     callers = {who for who, port in rules(store, "ingress") if port == STORES[store]}
-    helpers = {"migration", "postgres", "cnpg-system"} if store == "postgres" else set()
+    helpers = (
+        {"migration", "recover", "operator", "postgres", "cnpg-system"}
+        if store == "postgres"
+        else set()
+    )
     assert callers == owners | helpers
 
 

@@ -75,6 +75,12 @@ def test_a_runbook_with_an_operators_command_says_how_to_reach_billing() -> None
             assert "operators.md" in text, page.stem
 
 
+@pytest.mark.parametrize("page", [*PAGES, DEPLOY / "README.md"], ids=lambda path: path.stem)
+def test_what_of_this_tree_a_page_names_is_there(page: Path) -> None:
+    for path in re.findall(r"\bdeploy/kustomize/[\w./-]*\w", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
 def test_every_kill_switch_takes_the_value_that_its_page_names() -> None:
     text = (ROOT / "docs" / "operations" / "runbooks" / "kill-switches.md").read_text()
     settings = re.findall(r"`DARKBLOOM_ROUTER_([A-Z_]+)=([^`]+)`", text)

@@ -1,6 +1,6 @@
 """What the manifests ask of the platform under them (operations §13), where no other test says."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from darkbloom_local.hosted import kubernetes_secrets, make_keys
 from darkbloom_local.state import StateDir
 
 from tests.contract.deploy.manifests import (
+    BY_HAND,
     DEPLOY,
     OVERLAYS,
     ROOMS,
@@ -147,12 +148,21 @@ def wanted(documents: tuple[Document, ...]) -> Iterator[tuple[str, str]]:
                     yield secret["secretName"], item["key"]
 
 
+def shown(documents: Iterable[Document]) -> Iterator[tuple[str, str]]:
+    """Yield each secret whose certificate an edge shows."""
+    for document in documents:
+        if document["kind"] == "Gateway":
+            for listener in document["spec"]["listeners"]:
+                for reference in listener.get("tls", {}).get("certificateRefs", ()):
+                    yield reference["name"], "tls.crt"
+
+
 def test_the_secrets_that_dev_needs_are_those_that_its_command_prints(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     make_keys(state, datetime(2026, 1, 1, tzinfo=UTC))
     printed = {
         item["metadata"]["name"]: item["stringData"]
-        for item in kubernetes_secrets(state, database="postgres-rw:5432", valkey="valkey:6379")[
+        for item in kubernetes_secrets(state, database="database:5432", valkey="valkey:6379")[
             "items"
         ]
     }
@@ -167,8 +177,10 @@ def test_the_secrets_that_dev_needs_are_those_that_its_command_prints(tmp_path: 
 @pytest.mark.parametrize("overlay", ["staging", "production"])
 def test_secrets_of_an_overlay_are_in_the_table_of_the_manual(overlay: str) -> None:
     manual = (DEPLOY / "README.md").read_text()
-    documents = (*rendered(f"overlays/{overlay}"), *rendered(f"overlays/{overlay}/migrations"))
-    for secret, key in wanted(documents):
+    documents = list(rendered(f"overlays/{overlay}"))
+    for beside in BY_HAND:
+        documents += rendered(f"overlays/{overlay}/{beside}")
+    for secret, key in (*wanted(tuple(documents)), *shown(documents)):
         names = {f"`{secret}`", f"`{secret.removeprefix('database')}`"}
         assert any(name in manual for name in names), secret
         assert key in manual, (secret, key)
