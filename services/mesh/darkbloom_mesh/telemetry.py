@@ -263,6 +263,7 @@ CHALLENGE_AGE = _gauge(
     "age of the oldest passed challenge of an online provider",
     "seconds",
 )
+VALKEY_UP = _gauge("valkey_up", "1 while Valkey answers this replica, else 0")
 PROVIDER_STREAMS = _gauge("provider_streams", "open provider streams")
 STREAM_OPENS = _counter("provider_stream_opens_total", "opened provider streams")
 STREAM_CLOSES = _counter(

@@ -63,11 +63,13 @@ class Meter:
         self._closes = metrics.counter(telemetry.STREAM_CLOSES)
         self._streams = metrics.gauge(telemetry.PROVIDER_STREAMS)
         self._providers = metrics.gauge(telemetry.PROVIDERS)
+        self._valkey = metrics.gauge(telemetry.VALKEY_UP)
         self._paths = Children(metrics.counter(telemetry.SELECTION_PATHS))
         self._audits = metrics.counter(telemetry.ROUTING_AUDITS)
         self._sink_dropped = metrics.counter(telemetry.SINK_DROPPED)
-        self._hedges = metrics.counter(telemetry.HEDGES)
-        self._hedge_wins = metrics.counter(telemetry.HEDGE_WINS)
+        self._hedges, self._hedge_wins = map(
+            metrics.counter, (telemetry.HEDGES, telemetry.HEDGE_WINS)
+        )
         self._hedges_refused = metrics.counter(telemetry.HEDGES_SUPPRESSED)
         self._cost = Children(metrics.histogram(telemetry.COST_MS))
         self._selected = Children(metrics.counter(telemetry.PROVIDER_SELECTED))
@@ -199,6 +201,10 @@ class Meter:
         """Count the end of a provider stream."""
         self._streams.dec()
         self._closes.labels(reason).inc()
+
+    def store(self, *, reachable: bool) -> None:
+        """Say whether Valkey answers."""
+        self._valkey.set(reachable)
 
     def lane_opened(self, link: str) -> None:
         """Count an open lane."""

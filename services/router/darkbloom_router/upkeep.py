@@ -82,6 +82,7 @@ class Router:
             await self.clock.sleep(_GAUGES_S)
             depths = self.dispatcher.line.depths()
             self.meter.lines(depths)
+            self.meter.store(reachable=self.replicas.store_ok)
             self.fleet.keep_large_machines(self.dispatcher.line.depth)
             now = self.clock.monotonic()
             self.fleet.advance(now)

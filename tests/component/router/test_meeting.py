@@ -6,6 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from darkbloom_local.stores import valkey
 from darkbloom_mesh.config import Secret
 from darkbloom_router.replicas.cluster import MEET_S
 from darkbloom_router.replicas.store import open_store
@@ -61,6 +62,31 @@ async def test_a_replica_that_cannot_be_met_is_not_awaited_for_long(
     finally:
         await store.zrem("rt:replicas", record)
         await store.aclose()
+
+
+async def test_a_replica_says_whether_valkey_answers(tmp_path: Path) -> None:
+    with valkey(tmp_path) as url:
+        folder = tmp_path / "one"
+        folder.mkdir()
+        async with world(folder, redis_url=Secret(url), replica="one") as made:
+            cluster = made.router.replicas.cluster
+            assert cluster is not None
+
+            async def said(value: float) -> None:
+                while (
+                    made.service.metrics.registry.get_sample_value("darkbloom_valkey_up") != value
+                ):
+                    await made.turn(5.0)
+
+            store = open_store(url)
+            await said(1.0)
+            # Its data stay refused, as from a server that has no memory left, or is about to go.
+            await store.config_set("requirepass", "other")
+            await store.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await said(0.0)
+            await store.config_set("requirepass", "")
+            await said(1.0)
+            await store.aclose()
 
 
 async def test_a_request_waits_for_the_machines_of_a_lost_replica(pair: Pair) -> None:

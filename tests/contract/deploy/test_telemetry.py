@@ -23,20 +23,31 @@ OTHERS = {
     "up": "Prometheus",
     "ALERTS": "Prometheus",
     "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
+    "kubelet_volume_stats_capacity_bytes": "kubelet",
+    "kubelet_volume_stats_used_bytes": "kubelet",
+    "cnpg_collector_up": "CloudNativePG",
+    "cnpg_locks_longest_wait_seconds": "CloudNativePG",
+    "cnpg_pg_replication_in_recovery": "CloudNativePG",
     "cnpg_pg_replication_lag": "CloudNativePG",
-    "cnpg_backends_max_tx_duration_seconds": "CloudNativePG",
-    "cnpg_backends_waiting_total": "CloudNativePG",
+    "cnpg_pg_stat_archiver_last_archived_time": "CloudNativePG",
+    "cnpg_pg_stat_archiver_last_failed_time": "CloudNativePG",
+    "cnpg_pg_stat_archiver_seconds_since_last_archival": "CloudNativePG",
+    "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp": "CloudNativePG",
+    "barman_cloud_cloudnative_pg_io_last_failed_backup_timestamp": "CloudNativePG",
 }
+PLATFORM = {"kubelet": "kubelet_", "cert-manager": "certmanager_"}
+"""What the cluster's own Prometheus has to scrape; who is told where that is missing."""
 OPERATORS = ("and", "bool", "by", "offset", "on", "or", "unless", "without")
 FUNCTIONS = (
     *("abs", "absent", "avg", "count", "histogram_quantile", "increase", "max", "min"),
     *("rate", "sum", "time", "topk", "vector"),
 )
+CNPG_METRICS = 9187
 UNITS = {"short", "percentunit", "percent", "s", "ms", "reqps", "ops", "bytes", "none", "cps"}
 # Of Grafana's units, those in use.
 WORDS = {*OPERATORS, *FUNCTIONS}
 LABELS = {
-    "job", "instance", "namespace", "exported_namespace", "le",
+    "job", "instance", "namespace", "exported_namespace", "pod", "persistentvolumeclaim", "le",
     "alertname", "alertstate", "severity",
     *(label for spec in DECLARED for label in spec.labels),
 }  # fmt: skip
@@ -99,6 +110,54 @@ def test_every_metric_in_a_rule_a_dashboard_or_a_scaler_is_declared() -> None:
             assert name in OTHERS or name in RECORDED or declared(name), (where, name)
             judged += 1
     assert judged > 80
+
+
+def test_whatever_a_rule_asks_of_an_exporter_is_scraped_from_it() -> None:
+    """By us, as the render has it; else by the platform, and its silence is an alert."""
+    documents = rendered("overlays/production")
+    used = {name for _, expression in expressions() for name in names_in(expression)}
+    exporters = {OTHERS[name] for name in used & set(OTHERS)} - {"Prometheus"}
+    assert exporters == {"CloudNativePG", *PLATFORM}
+
+    monitor = named(documents, "PodMonitor", "postgres")["spec"]
+    wanted = monitor["selector"]["matchLabels"]
+    cluster = named(documents, "Cluster", "postgres")["spec"]
+    assert wanted.items() <= cluster["inheritedMetadata"]["labels"].items()
+    assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == ["metrics"]
+    policy = named(documents, "NetworkPolicy", "postgres")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= wanted.items()
+    from_monitoring = [
+        port["port"]
+        for rule in policy["ingress"]
+        if any("monitoring" in str(peer.get("namespaceSelector")) for peer in rule["from"])
+        for port in rule["ports"]
+    ]
+    assert from_monitoring == [CNPG_METRICS]
+
+    (missing,) = [rule["expr"] for rule in ALERTS if rule["alert"] == "ScrapesMissing"]
+    (row,) = re.findall(r"\| `monitoring` \|.*", (DEPLOY / "README.md").read_text())
+    for exporter, prefix in PLATFORM.items():
+        assert f"absent({prefix}" in missing
+        assert exporter in row
+    assert "absent(cnpg_" in missing
+    assert "absent(barman_" in missing
+
+
+def test_our_queries_of_postgresql_are_those_that_rules_ask_for() -> None:
+    documents = rendered("overlays/production")
+    (told,) = named(documents, "Cluster", "postgres")["spec"]["monitoring"][
+        "customQueriesConfigMap"
+    ]
+    config = named(documents, "ConfigMap", told["name"])
+    queries = yaml.safe_load(config["data"][told["key"]])
+    ours = {
+        f"cnpg_{name}_{column}"
+        for name, query in queries.items()
+        for metric in query["metrics"]
+        for column in metric
+    }
+    assert ours
+    assert ours <= {name for _, expression in expressions() for name in names_in(expression)}
 
 
 def test_every_label_is_one_that_somebody_sets() -> None:
@@ -232,6 +291,15 @@ FAILED = 'darkbloom_attestation_failures_total{job="router", reason="%s"}'
 CHALLENGES = 'darkbloom_attestation_challenges_total{job="router", outcome="%s"}'
 EVIDENCE = 'darkbloom_release_evidence_total{job="attestation", outcome="%s"}'
 ROUTER = 'darkbloom_build_info{job="router", version="1", commit="%s", instance="%s"}'
+POSTGRES = '%s{namespace="darkbloom", pod="postgres-1"}'
+PRIMARY = POSTGRES % "cnpg_pg_replication_in_recovery"
+ARCHIVER = POSTGRES.replace("%s", "cnpg_pg_stat_archiver_%s")
+BACKUP = POSTGRES.replace("%s", "barman_cloud_cloudnative_pg_io_last_%s_timestamp")
+VOLUME = 'kubelet_volume_stats_%s_bytes{namespace="darkbloom", persistentvolumeclaim="postgres-1"}'
+CERTIFICATE = (
+    "certmanager_certificate_expiration_timestamp_seconds"
+    '{exported_namespace="darkbloom", name="%s"}'
+)
 SERVED = 'darkbloom_rpc_served_total{job="billing", method="s/a", status="%s"}'
 SINK = 'darkbloom_telemetry_sink_%s_total{job="router", sink="routing"}'
 STREAMS = "darkbloom_provider_streams"
@@ -546,8 +614,7 @@ STORIES = {
     ),
     "a public certificate ends": (
         {
-            "certmanager_certificate_expiration_timestamp_seconds"
-            '{exported_namespace="darkbloom", name="edge"}': "100000x180"
+            CERTIFICATE % "edge": "100000x180",
         },
         ("CertificateExpires", "2h", True),
     ),
@@ -555,9 +622,84 @@ STORIES = {
         {'cnpg_pg_replication_lag{namespace="darkbloom"}': "60x60"},
         ("ReplicaLags", "20m", True),
     ),
-    "statements wait": (
-        {'cnpg_backends_waiting_total{namespace="darkbloom"}': "30x60"},
+    "a statement waits": (
+        {POSTGRES % "cnpg_locks_longest_wait_seconds": "45x60"},
         ("LocksWait", "20m", True),
+    ),
+    "statements wait a little, one after another": (
+        {POSTGRES % "cnpg_locks_longest_wait_seconds": "2x60"},
+        ("LocksWait", "20m", False),
+    ),
+    "the archive fails": (
+        {
+            PRIMARY: "0x60",
+            ARCHIVER % "last_archived_time": "60x60",
+            ARCHIVER % "last_failed_time": "-1x10 900x50",
+        },
+        ("ArchiveFails", "30m", True),
+    ),
+    "the archive has failed once and goes on": (
+        {
+            PRIMARY: "0x60",
+            ARCHIVER % "last_archived_time": "0+60x60",
+            ARCHIVER % "last_failed_time": "30x60",
+        },
+        ("ArchiveFails", "30m", False),
+    ),
+    "a standby remembers that it failed when it was the primary": (
+        {
+            PRIMARY: "1x60",
+            ARCHIVER % "last_archived_time": "60x60",
+            ARCHIVER % "last_failed_time": "900x60",
+        },
+        ("ArchiveFails", "30m", False),
+    ),
+    "nothing is archived": (
+        {PRIMARY: "0x90", ARCHIVER % "seconds_since_last_archival": "0+60x90"},
+        ("ArchiveLate", "50m", True),
+    ),
+    "no backup was ever made": (
+        {BACKUP % "available_backup": "0x1800"},
+        ("BackupOld", "27h", True),
+    ),
+    "a backup is made every night": (
+        {BACKUP % "available_backup": "0x1440 86400x400"},
+        ("BackupOld", "30h", False),
+    ),
+    "tonight's backup failed": (
+        {BACKUP % "available_backup": "100x60", BACKUP % "failed_backup": "0x20 1200x40"},
+        ("BackupOld", "40m", True),
+    ),
+    "a volume fills": (
+        {VOLUME % "used": "85x60", VOLUME % "capacity": "100x60"},
+        ("VolumeFills", "20m", True),
+    ),
+    "half a volume is free": (
+        {VOLUME % "used": "50x60", VOLUME % "capacity": "100x60"},
+        ("VolumeFills", "20m", False),
+    ),
+    "a volume is full": (
+        {VOLUME % "used": "97x60", VOLUME % "capacity": "100x60"},
+        ("VolumeFull", "10m", True),
+    ),
+    "one router does not reach Valkey": (
+        {
+            'darkbloom_valkey_up{job="router", instance="a"}': "1x5 0x20",
+            'darkbloom_valkey_up{job="router", instance="b"}': "1x25",
+        },
+        ("ValkeyAway", "15m", True),
+    ),
+    "Valkey restarts": (
+        {'darkbloom_valkey_up{job="router", instance="a"}': "1x5 0x1 1x20"},
+        ("ValkeyAway", "15m", False),
+    ),
+    "nobody scrapes PostgreSQL": (
+        {
+            VOLUME % "capacity": "100x60",
+            BACKUP % "available_backup": "0x60",
+            CERTIFICATE % "edge": "100000x60",
+        },
+        ("ScrapesMissing", "50m", True),
     ),
     "all is well": ({}, ("DeadMan", "10m", True)),
 }
