@@ -84,7 +84,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "UpsertAlias UpsertMarketplaceAlias DeleteAlias StartRollout ChangeRollout",
     },
     f"{_ROUTER}.FleetService": {
-        "gateway operator": "ListProviders ListBuildCapacity ExplainProvider",
+        "gateway operator": "ListProviders ListBuildCapacity",
+        "gateway operator router": "ExplainProvider",
     },
     f"{_ROUTER}.GatewayLaneService": {"gateway": "Connect"},
     f"{_ROUTER}.PeerLaneService": {"router": "Connect"},

@@ -1,4 +1,4 @@
-"""`python -m darkbloom_router [serve|migrate|why]`."""
+"""`python -m darkbloom_router [serve|migrate|why|explain]`."""
 
 import argparse
 
@@ -6,6 +6,7 @@ from darkbloom_mesh.config import main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_router.app import migrate, serve
+from darkbloom_router.asked import explain
 from darkbloom_router.config import RouterConfig
 from darkbloom_router.records.reading import MAX_ROWS
 from darkbloom_router.records.why import why
@@ -25,6 +26,11 @@ def main() -> None:
     asked.add_argument("--build", default="", help="only of this build")
     asked.add_argument("--limit", type=int, choices=range(1, MAX_ROWS + 1), default=20, metavar="N")
     asked.add_argument("--json", action="store_true")
+    machine = commands.add_parser("explain", help="say why a machine gets no requests, asked live")
+    machine.add_argument("provider", help="its id, or its identity key in base64")
+    machine.add_argument("--build", default="", help="only of this build")
+    machine.add_argument("--target", default="127.0.0.1:7411", help="all replicas behind the name")
+    machine.add_argument("--json", action="store_true")
     given = parser.parse_args()
     config = main_config(RouterConfig, "router")
     if given.command == "why":
@@ -36,6 +42,10 @@ def main() -> None:
             as_json=given.json,
         )
         raise SystemExit(code)
+    if given.command == "explain":
+        raise SystemExit(
+            explain(config, given.target, given.provider, build=given.build, as_json=given.json)
+        )
     if given.command == "migrate":
         raise SystemExit(migrate(config, new=given.new))
     raise SystemExit(run(lambda: serve(config)))
