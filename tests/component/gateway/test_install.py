@@ -12,6 +12,7 @@ async def test_the_catalog_says_what_a_machine_must_know(mesh: Harness) -> None:
     (entry,) = answer.json()["models"]
     assert entry == (await mesh.http.get(f"/v1/models/catalog/{BUILD}")).json()
     assert (entry["id"], entry["version"], entry["min_ram_gb"]) == (BUILD, "v2", 8)
+    assert entry["est_resident_gb"] == 0.1
     assert (entry["aggregate_sha256"], entry["size_bytes"]) == (WEIGHTS, 10)
     assert entry["r2_prefix"].endswith("/v2")
     assert entry["sources"] == ["https://mirror.example/tiny"]

@@ -101,6 +101,7 @@ SCHEMAS: Mapping[str, Schema] = {
             "context_length": COUNT,
             "max_output_length": COUNT,
             "min_ram_gb": COUNT,
+            "est_resident_gb": NUMBER,
             "capabilities": array(STRING),
             "required_provider_capabilities": array(STRING),
             "status": STRING,

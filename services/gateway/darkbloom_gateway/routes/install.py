@@ -1,8 +1,10 @@
 """The install catalog of providers: `GET /v1/models/catalog…` and `GET /v1/catalog/keys`."""
 
+import math
 from typing import Annotated, Any
 
 from darkbloom_edge.manifest import object_prefix
+from darkbloom_edge.memory import resident_bytes
 from darkbloom_edge.signed_manifest import KEY_ID_HEADER, SIGNATURE_HEADER
 from fastapi import APIRouter, Query, Response
 
@@ -14,6 +16,7 @@ from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
 
 ROUTES = frozenset({"/v1/models/catalog", "/v1/catalog/keys"})
 MODEL_TYPES = frozenset({"text"})
+_GIB = 1 << 30
 _A_MINUTE = {"cache-control": "public, max-age=60"}
 Word = Annotated[str, Query(max_length=256)]
 
@@ -105,6 +108,7 @@ def _entry(build: Build, install: Install, models_url: str) -> dict[str, Any]:
         "context_length": build.max_context_length,
         "max_output_length": build.max_output_length,
         "min_ram_gb": install.min_ram_gb,
+        "est_resident_gb": _resident_gb(active.size_bytes) if active is not None else 0.0,
         "capabilities": list(build.capabilities),
         "required_provider_capabilities": list(install.required_provider_capabilities),
         "status": install.status,
@@ -116,6 +120,11 @@ def _entry(build: Build, install: Install, models_url: str) -> dict[str, Any]:
             for one in install.versions
         ],
     }
+
+
+def _resident_gb(size_bytes: int) -> float:
+    """Return what the files occupy once loaded, in GiB, by the rule that machines load by."""
+    return math.ceil(resident_bytes(size_bytes) / _GIB * 10) / 10
 
 
 def _version(build_id: str, one: InstallVersion, models_url: str) -> dict[str, Any]:
