@@ -132,7 +132,12 @@ def archive_now(server: Postgres) -> None:
 
 
 def restore(
-    store: Path, directory: Path, *, to: datetime, durable: bool = True, archive: bool = True
+    store: Path,
+    directory: Path,
+    *,
+    to: datetime | None,
+    durable: bool = True,
+    archive: bool = True,
 ) -> Postgres:
     """Lay out a new cluster from the backup; once launched it recovers to a moment and opens.
 
@@ -143,7 +148,7 @@ def restore(
     Args:
         store: Where the backup and the log are.
         directory: Of the new cluster; must not hold one.
-        to: The moment, with its zone.
+        to: The moment, with its zone; None: the last commit that was archived.
         durable: As for `Postgres`.
         archive: Archive the new server's log into the same place (its time line has other names).
 
@@ -155,11 +160,14 @@ def restore(
         raise LocalError(f"there is no base backup in {store}")
     settings = {
         "restore_command": f"cp '{wal}/%f' '%p'",
-        "recovery_target_time": to.astimezone(UTC).isoformat(),
-        "recovery_target_action": "promote",
         # Else it would say that it is ready before it has arrived.
         "hot_standby": "off",
     }
+    if to is not None:
+        settings |= {
+            "recovery_target_time": to.astimezone(UTC).isoformat(),
+            "recovery_target_action": "promote",
+        }
     server = Postgres(
         directory,
         durable=durable,

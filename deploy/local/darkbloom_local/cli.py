@@ -1,6 +1,7 @@
-"""`python -m darkbloom_local up|ask|demo|token|operator|why`."""
+"""`python -m darkbloom_local up|ask|demo|token|operator|why|backup-check`."""
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Coroutine
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from darkbloom_mesh.clock import SystemClock
 
 from darkbloom_local.ask import ask as ask_mesh
+from darkbloom_local.backup_check import check as check_backup
 from darkbloom_local.banner import banner
 from darkbloom_local.demo import demo as run_demo
 from darkbloom_local.errors import LocalError
@@ -139,6 +142,24 @@ def why(
     except LocalError as error:
         raise typer.Exit(_fail(error)) from None
     typer.echo(said)
+
+
+@app.command("backup-check")
+def backup_check(
+    store: Annotated[Path, typer.Option(help="Where base backup and log are archived.")],
+    heads: Annotated[Path, typer.Option(help="Copies of the sealed history (SEAL_DIRECTORY).")],
+    scratch: Annotated[
+        Path | None, typer.Option(help="Where the restored cluster may lie meanwhile.")
+    ] = None,
+) -> None:
+    """Restore the newest backup, prove its books, delete it; one line of JSON, for a schedule."""
+    try:
+        found = check_backup(store, heads, now=SystemClock().now(), scratch=scratch)
+    except (LocalError, OSError) as error:
+        typer.echo(json.dumps({"sound": False, "problems": ["not_restored"], "failed": str(error)}))
+        raise typer.Exit(1) from None
+    typer.echo(json.dumps({name: told for name, told in found.items() if name != "exit"}))
+    raise typer.Exit(0 if found["sound"] and not found["exit"] else 1)
 
 
 async def _up(

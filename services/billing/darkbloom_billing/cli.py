@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,8 @@ from darkbloom_mesh.serve import run
 from darkbloom_billing import app
 from darkbloom_billing.admin import operators
 from darkbloom_billing.config import BillingConfig
+from darkbloom_billing.recovery.checking import MAX_BEHIND
+from darkbloom_billing.recovery.command import BackupCheck, Restored
 from darkbloom_billing.state.cli import state
 
 cli = typer.Typer(add_completion=False, help="Billing: serve, migrate, operator, audit.")
@@ -118,12 +120,7 @@ def recover(
     Run it before billing serves, as often as needed. Prints one JSON object; the exit code is 1
     while a person has something to look at.
     """
-    try:
-        moment = datetime.fromisoformat(to)
-    except ValueError:
-        raise typer.BadParameter("not a moment") from None
-    if moment.tzinfo is None:
-        raise typer.BadParameter("a moment needs its zone")
+    moment = _moment(to)
     config = main_config(BillingConfig, app.ROOM)
     done = asyncio.run(
         app.recover_from(
@@ -137,6 +134,71 @@ def recover(
     )
     typer.echo(json.dumps(done))
     raise typer.Exit(0 if done["sound"] else 1)
+
+
+@cli.command("backup-check")
+def backup_check(
+    *,
+    heads: Annotated[Path, typer.Option(help="Copies of the sealed history (SEAL_DIRECTORY).")],
+    record: Annotated[
+        Path | None, typer.Option(help="Write a success down here; best the same directory.")
+    ] = None,
+    at: Annotated[
+        str, typer.Option(help="When the restore began, RFC 3339 with its zone; default: now.")
+    ] = "",
+    max_behind_s: Annotated[
+        float, typer.Option(help="By how much the archive may lag behind the seals, in s.", min=0)
+    ] = MAX_BEHIND.total_seconds(),
+    cluster: Annotated[
+        str,
+        typer.Option(help="Let CloudNativePG restore the newest backup of this cluster first."),
+    ] = "",
+    scratch: Annotated[
+        str, typer.Option(help="Name of the cluster that is restored, and deleted afterwards.")
+    ] = "backup-check",
+    namespace: Annotated[str, typer.Option(help="Of both clusters.")] = "darkbloom",
+    api: Annotated[str, typer.Option(help="Of Kubernetes.")] = "https://kubernetes.default.svc",
+    credentials: Annotated[
+        Path, typer.Option(help="Directory with `token` and `ca.crt` for it.")
+    ] = Path("/run/secrets/kubernetes"),
+    wait_s: Annotated[float, typer.Option(help="Longest wait for the restore.", min=1)] = 3000,
+) -> None:
+    """Prove that a restored backup holds the books: sealed heads, and an audit of everything.
+
+    DATABASE_URL names the restored database, never the live one; with --cluster it is the live
+    login, and only the host is another. Stripe is not asked. Prints one JSON object; the exit code
+    is 1 where the backup is none.
+    """
+    config = main_config(BillingConfig, app.ROOM)
+    restored = Restored(
+        address=api,
+        credentials=credentials,
+        namespace=namespace,
+        live=cluster,
+        scratch=scratch,
+        wait_s=wait_s,
+    )
+    wanted = BackupCheck(
+        config=config,
+        clock=config.clock(),
+        heads=heads,
+        record=record,
+        max_behind=timedelta(seconds=max_behind_s),
+        restored=restored if cluster else None,
+    )
+    told = asyncio.run(wanted.run(_moment(at) if at else None))
+    typer.echo(json.dumps(told))
+    raise typer.Exit(0 if told["sound"] else 1)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("not a moment") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter("a moment needs its zone")
+    return moment
 
 
 @cli.command("erasure-proof")

@@ -20,6 +20,7 @@ class Meters:
         self._imbalance = metrics.gauge(telemetry.LEDGER_IMBALANCE)
         self._violations = metrics.gauge(telemetry.AUDIT_VIOLATIONS)
         self._blocks = metrics.gauge(telemetry.SEALED_BLOCKS)
+        self._verified = metrics.gauge(telemetry.BACKUP_VERIFIED)
         self._matured = metrics.counter(telemetry.MATURED)
         self._owed = metrics.gauge(telemetry.OUTBOX_AGE)
         self._rows = metrics.histogram(telemetry.BATCH_ROWS)
@@ -63,6 +64,10 @@ class Meters:
     def sealed(self, height: int) -> None:
         """Show how many blocks of history are sealed."""
         self._blocks.set(height)
+
+    def verified(self, unix_s: float) -> None:
+        """Show when a backup was last found sound; 0: never."""
+        self._verified.set(unix_s)
 
     def matured(self, micros: int) -> None:
         """Count earnings that became spendable."""

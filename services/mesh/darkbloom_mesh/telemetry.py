@@ -312,6 +312,11 @@ RELEASES = _counter("billing_releases_total", "holds released or swept", result=
 LEDGER_IMBALANCE = _gauge("billing_ledger_imbalance_micros", "must be 0", "micro-USD")
 AUDIT_VIOLATIONS = _gauge("billing_audit_violations", "open violations of the books; must be 0")
 SEALED_BLOCKS = _gauge("billing_sealed_blocks", "height of the sealed history")
+BACKUP_VERIFIED = _gauge(
+    "billing_backup_verified_timestamp_seconds",
+    "when the restore began by which a backup was last found sound; 0: never",
+    "seconds",
+)
 MATURED = _counter("billing_matured_micros_total", "earnings that became spendable", "micro-USD")
 OUTBOX_AGE = _gauge(
     "billing_outbox_age_seconds", "age of the oldest job owed to the outside", "seconds"

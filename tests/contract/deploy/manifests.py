@@ -21,6 +21,7 @@ OVERLAYS = ("dev", "staging", "production")
 COMPONENTS = tuple(sorted(path.name for path in (KUSTOMIZE / "components").iterdir()))
 ROOMS = ("gateway", "router", "billing", "attestation", "registry")
 NEEDS = {
+    "backup-check": {"backups", "postgres"},
     "backups": {"postgres"},
     "mtls-exchange": {"mtls"},
     "restored": {"backups", "postgres"},
@@ -133,8 +134,11 @@ def everything() -> Iterator[tuple[str, tuple[Document, ...]]]:
 
 
 def workloads(documents: tuple[Document, ...]) -> Iterator[Document]:
-    """Yield whatever makes pods."""
+    """Yield whatever makes pods; of a CronJob the job that it makes."""
     for document in documents:
+        if document["kind"] == "CronJob":
+            spec = document["spec"]["jobTemplate"]["spec"]
+            yield {"kind": "Job", "metadata": document["metadata"], "spec": spec}
         if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job"}:
             yield document
 

@@ -5,13 +5,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from darkbloom_billing.cli import cli
+from darkbloom_billing.config import BillingConfig
+from darkbloom_mesh.config import describe
 from darkbloom_registry.render_child import MEMORY_BYTES
 from darkbloom_registry.rendering import AT_ONCE
+from typer.testing import CliRunner
 
 from tests.contract.deploy.manifests import (
     OVERLAYS,
     ROOMS,
     Document,
+    combination,
     containers,
     environment,
     everything,
@@ -58,6 +63,69 @@ def test_nobody_shares_the_host_or_gets_a_token_of_the_cluster() -> None:
         assert spec["enableServiceLinks"] is False, name
         assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(spec), name
         assert all("hostPath" not in volume for volume in spec.get("volumes", ())), name
+
+
+def test_only_the_check_of_backups_may_ask_kubernetes_and_only_for_two_clusters() -> None:
+    asking = {
+        workload["metadata"]["name"]
+        for _, workload, spec in pods()
+        for volume in spec.get("volumes", ())
+        for source in volume.get("projected", {}).get("sources", ())
+        if "serviceAccountToken" in source
+    }
+    assert asking == {"backup-check"}
+    documents = rendered("overlays/production")
+    assert [d["metadata"]["name"] for d in documents if d["kind"] == "Role"] == ["backup-check"]
+    assert not [d for d in documents if d["kind"] in {"ClusterRole", "ClusterRoleBinding"}]
+    rules = named(documents, "Role", "backup-check")["rules"]
+    assert {
+        (group, resource, name, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ["*"])
+        for verb in rule["verbs"]
+    } == {
+        ("postgresql.cnpg.io", "clusters", "postgres", "get"),
+        ("postgresql.cnpg.io", "clusters", "backup-check", "get"),
+        ("postgresql.cnpg.io", "clusters", "backup-check", "delete"),
+        ("postgresql.cnpg.io", "clusters", "*", "create"),
+    }
+
+
+def test_the_check_of_backups_is_told_what_it_takes_and_nobody_who_pays() -> None:
+    documents = rendered("overlays/production")
+    job = next(w for w in workloads(documents) if w["metadata"]["name"] == "backup-check")
+    (container,) = containers(job)
+    told = environment(documents, container)
+    known = {
+        name for row in describe(BillingConfig, "billing") for name in (row.name, *row.aliases)
+    }
+    assert set(told) <= known
+    assert not [name for name in told if "STRIPE" in name]
+    done = CliRunner().invoke(cli, [*container["args"], "--help"])
+    assert done.exit_code == 0, done.output
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    given = dict(one.split("=") for one in container["args"] if "=" in one)
+    assert {given["--heads"], given["--record"], "/run/secrets/kubernetes"} <= mounts
+    assert given["--cluster"] == named(documents, "Cluster", "postgres")["metadata"]["name"]
+    deadline = job["spec"]["activeDeadlineSeconds"]
+    assert float(given["--wait-s"]) < deadline
+    policy = named(documents, "NetworkPolicy", "postgres-backup-check")["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"cnpg.io/cluster": given["--scratch"]}}
+
+
+def test_the_check_of_backups_goes_by_a_restored_cluster_and_its_copies() -> None:
+    documents = combination(("backup-check", "backups", "postgres", "restored"))
+    (live,) = [d["metadata"]["name"] for d in documents if d["kind"] == "Cluster"]
+    job = next(w for w in workloads(documents) if w["metadata"]["name"] == "backup-check")
+    (container,) = containers(job)
+    assert f"--cluster={live}" in container["args"]
+    assert named(documents, "Role", "backup-check")["rules"][0]["resourceNames"] == [live]
+    billing = pod(named(documents, "Deployment", "billing"))["containers"][0]["volumeMounts"]
+    seals = {m["mountPath"]: m["subPath"] for m in billing if m["name"] == "records"}
+    (own,) = [m for m in container["volumeMounts"] if m["name"] == "records"]
+    assert seals[own["mountPath"]] == own["subPath"]
 
 
 def test_memory_is_bounded_by_what_was_asked_for_and_the_processor_is_not() -> None:

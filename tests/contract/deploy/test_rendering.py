@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from darkbloom_billing.recovery.scratch import scratch_of
 from kubernetes_validate import utils as kubernetes_validate
 from referencing import Registry, Resource
 
@@ -19,6 +20,7 @@ from tests.contract.deploy.manifests import (
     Document,
     combinations_of_components,
     everything,
+    named,
     rendered,
 )
 
@@ -117,6 +119,20 @@ def test_each_pair_of_components_is_rendered_in_each_of_its_four_ways() -> None:
             impossible = {(True, False)} if second in NEEDS.get(first, ()) else set()
             impossible |= {(False, True)} if first in NEEDS.get(second, ()) else set()
             assert ways >= {(a, b) for a in (True, False) for b in (True, False)} - impossible
+
+
+def test_the_scratch_cluster_of_a_backup_check_is_one_that_the_operator_takes() -> None:
+    live = named(rendered("overlays/production"), "Cluster", "postgres")
+    made = scratch_of(live, "backup-check")
+    judge(made)
+    assert made["spec"]["storage"] == live["spec"]["storage"]
+    (source,) = made["spec"]["externalClusters"]
+    store = named(rendered("overlays/production"), "ObjectStore", "backups")
+    assert source["plugin"]["parameters"]["barmanObjectName"] == store["metadata"]["name"]
+    # It reads the archive of the live one, and adds nothing to it.
+    assert "plugins" not in made["spec"]
+    with pytest.raises(jsonschema.ValidationError):
+        judge({**made, "spec": {**made["spec"], "surprise": True}})
 
 
 def test_each_custom_kind_has_a_schema_with_its_source_and_each_schema_a_kind() -> None:

@@ -550,6 +550,17 @@ STORIES = {
         {'darkbloom_billing_outbox_age_seconds{job="billing"}': "0+60x60"},
         ("OwedWorkWaits", "40m", True),
     ),
+    "no backup was ever found sound": (
+        {'darkbloom_billing_backup_verified_timestamp_seconds{job="billing"}': "0x13100"},
+        ("BackupNotVerified", "13100m", True),
+    ),
+    "one replica of billing has not looked yet, another has": (
+        {
+            'darkbloom_billing_backup_verified_timestamp_seconds{instance="a"}': "0x13100",
+            'darkbloom_billing_backup_verified_timestamp_seconds{instance="b"}': "600000x13100",
+        },
+        ("BackupNotVerified", "13100m", False),
+    ),
     "somebody forges webhooks": (
         {'darkbloom_billing_stripe_events_total{job="billing", outcome="forged"}': "0+1x60"},
         ("WebhooksRefused", "30m", True),

@@ -176,10 +176,15 @@ def export(block: Block, directory: Path) -> Path:
         OSError: The directory is missing or may not be written.
         ValueError: There is a file of this height with other contents.
     """
-    path = directory / f"block-{block.height:010d}.json"
+    path = head_path(directory, block.height)
     text = json.dumps(block.head(), sort_keys=True) + "\n"
     write_once(path, text)
     return path
+
+
+def head_path(directory: Path, height: int) -> Path:
+    """Return where the copy of a head is, or would be."""
+    return directory / f"block-{height:010d}.json"
 
 
 def exported(directory: Path) -> dict[int, str]:

@@ -15,6 +15,7 @@ from darkbloom_billing.books.outbox import Dispatcher, Outbox
 from darkbloom_billing.books.seal import Sealer
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.meters import Meters
+from darkbloom_billing.recovery.verified import watch
 from darkbloom_billing.store.database import Database
 
 _FORGET_S = 3600.0
@@ -49,6 +50,9 @@ class BooksTasks:
         maturation = Maturation(books, self._clock, age, self._meters.matured)
         directory = Path(config.seal_directory) if config.seal_directory else None
         sealer = Sealer(self._database, self._clock, directory, self._meters.sealed)
+        if directory is not None:
+            verified = watch(directory, self._clock, self._meters.verified)
+            service.spawn(verified, name="verified-backups")
         service.spawn(maturation.run(config.maturation_period_s), name="maturation")
         service.spawn(sealer.run(config.audit_period_s), name="sealer")
         service.spawn(dispatcher.run(config.poll_period_s), name="outbox")
