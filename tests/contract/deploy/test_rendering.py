@@ -129,8 +129,10 @@ def test_the_scratch_cluster_of_a_backup_check_is_one_that_the_operator_takes() 
     (source,) = made["spec"]["externalClusters"]
     store = named(rendered("overlays/production"), "ObjectStore", "backups")
     assert source["plugin"]["parameters"]["barmanObjectName"] == store["metadata"]["name"]
-    # It reads the archive of the live one, and adds nothing to it.
-    assert "plugins" not in made["spec"]
+    # It reads the archive of the live one, and adds nothing to it; and no room finds it, since
+    # services and policies go by a label that pods inherit.
+    assert not {"plugins", "inheritedMetadata"} & set(made["spec"])
+    assert "inheritedMetadata" in live["spec"]
     with pytest.raises(jsonschema.ValidationError):
         judge({**made, "spec": {**made["spec"], "surprise": True}})
 

@@ -44,6 +44,7 @@ def scratch_of(live: Mapping[str, Any], name: str) -> dict[str, Any]:
     archiver = archivers[0]
     parameters = dict(archiver.get("parameters", {}))
     parameters.setdefault("serverName", live["metadata"]["name"])
+    # Not what pods inherit: services and policies of the live cluster go by those labels.
     same = ("imageName", "storage", "walStorage", "resources", "postgresql")
     return {
         "apiVersion": "postgresql.cnpg.io/v1",
