@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version as version_of
-from typing import cast
+from typing import TypeVar, cast
 
 from darkbloom.router.v1.gateway_lane_service_pb2_grpc import GatewayLaneServiceStub
 from darkbloom_edge.signatures import Ed25519Signer
@@ -17,28 +17,17 @@ from darkbloom_mesh.confirming import Confirmations
 from darkbloom_mesh.lane import LaneCall
 from darkbloom_mesh.options import MAX_LANE_BYTES
 from darkbloom_mesh.serve import Service
-from fastapi import APIRouter
 
 from darkbloom_gateway.arrivals import Arrivals
 from darkbloom_gateway.auth import Authenticator
 from darkbloom_gateway.batching import Outbox
-from darkbloom_gateway.billing_identity import IdentityClient
-from darkbloom_gateway.billing_payments import PaymentsClient
-from darkbloom_gateway.billing_programmes import OperatorsClient, ProgrammesClient
-from darkbloom_gateway.billing_reports import Figures, ReportsClient
 from darkbloom_gateway.buckets import Rate
 from darkbloom_gateway.cached import Cached
-from darkbloom_gateway.clients import (
-    AttestationClient,
-    BillingClient,
-    FleetClient,
-    RegistryClient,
-)
+from darkbloom_gateway.clients import FleetClient
 from darkbloom_gateway.confidential.desk import Build, EvidenceDesk
 from darkbloom_gateway.confidential.quotes import TsmReports
 from darkbloom_gateway.config import GatewayConfig
 from darkbloom_gateway.confirming import CatalogStanding
-from darkbloom_gateway.console import routes as console
 from darkbloom_gateway.counting import COUNT_PATH, CountTokens
 from darkbloom_gateway.end_to_end.answering import (
     ANSWER_PATH,
@@ -67,39 +56,15 @@ from darkbloom_gateway.listener import Listener, make_listener
 from darkbloom_gateway.mailbox import ring_alarms
 from darkbloom_gateway.media.fetcher import make_fetcher
 from darkbloom_gateway.meters import Meters
+from darkbloom_gateway.neighbours import dial
 from darkbloom_gateway.news import CatalogNews, KeyNews, TrustNews
 from darkbloom_gateway.owners import Owners
 from darkbloom_gateway.parting import Parting
+from darkbloom_gateway.ports import PriceList
 from darkbloom_gateway.receipts import ReceiptPress
 from darkbloom_gateway.recount import Recounts
 from darkbloom_gateway.replays import Replays, ValkeyMarks
-from darkbloom_gateway.routes import (
-    admin,
-    device,
-    drain,
-    earnings,
-    encryption,
-    enrolment,
-    export,
-    gateway_evidence,
-    invites,
-    keys,
-    log,
-    log_reports,
-    machines,
-    mdm,
-    me,
-    payments,
-    payouts,
-    pricing,
-    public,
-    receipts,
-    referrals,
-    releases,
-    rollouts,
-    stripe,
-    version,
-)
+from darkbloom_gateway.routers import Parts, make_routers
 from darkbloom_gateway.routes.plane import ControlPlane
 from darkbloom_gateway.sealed import SealedRequests
 from darkbloom_gateway.sealing_ring import SealingRing
@@ -110,10 +75,10 @@ from darkbloom_gateway.stage import CatalogShelf, Stage
 from darkbloom_gateway.standings import Standings
 from darkbloom_gateway.store import SnapshotFile, ValkeyBuckets
 from darkbloom_gateway.tokenizers import Tokenizers
-from darkbloom_gateway.transparency import TransparencyClient
 from darkbloom_gateway.verdicts import VerdictDesk
 from darkbloom_gateway.wire import App
 
+T = TypeVar("T")
 PRICES_S = 60.0
 FLEET_S = 2.0
 KEYS_S = 30.0
@@ -153,66 +118,21 @@ class Worker:
         self._config = config
         self._service = service
         self._clock = clock
-        token = config.mesh_token()
+        self._number = number
+        self._neighbours = near = dial(config, service, clock)
         self.meters = Meters(service.metrics)
         self.gate = Gate(config.max_inflight)
         self.meters.follow(lambda: self.gate.inflight)
-        self.fleet_drain = self._make_fleet_drain()
         self.shelf = CatalogShelf()
+        self.links = RouterLinks(config.routers, self._open_router, secrets.randbelow, clock)
 
-        channels = [
-            channel(target, mesh_token=token, room="gateway", tls=service.tls, peer=peer)
-            for target, peer in (
-                (config.billing_target, "billing"),
-                (config.attestation_target, "attestation"),
-                (config.registry_target, "registry"),
-            )
-        ]
-        for opened in channels:
-            service.on_close(opened.close)
-        to_billing, to_attestation, to_registry = channels
-        billing = self._billing = BillingClient(to_billing, timeout_s=config.rpc_s)
-        attestation = AttestationClient(to_attestation, timeout_s=config.rpc_s)
-        self.record_posture = attestation.record_posture
-        self.reports = ReportsClient(to_billing, timeout_s=config.rpc_s)
-        self.programmes = ProgrammesClient(to_billing, timeout_s=config.rpc_s)
-        self.operators = OperatorsClient(to_billing, timeout_s=config.rpc_s)
-        self.payments = PaymentsClient(to_billing, timeout_s=config.rpc_s)
-
-        self.transparency = TransparencyClient(
-            to_attestation, to_billing, clock, timeout_s=config.rpc_s
-        )
-
-        self._buckets = ValkeyBuckets(config.redis_url)
-        service.on_close(self._buckets.close)
-        self.limiter = RateLimiter(self._buckets, clock=clock)
-        guards = Guards(
-            self.limiter,
-            financial=Rate(config.financial_rate, config.financial_burst),
-            address=Rate(config.address_rate, config.address_burst),
-            proxies=config.proxies,
-            clock=clock,
-            meters=self.meters,
-        )
-        self._releases: Outbox[tuple[str, str]] = Outbox(
-            billing.release,
-            backoff=make_backoff(),
-            clock=clock,
-            on_dropped=lambda: self.meters.dropped("releases"),
-            gather_s=GATHER_S,
-        )
-        self._receipts = Outbox(
-            billing.record_receipts,
-            backoff=make_backoff(),
-            clock=clock,
-            on_dropped=lambda: self.meters.dropped("receipts"),
-            gather_s=GATHER_S,
-        )
-        self.ledger = Ledger(billing, releases=self._releases, receipts=self._receipts)
-
+        buckets, marks = ValkeyBuckets(config.redis_url), ValkeyMarks(config.redis_url)
+        flag = ValkeyDrainFlag(config.redis_url)
+        for store in (buckets, marks, flag):
+            service.on_close(store.close)
+        self.limiter = RateLimiter(buckets, clock=clock)
+        self.fleet_drain = FleetDrain(flag, self.gate, clock)
         self.ring = SealingRing(config.sealing_keys_file, clock)
-        marks = ValkeyMarks(config.redis_url)
-        service.on_close(marks.close)
         self.replays = Replays(
             marks,
             clock,
@@ -220,60 +140,81 @@ class Worker:
             on_alone=lambda: self.meters.sealed("unshared"),
         )
 
-        self._number = number
-        self.links = RouterLinks(config.routers, self._open_router, secrets.randbelow, clock)
-        identity = self.identity = IdentityClient(to_billing, timeout_s=config.rpc_s)
-        self.key_uses = KeyUses(identity.record_key_uses, clock)
+        self._releases = self._outbox(near.billing.release, "releases")
+        self._receipts = self._outbox(near.billing.record_receipts, "receipts")
+        self.ledger = Ledger(near.billing, releases=self._releases, receipts=self._receipts)
+        self.key_uses = KeyUses(near.identity.record_key_uses, clock)
         self.authenticator = Authenticator(
-            billing,
-            identity,
+            near.billing,
+            near.identity,
             KeyCache(config.key_cache_s),
             clock,
             admin_hash=config.admin_hash(),
             on_use=self.key_uses.note,
         )
-        self._agents = Cached(attestation.releases, clock=clock, fresh_s=KEYS_S, stale_s=STALE_S)
         self.press = ReceiptPress(Ed25519Signer.generate())
         desk = VerdictDesk(
             floor=config.trust_floor, development=config.environment == "development"
         )
         self.trust = TrustNews(
-            attestation,
+            near.attestation,
             desk,
             self.press,
             gateway=f"{config.name}/{number}",
             clock=clock,
             pins=config.pins(),
         )
-        registry = self._registry = RegistryClient(to_registry, timeout_s=config.rpc_s)
         self.catalog = CatalogNews(
-            registry,
+            near.registry,
             self.shelf,
             clock,
             SnapshotFile(config.state_dir, number) if config.state_dir is not None else None,
         )
-        owners = Owners(billing, clock)
-        self.keys = KeyNews(billing, self.authenticator, owners, clock)
-        prices = Cached(billing.prices, clock=clock, fresh_s=PRICES_S, stale_s=STALE_S)
-        manifests = Manifests(registry, clock)
+        owners = Owners(near.billing, clock)
+        self.keys = KeyNews(near.billing, self.authenticator, owners, clock)
+        prices = self._kept(near.billing.prices, PRICES_S)
+        manifests = Manifests(near.registry, clock)
         self.tokenizers = Tokenizers(
             config.tokenizers_dir, manifests, lambda: self.shelf.catalog, clock
         )
         self.recounts = Recounts(self.tokenizers, self.meters, secrets.token_bytes)
-        self.stage = Stage(
+        self._agents = self._kept(near.attestation.releases, KEYS_S)
+        self.stage = self._make_stage(owners, prices, desk)
+        self.plane = self._make_plane(owners, prices, manifests)
+
+    def _outbox(self, deliver: Callable[[Sequence[T]], Awaitable[None]], what: str) -> Outbox[T]:
+        """Return what is owed to billing, and nobody waits for."""
+        return Outbox(
+            deliver,
+            backoff=make_backoff(),
+            clock=self._clock,
+            on_dropped=lambda: self.meters.dropped(what),
+            gather_s=GATHER_S,
+        )
+
+    def _kept(self, ask: Callable[[], Awaitable[T]], fresh_s: float) -> Cached[T]:
+        """Return an answer that outlives who gave it, for ten minutes."""
+        return Cached(ask, clock=self._clock, fresh_s=fresh_s, stale_s=STALE_S)
+
+    def _make_stage(
+        self, owners: Owners, prices: Cached[PriceList], verdicts: VerdictDesk
+    ) -> Stage:
+        """Return the collaborators of the token path."""
+        config = self._config
+        return Stage(
             config=config,
-            clock=clock,
+            clock=self._clock,
             links=self.links,
             ledger=self.ledger,
             limiter=self.limiter,
             tiers=config.tiers(),
             owners=owners,
-            shortfalls=Shortfalls(billing, prices),
-            verdicts=desk,
+            shortfalls=Shortfalls(self._neighbours.billing, prices),
+            verdicts=verdicts,
             shelf=self.shelf,
             tokenizers=self.tokenizers,
             fetcher=make_fetcher(
-                service.on_close,
+                self._service.on_close,
                 enabled=config.remote_media,
                 blocked=config.blocked_hosts(),
                 ours=config.blocked_networks(),
@@ -286,10 +227,23 @@ class Worker:
             entropy=secrets.token_bytes,
             refresh_keys=self.trust.refresh,
         )
-        self.plane = ControlPlane(
+
+    def _make_plane(
+        self, owners: Owners, prices: Cached[PriceList], manifests: Manifests
+    ) -> ControlPlane:
+        """Return the collaborators of all other routes."""
+        config, clock, attestation = self._config, self._clock, self._neighbours.attestation
+        return ControlPlane(
             authenticator=self.authenticator,
-            guards=guards,
-            billing=billing,
+            guards=Guards(
+                self.limiter,
+                financial=Rate(config.financial_rate, config.financial_burst),
+                address=Rate(config.address_rate, config.address_burst),
+                proxies=config.proxies,
+                clock=clock,
+                meters=self.meters,
+            ),
+            billing=self._neighbours.billing,
             shelf=self.shelf,
             gate=self.gate,
             prices=prices,
@@ -297,12 +251,8 @@ class Worker:
             machines=Cached(self.links.everybody, clock=clock, fresh_s=FLEET_S),
             providers=Cached(self.links.providers, clock=clock, fresh_s=FLEET_S),
             capacity=Cached(self.links.capacity, clock=clock, fresh_s=FLEET_S),
-            verdict_keys=Cached(
-                attestation.verdict_keys, clock=clock, fresh_s=KEYS_S, stale_s=STALE_S
-            ),
-            receipt_keys=Cached(
-                attestation.receipt_keys, clock=clock, fresh_s=FLEET_S, stale_s=STALE_S
-            ),
+            verdict_keys=self._kept(attestation.verdict_keys, KEYS_S),
+            receipt_keys=self._kept(attestation.receipt_keys, FLEET_S),
             standings=Standings(self.links.explain, clock),
             exhibits=Exhibits(attestation.public_evidence, clock),
             manifests=manifests,
@@ -315,18 +265,13 @@ class Worker:
 
     def _confirmations(self) -> Confirmations:
         standing = CatalogStanding(
-            self._registry,
+            self._neighbours.registry,
             self.shelf,
             self._service.metrics,
             session=secrets.token_hex(16),
             replica=f"{self._config.name}/{self._number}",
         )
         return Confirmations(standing.say, standing.generation, self._clock)
-
-    def _make_fleet_drain(self) -> FleetDrain:
-        flag = ValkeyDrainFlag(self._config.redis_url)
-        self._service.on_close(flag.close)
-        return FleetDrain(flag, self.gate, self._clock)
 
     def _open_router(self, address: str, turned: Callable[[], None]) -> Router:
         """Make the lane to one replica, and its reads; each replica has a connection of its own."""
@@ -376,34 +321,7 @@ class Worker:
                 hot,
                 self.plane,
                 self.health_reason,
-                *self._money_routes(),
-                keys.make_router(
-                    self.plane, self.identity, clock=self._clock, entropy=secrets.token_bytes
-                ),
-                device.make_router(
-                    self.plane,
-                    self.identity,
-                    verification_uri=f"{self._config.console_url.rstrip('/')}/link",
-                ),
-                me.make_router(self.plane, self.identity),
-                drain.make_router(self.plane, self.fleet_drain),
-                rollouts.make_router(self.plane, self._registry),
-                log_reports.make_router(self.plane, self.identity),
-                encryption.make_router(self.ring),
-                gateway_evidence.make_router(self.plane, self._evidence_desk()),
-                enrolment.make_router(
-                    self.plane, self._config.enrolment(), entropy=secrets.token_bytes
-                ),
-                mdm.make_router(self.record_posture, self._config.mdm_webhook_secret),
-                log.make_router(self.transparency),
-                receipts.make_router(self.plane, self.transparency),
-                releases.make_router(self.transparency),
-                version.make_router(self.plane, self.transparency),
-                console.make_router(
-                    self._config.sign_in(),
-                    environment=self._config.environment,
-                    version=self.plane.version,
-                ),
+                *make_routers(self._parts()),
             ),
             hot=hot,
             routes=ROUTES,
@@ -415,6 +333,18 @@ class Worker:
             ),
             meters=self.meters,
             entropy=secrets.token_bytes,
+        )
+
+    def _parts(self) -> Parts:
+        return Parts(
+            config=self._config,
+            plane=self.plane,
+            neighbours=self._neighbours,
+            clock=self._clock,
+            ring=self.ring,
+            fleet_drain=self.fleet_drain,
+            evidence=self._evidence_desk(),
+            agents=self._agents,
         )
 
     def _evidence_desk(self) -> EvidenceDesk:
@@ -444,23 +374,6 @@ class Worker:
             ("POST", ANSWER_PATH): Answers(desk),
             ("POST", DECLINE_PATH): Declines(desk),
         }
-
-    def _money_routes(self) -> Sequence[APIRouter]:
-        """Return the routes of prices, payments, earnings and public figures."""
-        plane, reports, clock = self.plane, self.reports, self._clock
-        return (
-            pricing.make_router(plane, reports, self.operators),
-            payments.make_router(plane, reports),
-            earnings.make_router(plane, reports, self.payments, plane.machines, self._agents),
-            machines.make_router(plane, reports, self._agents),
-            public.make_router(plane, reports, Figures(reports, clock)),
-            export.make_router(plane, reports, self.payments),
-            invites.make_router(plane, self.programmes),
-            referrals.make_router(plane, self.programmes),
-            admin.make_router(plane, self.operators),
-            stripe.make_router(plane, self.payments, self.programmes),
-            payouts.make_router(plane, self.payments),
-        )
 
     def health_reason(self) -> str | None:
         """Say why this worker cannot serve, or nothing."""
