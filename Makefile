@@ -22,10 +22,10 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
 ##@ Start here
 
 .PHONY: help
-help: ## Show this text
+help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) } \
-	  /^[a-z][a-z-]*:.*## / { printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z][a-z-]*:.*## / { printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(READY) ## Make .venv with everything, pinned; the other targets do this by themselves
@@ -44,7 +44,7 @@ token: $(READY) ## Print a login of the development issuer: curl -H "Authorizati
 	@$(PYTHON) -m darkbloom_local token $(ARGS)
 
 .PHONY: demo
-demo: $(READY) ## One sealed, attested, billed answer from a real model, checked; last line is JSON
+demo: $(READY) ## Get one sealed, billed answer from a real model and check all of it; last line is JSON
 	@$(PYTHON) -m darkbloom_local demo $(ARGS)
 
 ##@ Tests
@@ -58,20 +58,20 @@ test-unit: $(READY) ## Only the pure ones, in seconds
 	@$(BIN)/pytest tests/unit $(ARGS)
 
 .PHONY: test-rooms
-test-rooms: $(READY) ## All but the mesh, two files at a time
+test-rooms: $(READY) ## All but the mesh and the browser, two files at a time
 	@$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract tests/component $(ARGS)
 
 .PHONY: test-mesh
-test-mesh: $(READY) ## Only those that start a whole mesh
+test-mesh: $(READY) ## Only those that start a whole mesh, one after the other
 	@$(BIN)/pytest tests/mesh tests/drills $(ARGS)
 
 .PHONY: test-browser
 test-browser: export DARKBLOOM_TEST_ARTEFACTS ?= .state/artefacts
-test-browser: $(READY) ## People's journeys through the console; needs chromium; pictures in .state/artefacts
+test-browser: $(READY) ## Walk people's journeys through the console; needs chromium; pictures in .state/artefacts
 	@$(BIN)/pytest tests/browser $(ARGS)
 
 .PHONY: test-node
-test-node: $(READY) ## The stock Node clients against the gateway; installs them under tests/node
+test-node: $(READY) ## Run the stock Node clients against the gateway; installs them under tests/node
 	@cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@$(BIN)/pytest tests/component/gateway/test_node.py tests/component/gateway/test_quickstart.py $(ARGS)
 
@@ -80,11 +80,11 @@ soak-replicas: $(READY) ## Drain and kill both router replicas under load with 2
 	@DARKBLOOM_SOAK_ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/mesh/test_fleet_of_links.py $(ARGS)
 
 .PHONY: soak-engine
-soak-engine: $(READY) ## Hours of the engine's traffic in minutes: memory and threads stay flat; ROUNDS=60
+soak-engine: $(READY) ## Run hours of the engine's traffic in minutes; memory and threads must stay flat; ROUNDS=60
 	@DARKBLOOM_SOAK_ENGINE_ROUNDS=$(or $(ROUNDS),60) $(BIN)/pytest tests/mesh/engine/test_soak.py $(ARGS)
 
 .PHONY: compat
-compat: $(READY) ## The previous release (tests/compat/PREVIOUS) beside today's, in every mixture of a deploy
+compat: $(READY) ## Run the previous release (tests/compat/PREVIOUS) beside today's, in every mixture of a deploy
 	@$(BIN)/pytest tests/compat tests/mesh/test_previous_provider.py $(ARGS)
 
 .PHONY: bench
@@ -92,7 +92,7 @@ bench: $(READY) ## Measure the mesh; last line is JSON; ARGS="--quick" for the s
 	@$(PYTHON) -m tests.bench $(ARGS)
 
 .PHONY: bench-engine
-bench-engine: $(READY) ## Our engine against mlx_lm.server of the same version; last line is JSON; ARGS="--quick" for one round
+bench-engine: $(READY) ## Measure our engine against mlx_lm.server of the same version; last line is JSON; ARGS="--quick" for one round
 	@$(PYTHON) -m tests.bench.engine $(ARGS)
 
 .PHONY: simulate
@@ -100,11 +100,11 @@ simulate: $(READY) ## Simulate a fleet with the router's own code; last line is 
 	@$(PYTHON) -m darkbloom_router.simulate $(ARGS)
 
 .PHONY: capacity
-capacity: $(READY) ## Pods, stores and cost of 1,000 to 100,000 providers; ARGS="--load 0.3 --core-hour 0.05", "--help"
+capacity: $(READY) ## Print pods, stores and cost of 1,000 to 100,000 providers; ARGS="--load 0.3 --core-hour 0.05", "--help"
 	@$(PYTHON) -m tools.capacity $(ARGS)
 
 .PHONY: json-runs
-json-runs: $(READY) ## Schemas and forced calls through the mesh, every answer validated; last line is JSON; ARGS="--runs 5"
+json-runs: $(READY) ## Send schemas and forced calls through the mesh and validate every answer; last line is JSON; ARGS="--runs 5"
 	@$(PYTHON) -m tests.json_runs $(ARGS)
 
 .PHONY: chaos-billing
@@ -116,7 +116,7 @@ drills: $(READY) ## Break things on purpose and count what is lost; last line is
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(PYTHON) -m tests.drills $(ARGS)
 
 .PHONY: schemathesis
-schemathesis: $(READY) ## Many requests out of nothing against both OpenAPI documents; EXAMPLES=100
+schemathesis: $(READY) ## Make many requests out of both OpenAPI documents and hold the answers to them; EXAMPLES=100
 	@DARKBLOOM_SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/pytest --timeout 3600 tests/component/gateway/test_schemathesis.py $(ARGS)
 
 .PHONY: fuzz
@@ -132,20 +132,20 @@ format: $(READY) ## Rewrite the code as it should look
 	@$(BIN)/ruff check --fix --quiet .
 
 .PHONY: lint
-lint: $(READY) ## Style and likely mistakes
+lint: $(READY) ## Find faults of style and likely mistakes: ruff
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 
 .PHONY: types
-types: $(READY) ## mypy, strict
+types: $(READY) ## Check the types: mypy, strict
 	@$(BIN)/mypy
 
 .PHONY: imports
-imports: $(READY) ## Who may import whom (.importlinter)
+imports: $(READY) ## Check who imports whom (.importlinter)
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: deps
-deps: $(READY) ## Each room declares what it imports, and nothing else
+deps: $(READY) ## Check that each room declares what it imports, and nothing else
 	@$(PYTHON) tools/deps.py
 
 ##@ Contracts and pins
@@ -156,7 +156,7 @@ protos: $(READY) ## Generate protos/gen, and the pages about it
 	@$(PYTHON) -m tools.reference
 
 .PHONY: protos-check
-protos-check: $(READY) ## protos/gen is fresh
+protos-check: $(READY) ## Fail where protos/gen is not what `make protos` would write
 	@$(PYTHON) tools/protos.py --check
 
 .PHONY: openapi
@@ -168,7 +168,7 @@ reference: $(READY) ## Write docs/reference and llms.txt from the code
 	@$(PYTHON) -m tools.reference
 
 .PHONY: proto-lint
-proto-lint: $(READY) ## buf lint, and buf breaking against the last release tag
+proto-lint: $(READY) ## Check the protos: buf lint, and buf breaking against the last release tag
 	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf lint
 ifneq ($(LAST_TAG),)
 	@BUF_CACHE_DIR=$(VENV)/.buf $(BIN)/buf breaking --against '$(shell git rev-parse --git-common-dir)#tag=$(LAST_TAG)'
@@ -179,7 +179,7 @@ lock: $(READY) ## Compile constraints.txt from every pyproject.toml
 	@$(PYTHON) tools/lock.py
 
 .PHONY: lock-check
-lock-check: $(READY) ## constraints.txt is fresh
+lock-check: $(READY) ## Fail where constraints.txt is not what `make lock` would write
 	@$(PYTHON) tools/lock.py --check
 
 ##@ Deployment
@@ -203,15 +203,15 @@ manifests: $(READY) ## Print what an environment would be given: make manifests 
 ##@ Releases
 
 .PHONY: release-version
-release-version: $(READY) ## Say another version everywhere: make release-version VERSION=0.3.0
+release-version: $(READY) ## Write another version wherever it is said: make release-version VERSION=0.3.0
 	@$(PYTHON) -m tools.release version $(VERSION)
 
 .PHONY: release-prepare
-release-prepare: $(READY) ## Before a release: changelog, version, a place for its notes; VERSION=0.2.0
+release-prepare: $(READY) ## Prepare a release: changelog, version, a place for its notes; VERSION=0.2.0
 	@$(PYTHON) -m tools.release prepare $(VERSION)
 
 .PHONY: release
-release: $(READY) ## Wheels, SBOMs, provenance, signatures in dist/VERSION; VERSION=0.2.0 KEY=release.pem
+release: $(READY) ## Make wheels, SBOMs, provenance and signatures in dist/VERSION; VERSION=0.2.0 KEY=release.pem
 	@$(PYTHON) -m tools.release make $(VERSION) --key $(KEY) $(ARGS)
 
 .PHONY: release-verify
@@ -229,7 +229,7 @@ release-images: $(READY) ## Build, push and sign images, write their digests dow
 CHECKS := lint types imports deps proto-lint protos-check lock-check
 
 .PHONY: check
-check: $(READY) ## All that CI runs
+check: $(READY) ## Everything that CI runs: the checks, the smallest bench, every test
 	@for target in $(CHECKS); do \
 	  echo "== $$target"; $(MAKE) $$target || exit 1; \
 	done
