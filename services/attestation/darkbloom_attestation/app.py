@@ -92,43 +92,22 @@ async def serve(
         service.spawn(retention.run(), name="retention")
 
         issuer = Issuer(keyring.signer)
-        release_keys: Mapping[str, bytes] | None = None if development else {}
-        if config.release_keys_file is not None:
-            release_keys = load_release_keys(config.release_keys_file)
         await store.put_verdict_keys(keyring.published)
         log = TransparencyLog(PostgresLog(database), store, keyring.signer, clock)
-        if config.registry_target is not None:
-            registry = channel(
-                config.registry_target,
-                mesh_token=config.mesh_token(),
-                room=ROOM,
-                tls=service.tls,
-                peer="registry",
-            )
-            service.on_close(partial(registry.close, None))
-            watch = CatalogWatch(registry, store, clock, Backoff(secrets.SystemRandom().random))
-            service.spawn(watch.run(), name="catalog")
+        _watch_catalog(config, service, store, clock)
         examiner = Examiner(PinnedVerifier(roots or apple_roots(), _app_of(config)), issuer)
         hardware = Hardware(examiner, issuer)
-        asker = _asker_of(config, service, store, clock)
-        codes = CodeIdentity(
-            store,
-            issuer,
-            clock,
-            pusher=pusher or _pusher(config, service, clock),
-            budget=PushBudget(config.apns_per_minute, secrets.SystemRandom().random),
-            mode=PushMode(config.apns_mode),
-            development=development,
-            pushed=Meter(service.metrics).pushed,
-        )
-        service.spawn(codes.run(), name="apns")
         server = AttestationServer(
             judging=Judging(store, issuer, hardware, clock, development=development),
-            codes=codes,
+            codes=_codes_of(config, service, store, issuer, clock, pusher),
             postures=Postures(store, issuer, examiner, hardware, clock),
-            asker=asker,
+            asker=_asker_of(config, service, store, clock),
             releases=Releases(
-                store, issuer, clock, development=development, release_keys=release_keys
+                store,
+                issuer,
+                clock,
+                development=development,
+                release_keys=_release_keys(config),
             ),
             store=store,
             feed=feed,
@@ -148,6 +127,53 @@ async def serve(
             reflection=[one.full_name for one in _SERVICES],
         )
         return await service.wait()
+
+
+def _release_keys(config: AttestationConfig) -> Mapping[str, bytes] | None:
+    """Return the keys that releases must be signed with; None: development, they need not be."""
+    if config.release_keys_file is not None:
+        return load_release_keys(config.release_keys_file)
+    return None if config.environment == "development" else {}
+
+
+def _watch_catalog(
+    config: AttestationConfig, service: Service, store: PostgresStore, clock: Clock
+) -> None:
+    """Follow the registry's catalog, where there is a registry."""
+    if config.registry_target is None:
+        return
+    registry = channel(
+        config.registry_target,
+        mesh_token=config.mesh_token(),
+        room=ROOM,
+        tls=service.tls,
+        peer="registry",
+    )
+    service.on_close(partial(registry.close, None))
+    watch = CatalogWatch(registry, store, clock, Backoff(secrets.SystemRandom().random))
+    service.spawn(watch.run(), name="catalog")
+
+
+def _codes_of(
+    config: AttestationConfig,
+    service: Service,
+    store: PostgresStore,
+    issuer: Issuer,
+    clock: Clock,
+    pusher: Pusher | None,
+) -> CodeIdentity:
+    codes = CodeIdentity(
+        store,
+        issuer,
+        clock,
+        pusher=pusher or _pusher(config, service, clock),
+        budget=PushBudget(config.apns_per_minute, secrets.SystemRandom().random),
+        mode=PushMode(config.apns_mode),
+        development=config.environment == "development",
+        pushed=Meter(service.metrics).pushed,
+    )
+    service.spawn(codes.run(), name="apns")
+    return codes
 
 
 def _asker_of(
