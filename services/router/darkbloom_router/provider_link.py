@@ -15,11 +15,7 @@ from darkbloom.router.v1.provider_link_pb2 import (
     AttestationResponse,
     GoAway,
     Heartbeat,
-    LoadModelStatus,
     ModelsUpdate,
-    PrefetchModelStatus,
-    ProviderDrain,
-    ProviderDrainAck,
     Register,
     Registered,
 )
@@ -27,24 +23,22 @@ from darkbloom_mesh.errors import InvalidArgumentError, MeshError
 from darkbloom_mesh.lane import Lane, LaneCall, LaneEnd
 from google.protobuf.message import DecodeError
 
-from darkbloom_router import convert, progress, registration
+from darkbloom_router import convert, registration
 from darkbloom_router.attempts import ATTEMPT_BIT
-from darkbloom_router.catalog import desired_models, wish_for
 from darkbloom_router.challenges import Challenges
 from darkbloom_router.code_answers import CodeAnswers
-from darkbloom_router.downloads import SETTLE_S, Leave
+from darkbloom_router.downloads import SETTLE_S
 from darkbloom_router.errors import HandshakeError, LinkOverloadedError, TryLaterError
+from darkbloom_router.going import Going
 from darkbloom_router.inventory import Rejection
 from darkbloom_router.link_parts import LinkParts
-from darkbloom_router.observations import Progress
 from darkbloom_router.provider import Provider
 from darkbloom_router.queueing import Trigger
 from darkbloom_router.standing import Standing
 from darkbloom_router.versions import below_floor
+from darkbloom_router.wishes import Wishes
 
 _log = structlog.get_logger()
-_MAX_DRAIN_ID = 64
-_DRAIN_POLL_S = 0.25
 
 
 class ProviderLink:
@@ -56,14 +50,10 @@ class ProviderLink:
         self._first: asyncio.Future[Register | None] = asyncio.get_running_loop().create_future()
         self.provider: Provider | None = None
         self._challenges: Challenges | None = None
-        self._clean = False
-        self._drain_id = ""
+        self._going = Going(parts, self._lane)
         self._standing = Standing(parts.fleet, self._lane)
+        self._wishes = Wishes(parts, self._lane)
         self._code_answers = CodeAnswers(parts.attestation, parts.meter)
-        self._wished: set[str] = set()
-        self._leave_to_fetch = Leave(parts.downloads)
-        self.desired: frozenset[str] = frozenset()
-        """Builds that the catalog wants this provider to hold, now or once it has leave."""
         self._refusal: MeshError | None = None
         self._sent_away = False
         self._claimed = False
@@ -72,9 +62,9 @@ class ProviderLink:
             FrameKind.FRAME_KIND_ATTESTATION_RESPONSE: self._answer,
             FrameKind.FRAME_KIND_CODE_ATTESTATION_RESPONSE: self._code_answers.receive,
             FrameKind.FRAME_KIND_MODELS_UPDATE: self._models,
-            FrameKind.FRAME_KIND_PROVIDER_DRAIN: self._drain,
-            FrameKind.FRAME_KIND_LOAD_MODEL_STATUS: self._load_status,
-            FrameKind.FRAME_KIND_PREFETCH_MODEL_STATUS: self._prefetch_status,
+            FrameKind.FRAME_KIND_PROVIDER_DRAIN: self._going.take,
+            FrameKind.FRAME_KIND_LOAD_MODEL_STATUS: self._wishes.loading,
+            FrameKind.FRAME_KIND_PREFETCH_MODEL_STATUS: self._wishes.fetching,
         }
 
     async def live(self) -> str:
@@ -117,28 +107,15 @@ class ProviderLink:
             candidate.inflight for candidate in provider.candidates.values()
         )
 
+    @property
+    def desired(self) -> frozenset[str]:
+        """Builds that the catalog wants this provider to hold, now or once it has leave."""
+        return self._wishes.desired
+
     def send_desired(self) -> None:
         """Send the aliases that concern this provider."""
-        provider, fleet = self.provider, self._parts.fleet
-        if provider is None or not provider.connected:
-            return
-        wanted = desired_models(
-            fleet.catalog, provider.candidates, progress.shares(provider, fleet.providers.values())
-        )
-        held = {name: one.facts.weight_hash for name, one in provider.candidates.items()}
-        self.desired = frozenset(one.desired for one in wanted if one.desired)
-        asked = self._leave_to_fetch.of(
-            provider.stable_id,
-            wanted,
-            held,
-            partial(wish_for, fleet.catalog),
-            trusted=_trusted(provider),
-        )
-        if asked is None:
-            return
-        self._wished = {build for one in asked for build in (one.desired, one.previous) if build}
-        message = convert.desired_models(asked, fleet.catalog.generation)
-        self._lane.send_control(FrameKind.FRAME_KIND_DESIRED_MODELS, 0, message)
+        if self.provider is not None:
+            self._wishes.send(self.provider)
 
     def go_away(self, reason: str, grace_s: float, spread_s: float) -> None:
         """Ask the provider to leave in time; `spread_s` keeps a fleet from dialling at once."""
@@ -224,7 +201,7 @@ class ProviderLink:
         parts.trust.runtime(provider, known.found.runtime_verified, known.found.runtime_findings)
         parts.trust.tell(provider, provider.untrusted or "challenge_awaited")
         self.send_desired()
-        parts.timers.after(SETTLE_S, self._settle)
+        parts.timers.after(SETTLE_S, partial(self._wishes.settle, provider))
         parts.meter.registered(known.found.trust_level or "none")
         if below_floor(provider.version, parts.fleet.rules.min_version):
             parts.meter.too_old()
@@ -297,14 +274,7 @@ class ProviderLink:
     def _announce(self) -> None:
         if self.provider is not None:
             self._parts.replicas.announce(self.provider)
-            if self._parts.downloads.granted_only:
-                # Whoever has no verdict does not stand in the line for leave.
-                self.send_desired()
-
-    def _settle(self) -> None:
-        self._leave_to_fetch.settle()
-        if self._parts.downloads.granted_only:
-            self.send_desired()
+            self._wishes.trust_changed(self.provider)
 
     def _leave(self, end: LaneEnd) -> None:
         """Take the provider out of the fleet; what it carried moves or breaks."""
@@ -317,7 +287,7 @@ class ProviderLink:
         parts.fleet.leave(provider)
         parts.downloads.gone(provider.stable_id)
         parts.warm.left(provider)
-        clean = end.clean and (self._clean or end.reason != "peer_closed")
+        clean = end.clean and (self._going.announced or end.reason != "peer_closed")
         if not clean and provider.short_of_memory:
             parts.meter.suspected(provider.busiest_build, "memory_pressure")
         others = parts.replicas.left(provider, clean=clean)
@@ -395,56 +365,6 @@ class ProviderLink:
         self.send_desired()
         self._parts.dispatcher.drain_lines(provider)
 
-    def _load_status(self, provider: Provider, payload: bytes) -> None:
-        message = LoadModelStatus.FromString(payload)
-        self._parts.warm.answered(provider, message)
-        self._note(provider, message.model_id, progress.of_load(message))
-
-    def _prefetch_status(self, provider: Provider, payload: bytes) -> None:
-        message = PrefetchModelStatus.FromString(payload)
-        build, found = message.model_id, progress.of_fetch(message)
-        known = found is not None and build in self._parts.fleet.catalog.builds
-        if found is not None and known and self._leave_to_fetch.heard(build, found.stage):
-            self.send_desired()
-        self._note(provider, build, found)
-
-    def _note(self, provider: Provider, build: str, found: Progress | None) -> None:
-        if found is None:
-            return
-        self._parts.seen.progress(
-            provider.provider_id,
-            build,
-            found,
-            machine=provider.stable_id,
-            believed=_trusted(provider) and build in self._wished,
-        )
-
-    def _drain(self, provider: Provider, payload: bytes) -> None:
-        message = ProviderDrain.FromString(payload)
-        if not 0 < len(message.drain_id) <= _MAX_DRAIN_ID:
-            self._parts.meter.ignored("provider", "malformed")
-            return
-        self._clean = True
-        provider.drain_fence = True
-        self._parts.fleet.refresh(provider)
-        waiting, self._drain_id = self._drain_id, message.drain_id
-        if not waiting:
-            self._acknowledge_drain(provider)
-
-    def _acknowledge_drain(self, provider: Provider) -> None:
-        """Say that every terminal is settled, once that is so."""
-        if not provider.connected:
-            return
-        if self._parts.closing.open_for(provider) or self._parts.replicas.carriage.of_provider(
-            provider
-        ):
-            again = partial(self._acknowledge_drain, provider)
-            self._parts.timers.after(_DRAIN_POLL_S, again)
-            return
-        message = ProviderDrainAck(drain_id=self._drain_id)
-        self._lane.send_control(FrameKind.FRAME_KIND_PROVIDER_DRAIN_ACK, 0, message)
-        self._drain_id = ""
-
     def refuse(self, error: MeshError) -> None:
         """End the stream with a status."""
         self._refusal = self._refusal or error
@@ -462,10 +382,6 @@ def supersede(parts: LinkParts, older: Provider) -> None:
     message = GoAway(reason="superseded", grace=convert.duration(grace_s))
     lane.send_control(FrameKind.FRAME_KIND_GO_AWAY, 0, message)
     parts.timers.after(grace_s, partial(lane.close, "superseded"))
-
-
-def _trusted(provider: Provider) -> bool:
-    return provider.verdict is not None and not provider.untrusted
 
 
 def _give_up(first: asyncio.Future[Register | None]) -> None:
