@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tools.capacity.figures import ROOMS, Decided, Measured, Prices
 from tools.capacity.plan import LOAD, Plan, cost, plan
+from tools.capacity.runs import Record, read
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/operations/capacity.md"
 SIZES = (1_000, 10_000, 100_000)
 QUIET = 0.1
 """A load at which most machines wait most of the time."""
+_SIMULATED = "<!-- make simulate -->"
 _BEGIN, _END = "<!-- make capacity -->", "<!-- end -->"
 AssumptionsT = TypeVar("AssumptionsT", Measured, Decided, Prices)
 
 
 def tables(load: float, measured: Measured, decided: Decided, prices: Prices) -> Iterator[str]:
     """Yield the lines of what fleets of the three sizes ask for, and of what that costs."""
-    plans = [plan(size, load, measured, decided) for size in SIZES]
+    record = read()
+    plans = [plan(size, load, fitted(record, size, load, measured), decided) for size in SIZES]
     costs = [cost(found, prices, decided) for found in plans]
     yield _row("Providers", *(f"{size:,}" for size in SIZES))
     yield _row("---", *("---:" for _ in SIZES))
@@ -41,11 +44,79 @@ def tables(load: float, measured: Measured, decided: Decided, prices: Prices) ->
     )
 
 
+def fitted(record: Record, size: int, load: float, measured: Measured) -> Measured:
+    """Return the figures with what runs say, where there are any at such a load.
+
+    What a load means in requests is what the fleet's own machines can do. How long those are open
+    and how often others are told is what the longest run says: in a short one machines still fill
+    up. What a person has set stays set.
+    """
+    run, settled, usual = record.fleet(size), record.longest(load), Measured()
+    if run is None or settled is None:
+        return measured
+    said = {
+        "requests_a_second": run.requests_a_second * LOAD / run.load,
+        "answer_s": settled.answer_s,
+        "told_a_request": (settled.told_a_second - measured.told_rest) / settled.requests_a_second,
+    }
+    for name, value in said.items():
+        if getattr(measured, name) == getattr(usual, name):
+            measured = replace(measured, **{name: value})
+    return measured
+
+
+def simulated(record: Record) -> Iterator[str]:
+    """Yield the lines of what the simulator found."""
+    runs = record.runs
+    yield _row("", *(f"{one.providers:,} at {one.load:g}" for one in runs))
+    yield _row("---", *("---:" for _ in runs))
+    for title, text in _FOUND:
+        yield _row(title, *(text(one.found) for one in runs))
+    yield ""
+    for one in runs:
+        yield f'- {one.day}: `make simulate ARGS="{one.command}"`'
+
+
+_FOUND: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("Simulated, s", lambda one: f"{60 * one['minutes']:g}"),
+    ("Requests a second, offered", lambda one: f"{one['offered_per_s']:,.0f}"),
+    ("Requests", lambda one: f"{one['received']:,}"),
+    ("Served", lambda one: f"{one['served_ratio']:.4f}"),
+    ("Uptime", lambda one: f"{one['uptime']:.4f}"),
+    ("Share that waited in line", lambda one: f"{one['queued_ratio']:.4f}"),
+    ("Refused", lambda one: f"{sum(one['refusals'].values()):,}"),
+    ("First content p50, s", lambda one: f"{one['ttft_p50_ms'] / 1000:.2f}"),
+    ("First content p95, s", lambda one: f"{one['ttft_p95_ms'] / 1000:.1f}"),
+    ("Open, mean, s", lambda one: f"{one['open_mean_s']:.1f}"),
+    ("Utilisation", lambda one: f"{one['utilisation']:.2f}"),
+    ("Choices of a request, processor ms", lambda one: f"{one['choice_ms']:.2f}"),
+    ("One choice p50, p99, ms", lambda one: _pair(one, "decision_p50_ms", "decision_p99_ms")),
+    ("Audits that disagreed", lambda one: f"{one['audits_disagreed']}"),
+    ("Gateways' lanes: in, out, a second", lambda one: _lanes(one, "gateway_in", "gateway_out")),
+    ("Providers' lanes: in, out, a second", lambda one: _lanes(one, "provider_in", "provider_out")),
+    ("Heartbeats a second", lambda one: _lanes(one, "beats")),
+    ("Told to each other router a second", lambda one: _lanes(one, "told")),
+    ("Memory with all modelled machines, MB", lambda one: f"{one['memory_mb']:,.0f}"),
+    ("Processor time of the run, s", lambda one: f"{one['cpu_s']:,.0f}"),
+)
+
+
+def _pair(found: dict[str, Any], *names: str) -> str:
+    return ", ".join(f"{found[name]:.2f}" for name in names)
+
+
+def _lanes(found: dict[str, Any], *names: str) -> str:
+    return " / ".join(f"{found['messages_per_s'][name]:,.0f}" for name in names)
+
+
 def _needs(plans: list[Plan]) -> Iterator[tuple[str, list[str]]]:
     yield "Requests a second", [f"{one.requests:,.0f}" for one in plans]
     yield "Cells", [str(one.cells) for one in plans]
     for room in ROOMS:
         yield f"Pods: {room}", [f"{one.pods[room]:,}" for one in plans]
+    yield "Each router hears, changes a second", [f"{one.told:,.0f}" for one in plans]
+    yield "… of its core for mirrors", [f"{one.mirrors:.2f}" for one in plans]
+    yield "… memory of mirrors, MiB", [f"{one.mirror_mib:,.0f}" for one in plans]
     yield "Rooms: cores, GiB", [f"{one.cores:,.0f}, {one.gib:,.0f}" for one in plans]
     yield (
         "PostgreSQL: servers of cores, GiB",
@@ -81,9 +152,15 @@ def page() -> str:
         "\nWhat both rest on:\n",
         *assumptions(*given),
     ]
-    before, _, rest = text.partition(_BEGIN)
+    text = _between(text, _BEGIN, parts)
+    return _between(text, _SIMULATED, simulated(read()))
+
+
+def _between(text: str, begin: str, lines: Iterable[str]) -> str:
+    """Return a text with other lines between a mark and the end after it."""
+    before, _, rest = text.partition(begin)
     _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n\n" + "\n".join(parts) + f"\n\n{_END}{after}"
+    return f"{before}{begin}\n\n" + "\n".join(lines) + f"\n\n{_END}{after}"
 
 
 def main() -> None:

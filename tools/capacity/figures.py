@@ -14,14 +14,24 @@ class Measured:
     Processor times are of two shared cores, the dearer one where there are several.
     """
 
-    requests_a_second: float = 0.228
-    """Of one provider: the simulator's 1,000 at load 0.7 were asked 410,818 times in 30 minutes."""
-    output_tokens: float = 246.0
+    requests_a_second: float = 0.231
+    """Of one provider at load 0.7, simulated; in the tables each fleet's own."""
+    output_tokens: float = 249.0
     """Mean answer of the simulator's traffic."""
-    prompt_bytes: float = 4_800.0
-    """Mean prompt of the simulator's traffic, some 1,200 tokens."""
-    answer_s: float = 12.0
-    """How long a request is open, seconds: 2 to the first content, then 25 tokens each; assumed."""
+    prompt_bytes: float = 4_780.0
+    """Mean prompt of the simulator's traffic, some 1,200 tokens of 4 bytes."""
+    answer_s: float = 17.9
+    """How long a request is open, seconds, simulated at load 0.7; in the tables at each load."""
+    told_rest: float = 0.201
+    """How often each other router is told of a provider a second where nobody asks, simulated."""
+    told_a_request: float = 2.43
+    """How often more for each request that it serves, simulated."""
+    tell_us: float = 16.4
+    """Processor time of telling one other router once, `python -m tests.bench.mirrors`."""
+    hear_us: float = 83.6
+    """Processor time of hearing it there: the mirror is judged and priced again."""
+    mirror_bytes: float = 7_033.0
+    """Memory of a provider that another router holds."""
     event_bytes: float = 205.0
     """One event of a streamed answer; a token is one event where the consumer keeps up."""
     gateway_ms: float = 2.6
@@ -32,8 +42,8 @@ class Measured:
     """Processor time of a whole answer at all routers it passes, 1,000 agents, two replicas."""
     router_chunk_us: float = 12.0
     """Processor time of one chunk at the router, half of the gateway's; assumed."""
-    router_rest_cores: float = 0.2 / 1_000
-    """A core's share that a provider costs at rest, two replicas."""
+    router_rest_cores: float = 0.12 / 1_000
+    """A core's share that a provider costs its own router at rest."""
     billing_ms: float = 0.9
     """Processor time of a whole answer at billing."""
     challenge_ms: float = 5.0
@@ -65,8 +75,8 @@ class Decided:
     providers_of_a_router: int = 500
     """Provider streams that a router is scaled for."""
     cell: int = 15_000
-    """Providers at which a fleet is split by build into cells: every router mirrors all of its cell
-    and keeps a lane to each of its peers, so that 40 routers are the most.
+    """Providers of a cell at most; fewer where its routers, each of which hears of each change of
+    each of them, have no cores for what they are asked.
     """
     gateways: int = 160
     """Gateways of a cell at most, as autoscaled."""

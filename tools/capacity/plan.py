@@ -35,6 +35,12 @@ class Plan:
     """Meshes that share the fleet."""
     pods: dict[str, int]
     """Replicas of each room."""
+    mirrors: float
+    """Share of a core that each router spends on hearing and telling of mirrored providers."""
+    mirror_mib: float
+    """Memory of the mirrors at each router."""
+    told: float
+    """What each router hears a second."""
     instances: int
     """PostgreSQL servers."""
     postgres_cores: int
@@ -63,6 +69,56 @@ class Plan:
         return sum(ROOMS[room].gib * count for room, count in self.pods.items())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Routers:
+    """The routers of one cell."""
+
+    count: int
+    told: float
+    """What each of them hears a second."""
+    mirrors: float
+    """Share of a core that hearing and telling costs each of them."""
+
+
+def routers(members: float, asked: float, measured: Measured, decided: Decided) -> Routers | None:
+    """Return how many routers a cell needs; None where no number that is allowed suffices.
+
+    What requests cost is shared among routers. What mirrors cost is not: each hears of every
+    change of every provider that another one holds.
+
+    Args:
+        members: Providers of the cell.
+        asked: Requests a second of one provider.
+        measured: What things cost.
+        decided: What `deploy/` sets.
+    """
+    a_request = measured.router_ms / 1e3 + measured.output_tokens * measured.router_chunk_us / 1e6
+    shared = members * (asked * a_request + measured.router_rest_cores)
+    changes = members * (measured.told_rest + asked * measured.told_a_request)
+    least = max(decided.least, ceil(members / decided.providers_of_a_router))
+    for count in range(least, decided.routers + 1):
+        told = changes * (count - 1) / count
+        mirrors = told * (measured.tell_us + measured.hear_us) / 1e6
+        if shared / count + mirrors <= ROOMS["router"].cores * decided.busy:
+            return Routers(count=count, told=told, mirrors=mirrors)
+    return None
+
+
+def split(
+    providers: int, asked: float, measured: Measured, decided: Decided
+) -> tuple[int, Routers]:
+    """Return the fewest cells in which a fleet is served, and the routers of each.
+
+    Raises:
+        ValueError: Not even a provider alone is.
+    """
+    for cells in range(ceil(providers / decided.cell), providers + 1):
+        found = routers(providers / cells, asked, measured, decided)
+        if found is not None:
+            return cells, found
+    raise ValueError(f"no router has a core for {asked:g} requests a second of a provider")
+
+
 def plan(providers: int, load: float, measured: Measured, decided: Decided) -> Plan:
     """Return what a fleet asks for.
 
@@ -71,26 +127,26 @@ def plan(providers: int, load: float, measured: Measured, decided: Decided) -> P
         load: Offered tokens over decode capacity.
         measured: What things cost.
         decided: What `deploy/` sets.
+
+    Raises:
+        ValueError: One provider is asked for more than a router can do.
     """
-    cells = ceil(providers / decided.cell)
+    asked = measured.requests_a_second * load / LOAD
+    cells, cell_routers = split(providers, asked, measured, decided)
     members = providers / cells
-    each = members * measured.requests_a_second * load / LOAD
+    each = members * asked
     chunks = each * measured.output_tokens
     busy = {
         "gateway": each * measured.gateway_ms / 1e3 + chunks * measured.gateway_chunk_us / 1e6,
-        "router": each * measured.router_ms / 1e3
-        + chunks * measured.router_chunk_us / 1e6
-        + members * measured.router_rest_cores,
         "billing": each * measured.billing_ms / 1e3,
         "attestation": members / measured.challenge_s * measured.challenge_ms / 1e3,
         "registry": 0.0,
     }
-    streams = {
-        "gateway": each * measured.answer_s / decided.streams_of_a_gateway,
-        "router": members / decided.providers_of_a_router,
-    }
+    streams = {"gateway": each * measured.answer_s / decided.streams_of_a_gateway}
 
     def pods(room: str) -> int:
+        if room == "router":
+            return cells * cell_routers.count
         by_cores = busy[room] / (ROOMS[room].cores * decided.busy)
         return cells * max(decided.least, ceil(by_cores), ceil(streams.get(room, 0.0)))
 
@@ -106,6 +162,9 @@ def plan(providers: int, load: float, measured: Measured, decided: Decided) -> P
         requests=requests,
         cells=cells,
         pods={room: pods(room) for room in ROOMS},
+        mirrors=cell_routers.mirrors,
+        mirror_mib=members * measured.mirror_bytes / (1 << 20),
+        told=cell_routers.told,
         instances=cells * decided.postgres_instances,
         postgres_cores=postgres,
         postgres_gib=_GIB_A_CORE * postgres,

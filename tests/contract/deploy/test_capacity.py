@@ -9,9 +9,10 @@ import pytest
 from darkbloom_billing.config import BillingConfig
 
 from tests.contract.deploy.manifests import ROOT, named, pod, rendered
-from tools.capacity.__main__ import PAGE, SIZES, page
+from tools.capacity import runs
+from tools.capacity.__main__ import PAGE, QUIET, SIZES, fitted, page
 from tools.capacity.figures import ROOMS, Decided, Measured, Prices
-from tools.capacity.plan import LOAD, cost, plan
+from tools.capacity.plan import LOAD, cost, plan, routers
 
 UNITS = {"Mi": 1 / 1024, "Gi": 1.0}
 
@@ -31,6 +32,62 @@ def scaled(room: str) -> Any:
 
 def test_the_page_is_fresh() -> None:
     assert PAGE.read_text() == page(), "run make capacity ARGS=--write"
+
+
+def test_a_fleet_of_every_size_was_simulated_and_one_at_every_load() -> None:
+    made = {(run.providers, run.load) for run in runs.read().runs}
+    assert made >= {(size, LOAD) for size in SIZES} | {(SIZES[0], QUIET)}
+
+
+@pytest.mark.parametrize("run", runs.read().runs, ids=lambda run: f"{run.providers}-{run.load:g}")
+def test_a_run_is_sound_and_its_column_is_computed_from_it(run: runs.Run) -> None:
+    assert (run.found["seed"], run.found["churn"], run.found["scan"]) == (7, 0.05, "sample")
+    assert run.found["audits_disagreed"] == run.found["lost_after_commit"] == 0
+    assert run.found["waited_past_deadline"] == 0
+    assert f'{run.day}: `make simulate ARGS="{run.command}"`' in PAGE.read_text()
+    fit = fitted(runs.read(), run.providers, run.load, Measured())
+    column = plan(run.providers, run.load, fit, Decided())
+    assert column.requests == pytest.approx(run.found["offered_per_s"], rel=1e-3)
+
+
+def test_what_is_called_simulated_is_what_runs_of_a_thousand_say() -> None:
+    measured, record = Measured(), runs.read()
+    busy, quiet = record.of(SIZES[0], LOAD), record.of(SIZES[0], QUIET)
+    assert busy is not None
+    assert quiet is not None
+    assert measured.requests_a_second == pytest.approx(busy.requests_a_second, abs=0.002)
+    assert measured.answer_s == pytest.approx(busy.answer_s, abs=0.1)
+    assert measured.output_tokens == pytest.approx(busy.found["output_mean_tokens"], rel=0.02)
+    prompt = runs.BYTES_A_TOKEN * busy.found["prompt_mean_tokens"]
+    assert measured.prompt_bytes == pytest.approx(prompt, rel=0.02)
+    for run in (busy, quiet):
+        told = measured.told_rest + run.requests_a_second * measured.told_a_request
+        assert told == pytest.approx(run.told_a_second, rel=0.02)
+    for name in ("tell_us", "hear_us", "mirror_bytes"):
+        assert getattr(measured, name) == pytest.approx(record.mirrors.found[name], rel=0.05)
+
+
+def test_what_a_person_sets_outweighs_a_run() -> None:
+    mine = replace(Measured(), requests_a_second=0.5, told_a_request=0.0)
+    found = fitted(runs.read(), SIZES[1], LOAD, mine)
+    assert (found.requests_a_second, found.told_a_request) == (0.5, 0.0)
+    assert fitted(runs.read(), SIZES[1], QUIET, mine).answer_s != mine.answer_s
+    assert fitted(runs.read(), SIZES[1], 0.33, mine) == mine
+
+
+def test_more_routers_do_not_make_mirrors_cheaper() -> None:
+    decided, measured = Decided(), Measured()
+    few = routers(2_000, 0.1, measured, decided)
+    assert few is not None
+    many = routers(2_000, 0.1, measured, replace(decided, least=2 * few.count))
+    assert many is not None
+    assert many.mirrors > few.mirrors
+    # Where news alone fills a core, the fleet is split.
+    loud = replace(measured, hear_us=50 * measured.hear_us)
+    assert routers(2_000, 0.1, loud, decided) is None
+    assert plan(2_000, LOAD, loud, decided).cells > 1
+    with pytest.raises(ValueError, match="no router has a core"):
+        plan(3, LOAD, replace(measured, requests_a_second=1e9), decided)
 
 
 @pytest.mark.parametrize("room", ROOMS)
