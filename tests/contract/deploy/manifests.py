@@ -27,7 +27,7 @@ NEEDS = {
     "restored": {"backups", "postgres"},
 }
 # What a person applies beside an overlay.
-BY_HAND = ("migrations", "restore", "recover")
+BY_HAND = ("migrations", "restore", "recover", "operator")
 _RENDER_S = 60
 
 Document = Mapping[str, Any]

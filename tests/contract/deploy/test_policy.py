@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from darkbloom_billing.cli import cli
 from darkbloom_billing.config import BillingConfig
-from darkbloom_mesh.config import describe
+from darkbloom_mesh.config import describe, load
+from darkbloom_registry.config import RegistryConfig
 from darkbloom_registry.render_child import MEMORY_BYTES
 from darkbloom_registry.rendering import AT_ONCE
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from tests.contract.deploy.manifests import (
     OVERLAYS,
     ROOMS,
+    ROOT,
     Document,
     combination,
     containers,
@@ -34,6 +36,7 @@ BUDGETS = {
     "attestation": (5, 30, 60),
     "registry": (5, 30, 60),
 }
+TWO_KEYS = "DARKBLOOM_REGISTRY_TWO_KEYS"
 SECRETIVE = re.compile(r"SECRET|PASSWORD|API_KEY|DATABASE_URL|REDIS_URL|TOKEN$|AUTHORIZATION")
 
 
@@ -282,6 +285,19 @@ def test_prompts_are_on_confidential_nodes_and_nobody_looks_inside() -> None:
     (rule,) = policy["validations"]
     name = named(documents, "Deployment", "gateway")["metadata"]["name"]
     assert rule["expression"] == f"!request.name.startsWith('{name}-')"
+
+
+@pytest.mark.parametrize("overlay", ["staging", "production"])
+def test_what_is_served_changes_when_two_people_say_so(overlay: str) -> None:
+    documents = rendered(f"overlays/{overlay}")
+    (container,) = pod(named(documents, "Deployment", "registry"))["containers"]
+    told = environment(documents, container)
+    environ = {name: value for name, value in told.items() if name == TWO_KEYS}
+    config = load(RegistryConfig, "registry", {"DARKBLOOM_ENV": "development", **environ})
+    assert config.two_keys is True
+    for page in ("docs/publishing.md", "docs/operations/runbooks/operators.md"):
+        assert "second" in (ROOT / page).read_text(), page
+    assert f"`{TWO_KEYS}`" in (ROOT / "docs" / "publishing.md").read_text()
 
 
 def test_migrations_run_to_an_end_and_as_the_owner_of_the_schema() -> None:
