@@ -293,7 +293,8 @@ def test_what_is_served_changes_when_two_people_say_so(overlay: str) -> None:
     (container,) = pod(named(documents, "Deployment", "registry"))["containers"]
     told = environment(documents, container)
     environ = {name: value for name, value in told.items() if name == TWO_KEYS}
-    config = load(RegistryConfig, "registry", {"DARKBLOOM_ENV": "development", **environ})
+    given = {"DARKBLOOM_ENV": "development", "DATABASE_URL": "postgresql://database/darkbloom"}
+    config = load(RegistryConfig, "registry", given | environ)
     assert config.two_keys is True
     for page in ("docs/publishing.md", "docs/operations/runbooks/operators.md"):
         assert "second" in (ROOT / page).read_text(), page

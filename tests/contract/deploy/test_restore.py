@@ -118,6 +118,22 @@ def test_billings_steps_see_the_old_seals_and_begin_the_new_where_billing_goes_o
     assert job["spec"]["backoffLimit"] == 0
 
 
+def test_after_a_restore_the_weekly_check_proves_what_is_archived_now() -> None:
+    documents = combination(("backup-check", "backups", "postgres", "restored"))
+    job = named(documents, "CronJob", "backup-check")["spec"]["jobTemplate"]["spec"]
+    (check,) = job["template"]["spec"]["containers"]
+    assert [one for one in check["args"] if one.startswith("--cluster=")] == [f"--cluster={NEW}"]
+    (billing,) = pod(named(documents, "Deployment", "billing"))["containers"]
+    folders = [
+        {mount.get("subPath") for mount in one["volumeMounts"] if mount["name"] == "records"}
+        for one in (check, billing)
+    ]
+    assert folders[0] <= folders[1]
+    rules = named(documents, "Role", "backup-check")["rules"]
+    assert [NEW] in [rule.get("resourceNames") for rule in rules]
+    assert ["postgres"] not in [rule.get("resourceNames") for rule in rules]
+
+
 def test_the_steps_reach_the_database_and_stripe_alone() -> None:
     policy = named(rendered("overlays/production/recover"), "NetworkPolicy", "recover")["spec"]
     assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {5432, 443}
