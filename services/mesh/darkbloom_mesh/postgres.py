@@ -20,7 +20,8 @@ from darkbloom_mesh.errors import BlankStoreError, StoreUnavailableError
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
-_POOL_SIZE = 8
+POOL_SIZE = 8
+"""Connections of a replica at most; the sum over all replicas is PostgreSQL's `max_connections`."""
 _COMMAND_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 10.0
 _SWEEP_LOCK = "SET LOCAL lock_timeout = '2s'"
@@ -47,13 +48,13 @@ class Database:
         self._pool = pool
 
     @classmethod
-    async def connect(cls, url: str) -> "Database":
-        """Open a pool; the caller closes it."""
+    async def connect(cls, url: str, *, connections: int = POOL_SIZE) -> "Database":
+        """Open a pool of so many connections at most; the caller closes it."""
         with _guarded():
             pool = await asyncpg.create_pool(
                 url,
                 min_size=1,
-                max_size=_POOL_SIZE,
+                max_size=connections,
                 command_timeout=_COMMAND_TIMEOUT_S,
                 timeout=_CONNECT_TIMEOUT_S,
             )

@@ -14,6 +14,8 @@ from darkbloom_router.records.days import drop_days, make_days
 from darkbloom_router.records.rows import AttemptRow, RefusalRow, Row
 from darkbloom_router.records.writing import SWEEP_ROWS
 
+CONNECTIONS = 2
+"""One writes rows, one makes and drops days; there are more routers than of any other room."""
 _ATTEMPT = """
 INSERT INTO routing.attempts VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
   $15, $16, $17, $18, $19, $20, $21, $22, $23) ON CONFLICT DO NOTHING"""
@@ -45,7 +47,7 @@ class PostgresRecords:
     async def open(self) -> None:
         """Connect; does nothing when connected."""
         if self._database is None:
-            self._database = await Database.connect(self._url)
+            self._database = await Database.connect(self._url, connections=CONNECTIONS)
 
     async def close(self) -> None:
         """Close every connection."""
