@@ -13,6 +13,7 @@ from darkbloom_gateway.openapi import (
     admin,
     earnings,
     end_to_end,
+    evidence,
     inference,
     models,
     money,
@@ -20,6 +21,7 @@ from darkbloom_gateway.openapi import (
     people,
     programmes,
     refusals,
+    service,
     stripe,
 )
 from darkbloom_gateway.openapi.operation import SEALED, Access, Answer, Key, Operation
@@ -35,6 +37,8 @@ TABLE: Mapping[Key, Operation] = {
     **stripe.TABLE,
     **programmes.TABLE,
     **network.TABLE,
+    **evidence.TABLE,
+    **service.TABLE,
     **admin.TABLE,
 }
 """Every operation that is described."""
@@ -46,7 +50,8 @@ _SCHEMAS: Mapping[str, Any] = {
     **models.SCHEMAS,
     **people.SCHEMAS,
     **money.SCHEMAS,
-    **network.SCHEMAS,
+    **evidence.SCHEMAS,
+    **service.SCHEMAS,
     **admin.SCHEMAS,
 }
 _BEARER = {"type": "http", "scheme": "bearer"}
