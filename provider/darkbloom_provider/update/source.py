@@ -64,20 +64,26 @@ def read_keys(path: Path | None) -> Mapping[str, bytes]:
 
 
 def fetch_latest(
-    http: httpx.Client, platform: str, keys: Mapping[str, bytes], *, plain: bool = False
+    http: httpx.Client,
+    platform: str,
+    keys: Mapping[str, bytes],
+    *,
+    ring: str = "",
+    plain: bool = False,
 ) -> Release | None:
-    """Ask the gateway for the newest release of this platform; None where there is none.
+    """Ask the gateway for the newest release that it offers us; None where there is none.
 
     Args:
         http: of the gateway's base URL.
         platform: such as `macos-arm64`.
         keys: the pinned release keys.
+        ring: this machine's mark; without one only what is offered to all is heard of.
         plain: whether bundles may come without TLS (development).
 
     Raises:
         UpdateError: no answer, or one that no pinned key has signed.
     """
-    fields = _ask(http, platform)
+    fields = _ask(http, platform, ring)
     if fields is None:
         return None
     manifest = _open(fields, keys)
@@ -93,11 +99,10 @@ def fetch_latest(
     return Release(manifest=manifest, bundle=bundle)
 
 
-def _ask(http: httpx.Client, platform: str) -> dict[str, Any] | None:
+def _ask(http: httpx.Client, platform: str, ring: str) -> dict[str, Any] | None:
+    wanted = {"platform": platform} | ({"ring": ring} if ring else {})
     try:
-        with http.stream(
-            "GET", "/v1/releases/latest", params={"platform": platform}, timeout=ANSWER_S
-        ) as answer:
+        with http.stream("GET", "/v1/releases/latest", params=wanted, timeout=ANSWER_S) as answer:
             if answer.status_code == _NOT_FOUND:
                 return None
             if answer.status_code != _OK:

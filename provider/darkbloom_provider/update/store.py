@@ -3,6 +3,7 @@
     app/versions/<version>/…     whole trees, never changed once they are here
     app/current -> versions/…    in use; replaced by one rename
     app/proven  -> versions/…    the last that ran for ten minutes; what a roll-back returns to
+    app/ring                     this machine's mark, which says whose turn an update is
     app/staging/                 what is being made; emptied by whoever updates next
 
 Whatever is killed at whatever point leaves `current` at a whole tree: a tree comes into `versions`
@@ -39,6 +40,7 @@ class AppStore:
         self._root = root
         self._versions = root / "versions"
         self.staging = root / "staging"
+        self.mark = root / "ring"
         self.state = root / "update-state.json"
 
     @property

@@ -7,6 +7,7 @@ and the next update clears away what was left.
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from darkbloom_provider.service.files import sync_folder
 from darkbloom_provider.service.running import Runner, run_tool
 from darkbloom_provider.update.quarantine import note_stable, read_health, write_health
 from darkbloom_provider.update.results import UpdateError, UpdateResult
+from darkbloom_provider.update.ring import read_mark
 from darkbloom_provider.update.source import Release, fetch_latest
 from darkbloom_provider.update.store import AppStore
 from darkbloom_provider.update.unpacking import check_tree, unpack
@@ -59,6 +61,7 @@ class Updater:
         run: runs the tools that unpack and try.
         say: hears of each step, in one word.
         clock: of the download's pace.
+        entropy: draws this machine's mark, once.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Updater:
         run: Runner = run_tool,
         say: Callable[[str], None] = lambda _step: None,
         clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._store = store
         self._current = current
@@ -83,6 +87,7 @@ class Updater:
         self._run = run
         self._say = say
         self._clock = clock or SystemClock()
+        self._entropy = entropy
 
     def check(self, *, override_quarantine: bool = False) -> Checked:
         """Ask whether there is something newer.
@@ -92,7 +97,13 @@ class Updater:
         """
         self._say("check")
         with httpx.Client(base_url=self._gateway.rstrip("/")) as http:
-            release = fetch_latest(http, self._platform, self._keys, plain=self._plain)
+            release = fetch_latest(
+                http,
+                self._platform,
+                self._keys,
+                ring=read_mark(self._store.mark, self._entropy),
+                plain=self._plain,
+            )
         if release is None or not newer(release.version, than=self._current):
             return Checked(result=UpdateResult.UP_TO_DATE, current=self._current)
         barred = release.version in read_health(self._store.state).quarantined

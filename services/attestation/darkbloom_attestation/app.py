@@ -37,6 +37,7 @@ from darkbloom_attestation.mdm.asker import Asker
 from darkbloom_attestation.mdm.client import MicroMdm
 from darkbloom_attestation.mdm.push_certificate import PushCertificate
 from darkbloom_attestation.meter import Meter
+from darkbloom_attestation.offering import Offering
 from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.retention import Retention
@@ -97,6 +98,8 @@ async def serve(
         _watch_catalog(config, service, store, clock)
         examiner = Examiner(PinnedVerifier(roots or apple_roots(), _app_of(config)), issuer)
         hardware = Hardware(examiner, issuer)
+        offering = Offering(store, clock, held=Meter(service.metrics).held)
+        service.spawn(offering.run(), name="offers")
         server = AttestationServer(
             judging=Judging(store, issuer, hardware, clock, development=development),
             codes=_codes_of(config, service, store, issuer, clock, pusher),
@@ -109,6 +112,7 @@ async def serve(
                 development=development,
                 release_keys=_release_keys(config),
             ),
+            offering=offering,
             store=store,
             feed=feed,
             verdict_keys=keyring.published,

@@ -260,6 +260,11 @@ def release_to(release: CodeRelease) -> attestation_pb2.CodeRelease:
         create_time=timestamp(release.create_time),
         staged=release.staged,
         manifest=None if release.manifest is None else signed_to(release.manifest),
+        offer=attestation_pb2.ReleaseOffer(
+            percent=release.offer.percent,
+            held=release.offer.held,
+            step_time=timestamp(release.offer.step_time),
+        ),
     )
 
 

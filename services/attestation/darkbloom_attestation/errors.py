@@ -53,6 +53,10 @@ class ReleaseWithdrawnError(PreconditionError):
     """This release was taken back; no release ever returns."""
 
 
+class OfferError(PreconditionError):
+    """The offer of this release cannot be changed so now."""
+
+
 class LogConflictError(ConflictError):
     """The log has another entry under this key."""
 

@@ -7,6 +7,7 @@ from darkbloom_mesh.telemetry import (
     CHALLENGES,
     CODE_PUSHES,
     DEVICES_ASKED,
+    HELD_RELEASES,
     RELEASE_EVIDENCE,
     SUSPECTED,
     UNKNOWN,
@@ -30,6 +31,7 @@ class Meter:
         self._suspected = metrics.counter(SUSPECTED)
         self._pushes = metrics.counter(CODE_PUSHES)
         self._devices = metrics.counter(DEVICES_ASKED)
+        self._held = metrics.gauge(HELD_RELEASES)
         self._verdicts = metrics.counter(VERDICTS)
 
     def registered(self, registration: Registration, runtime: tuple[RuntimeFinding, ...]) -> None:
@@ -56,6 +58,10 @@ class Meter:
     def device(self, outcome: str) -> None:
         """Count a session whose device was to be asked: whether the manager knows it."""
         self._devices.labels(outcome).inc()
+
+    def held(self, count: int) -> None:
+        """Show how many active releases are offered to nobody."""
+        self._held.set(count)
 
     def violated(self, kind: ViolationKind) -> None:
         """Count a report."""

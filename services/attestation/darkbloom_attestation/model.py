@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from darkbloom_edge.verdict import Admission, TrustLevel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,39 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """To how many machines a release is offered as an update; routing does not ask."""
+
+    percent: int = 100
+    """One of `rings.STEPS`."""
+    held: str = ""
+    """Why it is offered to nobody; empty while it is offered."""
+    step_time: datetime = _EPOCH
+    """When the step began, or was resumed; the epoch where there were no rings yet."""
+
+
+class OfferAction(StrEnum):
+    """What became of an offer."""
+
+    BEGUN = "begun"
+    WIDENED = "widened"
+    HELD = "held"
+    RESUMED = "resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferChange:
+    """One change of an offer, for the record."""
+
+    code_release: str
+    time: datetime
+    actor: str
+    action: OfferAction
+    percent: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRelease:
     """A blessed tree of code."""
 
@@ -190,6 +225,8 @@ class CodeRelease:
     """Registered, and not blessed yet."""
     manifest: Signed | None = None
     """What the operator has signed; None for a development tree."""
+    offer: Offer = Offer()
+    """How far it is offered once it is active."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

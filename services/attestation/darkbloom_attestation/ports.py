@@ -18,6 +18,7 @@ from darkbloom_attestation.evidence import (
     Posture,
     PostureKind,
 )
+from darkbloom_attestation.figures import Compared, Figures
 from darkbloom_attestation.model import (
     CodeRelease,
     Exhibit,
@@ -26,6 +27,7 @@ from darkbloom_attestation.model import (
     IssuedVerdict,
     Judged,
     LoggedEntry,
+    OfferChange,
     PublicKey,
     ReceiptKey,
     Registration,
@@ -217,6 +219,14 @@ class Releases(Protocol):
         ...
 
 
+class Offers(Protocol):
+    """What became of offers."""
+
+    async def add(self, change: OfferChange) -> None:
+        """Write a change; it never changes."""
+        ...
+
+
 class LogWriter(Protocol):
     """The end of the transparency log."""
 
@@ -249,6 +259,11 @@ class Transaction(Protocol):
     @property
     def releases(self) -> Releases:
         """Blessed code."""
+        ...
+
+    @property
+    def offers(self) -> Offers:
+        """What became of offers."""
         ...
 
     @property
@@ -286,6 +301,18 @@ class Store(Protocol):
 
     async def list_releases(self, *, include_inactive: bool) -> Sequence[CodeRelease]:
         """Return releases, oldest first."""
+        ...
+
+    async def release(self, code_release: str) -> CodeRelease | None:
+        """Return a release, active or not."""
+        ...
+
+    async def offer_changes(self, code_release: str) -> Sequence[OfferChange]:
+        """Return the newest changes of an offer, oldest first."""
+        ...
+
+    async def offer_figures(self, wanted: Compared) -> tuple[Figures, Figures]:
+        """Return how machines of a release do, and those of the others."""
         ...
 
     async def exhibits(self, provider_ids: Sequence[str], now: datetime) -> Sequence[Exhibit]:

@@ -22,7 +22,8 @@ from darkbloom_attestation.errors import (
     ReleaseWithdrawnError,
 )
 from darkbloom_attestation.issue import Issuer
-from darkbloom_attestation.model import CodeRelease
+from darkbloom_attestation.model import CodeRelease, OfferAction, OfferChange
+from darkbloom_attestation.offers import OPERATOR, first_offer
 from darkbloom_attestation.ports import Store, Transaction
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -78,19 +79,16 @@ class Releases:
         async with self._store.transaction() as change:
             known = await change.releases.lock(release.code_release)
             if known is None:
-                await self._put(change, wanted)
-                return wanted
+                return await self._put(change, wanted)
             if known.measured == release.measured and known.development == release.development:
                 return known
             if not (known.development and release.development and known.active):
                 raise ReleaseConflictError("this release was blessed with other hashes")
             replaced = dataclasses.replace(wanted, create_time=known.create_time)
-            await self._put(change, replaced)
-
-        return replaced
+            return await self._put(change, replaced)
 
     async def activate(self, code_release: str) -> CodeRelease:
-        """Bless a staged release.
+        """Bless a staged release; it is offered to the first ring.
 
         Raises:
             ReleaseNotFoundError: no such release.
@@ -105,10 +103,7 @@ class Releases:
             if not known.staged:
                 raise ReleaseWithdrawnError("this release was taken back and never returns")
 
-            active = dataclasses.replace(known, active=True, staged=False)
-            await self._put(change, active)
-
-        return active
+            return await self._put(change, dataclasses.replace(known, active=True, staged=False))
 
     async def deactivate(self, code_release: str) -> CodeRelease:
         """Take a release back and revoke the verdicts that rest on it.
@@ -137,10 +132,28 @@ class Releases:
 
         return inactive
 
-    async def _put(self, change: Transaction, release: CodeRelease) -> None:
-        await change.releases.put(release)
-        if release.active:
-            await change.log.append(_entry(release, "blessed", self._clock.now()))
+    async def _put(self, change: Transaction, release: CodeRelease) -> CodeRelease:
+        if not release.active:
+            await change.releases.put(release)
+            return release
+
+        now = self._clock.now()
+        offer, reason = first_offer(release, await change.releases.active(development=True), now)
+        offered = dataclasses.replace(release, offer=offer)
+        await change.releases.put(offered)
+        await change.log.append(_entry(offered, "blessed", now))
+        if not offered.development:
+            await change.offers.add(
+                OfferChange(
+                    code_release=offered.code_release,
+                    time=now,
+                    actor=OPERATOR,
+                    action=OfferAction.BEGUN,
+                    percent=offer.percent,
+                    reason=reason,
+                )
+            )
+        return offered
 
     def _check_signature(self, release: CodeRelease) -> None:
         """Refuse a release that no pinned key has signed, or signed as something else."""

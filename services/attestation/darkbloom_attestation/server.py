@@ -10,13 +10,14 @@ from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.interceptors import Context
 from darkbloom_mesh.telemetry import Metrics
 
-from darkbloom_attestation import convert, evidence_convert, policy
+from darkbloom_attestation import convert, evidence_convert, offer_convert, policy
 from darkbloom_attestation.apns.service import CodeIdentity
 from darkbloom_attestation.feed import RevocationFeed
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.mdm.asker import Asker
 from darkbloom_attestation.meter import Meter
 from darkbloom_attestation.model import PublicKey
+from darkbloom_attestation.offering import Offering
 from darkbloom_attestation.ports import Store
 from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.publishing import publish
@@ -39,6 +40,7 @@ class AttestationServer(AttestationServiceServicer):
         codes: CodeIdentity,
         asker: Asker | None = None,
         releases: Releases,
+        offering: Offering,
         store: Store,
         feed: RevocationFeed,
         verdict_keys: Sequence[PublicKey],
@@ -50,6 +52,7 @@ class AttestationServer(AttestationServiceServicer):
         self._asker = asker
         self._codes = codes
         self._releases = releases
+        self._offering = offering
         self._store = store
         self._feed = feed
         self._verdict_keys = verdict_keys
@@ -246,3 +249,19 @@ class AttestationServer(AttestationServiceServicer):
         release = await self._releases.deactivate(code_release)
 
         return pb.DeactivateCodeReleaseResponse(release=convert.release_to(release))
+
+    async def GetReleaseOffer(
+        self, request: pb.GetReleaseOfferRequest, context: Context
+    ) -> pb.GetReleaseOfferResponse:
+        """Return where an offer stands."""
+        code_release = convert.code_release_from(request.code_release)
+
+        return offer_convert.progress_to(await self._offering.progress(code_release))
+
+    async def ChangeReleaseOffer(
+        self, request: pb.ChangeReleaseOfferRequest, context: Context
+    ) -> pb.ChangeReleaseOfferResponse:
+        """Widen, hold or resume an offer."""
+        release = await offer_convert.changed(self._offering, request)
+
+        return pb.ChangeReleaseOfferResponse(release=convert.release_to(release))

@@ -15,14 +15,17 @@ from darkbloom_attestation.apns.tables import CodeTable
 from darkbloom_attestation.errors import KeyConflictError
 from darkbloom_attestation.evidence_tables import EvidenceTable
 from darkbloom_attestation.evidence_view import read_device_evidence
+from darkbloom_attestation.figures import Compared, Figures
 from darkbloom_attestation.life_tables import CommandTable, LifeTable
 from darkbloom_attestation.model import (
     CodeRelease,
     Exhibit,
     IssuedRevocation,
+    OfferChange,
     PublicKey,
     ReceiptKey,
 )
+from darkbloom_attestation.offer_tables import OfferTable, read_figures
 from darkbloom_attestation.publishing import Shown
 from darkbloom_attestation.tables import (
     CHANNEL,
@@ -47,6 +50,8 @@ class Change:
         """Verdicts and revocations."""
         self.releases = ReleaseTable(connection)
         """Blessed code."""
+        self.offers = OfferTable(connection)
+        """What became of offers."""
         self.log = LogTable(connection)
         """The transparency log."""
         self.evidence = EvidenceTable(connection)
@@ -85,6 +90,24 @@ class PostgresStore:
                 include_inactive,
             )
         return [release_of(row) for row in rows]
+
+    async def release(self, code_release: str) -> CodeRelease | None:
+        """Return a release, active or not."""
+        async with self._database.acquire() as connection:
+            row = await connection.fetchrow(
+                "SELECT * FROM attestation.code_releases WHERE code_release = $1", code_release
+            )
+        return None if row is None else release_of(row)
+
+    async def offer_changes(self, code_release: str) -> Sequence[OfferChange]:
+        """Return the newest changes of an offer, oldest first."""
+        async with self._database.acquire() as connection:
+            return await OfferTable(connection).newest(code_release)
+
+    async def offer_figures(self, wanted: Compared) -> tuple[Figures, Figures]:
+        """Return how machines of a release do, and those of the others."""
+        async with self._database.acquire() as connection:
+            return await read_figures(connection, wanted)
 
     async def exhibits(self, provider_ids: Sequence[str], now: datetime) -> Sequence[Exhibit]:
         """Return what may be shown of accepted sessions; unknown and refused ones are left out."""

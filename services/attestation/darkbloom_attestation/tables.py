@@ -17,6 +17,7 @@ from darkbloom_attestation.model import (
     IssuedVerdict,
     Judged,
     Measured,
+    Offer,
     Presented,
     Registration,
     Session,
@@ -289,10 +290,11 @@ class ReleaseTable:
         await self._connection.execute(
             "INSERT INTO attestation.code_releases (code_release, version, platform, python_hash,"
             " runtime_hash, template_hashes, development, active, create_time, staged, manifest,"
-            " manifest_signature, manifest_key_id)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+            " manifest_signature, manifest_key_id, offer_percent, offer_held, offer_time)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
             " ON CONFLICT (code_release) DO UPDATE SET version = $2, platform = $3,"
-            " python_hash = $4, template_hashes = $6, active = $8, staged = $10",
+            " python_hash = $4, template_hashes = $6, active = $8, staged = $10,"
+            " offer_percent = $14, offer_held = $15, offer_time = $16",
             release.code_release,
             release.version,
             release.platform,
@@ -306,6 +308,9 @@ class ReleaseTable:
             None if signed is None else signed.document,
             None if signed is None else signed.signature,
             None if signed is None else signed.key_id,
+            release.offer.percent,
+            release.offer.held,
+            release.offer.step_time,
         )
 
 
@@ -326,6 +331,9 @@ def release_of(row: asyncpg.Record) -> CodeRelease:
             document=row["manifest"],
             signature=row["manifest_signature"],
             key_id=row["manifest_key_id"],
+        ),
+        offer=Offer(
+            percent=row["offer_percent"], held=row["offer_held"], step_time=row["offer_time"]
         ),
     )
 

@@ -22,7 +22,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "gateway router": "WatchRevocations",
         "gateway billing": "ListVerdictKeys ListReceiptKeys",
         "gateway operator": "ListCodeReleases",
-        "operator": "RegisterCodeRelease ActivateCodeRelease DeactivateCodeRelease",
+        "operator": "RegisterCodeRelease ActivateCodeRelease DeactivateCodeRelease "
+        "GetReleaseOffer ChangeReleaseOffer",
     },
     f"{_ATTESTATION}.LogService": {
         "gateway": "GetLogHead ListLogEntries GetInclusionProof GetConsistencyProof",

@@ -270,15 +270,11 @@ STREAM_CLOSES = _counter(
     "provider_stream_closes_total", "closed provider streams", reason=says.LANE_END
 )
 STREAMS_REFUSED = _counter(
-    "provider_streams_refused_total",
-    "provider streams that were not let in",
-    reason=says.NOT_LET_IN,
+    "provider_streams_refused_total", "provider streams not let in", reason=says.NOT_LET_IN
 )
 REGISTRATIONS = _counter("provider_registrations_total", "registrations", trust_level=says.TRUST)
 VERSION_FLOOR = _counter(
-    "version_floor_rejects_total",
-    "agents older than the oldest that is routed",
-    gate=says.FLOOR_GATE,
+    "version_floor_rejects_total", "agents older than any that is routed", gate=says.FLOOR_GATE
 )
 SUSPECTED = _counter(
     "provider_suspected_total", "suspected faults and lies", model=says.MODEL, kind=says.SUSPICION
@@ -291,6 +287,7 @@ ATTESTATION_FAILURES = _counter(
 RELEASE_EVIDENCE = _counter(
     "release_evidence_total", "code releases checked", outcome=says.RELEASE_KNOWN
 )
+HELD_RELEASES = _gauge("held_releases", "active releases that are offered to nobody")
 VERDICTS = _counter(
     "attestation_verdicts_total", "verdicts issued", level=says.TRUST, admission=says.ADMISSION
 )

@@ -28,6 +28,7 @@ from darkbloom_attestation.hardware import Hardware
 from darkbloom_attestation.issue import Issuer
 from darkbloom_attestation.judging import Judging
 from darkbloom_attestation.model import PublicKey
+from darkbloom_attestation.offering import Offering
 from darkbloom_attestation.postures import Postures
 from darkbloom_attestation.releases import Releases
 from darkbloom_attestation.server import AttestationServer
@@ -75,6 +76,7 @@ class Attestation:
         self._log = log
         self.target = ""
         """Where it listens."""
+        self.offering: Offering | None = None
         self.feed = feed
         self.clock = clock
 
@@ -307,11 +309,13 @@ async def served(
         budget=PushBudget(600, lambda: 0.0),
         development=development,
     )
+    offering = Offering(store, clock)
     server = AttestationServer(
         judging=Judging(store, issuer, hardware, clock, development=development),
         postures=Postures(store, issuer, examiner, hardware, clock),
         codes=codes,
         releases=Releases(store, issuer, clock, development=development, release_keys=release_keys),
+        offering=offering,
         store=store,
         feed=feed,
         verdict_keys=[
@@ -335,6 +339,7 @@ async def served(
                 AttestationServiceStub(dialled), LogServiceStub(dialled), feed, clock
             )
             attestation.target = target
+            attestation.offering = offering
             yield attestation
             await feed.close()
         follower.cancel()

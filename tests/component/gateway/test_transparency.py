@@ -13,6 +13,7 @@ from darkbloom.billing.v1.receipt_service_pb2_grpc import add_ReceiptServiceServ
 from darkbloom_edge.ids import new_id
 from darkbloom_edge.log import ReceiptsEntry, encode_entry, includes, open_head
 from darkbloom_edge.merkle import verify_consistency
+from darkbloom_edge.rings import place
 from darkbloom_edge.signatures import Ed25519Signer
 
 from tests.component.gateway.harness import BEARER, Harness, gateway
@@ -20,6 +21,7 @@ from tests.fakes.transparency import FakeLog, FakeReceipts
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SIGNER = Ed25519Signer.generate()
+RINGED, YOUNG_PERCENT = "linux-arm64", 10
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -72,6 +74,13 @@ async def running(valkey_url: str) -> AsyncIterator[Running]:
             release("1.10.0", "c"),
             release("9.0.0", "d", "linux-x86_64"),
         ]
+        old, young, held = (
+            release(f"{number}.0.0", mark, RINGED)
+            for number, mark in ((2, "a"), (3, "b"), (4, "c"))
+        )
+        young.offer.percent = YOUNG_PERCENT
+        held.offer.percent, held.offer.held = 100, "its machines die"
+        harness.attestation.releases += [old, young, held]
         yield Running(harness, log, receipts)
 
 
@@ -152,11 +161,25 @@ async def test_blessed_releases_are_shown_newest_first_for_a_platform_and_as_a_u
 ) -> None:
     latest = await running.get("/v1/releases/latest")
     assert latest["version"] == "1.10.0"
-    assert len((await running.get("/v1/releases"))["releases"]) == 4
+    assert len((await running.get("/v1/releases"))["releases"]) == 7
     manifest = await running.get("/v1/runtime/manifest")
     union = [mark * 64 for mark in "abcd"]
     assert manifest["runtime_hashes"] == manifest["python_hashes"] == union
     assert manifest["template_hashes"] == {"chat.jinja": union}
+
+
+async def test_a_new_version_is_named_to_the_machines_of_its_ring_alone(running: Running) -> None:
+    async def named(ring: str) -> str:
+        return (await running.get("/v1/releases/latest", platform=RINGED, ring=ring))["version"]
+
+    assert [await named(mark) for mark in ("", "no mark", "0" * 17)] == ["2.0.0"] * 3
+    for number in range(30):
+        mark = f"{number:016x}"
+        inside = place(release("3.0.0", "b").code_release, mark) < YOUNG_PERCENT
+        assert await named(mark) == ("3.0.0" if inside else "2.0.0")
+    shown = [one.get("offer") for one in (await running.get("/v1/releases"))["releases"]]
+    assert shown[-2:] == [{"percent": 10, "held": False}, {"percent": 100, "held": True}]
+    assert "its machines die" not in (await running.harness.http.get("/v1/releases")).text
 
 
 async def test_a_receipt_is_read_without_its_key_by_its_account_alone(running: Running) -> None:

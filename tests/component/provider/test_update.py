@@ -86,10 +86,12 @@ class Network:
         )
         self.answer: bytes | None = None
         self.archive = b""
+        self.asked: list[str] = []
         network = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                network.asked.append(self.path)
                 bundle = self.path == "/bundle"
                 body = network.archive if bundle else network.answer
                 self.send_response(404 if body is None else 200)
@@ -180,6 +182,24 @@ def test_a_signed_release_is_installed_and_the_old_one_stays_to_return_to(tmp_pa
     assert list((tmp_path / "app").glob("staging/*")) == []
     assert store.roll_back() == OLD
     assert works(store) == OLD
+
+
+def test_a_machine_asks_with_one_mark_for_ever_and_without_one_where_it_can_keep_none(
+    tmp_path, network, store
+):
+    drawn = iter([b"\1" * 8, b"\2" * 8])
+    for _ in range(2):
+        updater(store, network, entropy=lambda _size: next(drawn)).check()
+    asked = [path.partition("ring=")[2] for path in network.asked]
+    assert asked == ["01" * 8] * 2
+
+    store.mark.write_text("no mark")
+    assert updater(store, network, entropy=lambda _size: next(drawn)).check()
+    assert network.asked[-1].endswith("ring=" + "02" * 8)
+    (tmp_path / "file").touch()
+    nowhere = AppStore(tmp_path / "file")
+    updater(nowhere, network).check()
+    assert "ring=" not in network.asked[-1]
 
 
 class Hasty(SystemClock):

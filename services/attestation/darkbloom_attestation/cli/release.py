@@ -5,6 +5,7 @@ attestation over its internal listener. Output is JSON, one object.
 """
 
 import asyncio
+import getpass
 import os
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -36,10 +37,12 @@ from darkbloom_attestation.keyring import KeyDirectoryError, load_release_keys
 
 TIMEOUT_S = 20.0
 _PRIVATE_MODE = 0o600
+_FIGURES = pb.ReleaseFigures.DESCRIPTOR.fields
 _MAX_FILE = 2 * MAX_MANIFEST_BYTES
 
 release = typer.Typer(
-    no_args_is_help=True, help="Code releases: sign, register, activate, take back, list."
+    no_args_is_help=True,
+    help="Code releases: sign, register, activate, offer ring by ring, take back, list.",
 )
 
 Target = Annotated[
@@ -142,6 +145,81 @@ def activate(name: Name, target: Target = _TARGET, mesh_token_file: TokenFile = 
     _print(_shown(done.release))
 
 
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the record.")]
+
+
+@release.command("progress")
+def progress(name: Name, target: Target = _TARGET, mesh_token_file: TokenFile = None) -> None:
+    """Show how far a release is offered, how its machines do, and who changed what."""
+    request = pb.GetReleaseOfferRequest(code_release=name)
+    done = _ask("GetReleaseOffer", request, target, mesh_token_file)
+    content = _shown(done.release)
+    for side, figures in (("ring", done.ring), ("rest", done.rest)):
+        content[side] = {field.name: getattr(figures, field.name) for field in _FIGURES}
+    content["changes"] = [
+        {
+            "time": one.time.ToJsonString(),
+            "actor": one.actor,
+            "action": one.action,
+            "percent": one.percent,
+            "reason": one.reason,
+        }
+        for one in done.changes
+    ]
+    _print(content)
+
+
+@release.command("widen")
+def widen(
+    name: Name,
+    *,
+    force: Annotated[
+        bool, typer.Option(help="Before the step is a day old; needs a reason.")
+    ] = False,
+    reason: Reason = "",
+    target: Target = _TARGET,
+    mesh_token_file: TokenFile = None,
+) -> None:
+    """Offer a release to the next ring: 1, 10, 100 percent of the machines."""
+    _change(name, "WIDEN", target, mesh_token_file, reason=reason, force=force)
+
+
+@release.command("hold")
+def hold(
+    name: Name, *, reason: Reason, target: Target = _TARGET, mesh_token_file: TokenFile = None
+) -> None:
+    """Offer a release to nobody; machines that run it stay routed."""
+    _change(name, "HOLD", target, mesh_token_file, reason=reason)
+
+
+@release.command("resume")
+def resume(
+    name: Name, *, reason: Reason, target: Target = _TARGET, mesh_token_file: TokenFile = None
+) -> None:
+    """Offer a held release to its ring again; what happened before no longer counts."""
+    _change(name, "RESUME", target, mesh_token_file, reason=reason)
+
+
+def _change(
+    name: str,
+    action: str,
+    target: str,
+    mesh_token_file: Path | None,
+    *,
+    reason: str,
+    force: bool = False,
+) -> None:
+    request = pb.ChangeReleaseOfferRequest(
+        code_release=name,
+        action=pb.ReleaseOfferAction.Value(f"RELEASE_OFFER_ACTION_{action}"),
+        reason=reason,
+        force=force,
+        actor=getpass.getuser(),
+    )
+    done = _ask("ChangeReleaseOffer", request, target, mesh_token_file)
+    _print(_shown(done.release))
+
+
 @release.command("deactivate")
 def deactivate(name: Name, target: Target = _TARGET, mesh_token_file: TokenFile = None) -> None:
     """Take a release back for good; verdicts that rest on it are revoked at once."""
@@ -217,6 +295,10 @@ def _shown(one: attestation_pb2.CodeRelease) -> dict[str, Any]:
         "platform": one.platform,
         "state": state,
         "development": one.development,
+        "offered_percent": one.offer.percent if one.active and not one.offer.held else 0,
+        "step_percent": one.offer.percent,
+        "held": one.offer.held or None,
+        "step_began_at": one.offer.step_time.ToJsonString() if one.active else None,
         "signed_by": one.manifest.key_id or None,
         "created_at": one.create_time.ToJsonString(),
     }

@@ -111,7 +111,10 @@ SCHEMAS: Mapping[str, Schema] = {
             "active": BOOLEAN,
             "created_at": TIME,
         },
-        {"manifest": ref("SignedDocument")},
+        {
+            "manifest": ref("SignedDocument"),
+            "offer": obj({"percent": COUNT, "held": BOOLEAN}),
+        },
     ),
 }
 TABLE: Mapping[Key, Operation] = {

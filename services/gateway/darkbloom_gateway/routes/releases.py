@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from darkbloom.attestation.v1.attestation_pb2 import CodeRelease
+from darkbloom_edge.rings import in_ring
 from fastapi import APIRouter, Query
 
 from darkbloom_gateway.errors import not_found
@@ -29,9 +30,16 @@ def make_router(mesh: TransparencyClient) -> APIRouter:
         return reply({"releases": [_release(one) for one in found]}, headers=_BRIEFLY)
 
     @router.get("/v1/releases/latest")
-    async def latest(platform: Annotated[str, Query(max_length=64)] = "macos-arm64") -> Reply:
-        """Return the highest version for a platform."""
-        release = newest(await mesh.releases.get(), platform)
+    async def latest(
+        platform: Annotated[str, Query(max_length=64)] = "macos-arm64",
+        ring: Annotated[str, Query(max_length=64)] = "",
+    ) -> Reply:
+        """Return the highest version that is offered for a platform.
+
+        New versions are offered to 1, 10 and 100 percent of the machines. `ring` is a machine's
+        mark, 16 hex digits that it drew once; without one only what all are offered is named.
+        """
+        release = newest(await mesh.releases.get(), platform, ring)
         if release is None:
             raise not_found("there is no release for this platform")
         return reply(_release(release), headers=_BRIEFLY)
@@ -55,10 +63,18 @@ def make_router(mesh: TransparencyClient) -> APIRouter:
     return router
 
 
-def newest(found: Iterable[CodeRelease], platform: str) -> CodeRelease | None:
-    """Return the highest version for a platform; None where there is none."""
-    fitting = [one for one in found if one.platform in (platform, _ANY)]
+def newest(found: Iterable[CodeRelease], platform: str, mark: str = "") -> CodeRelease | None:
+    """Return the highest version that is offered for a platform; None where there is none."""
+    fitting = [one for one in found if one.platform in (platform, _ANY) and _is_offered(one, mark)]
     return max(fitting, key=_age, default=None)
+
+
+def _is_offered(release: CodeRelease, mark: str) -> bool:
+    """Whether a machine may have it; a server that knows no rings offers all it has blessed."""
+    if not release.HasField("offer"):
+        return True
+    offer = release.offer
+    return not offer.held and in_ring(release.code_release, offer.percent, mark)
 
 
 def _release(release: CodeRelease) -> dict[str, Any]:
@@ -73,6 +89,9 @@ def _release(release: CodeRelease) -> dict[str, Any]:
         "active": release.active,
         "created_at": tables.instant(release.create_time),
     }
+    if release.HasField("offer"):
+        # Why it is held is the operator's own.
+        content["offer"] = {"percent": release.offer.percent, "held": bool(release.offer.held)}
     if release.HasField("manifest"):
         content["manifest"] = {
             "document": base64_text(release.manifest.document),

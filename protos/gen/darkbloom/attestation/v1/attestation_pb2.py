@@ -26,7 +26,7 @@ from darkbloom.common.v1 import price_pb2 as darkbloom_dot_common_dot_v1_dot_pri
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*darkbloom/attestation/v1/attestation.proto\x12\x18\x64\x61rkbloom.attestation.v1\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xab\x03\n\x0b\x43odeRelease\x12\x14\n\x0c\x63ode_release\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x13\n\x0bpython_hash\x18\x04 \x01(\t\x12\x14\n\x0cruntime_hash\x18\x05 \x01(\t\x12R\n\x0ftemplate_hashes\x18\x06 \x03(\x0b\x32\x39.darkbloom.attestation.v1.CodeRelease.TemplateHashesEntry\x12\x13\n\x0b\x64\x65velopment\x18\x07 \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06staged\x18\n \x01(\x08\x12:\n\x08manifest\x18\x0b \x01(\x0b\x32#.darkbloom.common.v1.SignedDocumentH\x00\x88\x01\x01\x1a\x35\n\x13TemplateHashesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_manifest\"B\n\x0eRuntimeFinding\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\x0b\n\x03got\x18\x03 \x01(\t\"\xa0\x01\n\x0e\x44\x65viceEvidence\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x15\n\rserial_number\x18\x02 \x01(\t\x12\x13\n\x0bserial_salt\x18\x03 \x01(\x0c\x12<\n\napp_attest\x18\x04 \x01(\x0b\x32(.darkbloom.attestation.v1.AppAttestProof\x12\x11\n\tmda_chain\x18\x05 \x03(\x0c\"H\n\x0e\x41ppAttestProof\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x11\n\tassertion\x18\x02 \x01(\x0c\x12\x13\n\x0b\x61ttestation\x18\x03 \x01(\x0c\"\xc9\x02\n\x08\x45vidence\x12\x13\n\x0b\x65vidence_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12:\n\x07\x62\x61\x63king\x18\x03 \x01(\x0e\x32).darkbloom.attestation.v1.EvidenceBacking\x12\x30\n\x0cobserve_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64ocument\x18\x06 \x01(\x0c\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x13\n\x0b\x61ttestation\x18\x08 \x01(\x0c\x12\x1c\n\x14\x61ttestation_document\x18\t \x01(\x0c\x12\x0e\n\x06key_id\x18\n \x01(\x0c\x12\x13\n\x0b\x65nvironment\x18\x0b \x01(\t*z\n\x0f\x45videnceBacking\x12 \n\x1c\x45VIDENCE_BACKING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VIDENCE_BACKING_STRANGER\x10\x01\x12&\n\"EVIDENCE_BACKING_OPERATOR_ASSERTED\x10\x02*\x80\x05\n\x0bTrustReason\x12\x1c\n\x18TRUST_REASON_UNSPECIFIED\x10\x00\x12 \n\x1cTRUST_REASON_HARDWARE_PROVEN\x10\x01\x12!\n\x1dTRUST_REASON_CHALLENGE_PASSED\x10\x02\x12\"\n\x1eTRUST_REASON_KEY_PROOF_MISSING\x10\x03\x12#\n\x1fTRUST_REASON_KEY_PROOF_REJECTED\x10\x04\x12 \n\x1cTRUST_REASON_POSTURE_MISSING\x10\x05\x12\x1e\n\x1aTRUST_REASON_POSTURE_STALE\x10\x06\x12!\n\x1dTRUST_REASON_POSTURE_REJECTED\x10\x07\x12!\n\x1dTRUST_REASON_POSTURE_MISMATCH\x10\x08\x12\x1e\n\x1aTRUST_REASON_SERIAL_IN_USE\x10\t\x12\x1d\n\x19TRUST_REASON_SERIAL_TAKEN\x10\n\x12 \n\x1cTRUST_REASON_DURABLY_REVOKED\x10\x0b\x12$\n TRUST_REASON_POSTURE_NOT_CLAIMED\x10\x0c\x12\x1d\n\x19TRUST_REASON_CODE_UNKNOWN\x10\r\x12\x1c\n\x18TRUST_REASON_SAME_BINARY\x10\x0e\x12,\n(TRUST_REASON_APPROVED_RELEASE_TRANSITION\x10\x0f\x12\x1b\n\x17TRUST_REASON_CONTINUITY\x10\x10\x12.\n*TRUST_REASON_CONTINUITY_RELEASE_TRANSITION\x10\x11\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*darkbloom/attestation/v1/attestation.proto\x12\x18\x64\x61rkbloom.attestation.v1\x1a\x1f\x64\x61rkbloom/common/v1/price.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf1\x03\n\x0b\x43odeRelease\x12\x14\n\x0c\x63ode_release\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x13\n\x0bpython_hash\x18\x04 \x01(\t\x12\x14\n\x0cruntime_hash\x18\x05 \x01(\t\x12R\n\x0ftemplate_hashes\x18\x06 \x03(\x0b\x32\x39.darkbloom.attestation.v1.CodeRelease.TemplateHashesEntry\x12\x13\n\x0b\x64\x65velopment\x18\x07 \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06staged\x18\n \x01(\x08\x12:\n\x08manifest\x18\x0b \x01(\x0b\x32#.darkbloom.common.v1.SignedDocumentH\x00\x88\x01\x01\x12:\n\x05offer\x18\x0c \x01(\x0b\x32&.darkbloom.attestation.v1.ReleaseOfferH\x01\x88\x01\x01\x1a\x35\n\x13TemplateHashesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_manifestB\x08\n\x06_offer\"\\\n\x0cReleaseOffer\x12\x0f\n\x07percent\x18\x01 \x01(\r\x12\x0c\n\x04held\x18\x02 \x01(\t\x12-\n\tstep_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x0eRuntimeFinding\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\x0b\n\x03got\x18\x03 \x01(\t\"\xa0\x01\n\x0e\x44\x65viceEvidence\x12\x11\n\tstatement\x18\x01 \x01(\x0c\x12\x15\n\rserial_number\x18\x02 \x01(\t\x12\x13\n\x0bserial_salt\x18\x03 \x01(\x0c\x12<\n\napp_attest\x18\x04 \x01(\x0b\x32(.darkbloom.attestation.v1.AppAttestProof\x12\x11\n\tmda_chain\x18\x05 \x03(\x0c\"H\n\x0e\x41ppAttestProof\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\x11\n\tassertion\x18\x02 \x01(\x0c\x12\x13\n\x0b\x61ttestation\x18\x03 \x01(\x0c\"\xc9\x02\n\x08\x45vidence\x12\x13\n\x0b\x65vidence_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12:\n\x07\x62\x61\x63king\x18\x03 \x01(\x0e\x32).darkbloom.attestation.v1.EvidenceBacking\x12\x30\n\x0cobserve_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64ocument\x18\x06 \x01(\x0c\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x13\n\x0b\x61ttestation\x18\x08 \x01(\x0c\x12\x1c\n\x14\x61ttestation_document\x18\t \x01(\x0c\x12\x0e\n\x06key_id\x18\n \x01(\x0c\x12\x13\n\x0b\x65nvironment\x18\x0b \x01(\t*z\n\x0f\x45videnceBacking\x12 \n\x1c\x45VIDENCE_BACKING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45VIDENCE_BACKING_STRANGER\x10\x01\x12&\n\"EVIDENCE_BACKING_OPERATOR_ASSERTED\x10\x02*\x80\x05\n\x0bTrustReason\x12\x1c\n\x18TRUST_REASON_UNSPECIFIED\x10\x00\x12 \n\x1cTRUST_REASON_HARDWARE_PROVEN\x10\x01\x12!\n\x1dTRUST_REASON_CHALLENGE_PASSED\x10\x02\x12\"\n\x1eTRUST_REASON_KEY_PROOF_MISSING\x10\x03\x12#\n\x1fTRUST_REASON_KEY_PROOF_REJECTED\x10\x04\x12 \n\x1cTRUST_REASON_POSTURE_MISSING\x10\x05\x12\x1e\n\x1aTRUST_REASON_POSTURE_STALE\x10\x06\x12!\n\x1dTRUST_REASON_POSTURE_REJECTED\x10\x07\x12!\n\x1dTRUST_REASON_POSTURE_MISMATCH\x10\x08\x12\x1e\n\x1aTRUST_REASON_SERIAL_IN_USE\x10\t\x12\x1d\n\x19TRUST_REASON_SERIAL_TAKEN\x10\n\x12 \n\x1cTRUST_REASON_DURABLY_REVOKED\x10\x0b\x12$\n TRUST_REASON_POSTURE_NOT_CLAIMED\x10\x0c\x12\x1d\n\x19TRUST_REASON_CODE_UNKNOWN\x10\r\x12\x1c\n\x18TRUST_REASON_SAME_BINARY\x10\x0e\x12,\n(TRUST_REASON_APPROVED_RELEASE_TRANSITION\x10\x0f\x12\x1b\n\x17TRUST_REASON_CONTINUITY\x10\x10\x12.\n*TRUST_REASON_CONTINUITY_RELEASE_TRANSITION\x10\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CODERELEASE_TEMPLATEHASHESENTRY']._loaded_options = None
   _globals['_CODERELEASE_TEMPLATEHASHESENTRY']._serialized_options = b'8\001'
-  _globals['_EVIDENCEBACKING']._serialized_start=1354
-  _globals['_EVIDENCEBACKING']._serialized_end=1476
-  _globals['_TRUSTREASON']._serialized_start=1479
-  _globals['_TRUSTREASON']._serialized_end=2119
+  _globals['_EVIDENCEBACKING']._serialized_start=1518
+  _globals['_EVIDENCEBACKING']._serialized_end=1640
+  _globals['_TRUSTREASON']._serialized_start=1643
+  _globals['_TRUSTREASON']._serialized_end=2283
   _globals['_SIGNINGKEY']._serialized_start=139
   _globals['_SIGNINGKEY']._serialized_end=285
   _globals['_CODERELEASE']._serialized_start=288
-  _globals['_CODERELEASE']._serialized_end=715
-  _globals['_CODERELEASE_TEMPLATEHASHESENTRY']._serialized_start=649
-  _globals['_CODERELEASE_TEMPLATEHASHESENTRY']._serialized_end=702
-  _globals['_RUNTIMEFINDING']._serialized_start=717
-  _globals['_RUNTIMEFINDING']._serialized_end=783
-  _globals['_DEVICEEVIDENCE']._serialized_start=786
-  _globals['_DEVICEEVIDENCE']._serialized_end=946
-  _globals['_APPATTESTPROOF']._serialized_start=948
-  _globals['_APPATTESTPROOF']._serialized_end=1020
-  _globals['_EVIDENCE']._serialized_start=1023
-  _globals['_EVIDENCE']._serialized_end=1352
+  _globals['_CODERELEASE']._serialized_end=785
+  _globals['_CODERELEASE_TEMPLATEHASHESENTRY']._serialized_start=709
+  _globals['_CODERELEASE_TEMPLATEHASHESENTRY']._serialized_end=762
+  _globals['_RELEASEOFFER']._serialized_start=787
+  _globals['_RELEASEOFFER']._serialized_end=879
+  _globals['_RUNTIMEFINDING']._serialized_start=881
+  _globals['_RUNTIMEFINDING']._serialized_end=947
+  _globals['_DEVICEEVIDENCE']._serialized_start=950
+  _globals['_DEVICEEVIDENCE']._serialized_end=1110
+  _globals['_APPATTESTPROOF']._serialized_start=1112
+  _globals['_APPATTESTPROOF']._serialized_end=1184
+  _globals['_EVIDENCE']._serialized_start=1187
+  _globals['_EVIDENCE']._serialized_end=1516
 # @@protoc_insertion_point(module_scope)

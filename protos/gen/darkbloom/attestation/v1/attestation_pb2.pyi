@@ -198,6 +198,7 @@ class CodeRelease(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STAGED_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
     code_release: _builtins.str
     """Id: `sha256:` and the hex runtime hash."""
     version: _builtins.str
@@ -218,6 +219,10 @@ class CodeRelease(_message.Message):
     def manifest(self) -> _price_pb2.SignedDocument:
         """kind `release`, signed by a pinned release key: what exactly the tree holds. Absent for development trees."""
 
+    @_builtins.property
+    def offer(self) -> Global___ReleaseOffer:
+        """How far it is offered as an update, once active. Absent from servers that know no rings: to all."""
+
     def __init__(
         self,
         *,
@@ -232,16 +237,54 @@ class CodeRelease(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         staged: _builtins.bool = ...,
         manifest: _price_pb2.SignedDocument | None = ...,
+        offer: Global___ReleaseOffer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_offer", b"_offer", "create_time", b"create_time", "manifest", b"manifest", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "active", b"active", "code_release", b"code_release", "create_time", b"create_time", "development", b"development", "manifest", b"manifest", "platform", b"platform", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "staged", b"staged", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_manifest", b"_manifest", "_offer", b"_offer", "active", b"active", "code_release", b"code_release", "create_time", b"create_time", "development", b"development", "manifest", b"manifest", "offer", b"offer", "platform", b"platform", "python_hash", b"python_hash", "runtime_hash", b"runtime_hash", "staged", b"staged", "template_hashes", b"template_hashes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__manifest: _TypeAlias = _typing.Literal["manifest"]  # noqa: Y015
     _WhichOneofArgType__manifest: _TypeAlias = _typing.Literal["_manifest", b"_manifest"]  # noqa: Y015
+    _WhichOneofReturnType__offer: _TypeAlias = _typing.Literal["offer"]  # noqa: Y015
+    _WhichOneofArgType__offer: _TypeAlias = _typing.Literal["_offer", b"_offer"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__manifest) -> _WhichOneofReturnType__manifest | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offer) -> _WhichOneofReturnType__offer | None: ...
 
 Global___CodeRelease: _TypeAlias = CodeRelease  # noqa: Y015
+
+@_typing.final
+class ReleaseOffer(_message.Message):
+    """To how many machines a release is offered as an update. Routing asks only whether it is blessed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    STEP_TIME_FIELD_NUMBER: _builtins.int
+    percent: _builtins.int
+    """1, 10 or 100."""
+    held: _builtins.str
+    """Why it is offered to nobody; empty while it is offered."""
+    @_builtins.property
+    def step_time(self) -> _timestamp_pb2.Timestamp:
+        """When this step began, or was resumed."""
+
+    def __init__(
+        self,
+        *,
+        percent: _builtins.int = ...,
+        held: _builtins.str = ...,
+        step_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["step_time", b"step_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "percent", b"percent", "step_time", b"step_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseOffer: _TypeAlias = ReleaseOffer  # noqa: Y015
 
 @_typing.final
 class RuntimeFinding(_message.Message):

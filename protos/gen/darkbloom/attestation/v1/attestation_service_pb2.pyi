@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,32 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReleaseOfferAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReleaseOfferActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReleaseOfferAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELEASE_OFFER_ACTION_UNSPECIFIED: _ReleaseOfferAction.ValueType  # 0
+    RELEASE_OFFER_ACTION_WIDEN: _ReleaseOfferAction.ValueType  # 1
+    """To the next ring."""
+    RELEASE_OFFER_ACTION_HOLD: _ReleaseOfferAction.ValueType  # 2
+    """To nobody new."""
+    RELEASE_OFFER_ACTION_RESUME: _ReleaseOfferAction.ValueType  # 3
+    """To the same ring again; the step begins anew."""
+
+class ReleaseOfferAction(_ReleaseOfferAction, metaclass=_ReleaseOfferActionEnumTypeWrapper):
+    """What an operator does with an offer."""
+
+RELEASE_OFFER_ACTION_UNSPECIFIED: ReleaseOfferAction.ValueType  # 0
+RELEASE_OFFER_ACTION_WIDEN: ReleaseOfferAction.ValueType  # 1
+"""To the next ring."""
+RELEASE_OFFER_ACTION_HOLD: ReleaseOfferAction.ValueType  # 2
+"""To nobody new."""
+RELEASE_OFFER_ACTION_RESUME: ReleaseOfferAction.ValueType  # 3
+"""To the same ring again; the step begins anew."""
+Global___ReleaseOfferAction: _TypeAlias = ReleaseOfferAction  # noqa: Y015
 
 @_typing.final
 class EvaluateRegistrationRequest(_message.Message):
@@ -1057,3 +1084,203 @@ class DeactivateCodeReleaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeactivateCodeReleaseResponse: _TypeAlias = DeactivateCodeReleaseResponse  # noqa: Y015
+
+@_typing.final
+class GetReleaseOfferRequest(_message.Message):
+    """Which one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_RELEASE_FIELD_NUMBER: _builtins.int
+    code_release: _builtins.str
+    def __init__(
+        self,
+        *,
+        code_release: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_release", b"code_release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReleaseOfferRequest: _TypeAlias = GetReleaseOfferRequest  # noqa: Y015
+
+@_typing.final
+class GetReleaseOfferResponse(_message.Message):
+    """As it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    RING_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def release(self) -> _attestation_pb2.CodeRelease: ...
+    @_builtins.property
+    def ring(self) -> Global___ReleaseFigures:
+        """Machines on it since the step began, a day at most."""
+
+    @_builtins.property
+    def rest(self) -> Global___ReleaseFigures:
+        """Machines on other active releases in the same time."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReleaseOfferChange]:
+        """Oldest first; the newest hundred."""
+
+    def __init__(
+        self,
+        *,
+        release: _attestation_pb2.CodeRelease | None = ...,
+        ring: Global___ReleaseFigures | None = ...,
+        rest: Global___ReleaseFigures | None = ...,
+        changes: _abc.Iterable[Global___ReleaseOfferChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "rest", b"rest", "ring", b"ring"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "release", b"release", "rest", b"rest", "ring", b"ring"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReleaseOfferResponse: _TypeAlias = GetReleaseOfferResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseFigures(_message.Message):
+    """Machines that were known before the step began; one machine may be bad in several ways."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINES_FIELD_NUMBER: _builtins.int
+    BAD_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
+    UNROUTED_FIELD_NUMBER: _builtins.int
+    RESTARTING_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    machines: _builtins.int
+    bad: _builtins.int
+    """Bad in at least one way."""
+    refused: _builtins.int
+    """A registration was not accepted."""
+    untrusted: _builtins.int
+    """Trust was lost: failed challenges, a lie, a violation."""
+    unrouted: _builtins.int
+    """A session of ten minutes or more that never got a verdict, so no traffic."""
+    restarting: _builtins.int
+    """Four sessions or more within the last hour."""
+    returned: _builtins.int
+    """Went back to an older release."""
+    def __init__(
+        self,
+        *,
+        machines: _builtins.int = ...,
+        bad: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        untrusted: _builtins.int = ...,
+        unrouted: _builtins.int = ...,
+        restarting: _builtins.int = ...,
+        returned: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bad", b"bad", "machines", b"machines", "refused", b"refused", "restarting", b"restarting", "returned", b"returned", "unrouted", b"unrouted", "untrusted", b"untrusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseFigures: _TypeAlias = ReleaseFigures  # noqa: Y015
+
+@_typing.final
+class ReleaseOfferChange(_message.Message):
+    """One change of an offer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """`attestation`, or whom the operator named."""
+    action: _builtins.str
+    """`begun`, `widened`, `held` or `resumed`."""
+    percent: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        action: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "percent", b"percent", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseOfferChange: _TypeAlias = ReleaseOfferChange  # noqa: Y015
+
+@_typing.final
+class ChangeReleaseOfferRequest(_message.Message):
+    """One change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_RELEASE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    code_release: _builtins.str
+    action: Global___ReleaseOfferAction.ValueType
+    reason: _builtins.str
+    """Needed to hold, to resume and to force."""
+    force: _builtins.bool
+    """Widen before the step is a day old and a machine has done well on it."""
+    actor: _builtins.str
+    """Who asks, for the record."""
+    def __init__(
+        self,
+        *,
+        code_release: _builtins.str = ...,
+        action: Global___ReleaseOfferAction.ValueType = ...,
+        reason: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "code_release", b"code_release", "force", b"force", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeReleaseOfferRequest: _TypeAlias = ChangeReleaseOfferRequest  # noqa: Y015
+
+@_typing.final
+class ChangeReleaseOfferResponse(_message.Message):
+    """As it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def release(self) -> _attestation_pb2.CodeRelease: ...
+    def __init__(
+        self,
+        *,
+        release: _attestation_pb2.CodeRelease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeReleaseOfferResponse: _TypeAlias = ChangeReleaseOfferResponse  # noqa: Y015

@@ -115,6 +115,16 @@ class AttestationServiceStub(object):
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseRequest.SerializeToString,
                 response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseResponse.FromString,
                 _registered_method=True)
+        self.GetReleaseOffer = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/GetReleaseOffer',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.GetReleaseOfferRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.GetReleaseOfferResponse.FromString,
+                _registered_method=True)
+        self.ChangeReleaseOffer = channel.unary_unary(
+                '/darkbloom.attestation.v1.AttestationService/ChangeReleaseOffer',
+                request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ChangeReleaseOfferRequest.SerializeToString,
+                response_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ChangeReleaseOfferResponse.FromString,
+                _registered_method=True)
         self.ListEvidence = channel.unary_unary(
                 '/darkbloom.attestation.v1.AttestationService/ListEvidence',
                 request_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ListEvidenceRequest.SerializeToString,
@@ -242,6 +252,21 @@ class AttestationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReleaseOffer(self, request, context):
+        """How far a release is offered, how its machines do beside the others, and who changed what. Caller: operators' tools.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeReleaseOffer(self, request, context):
+        """Offer an active release to the next ring, to nobody, or again. FAILED_PRECONDITION for a step that may not be made now.
+        Caller: operators' tools. A hold and a resume are idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvidence(self, request, context):
         """What anybody may see of sessions, in the order asked; unknown ones are left out. Caller: gateway, which publishes it.
         """
@@ -331,6 +356,16 @@ def add_AttestationServiceServicer_to_server(servicer, server):
                     servicer.DeactivateCodeRelease,
                     request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseRequest.FromString,
                     response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseResponse.SerializeToString,
+            ),
+            'GetReleaseOffer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReleaseOffer,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.GetReleaseOfferRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.GetReleaseOfferResponse.SerializeToString,
+            ),
+            'ChangeReleaseOffer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeReleaseOffer,
+                    request_deserializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ChangeReleaseOfferRequest.FromString,
+                    response_serializer=darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ChangeReleaseOfferResponse.SerializeToString,
             ),
             'ListEvidence': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvidence,
@@ -771,6 +806,60 @@ class AttestationService(object):
             '/darkbloom.attestation.v1.AttestationService/DeactivateCodeRelease',
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseRequest.SerializeToString,
             darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.DeactivateCodeReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReleaseOffer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/GetReleaseOffer',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.GetReleaseOfferRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.GetReleaseOfferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeReleaseOffer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/darkbloom.attestation.v1.AttestationService/ChangeReleaseOffer',
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ChangeReleaseOfferRequest.SerializeToString,
+            darkbloom_dot_attestation_dot_v1_dot_attestation__service__pb2.ChangeReleaseOfferResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,12 @@ class AttestationServiceStub:
     """Blessed releases."""
     DeactivateCodeRelease: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.DeactivateCodeReleaseRequest, _attestation_service_pb2.DeactivateCodeReleaseResponse]
     """Take a release back: verdicts that rest on it are revoked. Idempotent."""
+    GetReleaseOffer: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.GetReleaseOfferRequest, _attestation_service_pb2.GetReleaseOfferResponse]
+    """How far a release is offered, how its machines do beside the others, and who changed what. Caller: operators' tools."""
+    ChangeReleaseOffer: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ChangeReleaseOfferRequest, _attestation_service_pb2.ChangeReleaseOfferResponse]
+    """Offer an active release to the next ring, to nobody, or again. FAILED_PRECONDITION for a step that may not be made now.
+    Caller: operators' tools. A hold and a resume are idempotent.
+    """
     ListEvidence: _aio.UnaryUnaryMultiCallable[_attestation_service_pb2.ListEvidenceRequest, _attestation_service_pb2.ListEvidenceResponse]
     """What anybody may see of sessions, in the order asked; unknown ones are left out. Caller: gateway, which publishes it."""
 
@@ -197,6 +203,24 @@ class AttestationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_attestation_service_pb2.DeactivateCodeReleaseRequest, _abc.Awaitable[_attestation_service_pb2.DeactivateCodeReleaseResponse]],
     ) -> _abc.Awaitable[_attestation_service_pb2.DeactivateCodeReleaseResponse]:
         """Take a release back: verdicts that rest on it are revoked. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def GetReleaseOffer(
+        self,
+        request: _attestation_service_pb2.GetReleaseOfferRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.GetReleaseOfferRequest, _abc.Awaitable[_attestation_service_pb2.GetReleaseOfferResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.GetReleaseOfferResponse]:
+        """How far a release is offered, how its machines do beside the others, and who changed what. Caller: operators' tools."""
+
+    @_abc_1.abstractmethod
+    def ChangeReleaseOffer(
+        self,
+        request: _attestation_service_pb2.ChangeReleaseOfferRequest,
+        context: _aio.ServicerContext[_attestation_service_pb2.ChangeReleaseOfferRequest, _abc.Awaitable[_attestation_service_pb2.ChangeReleaseOfferResponse]],
+    ) -> _abc.Awaitable[_attestation_service_pb2.ChangeReleaseOfferResponse]:
+        """Offer an active release to the next ring, to nobody, or again. FAILED_PRECONDITION for a step that may not be made now.
+        Caller: operators' tools. A hold and a resume are idempotent.
+        """
 
     @_abc_1.abstractmethod
     def ListEvidence(
