@@ -34,6 +34,15 @@ apiVersion: kustomize.config.k8s.io/v1alpha1
 kind: Component
 images:
 """
+# What a gateway says of itself (docs/confidential-gateway.md), where its image is pinned.
+SAID = """\
+patches:
+  - target: {{kind: Deployment, name: gateway}}
+    patch: |-
+      - op: add
+        path: /spec/template/spec/containers/0/env/-
+        value: {{name: DARKBLOOM_IMAGE_DIGEST, value: "{digest}"}}
+"""
 _REFERENCE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9./:_-]*?)(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -47,16 +56,19 @@ def listed(text: str) -> dict[str, str]:
 
 def component(images: dict[str, str]) -> str:
     """Return the kustomize component; a digest wins over its tag."""
-    entries = []
+    entries, said = [], ""
     for name, variable in NAMES.items():
         found = _REFERENCE.fullmatch(images[variable])
         if found is None:
             raise SystemExit(f"images: {variable} is no reference of an image")
-        which = f"newTag: {found['tag'] or 'latest'}"
+        # Quoted: 1.0 would be a number.
+        which = f'newTag: "{found["tag"] or "latest"}"'
         if found["digest"]:
             which = f"digest: {found['digest']}"
+            if variable == "GATEWAY_IMAGE":
+                said = SAID.format(digest=found["digest"])
         entries.append(f"  - name: {name}\n    newName: {found['name']}\n    {which}\n")
-    return HEAD + "".join(entries)
+    return HEAD + "".join(entries) + said
 
 
 def dockerfile(images: dict[str, str], text: str) -> str:

@@ -50,8 +50,8 @@ def texts(version: str, root: Path = ROOT) -> Iterator[tuple[Path, str]]:
     path = root / "deploy" / "images.env"
     yield path, named.sub(rf"\g<1>:{version}", path.read_text())
     path = root / "deploy" / "kustomize" / "components" / "images" / "kustomization.yaml"
-    tag = re.compile(r"(newName: darkbloom-[a-z]+\n    newTag: )\d+\.\d+\.\d+$", re.MULTILINE)
-    yield path, tag.sub(rf"\g<1>{version}", path.read_text())
+    tag = re.compile(r'(newName: darkbloom-[a-z]+\n    newTag: )"\d+\.\d+\.\d+"$', re.MULTILINE)
+    yield path, tag.sub(rf'\g<1>"{version}"', path.read_text())
     path = root / "deploy" / "Dockerfile"
     yield path, re.sub(r"(?m)^ARG VERSION=.*$", f"ARG VERSION={version}", path.read_text())
     path = root / "deploy" / "README.md"

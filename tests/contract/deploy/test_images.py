@@ -1,14 +1,26 @@
 """Images: named in one place, by digest, and made of hashed packages by an unprivileged user."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from tests.contract.deploy.manifests import DEPLOY, ROOMS, ROOT
+from tests.contract.deploy.manifests import (
+    DEPLOY,
+    ROOMS,
+    ROOT,
+    environment,
+    named,
+    parsed,
+    pod,
+    render,
+)
+from tools.images import component
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 IMAGES = dict(
@@ -36,6 +48,30 @@ def test_the_dockerfile_and_the_component_say_what_the_list_says() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def gateway_of(images: dict[str, str], scratch: Path) -> tuple[str, str | None]:
+    """Return the image of a gateway, and what digest it says of itself."""
+    (scratch / "images").mkdir(parents=True)
+    (scratch / "images" / "kustomization.yaml").write_text(component(images))
+    base = os.path.relpath(DEPLOY / "kustomize" / "base", scratch.resolve())
+    (scratch / "kustomization.yaml").write_text(
+        f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [{base}]\ncomponents: [images]\n"
+    )
+    documents = parsed(render(scratch))
+    (gateway,) = pod(named(documents, "Deployment", "gateway"))["containers"]
+    return gateway["image"], environment(documents, gateway).get("DARKBLOOM_IMAGE_DIGEST")
+
+
+def test_a_gateway_says_the_digest_that_it_is_pinned_to_and_none_without(tmp_path: Path) -> None:
+    digest = "sha256:" + "5a" * 32
+    pinned = IMAGES | {"GATEWAY_IMAGE": f"registry.example/gateway:1.0@{digest}"}
+    image, said = gateway_of(pinned, tmp_path / "pinned")
+    assert (image, said) == (f"registry.example/gateway@{digest}", digest)
+
+    tagged = IMAGES | {"GATEWAY_IMAGE": "registry.example/gateway:1.0"}
+    assert gateway_of(tagged, tmp_path / "tagged") == ("registry.example/gateway:1.0", None)
 
 
 def test_images_of_others_are_pinned_by_digest() -> None:
