@@ -39,6 +39,6 @@ async def play(stage: Stage) -> Outcome:
 DRILL = Drill(
     name="valkey-loss",
     claim="without Valkey everything known goes on, and an empty one is filled again",
-    runbooks=("room-down",),
+    runbooks=("room-down", "valkey"),
     play=play,
 )
