@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Literal, Self
+from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics import MetricWrapperBase
 
 from darkbloom_mesh.labels import OTHER, Vocabulary
@@ -105,3 +107,9 @@ def make(spec: Spec, registry: CollectorRegistry, folded: Callable[[], None]) ->
     options: dict[str, Any] = {"buckets": spec.buckets} if spec.buckets else {}
     made = _CLASSES[spec.kind](spec.name, spec.doc, spec.labels, registry=registry, **options)
     return made.close(spec, folded)
+
+
+def serve(registry: CollectorRegistry, address: str) -> tuple[WSGIServer, Thread]:
+    """Serve metrics at host:port; returns the server, to be shut down, and its thread."""
+    host, _, port = address.rpartition(":")
+    return start_http_server(int(port), host, registry=registry)

@@ -74,6 +74,7 @@ HTTP_STATUS = AtMost(64, "a status of HTTP")
 
 ROOM = words("gateway router billing attestation registry unknown")
 HTTP_METHOD = words("GET POST PUT PATCH DELETE HEAD OPTIONS other")
+PROBE = words("answered refused failed unreachable")
 RPC_STATUS = words(
     "ok cancelled unknown invalid_argument deadline_exceeded not_found already_exists"
     " permission_denied resource_exhausted failed_precondition aborted out_of_range unimplemented"

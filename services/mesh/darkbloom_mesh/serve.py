@@ -39,9 +39,8 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection as grpc_reflection
-from prometheus_client import start_http_server
 
-from darkbloom_mesh import logs
+from darkbloom_mesh import closed, logs
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import CommonConfig, ConfigError, RoomConfig, Secret
 from darkbloom_mesh.errors import MeshError
@@ -320,9 +319,9 @@ class Service:
             _log.error("hook_failed", step=step, exc_info=error)
 
     def _serve_metrics(self) -> None:
-        host, _, port = self._config.metrics_listen.rpartition(":")
-        server, thread = start_http_server(int(port), host, registry=self.metrics.registry)
-        self.announce("metrics", f"{host}:{server.server_port}")
+        address = self._config.metrics_listen
+        server, thread = closed.serve(self.metrics.registry, address)
+        self.announce("metrics", f"{address.rpartition(':')[0]}:{server.server_port}")
 
         def close() -> None:
             server.shutdown()

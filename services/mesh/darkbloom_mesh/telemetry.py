@@ -77,13 +77,11 @@ RPC_SERVED = _counter(
 )
 RPC_SECONDS = _histogram(
     "rpc_served_seconds",
-    "time to serve a call that is no stream",
+    "time of calls, not streams",
     buckets=_FAST_SECONDS,
     method=says.RPC_METHOD,
 )
-RPC_IN_FLIGHT = _gauge(
-    "rpc_in_flight", "calls and streams that are being served", method=says.RPC_METHOD
-)
+RPC_IN_FLIGHT = _gauge("rpc_in_flight", "calls and streams being served", method=says.RPC_METHOD)
 CALLERS_REFUSED = _counter(
     "callers_refused_total", "calls by the wrong room", method=says.RPC_METHOD, caller=says.ROOM
 )
@@ -156,6 +154,8 @@ RECOUNTS = _counter(
 CLIENT_GONE = _counter(
     "client_gone_total", "consumers that left", model=says.MODEL, phase=says.GONE_PHASE
 )
+SYNTHETIC = _counter("synthetic_requests_total", "questions of the prober", outcome=says.PROBE)
+SYNTHETIC_SUCCESS = _gauge("synthetic_success_seconds", "Unix time of the last answer", "seconds")
 RATE_LIMITED = _counter(
     "ratelimit_rejections_total", "refused for pace", tier=says.TIER, dimension=says.DIMENSION
 )

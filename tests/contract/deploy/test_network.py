@@ -93,6 +93,15 @@ def test_whom_a_room_may_dial_it_is_told_of(room: str) -> None:
     assert bool(outside) == (room in {"billing", "attestation"})
 
 
+def test_the_prober_asks_gateways_and_nobody_else() -> None:
+    assert set(rules("prober", "egress")) == {("gateway", 8080)}
+    assert set(rules("gateway-prober", "ingress")) == {("prober", 8080)}
+    labels = named(rendered(PRODUCTION), "Deployment", "prober")["spec"]["template"]["metadata"]
+    monitor = named(rendered(PRODUCTION), "PodMonitor", "prober")["spec"]["selector"]
+    for selector in (policy("prober")["podSelector"], policy("metrics")["podSelector"], monitor):
+        assert selector["matchLabels"].items() <= labels["labels"].items()
+
+
 def test_strangers_reach_the_two_public_ports_only() -> None:
     edge = "envoy-gateway-system"
     reached = {

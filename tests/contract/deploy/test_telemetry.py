@@ -428,6 +428,15 @@ STORIES = {
         },
         ("AnswersStop", "20m", False),
     ),
+    "the prober gets no answer": (
+        {'darkbloom_synthetic_success_seconds{job="darkbloom/prober"}': "0+60x10 600x20"},
+        ("SyntheticFails", "20m", True),
+    ),
+    "the prober is gone": ({}, ("SyntheticFails", "10m", True)),
+    "the prober is answered": (
+        {'darkbloom_synthetic_success_seconds{job="darkbloom/prober"}': "0+60x40"},
+        ("SyntheticFails", "20m", False),
+    ),
     "half of the answers begin after ten seconds": (
         {TTFT % "10.0": "0+5x60", TTFT % "15.0": "0+10x60", TTFT % "+Inf": "0+10x60"},
         ("FirstContentLate", "40m", True),
