@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from darkbloom_mesh.clock import SystemClock
-from darkbloom_mesh.config import main_config
+from darkbloom_mesh.config import CHECK_CONFIG, CHECK_HELP, main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_billing import app
@@ -25,9 +25,13 @@ cli.add_typer(state, name="state")
 
 
 @cli.callback(invoke_without_command=True)
-def default(context: typer.Context) -> None:
+def default(
+    context: typer.Context,
+    *,
+    check_config: Annotated[bool, typer.Option(CHECK_CONFIG, help=CHECK_HELP)] = False,
+) -> None:
     """Serve where no command is named."""
-    if context.invoked_subcommand is None:
+    if check_config or context.invoked_subcommand is None:
         serve()
 
 

@@ -28,19 +28,11 @@ from darkbloom_mesh.clock import Clock, SystemClock
 from darkbloom_mesh.secret import Secret
 from darkbloom_mesh.tls import TlsFiles, TlsPaths
 
-__all__ = [
-    "EX_CONFIG",
-    "CommonConfig",
-    "ConfigError",
-    "RoomConfig",
-    "Row",
-    "Secret",
-    "Setting",
-    "describe",
-    "load",
-    "main_config",
-]
+__all__ = ["CHECK_CONFIG", "CHECK_HELP", "EX_CONFIG", "CommonConfig", "ConfigError", "RoomConfig"]
+__all__ += ["Row", "Secret", "Setting", "describe", "load", "main_config"]
 EX_CONFIG = 78
+CHECK_CONFIG = "--check-config"
+CHECK_HELP = "only say what is wrong with the configuration: exit code 0, or 78 and the problems"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MIN_TOKEN_LENGTH = 32
@@ -276,13 +268,24 @@ def load(cls: type[ConfigT], room: str, environ: Mapping[str, str]) -> ConfigT:
 
 
 def main_config(cls: type[ConfigT], room: str) -> ConfigT:
-    """Load from the process environment, or leave with code 78 and a readable list of problems."""
+    """Load from the process environment, or leave with code 78 and a readable list of problems.
+
+    With `--check-config` on the command line it leaves in any case, with 0 and the names that are
+    set where nothing is wrong: files that are named are read, nothing is opened or begun.
+    """
+    environ = os.environ  # noqa: TID251 - the one place that reads it
     try:
-        return load(cls, room, os.environ)  # noqa: TID251 - the one place that reads it
+        config = load(cls, room, environ)
     except ConfigError as error:
         lines = "".join(f"  {problem}\n" for problem in error.problems)
         sys.stderr.write(f"{room}: configuration refused\n{lines}")
         raise SystemExit(EX_CONFIG) from None
+    if CHECK_CONFIG in sys.argv[1:]:
+        known = [name for row in describe(cls, room) for name in (row.name, *row.aliases)]
+        names = "".join(f"  {name}\n" for name in known if environ.get(name))
+        sys.stdout.write(f"{room}: configuration accepted\n{names}")
+        raise SystemExit(0)
+    return config
 
 
 def describe(cls: type[CommonConfig], room: str) -> list[Row]:

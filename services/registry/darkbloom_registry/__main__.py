@@ -2,7 +2,7 @@
 
 import argparse
 
-from darkbloom_mesh.config import main_config
+from darkbloom_mesh.config import CHECK_CONFIG, CHECK_HELP, main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_registry.app import ROOM, make_key, migrate, revoke_key, serve
@@ -10,6 +10,7 @@ from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 
 parser = argparse.ArgumentParser(prog="darkbloom_registry", description="The registry room.")
+parser.add_argument(CHECK_CONFIG, action="store_true", help=CHECK_HELP)
 commands = parser.add_subparsers(dest="command")
 commands.add_parser("serve", help="serve; the default")
 to_newest = commands.add_parser("migrate", help="bring the schema to its newest revision")

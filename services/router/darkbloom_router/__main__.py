@@ -2,7 +2,7 @@
 
 import argparse
 
-from darkbloom_mesh.config import main_config
+from darkbloom_mesh.config import CHECK_CONFIG, CHECK_HELP, main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_router.app import migrate, serve
@@ -15,6 +15,7 @@ from darkbloom_router.records.why import why
 def main() -> None:
     """Serve until told to stop, migrate, or explain a request; exits with the room's code."""
     parser = argparse.ArgumentParser(prog="darkbloom_router", description="The router room.")
+    parser.add_argument(CHECK_CONFIG, action="store_true", help=CHECK_HELP)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="route (the default)")
     to_newest = commands.add_parser(

@@ -168,6 +168,26 @@ def test_a_bad_environment_leaves_with_code_78_and_says_why(
     assert "DARKBLOOM_THING_NONSENSE: unknown variable" in capsys.readouterr().err
 
 
+def test_a_check_says_what_is_set_and_never_a_value_or_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["thing", "--check-config"])
+    monkeypatch.setenv("DARKBLOOM_ENV", "development")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:secret@h/d")
+    with pytest.raises(SystemExit) as caught:
+        main_config(ThingConfig, "thing")
+    said = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert said.splitlines()[0] == "thing: configuration accepted"
+    assert "  DATABASE_URL" in said.splitlines()
+    assert "secret" not in said
+
+    monkeypatch.setenv("DARKBLOOM_THING_NONSENSE", "1")
+    with pytest.raises(SystemExit) as caught:
+        main_config(ThingConfig, "thing")
+    assert caught.value.code == 78
+
+
 def test_the_table_names_every_field_with_its_default() -> None:
     rows = {row.name: row for row in describe(ThingConfig, "thing")}
     assert rows["DARKBLOOM_THING_DATABASE_URL"].default == "required"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from darkbloom_mesh.config import main_config
+from darkbloom_mesh.config import CHECK_CONFIG, CHECK_HELP, main_config
 from darkbloom_mesh.serve import run
 
 from darkbloom_attestation import app
@@ -20,9 +20,13 @@ cli = typer.Typer(add_completion=False, help="Attestation: serve, migrate, verif
 
 
 @cli.callback(invoke_without_command=True)
-def default(context: typer.Context) -> None:
+def default(
+    context: typer.Context,
+    *,
+    check_config: Annotated[bool, typer.Option(CHECK_CONFIG, help=CHECK_HELP)] = False,
+) -> None:
     """Serve where no command is named."""
-    if context.invoked_subcommand is None:
+    if check_config or context.invoked_subcommand is None:
         serve()
 
 
