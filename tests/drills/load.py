@@ -115,6 +115,7 @@ class Load:
         patience_s: How long a client asks again for.
         model: What they ask for.
         text: What they say; None scripts the answer. The engine's default has 16 tokens.
+        api_key: Whose account asks; None takes the development account's.
     """
 
     mesh: Mesh
@@ -124,6 +125,7 @@ class Load:
     patience_s: float = PATIENCE_S
     model: str = SCRIPTED
     text: str | None = None
+    api_key: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     answers: list[Answer] = field(default_factory=list)
     flowing: int = 0
@@ -166,7 +168,7 @@ class Load:
 
     async def client(self, number: int) -> None:
         """Ask until told to stop; the last answer is read to its end."""
-        async with Consumer(self.mesh).client() as http:
+        async with Consumer(self.mesh, self.api_key).client() as http:
             while not self.stopping:
                 self.answers.append(await self.ask(http, number))
 
@@ -260,7 +262,7 @@ async def steady(
         clients: Streams at a time.
         urls: Gateways; the mesh's own where none is named.
         limit_s: Bound of the block and of the answers' ends.
-        how: `tokens`, `interval_s`, `patience_s`, `model`, `text` of `Load`.
+        how: `tokens`, `interval_s`, `patience_s`, `model`, `text`, `api_key` of `Load`.
     """
     load = Load(mesh=mesh, urls=urls or (mesh.url,), **how)
     async with asyncio.timeout(limit_s), asyncio.TaskGroup() as tasks:
