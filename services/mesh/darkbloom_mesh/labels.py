@@ -68,7 +68,7 @@ MODEL = AtMost(512, "a build of the active catalog, or `unknown`")
 RPC_METHOD = AtMost(256, "a method of our own services")
 ROUTE = AtMost(256, "a template of a route, or `other`")
 VERSION = AtMost(4, "what this process was built of")
-RELEASE = AtMost(32, "major and minor version of a trusted agent, `prerelease` or `unknown`")
+RELEASE = AtMost(32, "version of an agent of blessed code, `prerelease`, `other` or `unknown`")
 METRIC = AtMost(256, "a metric of this list")
 HTTP_STATUS = AtMost(64, "a status of HTTP")
 

@@ -8,6 +8,7 @@ from darkbloom_mesh.labels import CHIP, OTHER
 from darkbloom_mesh.telemetry import UNKNOWN
 
 from darkbloom_router.groups import BuildIndex
+from darkbloom_router.model import Admission
 from darkbloom_router.provider import Provider
 from darkbloom_router.versions import version_key
 
@@ -23,11 +24,23 @@ def chip_label(family: str) -> str:
 
 
 def release_label(version: str) -> str:
-    """Return the release line of an agent, such as `0.9.x`."""
-    major, minor, _, final = version_key(version)
+    """Return the version of an agent, such as `0.9.12`, so that a bad patch can be told apart."""
+    major, minor, patch, final = version_key(version)
     if major < 0:
         return UNKNOWN
-    return f"{major}.{minor}.x" if final else "prerelease"
+    return f"{major}.{minor}.{patch}" if final else "prerelease"
+
+
+def release_of(provider: Provider) -> str:
+    """Return the release that a machine may be counted under.
+
+    The version is the agent's own word, and metrics show a few of them for a process's life. Who
+    is admitted to everybody's requests runs blessed code; an owner's own machine is only `other`.
+    """
+    if provider.verdict is None or provider.untrusted:
+        return UNKNOWN
+    known = provider.runtime_verified and provider.verdict.admission is not Admission.OWNER
+    return release_label(provider.version) if known else OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +89,7 @@ def of_fleet(providers: Iterable[Provider], now: float) -> FleetFigures:
     found = FleetFigures()
     for provider in providers:
         found.standing[provider.status, provider.level.word] += 1
-        # The version is the agent's own word, and metrics show a few of them for a process's life.
-        judged = provider.verdict is not None and not provider.untrusted
-        found.releases[release_label(provider.version) if judged else UNKNOWN] += 1
+        found.releases[release_of(provider)] += 1
         chip = chip_label(provider.hardware.chip_family)
         for kind, gigabytes in _memory(provider).items():
             found.memory[kind, chip] += int(gigabytes * _GB)

@@ -1,18 +1,20 @@
 """Spans of attempts: how they ended, how far they came, and which went before."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from darkbloom_mesh.telemetry import SPAN_ATTRIBUTES
 from darkbloom_router.failures import Code
 from darkbloom_router.figures import chip_label, of_fleet, release_label
+from darkbloom_router.model import Admission
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 
 from tests.unit.router.desk import Desk, K
-from tests.unit.router.fleets import provider
+from tests.unit.router.fleets import provider, verdict
 
 PARENT = f"00-{'5a' * 16}-{'1b' * 8}-01"
 
@@ -95,7 +97,13 @@ def test_a_chip_family_is_one_of_ours(said: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("said", "shown"),
-    [("0.9.12", "0.9.x"), ("v1.2.3-rc1", "prerelease"), ("", "unknown"), ("nightly", "unknown")],
+    [
+        ("0.9.12", "0.9.12"),
+        ("0.9", "0.9.0"),
+        ("v1.2.3-rc1", "prerelease"),
+        ("", "unknown"),
+        ("nightly", "unknown"),
+    ],
 )
 def test_a_version_is_counted_by_its_release(said: str, shown: str) -> None:
     assert release_label(said) == shown
@@ -105,4 +113,15 @@ def test_strangers_cannot_use_up_the_names_of_releases() -> None:
     strangers = [provider(f"s{n}", version=f"{n}.0.1", verdict=None) for n in range(40)]
     caught = provider("caught", version="7.7.7", untrusted="revoked")
     figures = of_fleet([*strangers, caught, provider("mine", version="0.9.1")], now=0.0)
-    assert figures.releases == {"unknown": 41, "0.9.x": 1}
+    assert figures.releases == {"unknown": 41, "0.9.1": 1}
+
+
+def test_a_bad_patch_shows_and_only_blessed_code_of_everybodys_machines_names_its_version() -> None:
+    owned = replace(verdict(), admission=Admission.OWNER)
+    fleet = [
+        provider("old", version="0.9.1"),
+        provider("bad", version="0.9.2"),
+        provider("mine", version="0.9.3", verdict=owned),
+        provider("strange", version="0.9.4", runtime_verified=False),
+    ]
+    assert of_fleet(fleet, now=0.0).releases == {"0.9.1": 1, "0.9.2": 1, "other": 2}
