@@ -25,10 +25,12 @@ _PRIVATE_MODE = 0o600
 class LocalAuthority:
     """Signs certificates of `spiffe://darkbloom.local/<room>` into a directory."""
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(
+        self, directory: Path, clock: Clock, key: ec.EllipticCurvePrivateKey | None = None
+    ) -> None:
         self.directory = directory
         self._clock = clock
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         self._key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "darkbloom local authority")])
         self._certificate = (
@@ -38,6 +40,10 @@ class LocalAuthority:
             .sign(self._key, hashes.SHA256())
         )
         self._believed = self.pem
+
+    def renewed(self, directory: Path) -> "LocalAuthority":
+        """Return it with another certificate for the same name and key, over another directory."""
+        return LocalAuthority(directory, self._clock, self._key)
 
     @property
     def pem(self) -> bytes:

@@ -54,10 +54,10 @@ def register(server: grpc.aio.Server) -> None:
 class Files:
     """Certificates of one mesh, and a clock that lets a test look at them again at once."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, authority: LocalAuthority | None = None) -> None:
         self.directory = directory
         self.clock = FakeClock(SystemClock().now())
-        self.authority = LocalAuthority(directory, self.clock)
+        self.authority = authority or LocalAuthority(directory, self.clock)
         self.authority.issue(ROOMS)
 
     def paths(self, room: str) -> TlsPaths:
@@ -154,6 +154,26 @@ async def test_our_own_authorities_must_have_signed_our_own_certificate(
     replace(strangers.directory / "ca.pem", (files.directory / "ca.pem").read_bytes())
     with pytest.raises(ValueError, match="does not hold"):
         strangers.of("gateway")
+
+
+async def test_an_authority_that_renews_itself_with_its_key_is_believed_before_and_after(
+    files: Files, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    after = Files(later, files.authority.renewed(later))
+    assert after.authority.pem != files.authority.pem
+    # Pods hear of it hours apart: each knows one of the two roots, and both sides come first once.
+    for server, caller in ((files, after), (after, files)):
+        async with served(server) as target, dial(caller, target, "gateway") as opened:
+            assert await ask(opened) == (caller.directory / "gateway.pem").read_text()
+
+    # With another key the same name is a stranger's: that would have been the outage.
+    (tmp_path / "other").mkdir()
+    other = Files(tmp_path / "other")
+    async with served(files) as target, dial(other, target, "gateway") as opened:
+        with pytest.raises(UnavailableError):
+            await ask(opened)
 
 
 async def test_a_caller_hears_only_the_room_that_it_means(files: Files) -> None:
