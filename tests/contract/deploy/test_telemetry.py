@@ -227,6 +227,14 @@ def test_a_dashboard_is_what_grafana_imports(path: Path) -> None:
             assert grouped <= LABELS, panel["title"]
 
 
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_panel_of_named_series_draws_no_zero_without_a_name(path: Path) -> None:
+    for panel in json.loads(path.read_text())["panels"]:
+        for target in panel["targets"]:
+            named_series = "{{" in target["legendFormat"]
+            assert not (named_series and target["expr"].endswith("or vector(0)")), panel["title"]
+
+
 def test_the_promised_time_of_a_first_content_is_one_that_is_counted() -> None:
     """A share below a bound is known only where the bound is a bucket's edge."""
     (promised,) = re.findall(
