@@ -29,6 +29,12 @@ def test_no_committed_file_names_an_index_host() -> None:
     assert named == []
 
 
+def test_no_committed_file_has_the_marks_of_a_conflict() -> None:
+    marks = re.compile(rb"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
+    marked = [path for path in tracked() if path.is_file() and marks.search(path.read_bytes())]
+    assert marked == []
+
+
 def test_every_room_has_the_same_version_and_cannot_be_published() -> None:
     projects = [tomllib.loads(path.read_text())["project"] for path in PROJECTS]
     assert len({project["version"] for project in projects}) == 1

@@ -9,7 +9,9 @@ from darkbloom_registry.app import ROOM, make_key, migrate, revoke_key, serve
 from darkbloom_registry.changes import Scope
 from darkbloom_registry.config import RegistryConfig
 
-parser = argparse.ArgumentParser(prog="darkbloom_registry", description="The registry room.")
+parser = argparse.ArgumentParser(
+    prog="darkbloom_registry", allow_abbrev=False, description="The registry room."
+)
 parser.add_argument(CHECK_CONFIG, action="store_true", help=CHECK_HELP)
 commands = parser.add_subparsers(dest="command")
 commands.add_parser("serve", help="serve; the default")

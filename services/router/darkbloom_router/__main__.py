@@ -14,7 +14,9 @@ from darkbloom_router.records.why import why
 
 def main() -> None:
     """Serve until told to stop, migrate, or explain a request; exits with the room's code."""
-    parser = argparse.ArgumentParser(prog="darkbloom_router", description="The router room.")
+    parser = argparse.ArgumentParser(
+        prog="darkbloom_router", allow_abbrev=False, description="The router room."
+    )
     parser.add_argument(CHECK_CONFIG, action="store_true", help=CHECK_HELP)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="route (the default)")

@@ -8,11 +8,13 @@ ROOMS = ("gateway", "router", "billing", "attestation", "registry")
 EX_CONFIG = 78
 
 
-def checked(environment: dict[str, str]) -> dict[str, tuple[int, str]]:
+def checked(
+    environment: dict[str, str], flag: str = "--check-config"
+) -> dict[str, tuple[int, str]]:
     """Have all rooms check at once; returns code and all that they said."""
     running = {
         room: subprocess.Popen(
-            [sys.executable, "-m", f"darkbloom_{room}", "--check-config"],
+            [sys.executable, "-m", f"darkbloom_{room}", flag],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -46,3 +48,9 @@ def test_every_room_checks_its_configuration_without_a_neighbour(tmp_path: Path)
         assert code == EX_CONFIG
         assert f"DARKBLOOM_{room.upper()}_NONSENSE: unknown variable" in said
         assert "hunter2" not in said
+
+
+def test_half_the_flag_begins_nothing_either() -> None:
+    for room, (code, said) in checked({}, "--check-conf").items():
+        assert code == 2, (room, said)
+        assert "--check-conf" in said
