@@ -1,7 +1,7 @@
 """What an owner sees of machines: linked or not, connected or not, and what they serve."""
 
 import pytest
-from darkbloom.attestation.v1.attestation_pb2 import CodeRelease
+from darkbloom.attestation.v1.attestation_pb2 import CodeRelease, ReleaseOffer
 from darkbloom.router.v1.fleet_pb2 import Explanation
 from darkbloom.router.v1.provider_link_pb2 import GateReason
 from darkbloom_edge.signatures import to_base64
@@ -16,8 +16,15 @@ LOGIN = {"authorization": f"Bearer {LOGIN_TOKEN}"}
 VERSIONS = ("latest_provider_version", "min_provider_version")
 
 
-def release(version: str, *, development: bool = False, staged: bool = False) -> CodeRelease:
+def release(
+    version: str,
+    *,
+    development: bool = False,
+    staged: bool = False,
+    offer: ReleaseOffer | None = None,
+) -> CodeRelease:
     return CodeRelease(
+        offer=offer,
         code_release=f"sha256:{version}",
         version=version,
         active=not staged,
@@ -91,6 +98,15 @@ async def test_machines_are_shown_to_a_person_only(mesh: Harness, path: str) -> 
             [release(v) for v in ("1.9.2", "1.10.0")]
             + [release("9.0.0", staged=True), release("0.1.0", development=True)],
             ("1.10.0", "1.9.2"),
+        ),
+        # Who is not in its ring could not get it, and a held one nobody gets.
+        (
+            [
+                release("1.9.2", offer=ReleaseOffer(percent=100)),
+                release("1.10.0", offer=ReleaseOffer(percent=10)),
+                release("1.11.0", offer=ReleaseOffer(percent=100, held="restarting")),
+            ],
+            ("1.9.2", "1.9.2"),
         ),
     ],
 )

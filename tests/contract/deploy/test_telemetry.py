@@ -504,6 +504,14 @@ STORIES = {
         {'darkbloom_device_questions_total{job="attestation", outcome="not_enrolled"}': "0+20x120"},
         ("DevicesUnknown", "110m", False),
     ),
+    "a version of the agent is held": (
+        {'darkbloom_held_releases{job="attestation"}': "0x5 1x60"},
+        ("ReleaseHeld", "20m", True),
+    ),
+    "a held version was resumed": (
+        {'darkbloom_held_releases{job="attestation"}': "1x5 0x60"},
+        ("ReleaseHeld", "20m", False),
+    ),
     "the push certificate ends in 29 days": (
         {PUSH_END: "2505600x120"},
         ("PushCertificateExpires", "70m", True),

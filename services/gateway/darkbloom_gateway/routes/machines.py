@@ -16,6 +16,7 @@ from darkbloom_gateway.cached import Cached
 from darkbloom_gateway.errors import ApiError
 from darkbloom_gateway.routes import tables
 from darkbloom_gateway.routes.plane import ControlPlane, Reply, reply
+from darkbloom_gateway.routes.releases import for_all
 from darkbloom_gateway.standings import Standing
 
 OFFLINE = "offline"
@@ -74,8 +75,10 @@ async def versions(releases: Cached[Sequence[CodeRelease]]) -> dict[str, str]:
     # Beside real releases, a developer's own tree is nobody's version.
     published = [row for row in active if not row.development] or active
     ordered = sorted({row.version for row in published}, key=_order)
+    # What only a ring is offered is not the newest version for whoever cannot get it.
+    general = [row.version for row in published if for_all(row)]
     return {
-        "latest_provider_version": ordered[-1] if ordered else "",
+        "latest_provider_version": max(general, key=_order, default=""),
         "min_provider_version": ordered[0] if ordered else "",
     }
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from darkbloom.attestation.v1.attestation_pb2 import CodeRelease
-from darkbloom_edge.rings import in_ring
+from darkbloom_edge.rings import STEPS, in_ring
 from fastapi import APIRouter, Query
 
 from darkbloom_gateway.errors import not_found
@@ -67,6 +67,13 @@ def newest(found: Iterable[CodeRelease], platform: str, mark: str = "") -> CodeR
     """Return the highest version that is offered for a platform; None where there is none."""
     fitting = [one for one in found if one.platform in (platform, _ANY) and _is_offered(one, mark)]
     return max(fitting, key=_age, default=None)
+
+
+def for_all(release: CodeRelease) -> bool:
+    """Whether every machine is offered it; a server that knows no rings offers all it has blessed."""
+    if not release.HasField("offer"):
+        return True
+    return not release.offer.held and release.offer.percent == STEPS[-1]
 
 
 def _is_offered(release: CodeRelease, mark: str) -> bool:
