@@ -70,7 +70,7 @@ def newest(found: Iterable[CodeRelease], platform: str, mark: str = "") -> CodeR
 
 
 def for_all(release: CodeRelease) -> bool:
-    """Whether every machine is offered it; a server that knows no rings offers all it has blessed."""
+    """Whether all may have it; a server that knows no rings offers whatever it has blessed."""
     if not release.HasField("offer"):
         return True
     return not release.offer.held and release.offer.percent == STEPS[-1]
