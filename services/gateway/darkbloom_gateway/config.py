@@ -296,9 +296,12 @@ class GatewayConfig(RoomConfig):
         if self.hint_key_file is None:
             return b""
         try:
-            found = self.hint_key_file.read_bytes().strip()
+            found = self.hint_key_file.read_bytes()
         except OSError as error:
             raise ValueError(f"cannot be read ({error.strerror})") from None
+        if len(found) != SECRET_BYTES:
+            # Text ends with a line; one key of bytes in twenty begins or ends with what looks so.
+            found = found.strip()
         if len(found) < SECRET_BYTES:
             raise ValueError("must hold at least 32 bytes")
         return found
