@@ -311,7 +311,8 @@ CERTIFICATE = (
 SERVED = 'darkbloom_rpc_served_total{job="billing", method="s/a", status="%s"}'
 SINK = 'darkbloom_telemetry_sink_%s_total{job="router", sink="routing"}'
 STREAMS = "darkbloom_provider_streams"
-ASKED = 'darkbloom_routing_decisions_total{job="router", model="m", outcome="no_provider"}'
+DECIDED = 'darkbloom_routing_decisions_total{job="router", model="m", outcome="%s"}'
+ASKED = DECIDED % "selected"
 
 # What happens, minute by minute (promtool's notation); which alert; when; whether it fires.
 STORIES = {
@@ -346,6 +347,14 @@ STORIES = {
     "a model is asked for and nobody holds it": (
         {WARM: "0x30", ASKED: "0+5x30"},
         ("NoCapacity", "20m", True),
+    ),
+    "nobody is chosen, and no router says who holds it": (
+        {DECIDED % "no_provider": "0+5x30"},
+        ("NoCapacity", "20m", True),
+    ),
+    "most are refused, and some are served": (
+        {DECIDED % "queue_full": "0+5x30", DECIDED % "selected": "0+1x30"},
+        ("NoCapacity", "20m", False),
     ),
     "nobody holds it and nobody asks": (
         {WARM: "0x30", ASKED: "7x30"},
