@@ -379,6 +379,7 @@ class Bookkeeper:
             self.move(earned, ASSET, amount)
             self.move(earned, shard(s.ref), charged if fee else 0)
             self.paid[s.ref] = (amount, charged if fee else 0)
+            self.cover_what_comes()
         return "ok"
 
     def returned(self, s: Step) -> str:

@@ -528,6 +528,29 @@ async def test_what_has_left_beyond_earnings_and_asset_is_owed_by_the_account_an
         await s.sound()
 
 
+async def test_what_an_adopted_payout_will_owe_is_kept_back_and_paid_when_it_arrives(
+    url: str,
+) -> None:
+    async with shop(url) as s:
+        await paid(s, 3 * DOLLAR, credit=3 * DOLLAR)
+        await s.mature()
+        await s.books.withdraw_submit("wd_left", PAYEE, 5 * DOLLAR, left=True)
+        await s.people("acct_z")
+        await s.books.deposit("cs_2", PAYER, 10 * DOLLAR)
+        await s.sold(PAYER, "acct_z", 10 * DOLLAR)
+        await s.mature()
+        # Of ten that came in, two will pay Stripe what it has sent already.
+        with pytest.raises(WithdrawalsStoppedError) as refused:
+            await s.books.withdraw_submit("wd_much", "acct_z", 8 * DOLLAR + 1)
+        assert refused.value.metadata["darkbloom-cause"] == "funds"
+        await s.books.withdraw_submit("wd_rest", "acct_z", 4 * DOLLAR)
+        await s.books.withdraw_paid("wd_left")
+        position = await s.books.stripe_position()
+        assert (position.asset_micros, position.payable_micros) == (8 * DOLLAR, 0)
+        await s.books.withdraw_submit("wd_more", "acct_z", 4 * DOLLAR)
+        await s.sound()
+
+
 async def test_an_open_violation_stops_withdrawals_and_no_inference(url: str) -> None:
     async with shop(url) as s:
         await paid(s, DOLLAR)

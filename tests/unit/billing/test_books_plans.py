@@ -13,6 +13,7 @@ from darkbloom_billing.books.model import (
     Wallet,
     revenue,
 )
+from darkbloom_billing.errors import WithdrawalsStoppedError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,3 +143,31 @@ def test_a_payout_that_has_left_is_always_bookable_and_what_is_missing_is_owed(
     reserved = {leg.credit: leg.amount for leg in d.plan.legs if leg.mode == "pending"}
     assert sum(reserved.values()) == net
     assert reserved.get(PAYABLE, 0) == max(0, net - stripe)
+
+
+@given(_amounts, _amounts, _amounts, _amounts)
+def test_what_a_payout_leaves_owing_keeps_its_asset_and_is_paid_when_it_arrives(
+    left: int, stripe: int, deposited: int, net: int
+) -> None:
+    d = draft(earned=left + net, stripe=stripe)
+    plans.withdraw_submit(d, "a", "p", left, 0, frozen=True, sound=False, left=True)
+    pending = [
+        Pending(id=n, code=leg.code, debit=leg.debit, credit=leg.credit, amount=leg.amount)
+        for n, leg in enumerate(d.plan.legs)
+        if leg.mode == "pending"
+    ]
+    leaving = sum(leg.amount for leg in pending if leg.credit == PAYABLE)
+    plans.deposit(d, "a", "p", deposited, 0)
+    spare = d.free(STRIPE) - leaving
+    own = Draft(d.balances)
+    try:
+        plans.withdraw_submit(own, "a", "p", net, 0, frozen=False, sound=True, leaving=leaving)
+        was = ""
+    except WithdrawalsStoppedError as refused:
+        was = refused.metadata["darkbloom-cause"]
+    assert was == ("payable" if spare < 0 else "funds" if spare < net else "")
+    # Whatever was let out leaves enough for what arrives.
+    ended = Draft(own.balances if not was else d.balances)
+    plans.withdraw_paid(ended, pending, keep_fee=True)
+    assert min(ended.free(STRIPE), ended.free(PAYABLE)) == 0
+    assert ended.free(PAYABLE) == max(0, -spare)

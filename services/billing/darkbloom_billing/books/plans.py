@@ -264,16 +264,19 @@ def withdraw_submit(
     *,
     frozen: bool,
     sound: bool,
+    leaving: int = 0,
     left: bool = False,
 ) -> Plan:
     """Reserve a withdrawal: `net` leaves through Stripe, `fee` is ours.
 
-    What has `left` already is a fact, and always bookable (`withdraw_left`).
+    What has `left` already is a fact, and always bookable (`withdraw_left`). What is `leaving`
+    will be owed to Stripe once it arrives: the asset that pays it then is nobody else's.
 
     Raises:
         AccountFrozenError: It owes, or was frozen.
-        WithdrawalsStoppedError: Something is owed to Stripe (`payable`), a violation of the books
-            is open (`audit`), or Stripe holds less than `net` for us (`funds`).
+        WithdrawalsStoppedError: More is or will be owed to Stripe than it holds for us (`payable`),
+            a violation of the books is open (`audit`), or what it holds besides is less than `net`
+            (`funds`).
         InsufficientFundsError: Not so much is earned and mature.
     """
     if left:
@@ -281,12 +284,12 @@ def withdraw_submit(
     earned = Wallet.EARNED.of(account_id)
     if frozen:
         raise AccountFrozenError.of(d.free(Wallet.DEBT.of(account_id)))
-    if d.free(PAYABLE):
+    if d.free(PAYABLE) or leaving > d.free(STRIPE):
         raise WithdrawalsStoppedError.because("payable")
     if not sound:
         raise WithdrawalsStoppedError.because("audit")
     _require(net + fee, d.free(earned), "not so much is withdrawable")
-    if d.free(STRIPE) < net:
+    if d.free(STRIPE) - leaving < net:
         raise WithdrawalsStoppedError.because("funds")
     d.reserve("withdrawal", earned, STRIPE, net)
     d.reserve("fee", earned, revenue(withdrawal_id), fee)
@@ -311,7 +314,10 @@ def withdraw_left(d: Draft, account_id: str, withdrawal_id: str, net: int, fee: 
 
 
 def withdraw_paid(d: Draft, pending: Sequence[Pending], *, keep_fee: bool) -> Plan:
-    """The money arrived; the fee is kept, or given back where its service was not given."""
+    """The money arrived; the fee is kept, or given back where its service was not given.
+
+    What was reserved as owed to Stripe is owed from here on, and paid from what came in meanwhile.
+    """
     net = fee = 0
     for transfer in pending:
         if transfer.code != "fee":
@@ -320,6 +326,7 @@ def withdraw_paid(d: Draft, pending: Sequence[Pending], *, keep_fee: bool) -> Pl
             fee += d.post(transfer)
         else:
             d.void(transfer)
+    _cover(d)
     return d.done(net=net, fee=fee)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from darkbloom_billing.books.model import Funded, Lost, Share
+from darkbloom_billing.books.model import PAYABLE, Funded, Lost, Share
 from darkbloom_billing.store.database import Connection
 
 _FUNDED = "SELECT * FROM billing.funded_by($1)"
@@ -204,6 +204,13 @@ async def is_sound(connection: Connection) -> bool:
     """Say whether the auditor knows of no open violation."""
     state = await connection.fetchval("SELECT violations = '[]' FROM billing.audit_state")
     return bool(state)
+
+
+async def leaving(connection: Connection) -> int:
+    """Return what is on its way out and will be owed to Stripe once it arrived, in micro-USD."""
+    return int(
+        await connection.fetchval("SELECT cr_pend FROM ledger.account WHERE path = $1", PAYABLE)
+    )
 
 
 async def is_busy(connection: Connection, account_id: str) -> bool:

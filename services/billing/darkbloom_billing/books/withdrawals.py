@@ -17,7 +17,7 @@ from darkbloom_billing.books.model import (
     Plan,
     revenue,
 )
-from darkbloom_billing.books.rows import is_frozen, is_sound
+from darkbloom_billing.books.rows import is_frozen, is_sound, leaving
 from darkbloom_billing.store.database import Connection
 
 
@@ -51,8 +51,12 @@ class Withdrawals(Base):
         require_amount(net_micros)
         require_amount(fee_micros, zero=True)
 
-        async def facts(connection: Connection) -> tuple[bool, bool]:
-            return await is_frozen(connection, account_id), await is_sound(connection)
+        async def facts(connection: Connection) -> tuple[bool, bool, int]:
+            return (
+                await is_frozen(connection, account_id),
+                await is_sound(connection),
+                await leaving(connection),
+            )
 
         command = Command(
             key=f"wd:{withdrawal_id}",
@@ -68,6 +72,7 @@ class Withdrawals(Base):
                 fee_micros,
                 frozen=f[0],
                 sound=f[1],
+                leaving=f[2],
                 left=left,
             ),
         )
@@ -177,7 +182,11 @@ class Withdrawals(Base):
             key=f"resolve:wd-{withdrawal_id}",
             kind=kind,
             body=body,
-            accounts=lambda found: [path for p in found for path in (p.debit, p.credit)],
+            accounts=lambda found: [
+                *(path for p in found for path in (p.debit, p.credit)),
+                STRIPE,
+                PAYABLE,
+            ],
             facts=pending,
             plan=plan,
         )
