@@ -17,6 +17,7 @@ from darkbloom_billing.admin import operators
 from darkbloom_billing.config import BillingConfig
 from darkbloom_billing.recovery.checking import MAX_BEHIND
 from darkbloom_billing.recovery.command import BackupCheck, Restored
+from darkbloom_billing.recovery.stopping import STOPPED, until_terminated
 from darkbloom_billing.state.cli import state
 
 cli = typer.Typer(add_completion=False, help="Billing: serve, migrate, operator, audit.")
@@ -171,7 +172,7 @@ def backup_check(
 
     DATABASE_URL names the restored database, never the live one; with --cluster it is the live
     login, and only the host is another. Stripe is not asked. Prints one JSON object; the exit code
-    is 1 where the backup is none.
+    is 1 where the backup is none, and 143 after SIGTERM, which deletes what was restored.
     """
     config = main_config(BillingConfig, app.ROOM)
     restored = Restored(
@@ -190,7 +191,13 @@ def backup_check(
         max_behind=timedelta(seconds=max_behind_s),
         restored=restored if cluster else None,
     )
-    told = asyncio.run(wanted.run(_moment(at) if at else None))
+    moment = _moment(at) if at else None
+    try:
+        told = asyncio.run(until_terminated(wanted.run(moment)))
+    except asyncio.CancelledError:
+        # What it had found is lost; what it had made is on its way out.
+        typer.echo(json.dumps({"sound": False, "problems": ["not_checked"], "failed": "stopped"}))
+        raise typer.Exit(STOPPED) from None
     typer.echo(json.dumps(told))
     raise typer.Exit(0 if told["sound"] else 1)
 

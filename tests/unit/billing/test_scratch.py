@@ -43,6 +43,8 @@ class Kubernetes:
     ready_after: int = 2
     said: list[str] = field(default_factory=list)
     refuse: str = ""
+    lingers: bool = False
+    """What is deleted does not go."""
     asked: int = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -58,7 +60,8 @@ class Kubernetes:
         if name not in self.clusters:
             return httpx.Response(404, json={})
         if request.method == "DELETE":
-            del self.clusters[name]
+            if not self.lingers:
+                del self.clusters[name]
             return httpx.Response(200, json={})
         if name != "postgres":
             self.asked += 1
@@ -73,12 +76,16 @@ async def clusters_of(kubernetes: Kubernetes, clock: FakeClock) -> AsyncIterator
         yield Clusters(http, "darkbloom", clock)
 
 
-async def restored(kubernetes: Kubernetes, *, wait_s: float = 60) -> str:
-    clock = FakeClock()
+async def restored(
+    kubernetes: Kubernetes, *, wait_s: float = 60, left: list[str] | None = None
+) -> str:
+    clock, heard = FakeClock(), [] if left is None else left
     async with clusters_of(kubernetes, clock) as clusters:
 
         async def use() -> str:
-            async with clusters.restored("postgres", "backup-check", wait_s=wait_s) as host:
+            async with clusters.restored(
+                "postgres", "backup-check", wait_s=wait_s, left=heard.append
+            ) as host:
                 return host
 
         task = asyncio.ensure_future(use())
@@ -154,3 +161,32 @@ async def test_refusals_and_a_missing_cluster_are_told_without_the_object() -> N
         await restored(Kubernetes(refuse="POST"))
     with pytest.raises(NotFoundError):
         await restored(Kubernetes(clusters={}))
+
+
+async def test_a_deletion_that_fails_is_told_and_undoes_nothing_of_what_was_found() -> None:
+    for stuck in (Kubernetes(refuse="DELETE"), Kubernetes(lingers=True)):
+        left: list[str] = []
+        assert await restored(stuck, left=left) == "backup-check-rw"
+        assert left == ["backup-check"]
+        assert stuck.said == ["POST", "DELETE backup-check"]
+
+
+async def test_a_cancelled_check_asks_for_the_deletion_and_does_not_wait_for_it() -> None:
+    kubernetes, left = Kubernetes(lingers=True), list[str]()
+    inside = asyncio.Event()
+    async with clusters_of(kubernetes, FakeClock()) as clusters:
+        kubernetes.ready_after = 0
+
+        async def use() -> None:
+            async with clusters.restored("postgres", "backup-check", wait_s=60, left=left.append):
+                inside.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(use())
+        async with asyncio.timeout(30):
+            await inside.wait()
+            task.cancel()
+            # The clock stands still: whoever sleeps until it is gone never ends.
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert (kubernetes.said, left) == (["POST", "DELETE backup-check"], [])

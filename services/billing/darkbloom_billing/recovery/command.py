@@ -1,7 +1,8 @@
 """`python -m darkbloom_billing backup-check`: prove a backup, and say so in one line of JSON."""
 
+import asyncio
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from darkbloom_billing.recovery.verified import note
 from darkbloom_billing.store.database import Database
 
 _CONNECTIONS = 2
+_CLOSE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +64,14 @@ class BackupCheck:
         Args:
             at: When the restore began; None: it begins now.
         """
-        at = at or self.clock.now()
+        at, left = at or self.clock.now(), list[str]()
+        told = await self._told(at, left)
+        return {**told, "not_deleted": left[0]} if left else told
+
+    async def _told(self, at: datetime, left: list[str]) -> dict[str, Any]:
         try:
             async with AsyncExitStack() as stack:
-                config = await self._config(stack)
+                config = await self._config(stack, left)
                 database = await Database.open(
                     config.database_url,
                     role=config.database_role,
@@ -74,7 +80,7 @@ class BackupCheck:
                     clock=self.clock,
                     uniform=secrets.SystemRandom().random,
                 )
-                stack.push_async_callback(database.close)
+                stack.push_async_callback(_close, database)
                 found = await check(
                     config,
                     database,
@@ -93,16 +99,25 @@ class BackupCheck:
             return _failed(at, type(error).__name__)
         return told
 
-    async def _config(self, stack: AsyncExitStack) -> BillingConfig:
+    async def _config(self, stack: AsyncExitStack, left: list[str]) -> BillingConfig:
         restored = self.restored
         if restored is None:
             return self.config
         http = await stack.enter_async_context(api(restored.address, restored.credentials))
         clusters = Clusters(http, restored.namespace, self.clock)
         host = await stack.enter_async_context(
-            clusters.restored(restored.live, restored.scratch, wait_s=restored.wait_s)
+            clusters.restored(
+                restored.live, restored.scratch, wait_s=restored.wait_s, left=left.append
+            )
         )
         return replace(self.config, database_url=at_host(self.config.database_url, host))
+
+
+async def _close(database: Database) -> None:
+    # A restored server that hangs must not keep its own deletion waiting.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await database.close()
 
 
 def _failed(at: datetime, why: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ is, and nothing without that label is ever deleted.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import httpx
 import structlog
 from darkbloom_mesh.clock import Clock
 from darkbloom_mesh.config import Secret
-from darkbloom_mesh.errors import NotFoundError, PreconditionError, UnavailableError
+from darkbloom_mesh.errors import MeshError, NotFoundError, PreconditionError, UnavailableError
 
 SCRATCH = "darkbloom.dev/scratch"
 """Label of what may be deleted."""
@@ -27,6 +27,8 @@ _API = "/apis/postgresql.cnpg.io/v1/namespaces"
 _POLL_S = 10.0
 _CALL_S = 30.0
 _GONE_S = 300.0
+_LAST_S = 15.0
+"""For the last word of a check that was told to stop; its pod has a minute."""
 _MISSING = 404
 _log = structlog.get_logger()
 
@@ -92,13 +94,19 @@ class Clusters:
         self._clock = clock
 
     @asynccontextmanager
-    async def restored(self, live: str, name: str, *, wait_s: float) -> AsyncIterator[str]:
+    async def restored(
+        self, live: str, name: str, *, wait_s: float, left: Callable[[str], object]
+    ) -> AsyncIterator[str]:
         """Restore the newest backup of a cluster and yield the host of the result; then delete it.
+
+        That it could not be deleted undoes nothing of what was found: it is logged and told to
+        `left`. Cancelled, it asks once for the deletion and does not see it done.
 
         Args:
             live: Cluster whose archive is read; it is only looked at.
             name: Of the scratch one; what an earlier check left behind is deleted first.
             wait_s: Longest wait for the restore.
+            left: Hears the name of what could not be deleted.
 
         Raises:
             PreconditionError: The live cluster archives nothing, or a cluster of that name is none
@@ -110,13 +118,28 @@ class Clusters:
             raise NotFoundError("no such cluster")
         wanted = scratch_of(found, name)
         await self._delete(name)
-        await self._ask("POST", self._path, json=wanted)
         try:
-            await self._ready(name, wait_s)
-            yield f"{name}-rw"
-        finally:
-            # A cancelled check leaves nothing behind either, or the next one deletes it.
-            await asyncio.shield(self._delete(name))
+            try:
+                await self._ask("POST", self._path, json=wanted)
+                await self._ready(name, wait_s)
+                yield f"{name}-rw"
+            except Exception:
+                await self._tidy(name, left)
+                raise
+            await self._tidy(name, left)
+        except asyncio.CancelledError:
+            # Whoever told us to stop does not wait until a cluster is gone.
+            await self._tidy(name, left, wait=False)
+            raise
+
+    async def _tidy(self, name: str, left: Callable[[str], object], *, wait: bool = True) -> None:
+        try:
+            async with asyncio.timeout(None if wait else _LAST_S):
+                await self._delete(name, wait=wait)
+        except (MeshError, TimeoutError, ValueError) as error:
+            why = error.message if isinstance(error, MeshError) else type(error).__name__
+            _log.warning("scratch_cluster_left", cluster=name, why=why)
+            left(name)
 
     async def _ready(self, name: str, wait_s: float) -> None:
         end = self._clock.monotonic() + wait_s
@@ -127,7 +150,7 @@ class Clusters:
             await self._clock.sleep(_POLL_S)
         raise UnavailableError(f"the restore did not arrive within {wait_s:.0f} s")
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, name: str, *, wait: bool = True) -> None:
         found = await self._get(name)
         if found is None:
             return
@@ -135,7 +158,7 @@ class Clusters:
             raise PreconditionError("a cluster of this name is no scratch one; nothing is deleted")
         await self._ask("DELETE", f"{self._path}/{name}")
         end = self._clock.monotonic() + _GONE_S
-        while await self._get(name) is not None:
+        while wait and await self._get(name) is not None:
             if self._clock.monotonic() > end:
                 raise UnavailableError("the scratch cluster does not go")
             await self._clock.sleep(_POLL_S)
