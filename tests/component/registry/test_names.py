@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+from darkbloom.registry.v1 import catalog_pb2
 from darkbloom.registry.v1 import registry_service_pb2 as pb
 from darkbloom_gateway import convert as gateway
 from darkbloom_gateway.errors import ApiError
@@ -71,6 +72,13 @@ async def test_a_name_takes_a_builds_id_over_and_lets_go_in_one_order(
 
         # Letting go: everybody has the new one, nobody the old one in memory, deprecated, dropped.
         assert "keep `takeover`" in await run("alias", OLD, NEW, code=1)
+        assert "then the name may go" in await run("alias", OLD, "--delete", code=1)
+        hidden = catalog_pb2.Alias(
+            alias_id=OLD, desired_build=NEW, previous_build=OLD, active=False, takeover=True
+        )
+        refused = await registry.refused("UpsertAlias", pb.UpsertAliasRequest(alias=hidden))
+        assert "then the name may go" in str(refused)
+        assert "no router is known" in await run("status", OLD, "deprecated", code=1)
         half = pb.BuildHolding(build=NEW, wished=2, holding=1, current=1)
         await said(registry, half)
         assert "1 of 2 machines do not have" in await run("status", OLD, "deprecated", code=1)
@@ -83,6 +91,11 @@ async def test_a_name_takes_a_builds_id_over_and_lets_go_in_one_order(
         plain = json.loads(await run("alias", OLD, NEW))
         assert (plain["alias"]["takeover"], plain["alias"]["previous_build"]) == (False, "")
         assert plain["alias"]["retired_builds"] == [COPY, OLD]
+
+        # Who follows the name cannot be left with a build that is not served.
+        await run("alias", "free", OLD, "--marketplace-only")
+        assert "free of marketplaces follows it" in await run("alias", OLD, "--delete", code=1)
+        await run("alias", "free", "--delete")
 
         # For good: the build of that id is not served again, and the name may be rolled out.
         assert "took this id over for good" in await run("status", OLD, "active", code=1)

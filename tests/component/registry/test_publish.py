@@ -98,6 +98,23 @@ def test_who_began_an_upload_first_has_the_place(weights: Path, tmp_path: Path) 
     assert [file.name for file in place.iterdir()] == [".reserved"]
 
 
+def test_a_place_older_than_reservations_stays_its_owners(weights: Path, tmp_path: Path) -> None:
+    manifest, shelf = hashed(weights), tmp_path / "shelf"
+    to = ("upload", weights, "--to", f"file://{shelf}", "--manifest", manifest)
+    source = publish(*to).strip()
+    mine = manifest.read_bytes()
+    place = shelf / parse_manifest(mine).r2_prefix
+    (place / ".reserved").unlink()
+
+    (weights / "model.safetensors").write_bytes(b"WEIGHTS")
+    hashed(weights)
+    assert "another version of this name is there already" in publish(*to, code=1)
+    assert not (place / ".reserved").exists()
+    (weights / "model.safetensors").write_bytes(b"weights")
+    manifest.write_bytes(mine)
+    assert publish(*to).strip() == source
+
+
 @contextmanager
 def bucket(unsized: str = "nothing") -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
     """A store that speaks enough of S3: signed PUT, conditional PUT, GET, HEAD.
@@ -170,6 +187,8 @@ def test_an_upload_to_a_store_is_signed_and_conditional(weights: Path) -> None:
         assert order[-1] == f"/models/{prefix}/manifest.json"
         assert len(held) == 5
         publish(*to, *at, **keys)
+        wrong = keys | {"AWS_ACCESS_KEY_ID": "you"}
+        assert "the store refuses" in publish(*to, *at, code=1, **wrong)
 
         (weights / "model.safetensors").write_bytes(b"other")
         hashed(weights)
@@ -178,9 +197,7 @@ def test_an_upload_to_a_store_is_signed_and_conditional(weights: Path) -> None:
         # Also where nobody reserved the place: it is older than reservations.
         del held[f"/models/{prefix}/.reserved"], before[f"/models/{prefix}/.reserved"]
         assert "is there already" in publish(*to, *at, code=1, **keys)
-        assert before.items() <= held.items()
-        wrong = keys | {"AWS_ACCESS_KEY_ID": "you"}
-        assert "the store refuses" in publish(*to, *at, code=1, **wrong)
+        assert held == before
     assert "is not set" in publish(*to, *at, code=1, AWS_ACCESS_KEY_ID="")
     assert "--to must be" in publish(*to[:3], "https://host/x", *to[4:], code=1)
 

@@ -8,7 +8,12 @@ from darkbloom_mesh.errors import InvalidArgumentError
 from darkbloom_registry.aliases import check_alias, check_marketplace_alias
 from darkbloom_registry.errors import NameTakenError, TakeoverEarlyError, TakeoverLiveError
 from darkbloom_registry.model import Alias, Build, BuildFacts, BuildStatus, MarketplaceAlias
-from darkbloom_registry.names.takeovers import check_owner, check_retirement, check_return
+from darkbloom_registry.names.takeovers import (
+    check_end,
+    check_owner,
+    check_retirement,
+    check_return,
+)
 from darkbloom_registry.progress.readers import Holding, Reader
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -108,6 +113,19 @@ def test_a_builds_id_is_taken_over_expressly_and_let_go_of_last(
         check_owner(wanted, current, owner)
 
 
+def test_a_name_that_took_a_served_build_over_stays_until_that_is_deprecated() -> None:
+    with pytest.raises(TakeoverLiveError, match="then deprecate it, then the name may go"):
+        check_end(TAKEN, LIVE)
+    for current, owner in (
+        (None, LIVE),
+        (TAKEN, DEAD),
+        (TAKEN, None),
+        (LEFT, None),
+        (dataclasses.replace(TAKEN, active=False), LIVE),
+    ):
+        check_end(current, owner)
+
+
 def test_a_build_whose_id_is_a_name_for_good_is_not_served_again() -> None:
     check_return(None)
     check_return(TAKEN)
@@ -127,7 +145,9 @@ GATEWAY = dataclasses.replace(router(), room="gateway", silent=True)
     [
         (None, [HALF], 0, ""),
         (LEFT, [HALF], 0, ""),
-        (TAKEN, [], 0, ""),
+        (TAKEN, [], 0, "no router is known: .* `leave_behind` of 1 or more"),
+        (TAKEN, [GATEWAY], 0, "no router is known"),
+        (TAKEN, [], 1, ""),
         (TAKEN, [DONE, GATEWAY], 0, ""),
         (TAKEN, [HALF], 0, "1 of 4 machines do not have org/new yet"),
         (TAKEN, [HALF], 1, ""),
@@ -141,6 +161,8 @@ GATEWAY = dataclasses.replace(router(), room="gateway", silent=True)
         "no name",
         "left",
         "nobody",
+        "no router",
+        "nobody let",
         "done",
         "half",
         "half let",

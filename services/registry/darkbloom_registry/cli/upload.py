@@ -69,10 +69,11 @@ async def upload(directory: Path, manifest: Manifest, data: bytes, target: Targe
             uploaded, or begun, under this version.
     """
     name = f"{manifest.r2_prefix}/{MANIFEST_NAME}"
+    # Of a place that is older than reservations, its manifest says whose it is: before, lest others
+    # reserve what is its owner's, and after, as the owner may have come to an end meanwhile.
+    await _check_owner(name, data, target)
     await target.put_once(f"{manifest.r2_prefix}/{RESERVED}", manifest.identity_sha256.encode())
-    # Of a place that is older than reservations, its manifest says whose it is.
-    if await target.get(name) not in {None, data}:
-        raise UploadError(TAKEN)
+    await _check_owner(name, data, target)
     waiting = iter(manifest.files)
 
     async def work() -> None:
@@ -88,6 +89,11 @@ async def upload(directory: Path, manifest: Manifest, data: bytes, target: Targe
 
     await target.put_once(name, data)
     return target.source(manifest.r2_prefix)
+
+
+async def _check_owner(name: str, data: bytes, target: Target) -> None:
+    if await target.get(name) not in {None, data}:
+        raise UploadError(TAKEN)
 
 
 async def _put(directory: Path, prefix: str, file: ManifestFile, target: Target) -> None:

@@ -15,7 +15,7 @@ from darkbloom_registry.errors import (
     RolloutRunsError,
 )
 from darkbloom_registry.model import Alias, MarketplaceAlias
-from darkbloom_registry.names.takeovers import check_owner
+from darkbloom_registry.names.takeovers import check_end, check_owner
 from darkbloom_registry.ports import Store, Writing
 
 
@@ -44,7 +44,10 @@ class Naming:
 
         async with self._store.write() as writing:
             current = await writing.alias(wanted.alias_id)
-            check_owner(wanted, current, await writing.build(wanted.alias_id))
+            owner = await writing.build(wanted.alias_id)
+            check_owner(wanted, current, owner)
+            if not wanted.active:
+                check_end(current, owner)
             if await writing.marketplace_alias(wanted.alias_id) is not None:
                 raise NameTakenError("marketplaces have this name; delete it there first")
             for field in ("desired_build", "previous_build"):
@@ -94,18 +97,21 @@ class Naming:
         Raises:
             AliasNotFoundError: there is no such alias.
             RolloutRunsError: a rollout moves it.
+            TakeoverLiveError: it took a build's id over, and that build is still served.
             NameFollowedError: a name for marketplaces follows it.
         """
         async with self._store.write() as writing:
-            current: Alias | MarketplaceAlias | None = await writing.alias(alias_id)
-            current = current or await writing.marketplace_alias(alias_id)
+            alias = await writing.alias(alias_id)
+            current = alias or await writing.marketplace_alias(alias_id)
             if current is None:
                 raise AliasNotFoundError("no such alias")
             if await writing.live_rollout(alias_id) is not None:
                 raise RolloutRunsError("a rollout moves this alias; revert it first")
-            # Where a build has the same id, who follows the name goes on with the build.
+            build = await writing.build(alias_id)
+            check_end(alias, build)
+            # Where a build of the same id is served, who follows the name goes on with the build.
             followers = await writing.marketplace_aliases_of(alias_id)
-            if followers and await writing.build(alias_id) is None:
+            if followers and (build is None or not build.listed):
                 raise NameFollowedError(f"{followers[0]} of marketplaces follows it; delete that")
             await writing.delete_alias(alias_id)
             await self._note(writing, actor, "alias_deleted", current, None)

@@ -41,6 +41,26 @@ def check_owner(wanted: Alias, current: Alias | None, owner: Build | None) -> No
         )
 
 
+def check_end(current: Alias | None, owner: Build | None) -> None:
+    """Refuse to delete a name, or make it inactive, that took over a build which is served.
+
+    The id would mean that build again at once, and machines may have dropped it.
+
+    Args:
+        current: The name as it is.
+        owner: The build of the same id, if there is one.
+
+    Raises:
+        TakeoverLiveError: it is such a name.
+    """
+    taken = current is not None and current.active and current.takeover
+    if taken and owner is not None and owner.listed:
+        raise TakeoverLiveError(
+            "the build of this name is still served: the name stays; first every machine gets the"
+            " desired build and none has this in memory, then deprecate it, then the name may go"
+        )
+
+
 def check_return(alias: Alias | None) -> None:
     """Refuse to serve a build again whose id now belongs to a name alone.
 
@@ -60,16 +80,23 @@ def check_retirement(
         alias: The name of the same id, if there is one.
         readers: What routers said of their machines.
         generation: The newest; whoever goes by an older one asks machines for something else.
-        leave_behind: Machines that may lose it.
+        leave_behind: Machines that may lose it. Where no router is known nobody counts them: 0
+            refuses, and more says that none matters.
 
     Raises:
-        TakeoverEarlyError: more would.
+        TakeoverEarlyError: more would, or nobody knows.
     """
     if alias is None or not alias.takeover:
         return
     if is_split(alias):
         raise TakeoverEarlyError("a part of the name's traffic still gets it; end the split first")
     routers = [reader for reader in readers if reader.room == _ROUTER]
+    # One that is cut off from the registry is soon forgotten, and its machines are still there.
+    if not routers and not leave_behind:
+        raise TakeoverEarlyError(
+            "no router is known: what machines hold is not known; in a mesh without routers"
+            " `leave_behind` of 1 or more lets it go"
+        )
     if routers and all(reader.silent for reader in routers):
         raise TakeoverEarlyError("no router speaks: what machines hold is not known")
     if any(reader.generation < generation for reader in routers):
