@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.contract.deploy.manifests import (
     KUSTOMIZE,
@@ -132,6 +133,44 @@ def test_after_a_restore_the_weekly_check_proves_what_is_archived_now() -> None:
     rules = named(documents, "Role", "backup-check")["rules"]
     assert [NEW] in [rule.get("resourceNames") for rule in rules]
     assert ["postgres"] not in [rule.get("resourceNames") for rule in rules]
+
+
+def test_who_counts_the_names_up_finds_each_change_once() -> None:
+    patches = yaml.safe_load(COMPONENT.read_text())["patches"]
+    changed: list[tuple[str, str, str]] = []
+    for one in patches:
+        kind, name = one["target"]["kind"], one["target"]["name"]
+        content = yaml.safe_load(one["patch"])
+        paths = [step["path"] for step in content] if isinstance(content, list) else ["merged"]
+        changed += [(kind, name, path) for path in paths]
+    for path in changed:
+        # Neither the same field twice, nor a list and an item of it.
+        assert [other for other in changed if below(other, path)] == [path]
+    check = [one["patch"] for one in patches if one["target"]["name"] == "backup-check"]
+    assert "".join(check).count(NEW) == 2
+    assert "".join(check).count("seals-restored") == 1
+
+
+def below(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    return one[:2] == other[:2] and (one[2] + "/").startswith(other[2] + "/")
+
+
+def test_what_only_speaks_to_replacements_is_never_applied() -> None:
+    both = (*rendered("overlays/production/restore"), *rendered("overlays/production/recover"))
+    for document in (*both, *combination(("mtls", "mtls-exchange"))):
+        said = document["metadata"].get("annotations", {})
+        assert "config.kubernetes.io/local-config" not in said
+        assert (document["kind"], document["metadata"]["name"]) not in {
+            ("ConfigMap", "moment"),
+            ("ConfigMap", "believed"),
+        }
+
+
+def test_no_replacement_wants_more_than_an_older_kubectl_knows() -> None:
+    files = list(KUSTOMIZE.rglob("kustomization.yaml"))
+    assert COMPONENT in files
+    # kubectl 1.32 refuses the whole file for it.
+    assert [file for file in files if "sourceValue" in file.read_text()] == []
 
 
 def test_the_steps_reach_the_database_and_stripe_alone() -> None:
