@@ -100,7 +100,7 @@ async def test_a_name_takes_a_builds_id_over_and_lets_go_in_one_order(
         # For good: the build of that id is not served again, and the name may be rolled out.
         assert "took this id over for good" in await run("status", OLD, "active", code=1)
         assert "1 %" in await run("rollout", "start", OLD, COPY)
-        final = gateway.catalog(await registry.catalog(int(plain["generation"]) + 1)).resolve(OLD)
+        final = gateway.catalog(await registry.catalog(int(plain["generation"]) + 3)).resolve(OLD)
         assert (final.build.build_id, final.fallback_build) == (COPY, NEW)
 
 
