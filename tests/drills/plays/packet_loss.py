@@ -4,6 +4,7 @@ from tests.drills.drill import Drill, Outcome
 from tests.drills.inside import NETWORK, in_namespaces, packets_dropped, run
 from tests.drills.load import grown, steady
 from tests.drills.needs import NETWORK_NAMESPACE, NFT, ROOT, program
+from tests.drills.rooms import both
 from tests.drills.stage import Stage
 from tests.drills.toll import Ledger
 from tests.mesh.harness import until
@@ -11,6 +12,11 @@ from tests.mesh.harness import until
 _CLIENTS = 6
 _ANSWERS = 36
 _PERCENT = 5
+_ROUTERS = both("router")
+_ROUTER = {"DARKBLOOM_ROUTER_BREAK_SETTLE_DELAY_S": "30"}
+"""As in production. Drills hurry it to half a second, which one lost packet takes: then a whole
+answer is settled before the gateway's word of it has come.
+"""
 
 
 async def play(stage: Stage) -> Outcome:
@@ -20,7 +26,9 @@ async def play(stage: Stage) -> Outcome:
 
 async def inside(stage: Stage) -> Outcome:
     """Drop packets of the loopback at random, answer, stop dropping."""
-    async with stage.mesh(routers=2, providers=2) as mesh:
+    async with stage.mesh(
+        routers=2, providers=2, environment=dict.fromkeys(_ROUTERS, _ROUTER)
+    ) as mesh:
         ledger = await Ledger.begin(mesh)
         async with steady(mesh, clients=_CLIENTS, tokens=20) as load:
             await until(grown(load, _CLIENTS), "answers before")
