@@ -64,7 +64,9 @@ def rows_of(mesh: Mesh) -> dict[str, bytes]:
             " AND table_schema NOT IN ('pg_catalog', 'information_schema')"
         ).fetchall()
         for schema, table in tables:
-            copy = sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(schema, table))
+            copy = sql.SQL("COPY (SELECT * FROM {}) TO STDOUT").format(
+                sql.Identifier(schema, table)
+            )
             with connection.cursor().copy(copy) as rows:
                 found[f"table {schema}.{table}"] = b"".join(bytes(block) for block in rows)
     return found
