@@ -24,7 +24,11 @@ _MOST = 0.95
 _TURNED_AWAY = 'darkbloom_provider_streams_refused_total{reason="pace"}'
 _LOOK_S = 0.5
 _PATIENCE_S = 420.0
-_ROUTER = {"DARKBLOOM_ROUTER_REBALANCE_PER_S": "50"}
+_ROUTER = {
+    "DARKBLOOM_ROUTER_REBALANCE_PER_S": "50",
+    # As in production; the half second of other drills is over before a starved gateway's word.
+    "DARKBLOOM_ROUTER_BREAK_SETTLE_DELAY_S": "30",
+}
 _ROUTERS = both("router")
 
 
