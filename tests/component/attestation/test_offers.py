@@ -189,7 +189,8 @@ async def test_the_commands_show_and_move_an_offer(database: Database, clock: Fa
             if done.exit_code:
                 return done.exit_code
             # The library of calls may log beside it: two event loops share this process.
-            return json.JSONDecoder().raw_decode(done.stdout)[0]
+            begins = done.stdout.index("{\n")
+            return json.JSONDecoder().raw_decode(done.stdout, begins)[0]
 
         assert (await run("hold", NAME, "--reason", "odd"))["offered_percent"] == 0
         assert await run("widen", NAME) == 1
